@@ -1,0 +1,140 @@
+"""Detect objects in satellite and aerial imagery: large GeoTIFFs in, georeferenced polygons out.
+
+The names below are the public ones. Each is loaded from its module when first used, so
+``import geo_retina`` itself costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geo_retina.config import load_train_options
+    from geo_retina.detections import Detections
+    from geo_retina.detector import RunReport, detect, detect_to_file
+    from geo_retina.draw import draw_preview
+    from geo_retina.errors import (
+        GeoRetinaError,
+        GridError,
+        LabelError,
+        ModelError,
+        OptionError,
+        OutputError,
+        RunError,
+        SceneError,
+        SceneMismatchError,
+        TrainingError,
+    )
+    from geo_retina.evaluation import Evaluation, evaluate
+    from geo_retina.grid import Grid
+    from geo_retina.model import Card, Model, bundled_models, load_model
+    from geo_retina.options import (
+        PRESETS,
+        AssignOptions,
+        DataOptions,
+        DetectOptions,
+        EvaluateOptions,
+        LossOptions,
+        MergeOptions,
+        NetworkOptions,
+        RunOptions,
+        SampleOptions,
+        SplitOptions,
+        SynthOptions,
+        TrainOptions,
+    )
+    from geo_retina.run import plan_scenes
+    from geo_retina.scene import Scene, find_scenes, open_scene
+    from geo_retina.synth import draw_scene
+    from geo_retina.training import train
+
+    __version__: str
+
+__all__ = [
+    "PRESETS",
+    "AssignOptions",
+    "Card",
+    "DataOptions",
+    "DetectOptions",
+    "Detections",
+    "EvaluateOptions",
+    "Evaluation",
+    "GeoRetinaError",
+    "Grid",
+    "GridError",
+    "LabelError",
+    "LossOptions",
+    "MergeOptions",
+    "Model",
+    "ModelError",
+    "NetworkOptions",
+    "OptionError",
+    "OutputError",
+    "RunError",
+    "RunOptions",
+    "RunReport",
+    "SampleOptions",
+    "Scene",
+    "SceneError",
+    "SceneMismatchError",
+    "SplitOptions",
+    "SynthOptions",
+    "TrainOptions",
+    "TrainingError",
+    "__version__",
+    "bundled_models",
+    "detect",
+    "detect_to_file",
+    "draw_preview",
+    "draw_scene",
+    "evaluate",
+    "find_scenes",
+    "load_model",
+    "load_train_options",
+    "open_scene",
+    "plan_scenes",
+    "train",
+]
+
+_NAMES_BY_MODULE = {
+    "config": "load_train_options",
+    "detections": "Detections",
+    "detector": "RunReport detect detect_to_file",
+    "draw": "draw_preview",
+    "errors": "GeoRetinaError GridError LabelError ModelError OptionError OutputError RunError "
+    "SceneError SceneMismatchError TrainingError",
+    "evaluation": "Evaluation evaluate",
+    "grid": "Grid",
+    "model": "Card Model bundled_models load_model",
+    "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions LossOptions "
+    "MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "run": "plan_scenes",
+    "scene": "Scene find_scenes open_scene",
+    "synth": "draw_scene",
+    "training": "train",
+}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        value: object = _version()
+    elif name in _MODULE_OF:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("geo-retina")
+    except PackageNotFoundError:  # run from its source without being installed
+        return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

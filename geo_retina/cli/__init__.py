@@ -1,0 +1,106 @@
+"""The command line: parse, call one library function, print.
+
+Flags, their help and their defaults derive from the dataclasses in ``options``; nothing is
+stated twice. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from geo_retina.cli import _demo, _detect, _evaluate, _flags, _inspect, _train
+from geo_retina.errors import GeoRetinaError, OptionError
+
+_EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
+
+
+def _version() -> str:
+    from geo_retina import __version__
+
+    return __version__
+
+
+app = App(
+    name="geo-retina",
+    help="Detect objects in satellite and aerial imagery.",
+    help_epilogue=_EPILOGUE,
+    help_format="markdown",
+    version=_version,
+    default_parameter=Parameter(
+        name_transform=_flags.flag_name, negative_iterable="", consume_multiple=True
+    ),
+    config=[_flags.read_config_flag, _flags.tidy_values],
+)
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    _demo.demo,
+    _detect.detect,
+    _train.train,
+    _evaluate.evaluate,
+    _inspect.models,
+    _inspect.info,
+    _detect.plan,
+)
+for _place, _command in enumerate(_COMMANDS):
+    app.command(_command, sort_key=_place)
+
+
+@app.meta.default
+def _run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Detect objects in satellite and aerial imagery.
+
+    Args:
+        tokens: The command and what belongs to it.
+        debug: Show the traceback of an error.
+    """
+    return _guard(lambda: _call(app, tokens), debug=debug)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: arguments after the program's name; left out, those of this process.
+
+    Returns:
+        The exit code.
+    """
+    tokens = sys.argv[1:] if argv is None else list(argv)
+    return _guard(lambda: _call(app.meta, tokens), debug=False)
+
+
+def _call(parser: App, tokens: Sequence[str]) -> int:
+    """Parse the tokens, strictly, and run the command they name."""
+    command, bound, _ = parser.parse_args(tokens, exit_on_error=False, print_error=False)
+    result: Any = command(*bound.args, **bound.kwargs)
+    return result if isinstance(result, int) else 0
+
+
+def _guard(run: Callable[[], int], *, debug: bool) -> int:
+    """Turn what went wrong into one sentence and an exit code."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug=debug)
+    except (CycloptsError, OptionError) as error:
+        return _fail(_flags.as_flags(str(error)), 2, debug=debug)
+    except GeoRetinaError as error:
+        return _fail(str(error), 1, debug=debug)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}"
+        return _fail(f"{text}; this is a fault of geo-retina, see --debug", 1, debug=debug)
+
+
+def _fail(sentence: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"geo-retina: {' '.join(sentence.split())}", file=sys.stderr)
+    return code

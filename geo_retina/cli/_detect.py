@@ -1,0 +1,122 @@
+"""``geo-retina detect`` and ``geo-retina plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from geo_retina.cli import _flags, _report
+from geo_retina.options import DetectOptions, RunOptions
+
+if TYPE_CHECKING:
+    from geo_retina.run import Estimate, ScenePlan
+
+Scenes = Annotated[list[str], Parameter(name="SCENE...")]
+Detection = Annotated[DetectOptions, _flags.DETECTION]
+Run = Annotated[RunOptions, _flags.RUN]
+
+_DETECTION = DetectOptions()
+_RUN = RunOptions()
+
+_MOST_PLANS = 10
+
+
+def detect(
+    scenes: Scenes,
+    /,
+    *,
+    model: str,
+    out: Path,
+    crs: str | None = None,
+    config: Path | None = None,
+    options: Detection = _DETECTION,
+    run: Run = _RUN,
+) -> int:
+    """Find objects in scenes and write them as polygons.
+
+    Args:
+        scenes: Files, folders or globs of georeferenced images.
+        model: A bundled model's name (see `geo-retina models`) or a .safetensors file.
+        out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
+        crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
+        config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
+        options: What changes the detections.
+        run: How the run is carried out.
+    """
+    from geo_retina.config import dump_options
+    from geo_retina.detector import detect_to_file
+
+    with _report.progress_bar() as progress:
+        report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=progress)
+    about = {"model": model, "scenes": ", ".join(scenes)}
+    _report.write_config(out, dump_options(options, run), about)
+    print(_report.summary(report))
+    _report.warn_of_truncation(report)
+    _report.warn_of_failures(report.failures)
+    if report.complete:
+        return 0
+    _report.warn("some ground was not covered; the same command again retries what failed")
+    return 3
+
+
+def plan(
+    scenes: Scenes,
+    /,
+    *,
+    model: str,
+    config: Path | None = None,
+    options: Detection = _DETECTION,
+    run: Run = _RUN,
+) -> int:
+    """Tell how scenes would be cut and what detecting would cost, without detecting.
+
+    Args:
+        scenes: Files, folders or globs of georeferenced images.
+        model: A bundled model's name or a .safetensors file.
+        config: YAML file with any of the options below; flags win.
+        options: What changes the detections.
+        run: How the run is carried out.
+    """
+    from geo_retina.model import load_model
+    from geo_retina.run import estimate, plan_scenes
+
+    loaded = load_model(model)
+    plans, failures = plan_scenes(scenes, loaded.card, options, run)
+    print("\n".join(_describe(each) for each in plans[:_MOST_PLANS]))
+    if len(plans) > _MOST_PLANS:
+        print(f"... and {_report.plural(len(plans) - _MOST_PLANS, 'further scene')}")
+    print(_total(plans, estimate(plans, loaded, options, run)))
+    _report.warn_of_failures(failures)
+    return 3 if failures else 0
+
+
+def _describe(each: ScenePlan) -> str:
+    """One scene's plan, as label and text."""
+    grid, tiles = each.scene.grid, each.tiles
+    gsd = f" at {grid.gsd_m:.3g} m" if grid.gsd_m else ""
+    rows = {
+        "size": f"{grid.width:,} x {grid.height:,} px{gsd} (width x height)",
+        "tiles": f"{len(tiles):,} of {tiles.tile_px} px ({tiles.cols} x {tiles.rows})",
+        "overlap": f"{tiles.overlap_px} px",
+        "pixel factor": f"{tiles.pixel_factor:.2f} pixels through the network per pixel",
+        "blocks": f"{len(each.blocks):,}",
+    }
+    return f"{each.scene.path}\n{_report.columns(rows, indent='  ')}"
+
+
+def _total(plans: Sequence[ScenePlan], cost: Estimate) -> str:
+    """What all scenes together would need."""
+    tiles = sum(len(each.tiles) for each in plans)
+    blocks = sum(len(each.blocks) for each in plans)
+    rows = {
+        "size": f"{_report.plural(len(plans), 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx",
+        "tiles": f"{tiles:,} in {_report.plural(blocks, 'block')}",
+        "pixel factor": f"{cost.network_px / cost.grid_px:.2f}",
+        "memory": f"about {_report.size(cost.memory_bytes)}",
+        "time": f"about {_report.duration(cost.seconds)} through the network, at "
+        f"{cost.px_per_s / 1e6:.2f} Mpx/s, measured here just now on noise",
+    }
+    return f"in total\n{_report.columns(rows, indent='  ')}"

@@ -1,0 +1,84 @@
+"""How option dataclasses become flags, and what may stand for a flag."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
+from cyclopts.config import Dict
+
+DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
+RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
+MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
+
+_METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
+_FRACTION = re.compile(r"[-+]?\d*\.\d*(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def flag_name(field: str) -> str:
+    """The flag of a field: ``overlap_px`` is ``--overlap-px``, ``radius_m`` is ``--radius``.
+
+    Metres need no suffix on the flag, because its value may have one: ``--radius 6m``.
+    """
+    return field.removesuffix("_m").replace("_", "-").strip("-")
+
+
+def as_flags(sentence: str) -> str:
+    """Name options in an error as the user typed them: ``--score``, not ``DetectOptions.score``."""
+    sentence = re.sub(
+        r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
+    )
+    return re.sub(
+        r"\b(?:Detect|Run|Evaluate|Synth)Options\.(\w+)",
+        lambda m: f"--{flag_name(m.group(1))}",
+        sentence,
+    )
+
+
+def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Let metres be written ``6m`` and lists ``4,1,2``; refuse 12.5 where 12 would be taken."""
+    for argument in arguments:
+        numbers = _numbers(argument.hint)
+        if not numbers:
+            continue
+        tokens = [part for token in argument.tokens for part in _split(token)]
+        if argument.field_info.name.endswith("_m"):
+            tokens = [t.evolve(value=_METRES.sub(r"\1", t.value)) for t in tokens]
+        for token in tokens:
+            if int in numbers and _FRACTION.fullmatch(token.value):
+                raise CoercionError(token=token, argument=argument, target_type=int)
+        argument.tokens[:] = tokens
+
+
+def _numbers(hint: Any) -> set[type]:
+    """The kinds of number that a type hint mentions, at any depth."""
+    inner = get_args(hint)
+    return set().union(*map(_numbers, inner)) if inner else {hint} & {int, float}
+
+
+def _split(token: Token) -> list[Token]:
+    parts = token.value.split(",")
+    if len(parts) == 1:
+        return [token]
+    return [token.evolve(value=part, index=i) for i, part in enumerate(parts)]
+
+
+def read_config_flag(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill flags that were not given from the YAML file that ``--config`` names."""
+    given = [a for a in arguments if a.name == "--config" and a.tokens]
+    if not given:
+        return
+    from geo_retina.config import load_detect_config, read_detect_config
+
+    path = given[0].tokens[-1].value
+    load_detect_config(path)  # checks types and ranges, naming the file
+    values = _as_flag_names(read_detect_config(path))
+    Dict(values, source=path, use_commands_as_keys=False)(app, commands, arguments)
+
+
+def _as_flag_names(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        flag_name(key): _as_flag_names(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+    }

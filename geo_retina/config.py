@@ -1,0 +1,285 @@
+"""Assembles the options: strict YAML in, the dataclasses of ``options`` out, and back.
+
+Strict means: a key that nobody knows, a key given twice or a value of another type is an
+error that names the file and the key, never a setting that silently does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from geo_retina.errors import OptionError
+from geo_retina.options import DetectOptions, NetworkOptions, RunOptions, TrainOptions, unknown_key
+
+if TYPE_CHECKING:
+    import yaml
+    from pydantic import ValidationError
+
+T = TypeVar("T")
+
+DATA_VARIABLE = "GEO_RETINA_DATA"
+"""Environment variable for the folder of data that the configs in the repository refer to."""
+
+_DATA_BESIDE_PROJECT = Path("..", "shared", "data")
+_PATH_KEYS = ("scenes", "labels", "ground")
+
+
+def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> TrainOptions:
+    """Read the YAML file of a training run.
+
+    In ``data.scenes``, ``data.labels`` and ``data.ground``, ``~`` and ``$VARIABLES`` are
+    expanded and relative paths are taken from the file's own folder. ``$GEO_RETINA_DATA``,
+    where unset, is ``../shared/data`` beside the project that the file's folder lies in.
+
+    Args:
+        path: the file; its keys are the fields of TrainOptions.
+        overrides: changes as ``key=value``, such as ``loss.gamma=1.5``; the value is YAML.
+
+    Returns:
+        The checked options, with absolute paths.
+
+    Raises:
+        OptionError: the file cannot be read, or a key or value is not right.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    for override in overrides:
+        _override(values, override)
+    source = str(path)
+    _refuse_unknown(values, TrainOptions, source)
+    _resolve_data_paths(values, path)
+    if isinstance(values.get("network"), dict):
+        _refuse_unknown(values["network"], NetworkOptions, source, "network.")
+        _build(NetworkOptions, values["network"], source, "network.")
+    return _build(TrainOptions, values, source)
+
+
+def load_detect_config(path: str | Path) -> tuple[DetectOptions, RunOptions]:
+    """Read a YAML file with keys of DetectOptions and RunOptions side by side.
+
+    Raises:
+        OptionError: the file cannot be read, or a key or value is not right.
+    """
+    values, source = read_detect_config(path), str(path)
+    detect_keys = {f.name for f in fields(DetectOptions)}
+    detect = {key: value for key, value in values.items() if key in detect_keys}
+    run = {key: value for key, value in values.items() if key not in detect_keys}
+    return _build(DetectOptions, detect, source), _build(RunOptions, run, source)
+
+
+def read_detect_config(path: str | Path) -> dict[str, Any]:
+    """The keys that such a file gives, so that a caller can tell them from defaults.
+
+    Raises:
+        OptionError: the file cannot be read, or has a key that neither dataclass knows.
+    """
+    values = _read_yaml(Path(path))
+    known = {f.name for options in (DetectOptions, RunOptions) for f in fields(options)}
+    _refuse_keys(values, known, "", str(path))
+    for options in (DetectOptions, RunOptions):
+        own = {f.name for f in fields(options)}
+        _refuse_unknown({k: v for k, v in values.items() if k in own}, options, str(path))
+    return values
+
+
+def dump_options(*options: object) -> str:
+    """Write option dataclasses as one YAML mapping that the loaders read back.
+
+    The fields of several dataclasses stand side by side, so their names must differ.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for each in options:
+        if not is_dataclass(each) or isinstance(each, type):
+            raise TypeError(f"{each!r} is not an options value")
+        values.update(_plain(asdict(each)))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML has."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OptionError(f"the config {path} does not exist; check its path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise OptionError(f"the config {path} cannot be read: {reason}") from error
+    values = _parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise OptionError(f"{path} holds {_kind(values)}, wanted a mapping such as 'key: value'")
+    for key in values:
+        if not isinstance(key, str):
+            raise OptionError(f"{path}: the key {key!r} is {_kind(key)}, wanted a name")
+    return values
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_strict_loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise OptionError(f"{source}{place}: not valid YAML, {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise OptionError(f"{source}: not valid YAML, {str(error).splitlines()[0]}") from error
+
+
+_FLOAT = re.compile(
+    r"""[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+  # 1e-3 as in YAML 1.2 and Python
+    |[0-9]+\.[0-9]*|\.[0-9]+|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$""",
+    re.VERBOSE,
+)
+
+
+def _strict_loader() -> type[yaml.SafeLoader]:
+    """PyYAML's safe loader, but with duplicate keys refused and ``1e-3`` a number.
+
+    PyYAML lets the last of two equal keys win, and follows YAML 1.1, where ``1e-3`` without
+    a point is a string.
+    """
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, (list, dict)):
+                    problem = "a key must be a name"
+                elif key in seen:
+                    problem = f"the key {key} is given twice"
+                else:
+                    seen.add(key)
+                    continue
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    return StrictLoader
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one ``key.sub=value`` in the mapping, making the mappings on its way."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise OptionError(f"--set {override} has no key and value, wanted such as loss.gamma=1.5")
+    *parents, last = key.strip().split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise OptionError(f"--set {override}: {parent} is {_kind(child)}, not a group of keys")
+        node = child
+    node[last] = _parse_yaml(text, f"--set {override}")
+
+
+def _refuse_unknown(
+    values: Mapping[str, Any], options: type, source: str, prefix: str = ""
+) -> None:
+    """Refuse keys that are no fields, here and in the dataclasses below."""
+    _refuse_keys(values, [f.name for f in fields(options)], prefix, source)
+    for name, hint in get_type_hints(options).items():
+        if is_dataclass(hint) and isinstance(values.get(name), Mapping):
+            assert isinstance(hint, type)
+            _refuse_unknown(values[name], hint, source, f"{prefix}{name}.")
+
+
+def _refuse_keys(values: Mapping[str, Any], known: Iterable[str], prefix: str, source: str) -> None:
+    known = [f"{prefix}{name}" for name in known]
+    for key in values:
+        if f"{prefix}{key}" not in known:
+            raise OptionError(f"{source}: {unknown_key(f'{prefix}{key}', known)}")
+
+
+def _resolve_data_paths(values: dict[str, Any], config: Path) -> None:
+    """Make the paths under ``data`` absolute, in place; wrong types are left to the check."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return
+    for key in _PATH_KEYS:
+        value = data.get(key)
+        if isinstance(value, str):
+            data[key] = _absolute(value, f"data.{key}", config)
+        elif isinstance(value, list):
+            data[key] = [
+                _absolute(v, f"data.{key}", config) if isinstance(v, str) else v for v in value
+            ]
+
+
+def _absolute(text: str, key: str, config: Path) -> str:
+    folder = config.resolve().parent
+    data = os.environ.get(DATA_VARIABLE) or str((folder.parent / _DATA_BESIDE_PROJECT).resolve())
+    text = re.sub(rf"\$({DATA_VARIABLE}\b|{{{DATA_VARIABLE}}})", lambda _: data, text)
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset:
+        raise OptionError(
+            f"{config}: {key} uses {unset.group()}, which is not set; set that environment variable"
+        )
+    return expanded if "://" in expanded else os.path.normpath(folder / expanded)
+
+
+def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str = "") -> T:
+    """Check the types of the values, strictly, and make the dataclass.
+
+    They go through JSON, where pydantic's strict mode takes a list for a tuple, yet no
+    string for a number.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        text = json.dumps(values, default=str)
+        return TypeAdapter(options).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise OptionError(f"{source}: {_first_sentence(error, prefix)}") from error
+
+
+def _first_sentence(error: ValidationError, prefix: str) -> str:
+    """The first of pydantic's findings as key, found and wanted."""
+    found = error.errors(include_url=False)[0]
+    key = prefix + ".".join(str(part) for part in found["loc"])
+    cause = found.get("ctx", {}).get("error")
+    if isinstance(cause, OptionError):
+        return _as_keys(str(cause), key)
+    if found["type"] == "missing":
+        return f"{key} is missing, and it has no default"
+    wanted = found["msg"].removeprefix("Input should be ")
+    if found["type"] in ("dataclass_type", "dict_type"):
+        wanted = "a group of keys"
+    return f"{key} is {_show(found['input'])}, wanted {wanted.replace('array', 'list')}"
+
+
+def _as_keys(sentence: str, group: str) -> str:
+    """Name options as the file does: ``loss.alpha``, not ``LossOptions.alpha``."""
+    group = f"{group.rstrip('.')}." if group else ""
+    sentence = sentence.replace("NetworkOptions.", "network.")
+    return re.sub(r"\b[A-Z][A-Za-z]*Options\.", group, sentence)
+
+
+def _show(value: object) -> str:
+    """A value as the user wrote it, shortened."""
+    text = "empty" if value is None else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a group of keys", list: "a list", str: "a text", type(None): "empty"}
+    return names.get(type(value), f"the value {value}")

@@ -1,0 +1,331 @@
+"""The public verbs: ``detect`` in memory, ``detect_to_file`` streaming to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+
+from geo_retina.boxes import to_polygons
+from geo_retina.errors import OptionError, RunError
+from geo_retina.grid import Window
+from geo_retina.merge import merge
+from geo_retina.model import Model, load_model
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run import (
+    Failure,
+    Ledger,
+    Progress,
+    ScenePlan,
+    SceneRecord,
+    manifest_for,
+    pack_units,
+    plan_scenes,
+    run_units,
+)
+from geo_retina.scene import find_scenes, fingerprint
+from geo_retina.vector import (
+    check_output,
+    detections_table,
+    outline_table,
+    to_geodataframe,
+    write_vector,
+)
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pyarrow as pa
+
+FALLBACK_CRS = "EPSG:4326"
+"""Where detections go whose scenes are in several CRSs."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did.
+
+    Attributes:
+        out: the file written.
+        detections: objects in it.
+        counts: objects per class.
+        crs: CRS of the file.
+        scenes: scenes detected, in whole or in part.
+        pixels: pixels of the blocks that were detected.
+        seconds: wall time.
+        tiles: tiles that went through the network.
+        skipped_tiles: tiles without a valid pixel.
+        truncated_tiles: tiles that reached the limit of candidates or detections.
+        joined: objects made of fragments at seams.
+        failures: ground that is not covered.
+    """
+
+    out: Path
+    detections: int
+    counts: dict[str, int]
+    crs: str
+    scenes: int
+    pixels: int
+    seconds: float
+    tiles: int
+    skipped_tiles: int
+    truncated_tiles: int
+    joined: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all ground was covered."""
+        return not self.failures
+
+
+def detect(
+    scenes: str | Path | Sequence[str | Path],
+    model: str | Path | Model,
+    options: DetectOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    crs: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> gpd.GeoDataFrame:
+    """Find objects, in memory.
+
+    Args:
+        scenes: files, folders or globs.
+        model: a model, a model file, or the name of a bundled model.
+        options: what changes the result.
+        run: how it is carried out.
+        crs: CRS of the result; left out, the scenes' own, or EPSG:4326 where they differ.
+        progress: called after every finished unit of work.
+
+    Returns:
+        One row per object in the order of the scenes, then of position: geometry, class,
+        score, scene, tile, cut, joined, and the box in the file's own pixels.
+
+    Raises:
+        GeoRetinaError: a scene or the model cannot be used, or some ground was not covered;
+            ``detect_to_file`` keeps what was found elsewhere.
+    """
+    options, run = options or DetectOptions(), run or RunOptions()
+    with tempfile.TemporaryDirectory() as folder:
+        work = _prepare(scenes, model, options, run, Path(folder) / "run")
+        work.carry_out(progress)
+        output_crs = work.choose_crs(crs)
+        tables = list(work.tables(output_crs))
+        if work.failures:
+            first = work.failures[0]
+            raise RunError(
+                f"{len(work.failures)} parts of the scenes could not be covered, the first is "
+                f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
+            )
+    return to_geodataframe(tables, output_crs)
+
+
+def detect_to_file(
+    scenes: str | Path | Sequence[str | Path],
+    model: str | Path | Model,
+    out: str | Path,
+    options: DetectOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    crs: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunReport:
+    """Find objects and write them, scene by scene, to a vector file.
+
+    What is finished is kept in the folder ``OUT.run`` until the file is written, so that the
+    same call goes on where an interrupted one stopped.
+
+    Args:
+        scenes: files, folders or globs.
+        model: a model, a model file, or the name of a bundled model.
+        out: file ending .gpkg, .shp, .geojson or .parquet.
+        options: what changes the result.
+        run: how it is carried out.
+        crs: CRS of the file; left out, the scenes' own, or EPSG:4326 where they differ.
+        progress: called after every finished unit of work.
+
+    Returns:
+        What was done; ``failures`` names ground that is not covered, which is also in the
+        layer ``not_covered`` (or in ``OUT.not_covered.gpkg`` beside formats of one layer).
+
+    Raises:
+        GeoRetinaError: nothing could be done: no scene or model can be used, the output
+            exists or cannot be written, or an earlier run of it differs.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    options, run = options or DetectOptions(), run or RunOptions()
+    folder = out.with_name(f"{out.name}.run")
+    found = None if run.restart else Ledger.peek(folder)
+    own = found is not None and found.get("written") == fingerprint(str(out))
+    check_output(out, overwrite=run.overwrite or own)
+    if found is not None:
+        run = dataclasses.replace(run, block_px=found["block_px"])
+    work = _prepare(scenes, model, options, run, folder)
+    output_crs = work.choose_crs(crs)
+    work.carry_out(progress)
+    overwrite = run.overwrite or own
+    rows = write_vector(out, work.tables(output_crs), crs=output_crs, overwrite=overwrite)
+    _write_not_covered(out, work.failures, output_crs)
+    if work.failures:
+        work.ledger.update({"written": fingerprint(str(out))})
+    elif not run.keep:
+        work.ledger.remove()
+    return work.report(out, rows, output_crs, time.perf_counter() - start)
+
+
+@dataclass(eq=False)
+class _Work:
+    """One run, from its plan to its tables; tallies fill as the tables are read."""
+
+    model: Model
+    options: DetectOptions
+    run: RunOptions
+    plans: dict[int, ScenePlan]
+    failures: list[Failure]
+    ledger: Ledger
+
+    def __post_init__(self) -> None:
+        self.tally: Counter[str] = Counter()
+        self.counts = np.zeros(len(self.model.card.classes), np.int64)
+
+    def carry_out(self, progress: Callable[[Progress], None] | None) -> None:
+        """Detect every block that the ledger does not hold yet."""
+        done = self.ledger.parts_done()
+        todo = [
+            part
+            for plan in self.plans.values()
+            for part in plan.parts
+            if (part.scene_index, part.block.index) not in done
+        ]
+        units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
+        for unit, records in run_units(units, self.model, self.options, self.run, progress):
+            self.ledger.write(unit, records)
+
+    def choose_crs(self, wanted: str | None) -> pyproj.CRS:
+        """The CRS asked for, the scenes' common one, or the fallback."""
+        if wanted is not None:
+            try:
+                return pyproj.CRS.from_user_input(wanted)
+            except pyproj.exceptions.CRSError:
+                raise OptionError(
+                    f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
+                ) from None
+        found = [plan.scene.grid.crs for plan in self.plans.values()]
+        if all(crs == found[0] for crs in found):
+            assert found[0] is not None  # scenes without a CRS are refused
+            return found[0]
+        return pyproj.CRS.from_user_input(FALLBACK_CRS)
+
+    def tables(self, crs: pyproj.CRS) -> Iterator[pa.Table]:
+        """One table of merged detections per scene, in the order of the scenes."""
+        for record in self.ledger.scenes():
+            plan = self.plans.get(record.scene_index)
+            if plan is None:  # it was readable when this run began, and is not now
+                continue
+            self._count(record, plan)
+            merged = merge(record.detections, plan.tiles, self.options.merge)
+            self.counts += np.bincount(merged.labels, minlength=len(self.counts))
+            self.tally["joined"] += int(merged.joined.sum())
+            yield detections_table(
+                merged,
+                plan.scene.grid,
+                classes=self.model.card.classes,
+                scene=plan.scene.name,
+                to_file=plan.scene.grid_to_file,
+                crs=crs,
+            )
+
+    def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
+        for part in record.parts:
+            if part.error is not None:
+                block = plan.blocks[part.block]
+                first = plan.tiles.tile(block.tile_rows[0] * plan.tiles.cols + block.tile_cols[0])
+                last = plan.tiles.tile(block.tile_rows[-1] * plan.tiles.cols + block.tile_cols[-1])
+                self.failures.append(
+                    Failure(plan.scene.path, part.error, plan, _span(first.core, last.core))
+                )
+                continue
+            self.tally["pixels"] += part.window.height * part.window.width
+            for name in ("tiles", "skipped", "truncated"):
+                self.tally[name] += getattr(part, name)
+        self.tally["scenes"] += any(part.error is None for part in record.parts)
+
+    def report(self, out: Path, rows: int, crs: pyproj.CRS, seconds: float) -> RunReport:
+        """Sum up, once the tables have been read."""
+        authority = crs.to_authority()
+        return RunReport(
+            out=out,
+            detections=rows,
+            counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
+            crs=":".join(authority) if authority else crs.name,
+            scenes=self.tally["scenes"],
+            pixels=self.tally["pixels"],
+            seconds=seconds,
+            tiles=self.tally["tiles"],
+            skipped_tiles=self.tally["skipped"],
+            truncated_tiles=self.tally["truncated"],
+            joined=self.tally["joined"],
+            failures=tuple(self.failures),
+        )
+
+
+def _prepare(
+    scenes: str | Path | Sequence[str | Path],
+    model: str | Path | Model,
+    options: DetectOptions,
+    run: RunOptions,
+    folder: Path,
+) -> _Work:
+    loaded = model if isinstance(model, Model) else load_model(model)
+    plans, failures = plan_scenes(scenes, loaded.card, options, run)
+    manifest = manifest_for(
+        find_scenes(scenes),
+        {plan.scene.path: fingerprint(plan.scene.path) for plan in plans},
+        loaded.fingerprint,
+        options,
+        run.block_px,
+    )
+    ledger = Ledger.open(folder, manifest, restart=run.restart)
+    return _Work(loaded, options, run, {plan.index: plan for plan in plans}, failures, ledger)
+
+
+def _span(first: Window, last: Window) -> Window:
+    return Window(
+        first.row,
+        first.col,
+        last.row + last.height - first.row,
+        last.col + last.width - first.col,
+    )
+
+
+def not_covered_path(out: Path) -> Path:
+    """Where the ground that a run did not cover is written."""
+    return out.with_name(f"{out.name}.not_covered.gpkg")
+
+
+def _write_not_covered(out: Path, failures: Sequence[Failure], crs: pyproj.CRS) -> None:
+    path = not_covered_path(out)
+    if not failures:
+        path.unlink(missing_ok=True)  # of an earlier try of this output
+        return
+    tables: list[Any] = []
+    for failure in failures:
+        polygons = np.array([None], dtype=object)
+        source = crs
+        if failure.plan is not None:
+            grid = failure.plan.scene.grid
+            window = failure.window or grid.window
+            polygons = to_polygons(np.array([window.box_px], np.float64), grid)
+            source = grid.crs or crs
+        columns = {"scene": [failure.scene], "error": [failure.error]}
+        tables.append(outline_table(polygons, columns, source, crs))
+    write_vector(path, tables, crs=crs, overwrite=True, layer="not_covered")

@@ -1,0 +1,410 @@
+"""Pictures for people: previews of a run, curves of a training.
+
+Every figure is an object of its own: nothing here touches matplotlib's global state.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch, Rectangle
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+from numpy.typing import NDArray
+from shapely import STRtree
+
+from geo_retina.errors import LabelError, OutputError
+from geo_retina.grid import Window
+from geo_retina.scene import Scene
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+CLASS_COLOURS = ("#ffd400", "#00e5ff", "#ff4fa3", "#ff7f0e", "#7cff4f", "#b07cff", "#ffffff")
+"""Outlines by class, in order; bright on imagery, and told apart by colour-blind eyes in the
+first three."""
+
+_OVERVIEW_PX = 1400
+_CROP_PX = 256
+_DPI = 130
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Detections in the grid's pixels.
+
+    Attributes:
+        rings: (N, 5, 2) outlines, closed.
+        labels: (N,) positions in ``names``.
+        names: classes, sorted, so that a class has its colour in every picture.
+    """
+
+    rings: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @cached_property
+    def bounds(self) -> NDArray[np.float64]:
+        """(N, 4) x_min y_min x_max y_max."""
+        return np.concatenate([self.rings.min(axis=1), self.rings.max(axis=1)], axis=1)
+
+    @cached_property
+    def centres(self) -> NDArray[np.float64]:
+        """(N, 2) x, y."""
+        return (self.bounds[:, :2] + self.bounds[:, 2:]) / 2
+
+    def colour(self, label: int) -> str:
+        """Of a class; colours repeat after the last."""
+        return CLASS_COLOURS[label % len(CLASS_COLOURS)]
+
+
+def draw_preview(
+    scene: Scene, detections: GeoDataFrame, out: str | Path, *, crops: int = 3
+) -> Path:
+    """Draw a scene with its detections: all of it, and crops at full resolution.
+
+    Args:
+        scene: the imagery; its red, green and blue bands, else its first three or one.
+        detections: polygons in any CRS, with a column ``class``; of a layer of several scenes,
+            those whose ``scene`` is this one. May be empty.
+        out: the picture, ending .png; replaced if it exists.
+        crops: places to show, the densest of each class in turn.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        LabelError: the detections have a CRS and the scene none, or the other way round.
+        OutputError: the picture cannot be written.
+        SceneError: the scene cannot be read.
+    """
+    boxes = _place(scene, detections)
+    pixels, valid, scale = scene.overview(_OVERVIEW_PX)
+    look = _Look.of(scene, pixels, valid)
+    windows = _choose_crops(scene, boxes, crops)
+    figure, main, sides = _lay_out(len(windows), scene.grid.height / scene.grid.width)
+    height, width = scene.grid.shape
+    main.imshow(look.picture(pixels, valid), extent=(0, width, height, 0), aspect="equal")
+    _draw_boxes(main, boxes, scale)
+    _draw_scale_bar(main, scene, width)
+    for letter, axes, window in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", sides, windows, strict=False):
+        _draw_crop(axes, scene, look, boxes, window)
+        axes.set_title(letter, loc="left", fontsize=10, pad=3, fontweight="bold")
+        _mark_crop(main, window, letter)
+    _draw_legend(figure, main, scene, boxes)
+    return _save(figure, Path(out))
+
+
+def draw_training_curves(history: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
+    """Draw how losses and scores went over a training.
+
+    Args:
+        history: one record per epoch: ``epoch``, any of ``loss``, ``class_loss`` and
+            ``box_loss``, and where it was validated any scores from 0 to 1. May be empty.
+        out: the picture, ending .png; replaced if it exists.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        OutputError: the picture cannot be written.
+    """
+    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    names = list(dict.fromkeys(name for record in history for name in record))
+    losses = [name for name in names if name == "loss" or name.endswith("_loss")]
+    scores = [name for name in names if name not in losses and name != "epoch"]
+    _draw_curves(upper, history, losses)
+    _draw_curves(lower, history, scores)
+    upper.set_ylabel("training loss")
+    upper.set_ylim(bottom=0)
+    lower.set_ylabel("validation score")
+    lower.set_ylim(0, 1.02)
+    lower.set_xlabel("epoch")
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    return _save(figure, Path(out))
+
+
+def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], names: list[str]) -> None:
+    for name in names:
+        points = [(record["epoch"], record[name]) for record in history if _is_number(record, name)]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=8, loc="best", ncols=2)
+    else:
+        axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
+
+
+def _is_number(record: Mapping[str, Any], name: str) -> bool:
+    value = record.get(name)
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+
+
+def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
+    """Move detections into the scene's pixels."""
+    if (detections.crs is None) != (scene.grid.crs is None) and len(detections):
+        without, with_ = (
+            ("detections", "scene") if detections.crs is None else ("scene", "detections")
+        )
+        raise LabelError(
+            f"the {without} to draw have no CRS but the {with_} {scene.name} has one, "
+            "wanted both or neither; give the one that lacks it a CRS"
+        )
+    if scene.grid.crs is not None and len(detections) and detections.crs != scene.grid.crs:
+        detections = detections.to_crs(scene.grid.crs)
+    if "scene" in detections.columns and (detections["scene"] == scene.name).any():
+        detections = detections[detections["scene"] == scene.name]
+    shapes = np.asarray(detections.geometry.values, dtype=object)
+    kept = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    shapes = shapely.transform(shapes[kept], scene.grid.crs_to_pixels)
+    plain = (shapely.get_type_id(shapes) == 3) & (shapely.get_num_coordinates(shapes) == 5)
+    shapes[~plain] = shapely.box(*shapely.bounds(shapes[~plain]).T)
+    rings = shapely.get_coordinates(shapes).reshape(-1, 5, 2)
+    named = "class" in detections.columns
+    found = detections["class"].to_numpy(str)[kept] if named else np.full(len(rings), "object")
+    names, labels = np.unique(found, return_inverse=True)
+    return _Boxes(rings, labels.astype(np.int64), tuple(str(name) for name in names))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How pixels become a picture: which bands, and what is black and what white in them."""
+
+    bands: tuple[int, ...]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> _Look:
+        """Chosen by band names and, except for bytes, stretched over the middle 99 % of values."""
+        names = [name.lower() for name in scene.band_names]
+        bands: tuple[int, ...] = tuple(range(3)) if len(pixels) >= 3 else (0,)
+        if {"red", "green", "blue"} <= set(names):
+            bands = tuple(names.index(name) for name in ("red", "green", "blue"))
+        if scene.dtype == "uint8" or not valid.any():
+            return cls(bands, 0.0, 255.0)
+        values = pixels[list(bands)][:, valid].astype(np.float64)
+        low, high = np.percentile(values[np.isfinite(values)], (0.5, 99.5))
+        return cls(bands, float(low), float(high) if high > low else float(low) + 1)
+
+    def picture(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """(height, width, 3) of pixels (bands, height, width); empty ones are light grey."""
+        chosen = pixels[list(self.bands)].astype(np.float32)
+        share = (chosen - np.float32(self.low)) / np.float32(self.high - self.low)
+        share = np.where(np.isfinite(share), share, 0).clip(0, 1)
+        bytes_ = (share * 255 + 0.5).astype(np.uint8)
+        bytes_[:, ~valid] = 225
+        return np.broadcast_to(bytes_, (3, *valid.shape)).transpose(1, 2, 0)
+
+
+def _choose_crops(scene: Scene, boxes: _Boxes, crops: int) -> list[Window]:
+    """Windows where each class in turn is densest, apart from each other."""
+    height, width = (min(_CROP_PX, side) for side in scene.grid.shape)
+    chosen: list[Window] = []
+    turns = np.argsort(-np.bincount(boxes.labels, minlength=1), kind="stable")
+    for i in range(crops if len(boxes.labels) else 0):
+        # After every class had its turn, the crops show whatever is densest.
+        own = boxes.labels == turns[i] if i < len(turns) else np.full(len(boxes.labels), True)
+        window = _densest(scene, boxes.centres[own], (height, width), chosen)
+        if window is not None:
+            chosen.append(window)
+    return chosen
+
+
+def _densest(
+    scene: Scene, centres: NDArray[np.float64], size: tuple[int, int], taken: list[Window]
+) -> Window | None:
+    """The window with the most centres on a grid of half windows, off those taken."""
+    height, width = size
+    rows = _starts(scene.grid.height, height)
+    cols = _starts(scene.grid.width, width)
+    x, y = np.sort(centres[:, 0]), centres[:, 1][np.argsort(centres[:, 0], kind="stable")]
+    best, most = None, 0
+    for col in cols:
+        inside = np.sort(y[slice(*np.searchsorted(x, [col, col + width]))])
+        counts = np.diff(np.searchsorted(inside, np.stack([rows, rows + height])), axis=0)[0]
+        for at in np.argsort(-counts, kind="stable"):
+            if counts[at] <= most:
+                break
+            window = Window(int(rows[at]), int(col), height, width)
+            if not any(_overlap(window, other) for other in taken):
+                best, most = window, int(counts[at])
+                break
+    return best
+
+
+def _starts(size: int, crop: int) -> NDArray[np.int64]:
+    return np.unique(np.append(np.arange(0, size - crop + 1, max(crop // 4, 1)), size - crop))
+
+
+def _overlap(a: Window, b: Window) -> bool:
+    return (
+        abs(a.row - b.row) < (a.height + b.height) / 2
+        and abs(a.col - b.col) < (a.width + b.width) / 2
+    )
+
+
+def _lay_out(crops: int, aspect: float) -> tuple[Figure, Axes, list[Axes]]:
+    """A figure with the scene to the left and crops to the right, all lengths in inches."""
+    edge, head = 0.15, 0.75
+    tall = float(np.clip(8.6 * aspect, 4.0, 10.0))
+    across = float(np.clip(tall / aspect, 2.4, 8.6))
+    columns = max(1, -(-crops // max(1, int(tall / 2.3))))
+    step = tall / max(1, -(-crops // columns))
+    side = min(step - 0.3, 4.2)
+    full_x = across + 2 * edge + (columns * (side + edge) if crops else 0)
+    full_y = tall + head + edge
+    figure = Figure(figsize=(full_x, full_y), dpi=_DPI)
+    FigureCanvasAgg(figure)
+
+    def add(left: float, top: float, width: float, height: float) -> Axes:
+        bottom = full_y - head - top - height
+        spot = (left / full_x, bottom / full_y, width / full_x, height / full_y)
+        axes = figure.add_axes(spot, anchor="NW")
+        axes.set_axis_off()
+        return axes
+
+    main = add(edge, 0, across, tall)
+    places = [divmod(i, columns) for i in range(crops)]
+    left = across + 2 * edge
+    return (
+        figure,
+        main,
+        [add(left + col * (side + edge), row * step, side, side) for row, col in places],
+    )
+
+
+def _draw_boxes(axes: Axes, boxes: _Boxes, scale: float) -> None:
+    """Outlines where they can be seen at this scale, else points; the rarer class on top."""
+    sides = boxes.bounds[:, 2:] - boxes.bounds[:, :2]
+    visible = len(sides) <= 30_000 and len(sides) > 0 and np.median(sides) / scale >= 2.5
+    for label in range(len(boxes.names)):
+        own = boxes.labels == label
+        colour = boxes.colour(label)
+        if visible:
+            axes.add_collection(
+                LineCollection(boxes.rings[own], colors=colour, linewidths=0.6), autolim=False
+            )
+        else:
+            x, y = boxes.centres[own].T
+            axes.scatter(x, y, s=1.2, c=colour, linewidths=0)
+
+
+def _draw_crop(axes: Axes, scene: Scene, look: _Look, boxes: _Boxes, window: Window) -> None:
+    pixels, valid = scene.read(window)
+    x_min, y_min, x_max, y_max = window.box_px
+    axes.imshow(
+        look.picture(pixels, valid), extent=(x_min, x_max, y_max, y_min), interpolation="nearest"
+    )
+    tree = STRtree(shapely.box(*boxes.bounds.T))
+    inside = np.sort(tree.query(shapely.box(*window.box_px)))
+    colours = [boxes.colour(label) for label in boxes.labels[inside]]
+    lines = LineCollection(boxes.rings[inside], colors=colours, linewidths=1.1)
+    axes.add_collection(lines, autolim=False)
+    axes.set(xlim=(x_min, x_max), ylim=(y_max, y_min))
+    _draw_scale_bar(axes, scene, window.width)
+
+
+def _mark_crop(axes: Axes, window: Window, letter: str) -> None:
+    frame = Rectangle(
+        (window.col, window.row), window.width, window.height, fill=False, ec="white", lw=1.4
+    )
+    axes.add_patch(frame)
+    axes.text(
+        window.col,
+        window.row,
+        letter,
+        color="black",
+        fontsize=8,
+        fontweight="bold",
+        va="bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+    )
+
+
+def _draw_scale_bar(axes: Axes, scene: Scene, width_px: int) -> None:
+    """A bar of a round length, up to a fifth of the picture, at its lower left."""
+    gsd_m = scene.grid.gsd_m
+    if gsd_m is None:
+        return
+    wanted_m = width_px * gsd_m / 5
+    power = 10.0 ** np.floor(np.log10(wanted_m))
+    length_m = power * max(step for step in (1, 2, 5) if step * power <= wanted_m)
+    text = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length_m / gsd_m,
+        text,
+        "lower left",
+        color="white",
+        size_vertical=width_px / 200,
+        fontproperties=FontProperties(size=8),
+    )
+    bar.patch.set(facecolor="black", alpha=0.6, linewidth=0)
+    axes.add_artist(bar)
+
+
+def _draw_legend(figure: Figure, main: Axes, scene: Scene, boxes: _Boxes) -> None:
+    counts = np.bincount(boxes.labels, minlength=len(boxes.names))
+    handles = [
+        Patch(fc="none", ec=boxes.colour(i), lw=2, label=f"{name}  {counts[i]:,}")
+        for i, name in enumerate(boxes.names)
+    ]
+    gsd_m = scene.grid.gsd_m
+    size = f"{scene.grid.width:,} x {scene.grid.height:,} px"
+    where = size if gsd_m is None else f"{size}, {gsd_m:.3g} m/px"
+    objects = f"{len(boxes.labels):,} objects" if len(boxes.labels) else "no objects"
+    left = main.get_position().x0
+    figure.text(left, 0.985, scene.name, fontsize=13, fontweight="bold", va="top")
+    below = 0.985 - 0.32 / figure.get_figheight()
+    figure.text(left, below, f"{objects}    {where}", fontsize=9, va="top")
+    if handles:
+        # Bright outlines need a dark ground in the legend as they have in the picture.
+        legend = figure.legend(
+            handles=handles,
+            loc="upper right",
+            ncols=min(len(handles), 4),
+            fontsize=9,
+            facecolor="#30343a",
+            labelcolor="white",
+            framealpha=1,
+        )
+        legend.get_frame().set_linewidth(0)
+
+
+def _save(figure: Figure, out: Path) -> Path:
+    """Write beside the target and rename, so that no half picture is left."""
+    if out.suffix.lower() != ".png":
+        raise OutputError(f"the picture {out} does not end in .png; give it that suffix")
+    try:
+        handle, name = tempfile.mkstemp(suffix=".png", prefix=f".{out.stem}.", dir=out.parent)
+    except OSError as error:
+        raise OutputError(f"the picture {out} cannot be written: {error.strerror}") from error
+    os.close(handle)
+    try:
+        figure.savefig(name, facecolor="white")
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, out)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+    return out

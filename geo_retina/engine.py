@@ -1,0 +1,326 @@
+"""Blocks of pixels in, detections out, on one device."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geo_retina import boxes
+from geo_retina.detections import Cut, Detections
+from geo_retina.errors import OptionError
+from geo_retina.grid import Tile, TilePlan, Window
+from geo_retina.model import Card, Model
+from geo_retina.nn.decode import Decoded, DecodeSettings, decode
+from geo_retina.options import DetectOptions
+
+_BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
+"""Pixels through the network at once, per kind of device, where no batch is asked for."""
+
+
+_PEAK_BYTES_PER_PX = 400
+"""Activations alive at once per input pixel: some 64 channels at stride 2 in 4 bytes, and copies."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPixels:
+    """Pixels of a block, and the tiles to be cut from them.
+
+    Attributes:
+        pixels: (bands, height, width) in the scene's dtype.
+        valid: (height, width) bool.
+        window: where they lie in the grid.
+        plan: the scene's plan.
+        tiles: the tiles to detect, all inside ``window``.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    window: Window
+    plan: TilePlan
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockDetections:
+    """What was found in a block.
+
+    Attributes:
+        detections: in grid pixels, by tile, then by score; not merged across tiles.
+        tiles: tiles that went through the network.
+        skipped: tiles without a valid pixel.
+        truncated: tiles that reached the limit of candidates or detections.
+    """
+
+    detections: Detections
+    tiles: int
+    skipped: int
+    truncated: int
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name or ``auto`` stands for.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        present = {
+            "cpu": lambda: True,
+            "cuda": lambda: (device.index or 0) < torch.cuda.device_count(),
+            "mps": torch.backends.mps.is_available,
+        }[device.type]()
+    except (RuntimeError, KeyError):
+        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps") from None
+    if not present:
+        raise OptionError(f"device {name} is not present on this machine; try --device auto")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a precision or ``auto`` stands for on a device."""
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Emulated bf16 on a CPU is slower than fp32.
+        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+class Engine:
+    """A model made ready on one device; safe to share between threads.
+
+    Args:
+        model: network and card; the network is copied, not changed.
+        options: what changes the result.
+        device: name of a device, or auto.
+        batch: tiles through the network at once; None for a number that suits the device.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: DetectOptions,
+        *,
+        device: str = "auto",
+        batch: int | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(options.precision, self.device)
+        self.card: Card = model.card
+        self._batch = batch
+        self._edge_px = options.merge.edge_px
+        self._network = (
+            copy.deepcopy(model.network)
+            .eval()
+            .to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        )
+        thresholds = (
+            self.card.thresholds
+            if options.score is None
+            else (options.score,) * len(self.card.classes)
+        )
+        self._decode = DecodeSettings(
+            thresholds=torch.tensor(thresholds, device=self.device),
+            candidates=options.candidates,
+            nms_iou=options.nms_iou,
+            max_per_image=options.max_per_tile,
+        )
+        radiometry = self.card.radiometry
+        self._offset, self._scale = (
+            torch.tensor(values, device=self.device).view(-1, 1, 1)
+            for values in (radiometry.offset, radiometry.scale)
+        )
+        # One thread computes while the others read; the device would gain nothing from two.
+        self._lock = threading.Lock()
+
+    def detect(self, blocks: Sequence[BlockPixels]) -> list[BlockDetections]:
+        """Find objects in blocks of one tile size; small blocks share batches.
+
+        Returns:
+            One result per block, in the order given.
+        """
+        with self._lock, torch.inference_mode():
+            found: list[list[Detections]] = [[] for _ in blocks]
+            counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
+            for batch in self._batches(blocks):
+                owners = [owner for owner, _, _ in batch]
+                decoded = self._forward(torch.stack([pixels for _, _, pixels in batch]))
+                parts = _split(decoded, len(batch))
+                for (owner, tile, _), (boxes_tile, scores, labels) in zip(
+                    batch, parts, strict=True
+                ):
+                    block = blocks[owner]
+                    found[owner].append(
+                        _place(boxes_tile, scores, labels, tile, block, self._edge_px)
+                    )
+                truncated = decoded.truncated_N.cpu().numpy()
+                np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
+        return [
+            BlockDetections(
+                Detections.concat(parts), int(ran), len(block.tiles) - int(ran), int(truncated)
+            )
+            for block, parts, (ran, truncated) in zip(blocks, found, counts, strict=True)
+        ]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the network's weights on the device."""
+        return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
+
+    def measure(self, tile_px: int, *, repeats: int = 3) -> tuple[float, int]:
+        """Time the network and the decoding on noise.
+
+        Returns:
+            Pixels through the network in a second, and bytes that a batch takes at its peak,
+            estimated from the finest feature maps.
+        """
+        batch = self._batch_size(tile_px)
+        noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
+        with self._lock, torch.inference_mode():
+            self._forward(noise).truncated_N.cpu()
+            start = time.perf_counter()
+            for _ in range(repeats):
+                self._forward(noise).truncated_N.cpu()
+            seconds = time.perf_counter() - start
+        pixels = batch * tile_px**2
+        return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
+
+    def _batch_size(self, tile_px: int) -> int:
+        return self._batch or max(1, _BATCH_PX[self.device.type] // tile_px**2)
+
+    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile, Tensor]]]:
+        """Normalised tiles with the block they belong to, in batches."""
+        batch: list[tuple[int, Tile, Tensor]] = []
+        for owner, block in enumerate(blocks):
+            size = self._batch_size(block.plan.tile_px)
+            for tile, pixels in self._tiles(block):
+                batch.append((owner, tile, pixels))
+                if len(batch) >= size:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def _tiles(self, block: BlockPixels) -> Iterable[tuple[Tile, Tensor]]:
+        """Cut the tiles that have a valid pixel, padded to the network's size."""
+        raw = torch.from_numpy(_torch_ready(block.pixels)).to(self.device)
+        valid = torch.from_numpy(block.valid).to(self.device)
+        side = block.plan.tile_px
+        for tile in block.tiles:
+            row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
+            here = np.s_[row : row + tile.window.height, col : col + tile.window.width]
+            if not block.valid[here].any():
+                continue
+            padded = torch.zeros((raw.shape[0], side, side), device=self.device)
+            normalised = (raw[:, *here].float() - self._offset) / self._scale
+            padded[:, : tile.window.height, : tile.window.width] = torch.where(
+                valid[here], normalised, 0.0
+            )
+            yield tile, padded
+
+    def _forward(self, images_NCHW: Tensor) -> Decoded:
+        images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
+        shape = (images_NCHW.shape[2], images_NCHW.shape[3])
+        outputs = self._network(images_NCHW)
+        anchors = self._network.anchors(shape, self.device)
+        return decode(outputs, anchors, shape, self._decode)
+
+
+def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Unsigned types that torch computes with poorly, as the next wider signed one."""
+    wider = {"uint16": np.int32, "uint32": np.int64}.get(pixels.dtype.name)
+    return pixels.astype(wider) if wider else np.ascontiguousarray(pixels)
+
+
+def _split(
+    decoded: Decoded, images: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]]:
+    """Boxes, scores and labels of each image of a batch."""
+    ends = np.searchsorted(decoded.image_M.cpu().numpy(), np.arange(1, images))
+    columns = (
+        decoded.boxes_M4.double().cpu().numpy(),
+        decoded.scores_M.float().cpu().numpy(),
+        decoded.labels_M.cpu().numpy(),
+    )
+    return list(zip(*(np.split(column, ends) for column in columns), strict=True))
+
+
+def _place(
+    boxes_tile: NDArray[np.float64],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    tile: Tile,
+    block: BlockPixels,
+    edge_px: float,
+) -> Detections:
+    """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
+
+    Boxes whose centre lies on invalid pixels, or that have no area in the window, are dropped.
+    """
+    window = tile.window
+    boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
+    centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
+    col, row = np.floor(centre).astype(np.int64).T
+    row = np.clip(row - block.window.row, 0, block.valid.shape[0] - 1)
+    col = np.clip(col - block.window.col, 0, block.valid.shape[1] - 1)
+    keep = (boxes.area(boxes_px) > 0) & block.valid[row, col]
+    boxes_px = boxes_px[keep]
+    return Detections(
+        boxes_px,
+        scores[keep],
+        labels[keep],
+        np.full(len(boxes_px), tile.index),
+        cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px),
+        np.zeros(len(boxes_px), np.bool_),
+    )
+
+
+def cut_sides(
+    boxes_px: NDArray[np.float64], window: Window, shape: tuple[int, int], edge_px: float
+) -> NDArray[np.uint8]:
+    """Tell which sides of its tile each box touches.
+
+    Args:
+        boxes_px: (N, 4) grid pixels inside ``window``.
+        window: the tile's window.
+        shape: (height, width) of the grid.
+        edge_px: a box this near to a side touches it.
+
+    Returns:
+        (N,) bits of ``Cut``: an inner bit where the tile ends inside the grid, the scene's bit
+        where it ends with the grid.
+    """
+    x_min, y_min, x_max, y_max = window.box_px
+    height, width = shape
+    ends_with_scene = (x_min == 0, y_min == 0, x_max == width, y_max == height)
+    near = np.stack(
+        [
+            boxes_px[:, 0] - x_min <= edge_px,
+            boxes_px[:, 1] - y_min <= edge_px,
+            x_max - boxes_px[:, 2] <= edge_px,
+            y_max - boxes_px[:, 3] <= edge_px,
+        ],
+        axis=1,
+    )
+    inner = (Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM)
+    bits = np.array(
+        [bit << 4 if at_end else bit for bit, at_end in zip(inner, ends_with_scene, strict=True)],
+        np.uint8,
+    )
+    return np.asarray((near * bits).sum(axis=1), dtype=np.uint8)

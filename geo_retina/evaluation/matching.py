@@ -1,0 +1,180 @@
+"""One-to-one matching: by score, by the most matches at every threshold, and optimally."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.evaluation.pairs import Pairs
+
+_DENSE_CELLS = 1_000_000
+"""Up to this many cells, a component is solved as a dense matrix, which is faster."""
+
+
+def match_by_score(pairs: Pairs, count: int) -> NDArray[np.bool_]:
+    """Let each detection, in order, take the first label of its pairs that is still free.
+
+    Args:
+        pairs: by detection in order of score, the best pair of each first.
+        count: N detections.
+
+    Returns:
+        (N,) whether each got a label. What the first n of them got does not depend on the
+        others, so one matching serves every score threshold.
+    """
+    matched = np.zeros(count, np.bool_)
+    taken: set[int] = set()
+    last = -1
+    for i, j in zip(pairs.found.tolist(), pairs.truth.tolist(), strict=True):
+        if i != last and j not in taken:
+            taken.add(j)
+            matched[i] = True
+            last = i
+    return matched
+
+
+def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:
+    """Tell which detections, added in order, raise the greatest number of matches.
+
+    The sum of the first n is the size of a maximum matching of the first n detections, so
+    this too serves every score threshold. Each detection looks for an augmenting path
+    (Berge 1957). Labels that a vain search has seen form a set that no later path can leave,
+    so they are never searched again and the whole is linear in what it visits in vain.
+
+    Args:
+        pairs: by detection, in order of score.
+        count: N detections.
+
+    Returns:
+        (N,) bool.
+    """
+    ends = np.searchsorted(pairs.found, np.arange(count + 1)).tolist()
+    truth = pairs.truth.tolist()
+    owner: dict[int, int] = {}
+    dead: set[int] = set()
+    gain = np.zeros(count, np.bool_)
+    for start in np.unique(pairs.found).tolist():
+        came_from: dict[int, int] = {}
+        free = _find_free(start, truth, ends, owner, came_from, dead)
+        if free is None:
+            dead.update(came_from)
+            continue
+        gain[start] = True
+        label = free
+        while True:
+            detection = came_from[label]
+            previous = next(
+                (
+                    k
+                    for k in truth[ends[detection] : ends[detection + 1]]
+                    if owner.get(k) == detection
+                ),
+                None,
+            )
+            owner[label] = detection
+            if detection == start or previous is None:
+                break
+            label = previous
+    return gain
+
+
+def _find_free(
+    start: int,
+    truth: list[int],
+    ends: list[int],
+    owner: dict[int, int],
+    came_from: dict[int, int],
+    dead: set[int],
+) -> int | None:
+    """Search breadth first for a label without owner; ``came_from`` gets the way to it."""
+    queue = [start]
+    for detection in queue:
+        for label in truth[ends[detection] : ends[detection + 1]]:
+            if label in came_from or label in dead:
+                continue
+            came_from[label] = detection
+            if label not in owner:
+                return label
+            queue.append(owner[label])
+    return None
+
+
+def match_optimally(pairs: Pairs) -> Pairs:
+    """Choose the most pairs that share no object, and of such choices the least distance.
+
+    Each connected component of the candidate pairs is solved exactly by itself. Time is
+    about quadratic in the largest component, which stays small unless the radius is beyond
+    the spacing of objects: 3 s for one of 20,000 detections, a minute for 100,000.
+
+    Args:
+        pairs: with distances.
+
+    Returns:
+        The chosen pairs, by detection.
+    """
+    if not len(pairs):
+        return pairs
+    found, i = np.unique(pairs.found, return_inverse=True)
+    truth, j = np.unique(pairs.truth, return_inverse=True)
+    component = _components(i, j, len(found), len(truth))
+    order = np.argsort(component, kind="stable")
+    starts = np.flatnonzero(np.diff(component[order], prepend=-1))
+    chosen: list[NDArray[np.int64]] = []
+    for rows in np.split(order, starts[1:]):
+        chosen.append(
+            rows if len(rows) == 1 else rows[_assign(i[rows], j[rows], pairs.value[rows])]
+        )
+    return pairs.take(np.sort(np.concatenate(chosen)))
+
+
+def _components(i: NDArray[np.int64], j: NDArray[np.int64], n: int, m: int) -> NDArray[np.int64]:
+    """(P,) number of the connected component of each pair."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(i)), (i, n + j)), shape=(n + m, n + m))
+    _, number = connected_components(graph, directed=False)
+    return np.asarray(number[i], dtype=np.int64)
+
+
+def _assign(
+    found: NDArray[np.int64], truth: NDArray[np.int64], distance: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Positions of the pairs to choose within one component."""
+    _, i = np.unique(found, return_inverse=True)
+    _, j = np.unique(truth, return_inverse=True)
+    n, m = int(i.max()) + 1, int(j.max()) + 1
+    # A match is worth more than all distances together can be.
+    worth = (distance.max() + 1.0) * (min(n, m) + 1)
+    solve = _assign_dense if n * m <= _DENSE_CELLS else _assign_sparse
+    rows, cols = solve(i, j, distance - worth)
+    position = {(a, b): k for k, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True))}
+    kept = (position.get(ab) for ab in zip(rows.tolist(), cols.tolist(), strict=True))
+    return np.array([k for k in kept if k is not None], dtype=np.int64)
+
+
+def _assign_dense(
+    i: NDArray[np.int64], j: NDArray[np.int64], cost: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    from scipy.optimize import linear_sum_assignment
+
+    matrix = np.zeros((i.max() + 1, j.max() + 1))
+    matrix[i, j] = cost
+    rows, cols = linear_sum_assignment(matrix)
+    return rows, cols
+
+
+def _assign_sparse(
+    i: NDArray[np.int64], j: NDArray[np.int64], cost: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As ``_assign_dense``: each detection may also take a stand-in of its own, at cost 0."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    n, m = int(i.max()) + 1, int(j.max()) + 1
+    own = np.arange(n)
+    # Zeros would vanish from a sparse matrix; the same shift for all rows changes no choice.
+    weight = np.concatenate([cost, np.zeros(n)]) - cost.min() + 1.0
+    cells = (np.concatenate([i, own]), np.concatenate([j, m + own]))
+    rows, cols = min_weight_full_bipartite_matching(csr_array((weight, cells), shape=(n, m + n)))
+    return rows, cols

@@ -1,0 +1,302 @@
+"""Grids, tiles and blocks: integers and affines only.
+
+Pixel frame: x right, y down, origin at the outer corner of the top-left pixel, so pixel i
+covers [i, i + 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyproj
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_retina.errors import GridError, OptionError
+
+
+class Window(NamedTuple):
+    """A rectangle of whole pixels: first row, first column, height, width."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def box_px(self) -> tuple[int, int, int, int]:
+        """x_min, y_min, x_max, y_max in grid pixels."""
+        return self.col, self.row, self.col + self.width, self.row + self.height
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels that the model sees, and where they lie on the ground.
+
+    Attributes:
+        crs: the coordinate system, or None for an image without georeferencing.
+        affine: maps pixel (x, y) to CRS (x, y); may rotate and shear.
+        height: rows.
+        width: columns.
+    """
+
+    crs: pyproj.CRS | None
+    affine: Affine
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise GridError(f"a grid of {self.height} x {self.width} pixels has no ground")
+        if self.affine.determinant == 0 or not math.isfinite(self.affine.determinant):
+            raise GridError(f"the affine {tuple(self.affine)[:6]} cannot be inverted")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def window(self) -> Window:
+        """The whole grid."""
+        return Window(0, 0, self.height, self.width)
+
+    def pixels_to_crs(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Move (..., 2) pixel positions x, y to the CRS, in float64."""
+        return _apply(self.affine, points_px)
+
+    def crs_to_pixels(self, points_crs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Move (..., 2) positions x, y in the CRS to pixels, in float64."""
+        return _apply(~self.affine, points_crs)
+
+    @cached_property
+    def gsd_m(self) -> float | None:
+        """Ground length of a pixel's side in metres at the grid's centre.
+
+        The geometric mean of the two sides, by the CRS's unit, or measured on the ellipsoid
+        where the CRS is geographic or stretches the ground by more than 1 % there, as Web
+        Mercator does away from the equator. None without a CRS.
+        """
+        if self.crs is None:
+            return None
+        ground_m = self._side_on_ellipsoid_m()
+        if self.crs.is_geographic:
+            return ground_m
+        unit_m = self.crs.axis_info[0].unit_conversion_factor if self.crs.axis_info else 1.0
+        planar_m = math.sqrt(abs(self.affine.determinant)) * unit_m
+        is_stretched = math.isfinite(ground_m) and abs(ground_m / planar_m - 1) > 0.01
+        return ground_m if is_stretched else planar_m
+
+    def _side_on_ellipsoid_m(self) -> float:
+        """Geometric mean of the sides of the pixel at the centre; not finite off the globe."""
+        geodetic = self.crs and self.crs.geodetic_crs
+        geod = self.crs and self.crs.get_geod()
+        if not geodetic or not geod:
+            return math.nan
+        centre_xy = np.array([self.width / 2, self.height / 2])
+        x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
+        to_geodetic = pyproj.Transformer.from_crs(self.crs, geodetic, always_xy=True)
+        degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+        lon, lat = np.array(to_geodetic.transform(x, y)) * degrees
+        if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+            return math.nan
+        _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+        return math.sqrt(abs(sides_m[0] * sides_m[1]))
+
+
+def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    points = np.asarray(points, dtype=np.float64)
+    x, y = points[..., 0], points[..., 1]
+    return np.stack(
+        [affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f], axis=-1
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One window that the network sees at once.
+
+    Attributes:
+        index: position in the plan, row-major.
+        row: row of the tile in the plan.
+        col: column of the tile in the plan.
+        window: its pixels, clipped to the grid; the network sees it padded to ``tile_px``.
+        core: the part this tile owns; cores partition the grid.
+    """
+
+    index: int
+    row: int
+    col: int
+    window: Window
+    core: Window
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of tiles that is read and detected together.
+
+    Attributes:
+        index: position among the scene's blocks, row-major.
+        tile_rows: rows of tiles in the plan.
+        tile_cols: columns of tiles in the plan.
+        window: the pixels of all its tiles.
+    """
+
+    index: int
+    tile_rows: range
+    tile_cols: range
+    window: Window
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How a grid is cut: arithmetic only, so that a plan of millions of tiles costs nothing.
+
+    Tile origins are multiples of the step, which is a multiple of the network's coarsest
+    stride, so that a network sees an object in every tile at the phase in which it would see
+    it in the whole image.
+
+    Attributes:
+        height: rows of the grid.
+        width: columns of the grid.
+        tile_px: side of the square that the network sees.
+        step_px: distance of neighbouring tile origins; ``tile_px - step_px`` is the overlap.
+    """
+
+    height: int
+    width: int
+    tile_px: int
+    step_px: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step_px <= self.tile_px:
+            raise OptionError(
+                f"tiles of {self.tile_px} px with a step of {self.step_px} px leave gaps; "
+                "the step must lie between 1 and the tile size"
+            )
+
+    @property
+    def overlap_px(self) -> int:
+        """Pixels that neighbouring tiles share."""
+        return self.tile_px - self.step_px
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles."""
+        return _tiles_along(self.height, self.tile_px, self.step_px)
+
+    @property
+    def cols(self) -> int:
+        """Columns of tiles."""
+        return _tiles_along(self.width, self.tile_px, self.step_px)
+
+    @property
+    def pixel_factor(self) -> float:
+        """Pixels through the network over pixels of the grid."""
+        return len(self) * self.tile_px**2 / (self.height * self.width)
+
+    def __len__(self) -> int:
+        return self.rows * self.cols
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (self.tile(index) for index in range(len(self)))
+
+    def tile(self, index: int) -> Tile:
+        """The tile at a row-major position."""
+        row, col = divmod(index, self.cols)
+        top, bottom, own_top, own_bottom = self._span(row, self.rows, self.height)
+        left, right, own_left, own_right = self._span(col, self.cols, self.width)
+        return Tile(
+            index,
+            row,
+            col,
+            Window(top, left, bottom - top, right - left),
+            Window(own_top, own_left, own_bottom - own_top, own_right - own_left),
+        )
+
+    def _span(self, i: int, n: int, size: int) -> tuple[int, int, int, int]:
+        """Start and end of the i-th tile of n along an axis, and of the part it owns."""
+        start, end = i * self.step_px, min(i * self.step_px + self.tile_px, size)
+        half = self.overlap_px // 2
+        own_start = 0 if i == 0 else start + half
+        own_end = size if i == n - 1 else start + self.step_px + half
+        return start, end, own_start, own_end
+
+    def windows_px(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N, 4) windows x_min y_min x_max y_max of the tiles at (N,) positions."""
+        row, col = np.divmod(np.asarray(indices, dtype=np.int64), self.cols)
+        start = np.stack([col, row], axis=-1) * self.step_px
+        end = np.minimum(start + self.tile_px, [self.width, self.height])
+        return np.concatenate([start, end], axis=-1)
+
+    def blocks(self, block_px: int) -> list[Block]:
+        """Group tiles into rectangles whose sides are at most about ``block_px``.
+
+        Every tile is in one block. Blocks are of even size, so that none is a sliver.
+        """
+        row_groups = self._groups(self.rows, block_px)
+        col_groups = self._groups(self.cols, block_px)
+        return [
+            Block(index, rows, cols, self._block_window(rows, cols))
+            for index, (rows, cols) in enumerate(
+                (rows, cols) for rows in row_groups for cols in col_groups
+            )
+        ]
+
+    def _groups(self, n: int, block_px: int) -> list[range]:
+        per_block = max(1, (block_px - self.overlap_px) // self.step_px)
+        count = math.ceil(n / per_block)
+        edges = [i * n // count for i in range(count + 1)]
+        return [range(a, b) for a, b in pairwise(edges)]
+
+    def _block_window(self, rows: range, cols: range) -> Window:
+        top, left = rows.start * self.step_px, cols.start * self.step_px
+        bottom = min((rows.stop - 1) * self.step_px + self.tile_px, self.height)
+        right = min((cols.stop - 1) * self.step_px + self.tile_px, self.width)
+        return Window(top, left, bottom - top, right - left)
+
+    def tiles_of(self, block: Block) -> list[Tile]:
+        """The tiles of a block, row-major."""
+        return [self.tile(r * self.cols + c) for r in block.tile_rows for c in block.tile_cols]
+
+
+def _tiles_along(size: int, tile_px: int, step_px: int) -> int:
+    return 1 if size <= tile_px else math.ceil((size - tile_px) / step_px) + 1
+
+
+def plan_tiles(
+    shape: tuple[int, int], *, tile_px: int, overlap_px: int, stride_px: int, exact: bool = False
+) -> TilePlan:
+    """Cut a grid into overlapping tiles on the network's stride grid.
+
+    Args:
+        shape: (height, width) of the grid.
+        tile_px: the largest tile side wanted, or with ``exact`` the very one.
+        overlap_px: the least overlap of neighbouring tiles.
+        stride_px: coarsest stride of the network; tile sides and steps are multiples of it.
+        exact: take ``tile_px`` (rounded up to the stride) as it is, instead of looking for
+            the side up to it that sends the fewest pixels through the network.
+
+    Returns:
+        The plan. Its overlap is at least ``overlap_px``, and its last row and column may
+        reach beyond the grid, where the network sees padding.
+
+    Raises:
+        OptionError: the overlap leaves no room to step forward.
+    """
+    largest = math.ceil(tile_px / stride_px) * stride_px
+    least = math.ceil(max(2 * overlap_px, overlap_px + stride_px) / stride_px) * stride_px
+    if overlap_px < 0 or largest - overlap_px < stride_px:
+        raise OptionError(
+            f"an overlap of {overlap_px} px is too large for tiles of {largest} px; "
+            f"choose an overlap from 0 to {largest - stride_px} px or larger tiles"
+        )
+    sides = [largest] if exact or least > largest else range(largest, least - 1, -stride_px)
+    plans = [TilePlan(*shape, side, (side - overlap_px) // stride_px * stride_px) for side in sides]
+    return min(plans, key=lambda plan: len(plan) * plan.tile_px**2)

@@ -1,0 +1,192 @@
+"""Anchors: the reference boxes of every cell, and how to fit them to labels.
+
+Boxes are x_min y_min x_max y_max in pixels of the image that the network sees.
+Shapes: H W image size, A anchors per cell, M labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from geo_retina.errors import ModelError
+
+Sides = tuple[tuple[float, ...], ...]
+
+_CACHED_SHAPES = 8
+_FINEST, _COARSEST = 2, 6
+_LEAST_SIDE, _GREATEST_SIDE = 2.5, 6.0  # sides that a level serves, in strides
+_COVERED = 0.97
+_MOST_SIDES = 4
+
+
+class AnchorGrid:
+    """The same few boxes around every cell of every level.
+
+    The anchors of a cell run over the ratios, and for each over the sides. Their centres are
+    the cells' centres; with ``round_corners`` they are as torchvision lays them out: the cells'
+    top-left corners, box corners rounded to whole pixels around them.
+
+    Args:
+        strides: pixels per cell, for each level.
+        sides_px: square roots of the anchors' areas, for each level; the same number for all.
+        ratios: height over width.
+        round_corners: lay anchors out as torchvision does.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        sides_px: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        round_corners: bool,
+    ) -> None:
+        if len(strides) != len(sides_px) or len({len(sides) for sides in sides_px}) != 1:
+            raise ModelError(
+                f"anchor sides {sides_px} do not fit {len(strides)} levels; give every level "
+                "the same number of sides"
+            )
+        self.strides = tuple(strides)
+        self.sides_px: Sides = tuple(tuple(sides) for sides in sides_px)
+        self.ratios = tuple(ratios)
+        self.round_corners = round_corners
+        self._cache: dict[tuple[tuple[int, int], torch.device], list[Tensor]] = {}
+
+    @property
+    def per_cell(self) -> int:
+        """A, the number of anchors of one cell."""
+        return len(self.sides_px[0]) * len(self.ratios)
+
+    def __call__(self, image_shape: tuple[int, int], device: torch.device | str) -> list[Tensor]:
+        """Lay the anchors out over an image.
+
+        Args:
+            image_shape: (height, width) in pixels; sizes of levels are rounded up.
+            device: where the boxes shall be.
+
+        Returns:
+            (H_l*W_l*A, 4) float32 boxes per level, rows in order of (h, w, a). The tensors are
+            kept and handed out again: do not write into them.
+        """
+        key = ((image_shape[0], image_shape[1]), torch.device(device))
+        if key not in self._cache:
+            if len(self._cache) >= _CACHED_SHAPES:
+                self._cache.pop(next(iter(self._cache)))
+            # Made in validation under inference mode, they must still serve in training.
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache[key] = [
+                    self._level(stride, sides, *key)
+                    for stride, sides in zip(self.strides, self.sides_px, strict=True)
+                ]
+        return self._cache[key]
+
+    def _level(
+        self, stride: int, sides: Sequence[float], shape: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        cell_A4 = cell_anchors(sides, self.ratios)
+        offset = 0.0 if self.round_corners else stride / 2
+        if self.round_corners:
+            cell_A4 = cell_A4.round()
+        ys, xs = (torch.arange(-(-size // stride)) * stride + offset for size in shape)
+        y, x = torch.meshgrid(ys, xs, indexing="ij")
+        centres = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+        return (centres + cell_A4).reshape(-1, 4).to(device)
+
+
+def cell_anchors(sides: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """(A, 4) float32 boxes around the origin: for every ratio (height / width), every side."""
+    root = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))
+    side = torch.tensor(sides, dtype=torch.float32)
+    width = ((1 / root)[:, None] * side[None]).reshape(-1)
+    height = (root[:, None] * side[None]).reshape(-1)
+    return torch.stack([-width, -height, width, height], dim=1) / 2
+
+
+def fit_anchors(
+    box_sides_wh: Tensor, *, levels: Sequence[int] | None
+) -> tuple[tuple[int, ...], Sides]:
+    """Choose pyramid levels and square anchors for the sizes of the labels.
+
+    A level of stride s serves sides from 2.5 s to 6 s; the fewest levels from 2 to 6 are taken
+    that serve the 2nd to the 98th percentile (of equally many, the finer). Each level then gets
+    the fewest sides, at most 4, with which 97 % of the labels have an anchor of shape IoU 0.5
+    or more; elongated labels, which no square fits, can leave it at fewer.
+
+    Args:
+        box_sides_wh: (M, 2) widths and heights in pixels of the image that the network sees.
+        levels: levels to use; None chooses them.
+
+    Returns:
+        levels, and the anchors' sides in pixels for each of them, ascending.
+
+    Raises:
+        ModelError: there is no label, or one without extent.
+    """
+    wh = box_sides_wh.detach().double().cpu()
+    if not len(wh) or not bool((wh > 0).all()) or not bool(wh.isfinite().all()):
+        raise ModelError(
+            f"anchors cannot be fitted to {len(wh)} labels some of which have no extent, wanted "
+            "at least one and every side above 0; check the labels or give anchor_sides_px"
+        )
+    side = wh.prod(dim=1).sqrt()
+    chosen = tuple(levels) if levels is not None else _choose_levels(side)
+    sides: Sides = ()
+    for count in range(1, _MOST_SIDES + 1):
+        sides = _sides(side.log(), chosen, count)
+        if _best_shape_iou(wh, sides).ge(0.5).double().mean() >= _COVERED:
+            break
+    return chosen, sides
+
+
+def _choose_levels(side: Tensor) -> tuple[int, ...]:
+    low, high = _quantile(side, torch.tensor([0.02, 0.98])).tolist()
+    span = range(_FINEST, _COARSEST + 1)
+    last = next((lv for lv in span if _GREATEST_SIDE * 2**lv >= high), _COARSEST)
+    first = max((lv for lv in span if _LEAST_SIDE * 2**lv <= low), default=_FINEST)
+    return tuple(range(min(first, last), last + 1))
+
+
+def _sides(log_side: Tensor, levels: tuple[int, ...], count: int) -> Sides:
+    """For each level, centres of ``count`` groups of the log sides that it serves best."""
+    middles = torch.tensor([2.0**level for level in levels], dtype=torch.float64)
+    middles = (middles * (_LEAST_SIDE * _GREATEST_SIDE) ** 0.5).log()
+    serving = (log_side[:, None] - middles).abs().argmin(dim=1)
+    return tuple(
+        tuple(round(s, 1) for s in _centres(log_side[serving == i], middle, count).exp().tolist())
+        for i, middle in enumerate(middles)
+    )
+
+
+def _centres(values: Tensor, default: Tensor, count: int) -> Tensor:
+    """Centres of ``count`` groups of values, ascending, by Lloyd's iteration from quantiles."""
+    if not len(values):
+        steps = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
+        return default + steps * torch.tensor(2.0).log() / count
+    quantiles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    if count == 1:
+        return values.median()[None]
+    centres = _quantile(values, quantiles)
+    for _ in range(20):
+        group = (values[:, None] - centres).abs().argmin(dim=1)
+        centres = torch.stack(
+            [
+                values[group == i].mean() if bool((group == i).any()) else centres[i]
+                for i in range(count)
+            ]
+        )
+    return centres
+
+
+def _quantile(values: Tensor, quantiles: Tensor) -> Tensor:
+    """Nearest order statistics; torch.quantile refuses more than 16 million values."""
+    return values.sort().values[(quantiles * len(values)).long().clamp(max=len(values) - 1)]
+
+
+def _best_shape_iou(wh: Tensor, sides: Sides) -> Tensor:
+    """(M,) greatest IoU of each label with a concentric square anchor of any level."""
+    square = torch.tensor(sides, dtype=torch.float64).reshape(1, -1)
+    overlap = wh[:, :1].minimum(square) * wh[:, 1:].minimum(square)
+    iou = overlap / (wh.prod(dim=1, keepdim=True) + square**2 - overlap)
+    return iou.amax(dim=1)

@@ -1,0 +1,104 @@
+"""The class and box subnets, each shared over the levels of the pyramid.
+
+Shapes: N batch, C channels, H W size of a level, A anchors per cell, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_GROUPS = 32
+
+
+class Outputs(NamedTuple):
+    """Raw output of the network, one tensor per level; rows in order of (h, w, a)."""
+
+    logits: list[Tensor]
+    """(N, H*W*A, K) class logits."""
+
+    deltas: list[Tensor]
+    """(N, H*W*A, 4) box offsets from the anchors: dx, dy, dw, dh."""
+
+
+class Subnet(nn.Module):
+    """Some 3 x 3 convolutions with ReLU, then one to the outputs.
+
+    Batch norm sees the cells of all levels at once in training, so that the statistics it uses
+    then are those it uses, or folds into the shared convolution, afterwards.
+
+    Args:
+        channels: channels of the pyramid and of the hidden convolutions.
+        convs: hidden convolutions.
+        outputs_per_anchor: K for classes, 4 for boxes.
+        anchors: anchors per cell.
+        norm: after every hidden convolution; ``group`` has 32 groups.
+        prior: probability that the outputs start from through their bias; None starts at 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        convs: int,
+        outputs_per_anchor: int,
+        anchors: int,
+        *,
+        norm: Literal["none", "batch", "group"],
+        prior: float | None,
+    ) -> None:
+        super().__init__()
+        self.outputs_per_anchor = outputs_per_anchor
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none") for _ in range(convs)
+        )
+        self.norms = nn.ModuleList(_norm(norm, channels) for _ in range(convs))
+        self.output = nn.Conv2d(channels, anchors * outputs_per_anchor, 3, padding=1)
+        start = 0.0 if prior is None else -math.log((1 - prior) / prior)
+        for conv in (*self.convs, self.output):
+            nn.init.normal_(conv.weight, std=0.01)
+            if conv.bias is not None:
+                nn.init.constant_(conv.bias, start if conv is self.output else 0.0)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Apply the subnet to every level.
+
+        Args:
+            features: (N, C, H_l, W_l) per level.
+
+        Returns:
+            (N, H_l*W_l*A, outputs) per level, rows in order of (h, w, a).
+        """
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            features = _normalise(norm, [conv(level) for level in features])
+            features = [functional.relu(level) for level in features]
+        return [self._rows(self.output(level)) for level in features]
+
+    def _rows(self, output_NCHW: Tensor) -> Tensor:
+        # A view, not a copy, where the convolution ran in channels_last.
+        rows = output_NCHW.permute(0, 2, 3, 1)
+        return rows.reshape(len(rows), -1, self.outputs_per_anchor)
+
+
+def _normalise(norm: nn.Module, features: list[Tensor]) -> list[Tensor]:
+    """Apply a norm to all levels; batch norm in training to all of them as one."""
+    joint = isinstance(norm, nn.BatchNorm2d) and norm.training and len(features) > 1
+    if not joint:
+        return [norm(level) for level in features]
+    channels = features[0].shape[1]
+    # Channels last, so that flattening and splitting move no memory but the one copy of cat.
+    flat = [level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features]
+    merged = norm(torch.cat(flat)[:, :, None, None])[:, :, 0, 0]
+    return [
+        part.reshape(level.shape[0], *level.shape[2:], channels).permute(0, 3, 1, 2)
+        for part, level in zip(merged.split([len(f) for f in flat]), features, strict=True)
+    ]
+
+
+def _norm(norm: str, channels: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(_GROUPS, channels) if norm == "group" else nn.Identity()

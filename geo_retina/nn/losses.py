@@ -1,0 +1,237 @@
+"""Losses of classes and boxes, computed from logits in float32.
+
+Shapes: N batch, A anchors of all levels, K classes, M objects, P positive anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geo_retina.nn.assign import IGNORE, assign_atss, assign_iou, mask_ignored
+from geo_retina.nn.heads import Outputs
+
+_GREATEST_LOG_SCALE = math.log(1000 / 16)
+_LEAST_SIDE_PX = 1e-3
+
+
+class Target(NamedTuple):
+    """The labels of one image, in its pixels."""
+
+    boxes_M4: Tensor
+    """float32 x_min y_min x_max y_max; M may be 0."""
+
+    labels_M: Tensor
+    """int64 classes, from 0."""
+
+    ignore_I4: Tensor
+    """Regions that are neither object nor background; I may be 0."""
+
+    ground_HW: Tensor | None
+    """bool, True where the image was labelled; None means everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LossSettings:
+    """What training minimises, and which anchors stand for objects.
+
+    Attributes:
+        classification: ``focal``, ``balanced`` (focal at gamma 0) or ``ce``.
+        alpha: weight of objects; background weighs 1 - alpha. Not used by ``ce``.
+        gamma: focusing exponent of ``focal``.
+        box: ``smooth_l1`` or ``l1`` on the offsets, ``giou`` on the boxes.
+        beta: where smooth L1 turns from square to linear.
+        box_weight: factor on the box loss.
+        class_weights: (K,) factors on the class loss, or None.
+        assign: ``iou`` or ``atss``.
+        foreground_iou: see ``assign_iou``.
+        background_iou: see ``assign_iou``.
+        atss_candidates: see ``assign_atss``.
+    """
+
+    classification: Literal["focal", "balanced", "ce"]
+    alpha: float
+    gamma: float
+    box: Literal["smooth_l1", "l1", "giou"]
+    beta: float
+    box_weight: float
+    class_weights: Tensor | None
+    assign: Literal["iou", "atss"]
+    foreground_iou: float
+    background_iou: float
+    atss_candidates: int
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log q elementwise, q the probability of the true side; targets are 0 or 1."""
+    return functional.softplus(_wrong_way(logits, targets))
+
+
+def balanced_cross_entropy(logits: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
+    """-alpha log q elementwise where the target is 1, -(1 - alpha) log q where it is 0."""
+    return _balance(targets, alpha) * cross_entropy(logits, targets)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Focal loss of Lin et al. 2017 (arXiv:1708.02002, equation 5), elementwise.
+
+    FL(q) = -alpha_t (1 - q)^gamma log q, with q the probability of the true side. Both factors
+    come from the logits through softplus, so that values and gradients stay finite however
+    sure or wrong the network is.
+
+    Args:
+        logits: any shape.
+        targets: 0 or 1, of that shape.
+        alpha: weight of targets 1; targets 0 weigh 1 - alpha.
+        gamma: focusing exponent, 0 or more.
+
+    Returns:
+        The loss of every element, float32.
+    """
+    wrong = _wrong_way(logits, targets)
+    modulation = torch.exp(-gamma * functional.softplus(-wrong))
+    return _balance(targets, alpha) * modulation * functional.softplus(wrong)
+
+
+def inverse_frequency(counts_K: Tensor) -> Tensor:
+    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1."""
+    share = counts_K.double() / counts_K.sum().clamp(min=1)
+    weights = 1 / (share + 1e-3)
+    return (weights / weights.mean()).float()
+
+
+def smooth_l1(found: Tensor, wanted: Tensor, *, beta: float) -> Tensor:
+    """0.5 d^2 / beta elementwise for differences d below beta, |d| - beta / 2 above."""
+    return functional.smooth_l1_loss(found, wanted, reduction="none", beta=beta)
+
+
+def l1(found: Tensor, wanted: Tensor) -> Tensor:
+    """|d| elementwise."""
+    return (found - wanted).abs()
+
+
+def giou(found_P4: Tensor, wanted_P4: Tensor) -> Tensor:
+    """(P,) 1 - GIoU of boxes (Rezatofighi et al. 2019, arXiv:1902.09630), from 0 to 2."""
+    inner = torch.minimum(found_P4[:, 2:], wanted_P4[:, 2:]) - torch.maximum(
+        found_P4[:, :2], wanted_P4[:, :2]
+    )
+    outer = torch.maximum(found_P4[:, 2:], wanted_P4[:, 2:]) - torch.minimum(
+        found_P4[:, :2], wanted_P4[:, :2]
+    )
+    overlap, hull = inner.clamp(min=0).prod(dim=1), outer.prod(dim=1)
+    areas = (found_P4[:, 2:] - found_P4[:, :2]).prod(dim=1)
+    union = areas + (wanted_P4[:, 2:] - wanted_P4[:, :2]).prod(dim=1) - overlap
+    least = _LEAST_SIDE_PX**2
+    return 1 - overlap / union.clamp(min=least) + (hull - union) / hull.clamp(min=least)
+
+
+def encode_boxes(anchors_P4: Tensor, boxes_P4: Tensor) -> Tensor:
+    """(P, 4) offsets dx, dy, dw, dh that lead from each anchor to its box.
+
+    Shifts are in anchor sides, scales are logarithms. Sides of boxes under 0.001 px count as
+    0.001 px, so that the result is finite.
+    """
+    side = anchors_P4[:, 2:] - anchors_P4[:, :2]
+    shift = (boxes_P4[:, :2] + boxes_P4[:, 2:] - anchors_P4[:, :2] - anchors_P4[:, 2:]) / 2
+    scale = (boxes_P4[:, 2:] - boxes_P4[:, :2]).clamp(min=_LEAST_SIDE_PX)
+    return torch.cat([shift / side, (scale / side).log()], dim=1)
+
+
+def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
+    """Boxes (..., 4) that the offsets lead to; the inverse of ``encode_boxes``.
+
+    A box grows to at most 62.5 times its anchor's side, as in torchvision.
+    """
+    side = anchors[..., 2:] - anchors[..., :2]
+    centre = anchors[..., :2] + 0.5 * side + deltas[..., :2] * side
+    half = 0.5 * deltas[..., 2:].clamp(max=_GREATEST_LOG_SCALE).exp() * side
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def retinanet_loss(
+    outputs: Outputs, anchors: Sequence[Tensor], targets: Sequence[Target], settings: LossSettings
+) -> dict[str, Tensor]:
+    """Losses of a batch.
+
+    Args:
+        outputs: the network's, in any floating dtype.
+        anchors: (A_l, 4) per level.
+        targets: one per image, on the outputs' device.
+        settings: what to minimise.
+
+    Returns:
+        ``class_loss`` and ``box_loss``, float32 scalars; their sum is to be minimised
+        (``box_weight`` is in). Both are sums over the batch divided by its number of positive
+        anchors, at least 1. Ignored anchors have no part in either.
+    """
+    logits_NAK = torch.cat(outputs.logits, dim=1).float()
+    deltas_NA4 = torch.cat(outputs.deltas, dim=1)
+    anchors_A4 = torch.cat(list(anchors))
+    with torch.no_grad():
+        assigned_NA = torch.stack([assign(anchors, target, settings) for target in targets])
+        image, anchor = (assigned_NA >= 0).nonzero(as_tuple=True)
+        counts = torch.tensor([len(t.labels_M) for t in targets], device=assigned_NA.device)
+        target = assigned_NA[image, anchor] + (counts.cumsum(0) - counts)[image]
+        boxes_P4 = torch.cat([t.boxes_M4 for t in targets])[target]
+        labels_P = torch.cat([t.labels_M for t in targets])[target]
+        wanted_NAK = torch.zeros_like(logits_NAK)
+        wanted_NAK[image, anchor, labels_P] = 1.0
+    positives = max(len(image), 1)
+    class_NAK = _class_loss(logits_NAK, wanted_NAK, settings)
+    class_NAK = class_NAK.masked_fill((assigned_NA == IGNORE)[..., None], 0.0)
+    box = _box_loss(deltas_NA4[image, anchor].float(), anchors_A4[anchor], boxes_P4, settings)
+    return {
+        "class_loss": class_NAK.sum() / positives,
+        "box_loss": settings.box_weight * box.sum() / positives,
+    }
+
+
+def assign(anchors: Sequence[Tensor], target: Target, settings: LossSettings) -> Tensor:
+    """(A,) which object each anchor of an image stands for, by the settings' method."""
+    anchors_A4 = torch.cat(list(anchors))
+    if settings.assign == "atss":
+        found = assign_atss(anchors, target.boxes_M4, candidates=settings.atss_candidates)
+    else:
+        found = assign_iou(
+            anchors_A4,
+            target.boxes_M4,
+            foreground_iou=settings.foreground_iou,
+            background_iou=settings.background_iou,
+        )
+    return mask_ignored(found, anchors_A4, target.ignore_I4, target.ground_HW)
+
+
+def _wrong_way(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logit of the wrong side: log((1 - q) / q)."""
+    return logits.float() * (1 - 2 * targets.float())
+
+
+def _balance(targets: Tensor, alpha: float) -> Tensor:
+    return (1 - alpha) + (2 * alpha - 1) * targets.float()
+
+
+def _class_loss(logits_NAK: Tensor, wanted_NAK: Tensor, settings: LossSettings) -> Tensor:
+    if settings.classification == "ce":
+        loss = cross_entropy(logits_NAK, wanted_NAK)
+    elif settings.classification == "balanced":
+        loss = balanced_cross_entropy(logits_NAK, wanted_NAK, alpha=settings.alpha)
+    else:
+        loss = focal_loss(logits_NAK, wanted_NAK, alpha=settings.alpha, gamma=settings.gamma)
+    return loss if settings.class_weights is None else loss * settings.class_weights.to(loss)
+
+
+def _box_loss(
+    deltas_P4: Tensor, anchors_P4: Tensor, boxes_P4: Tensor, settings: LossSettings
+) -> Tensor:
+    if settings.box == "giou":
+        return giou(decode_deltas(anchors_P4, deltas_P4), boxes_P4)
+    wanted_P4 = encode_boxes(anchors_P4, boxes_P4)
+    if settings.box == "l1":
+        return l1(deltas_P4, wanted_P4)
+    return smooth_l1(deltas_P4, wanted_P4, beta=settings.beta)

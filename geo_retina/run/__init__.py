@@ -1,0 +1,33 @@
+"""Runs: plan -> blocks -> ledger. The only room that knows Dask."""
+
+from geo_retina.run.blocks import Progress, run_units
+from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
+from geo_retina.run.plan import (
+    Estimate,
+    Failure,
+    Part,
+    ScenePlan,
+    Unit,
+    estimate,
+    pack_units,
+    plan_scene,
+    plan_scenes,
+)
+
+__all__ = [
+    "Estimate",
+    "Failure",
+    "Ledger",
+    "Part",
+    "PartRecord",
+    "Progress",
+    "ScenePlan",
+    "SceneRecord",
+    "Unit",
+    "estimate",
+    "manifest_for",
+    "pack_units",
+    "plan_scene",
+    "plan_scenes",
+    "run_units",
+]

@@ -1,0 +1,278 @@
+"""The ledger: what a run has done so far, on disk, so that it can go on after a crash.
+
+A folder with ``manifest.json`` and one Parquet file per finished unit. Every file is written
+beside its place and renamed into it, by the client alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geo_retina.detections import Detections
+from geo_retina.errors import OutputError, RunError
+from geo_retina.grid import Window
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class PartRecord:
+    """What became of one block of one scene.
+
+    Attributes:
+        scene_index: position of the scene in the run.
+        block: index of the block in the scene's plan.
+        window: the block's pixels.
+        detections: not merged; empty where it failed.
+        tiles: tiles that went through the network.
+        skipped: tiles without a valid pixel.
+        truncated: tiles that reached a limit.
+        error: one sentence, where it failed.
+    """
+
+    scene_index: int
+    block: int
+    window: Window
+    detections: Detections
+    tiles: int = 0
+    skipped: int = 0
+    truncated: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SceneRecord:
+    """All that was found in one scene, over its blocks in order."""
+
+    scene_index: int
+    parts: tuple[PartRecord, ...]
+
+    @property
+    def detections(self) -> Detections:
+        """Of all blocks, not merged."""
+        return Detections.concat(part.detections for part in self.parts)
+
+
+class Ledger:
+    """A run's folder."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path, manifest: dict[str, Any], *, restart: bool = False) -> Ledger:
+        """Begin a run, or go on with one that was begun.
+
+        Args:
+            folder: the run's folder; made where it is missing.
+            manifest: as ``manifest_for`` makes it.
+            restart: discard what is there.
+
+        Raises:
+            RunError: the folder holds another run, or is no run's folder.
+            OutputError: it cannot be written.
+        """
+        found = cls.peek(folder)
+        if found is not None and restart:
+            shutil.rmtree(folder)
+            found = None
+        versions = manifest["versions"]
+        if found is not None:
+            changed = _differences(found["fixed"], manifest["fixed"])
+            changed += [
+                f"{path} (the file was replaced)"
+                for path, version in versions.items()
+                if found["versions"].get(path, version) != version
+            ]
+            if changed:
+                raise RunError(
+                    f"{folder} holds an unfinished run that differs in {'; '.join(changed)}; "
+                    "repeat that run's command to finish it, or discard it with --restart"
+                )
+            versions = {**found["versions"], **versions}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            ledger = cls(folder, found or manifest)
+            ledger.update({"versions": versions})
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
+        return ledger
+
+    @staticmethod
+    def peek(folder: Path) -> dict[str, Any] | None:
+        """The manifest in a folder; None where there is none.
+
+        Raises:
+            RunError: there is a folder, but no run's.
+        """
+        if not folder.exists():
+            return None
+        try:
+            found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
+            found["fixed"], found["versions"], found["block_px"]
+        except FileNotFoundError:
+            if folder.is_dir() and not any(folder.iterdir()):
+                return None
+            raise RunError(
+                f"{folder} is not the folder of a run; move it away, or name another output"
+            ) from None
+        except (ValueError, KeyError, OSError) as error:
+            raise RunError(
+                f"{folder / _MANIFEST} cannot be read ({error}); discard the run with --restart"
+            ) from error
+        return found
+
+    def update(self, changes: dict[str, Any]) -> None:
+        """Change the manifest, on disk too."""
+        self.manifest = {**self.manifest, **changes}
+        text = json.dumps(self.manifest, indent=1, sort_keys=True)
+        _replace(self.folder / _MANIFEST, lambda path: path.write_text(text, "utf-8"))
+
+    def _file(self, unit: int) -> Path:
+        return self.folder / f"unit-{unit:07d}.parquet"
+
+    def parts_done(self) -> set[tuple[int, int]]:
+        """Scene and block of every part that finished without an error."""
+        return {part for part, (_, _, error) in self._index().items() if not error}
+
+    def next_unit(self) -> int:
+        """A number that no finished unit has."""
+        return max((int(path.stem.removeprefix("unit-")) for path in self._files()), default=-1) + 1
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("unit-*.parquet"))
+
+    def _index(self) -> dict[tuple[int, int], tuple[Path, int, str | None]]:
+        """File, place in it and error of each part; of several tries, the best and latest."""
+        index: dict[tuple[int, int], tuple[Path, int, str | None]] = {}
+        for path in self._files():
+            for place, part in enumerate(_part_stats(pq.read_schema(path))):
+                key = part["scene_index"], part["block"]
+                if key not in index or index[key][2]:
+                    index[key] = path, place, part["error"]
+        return index
+
+    def write(self, unit: int, records: list[PartRecord]) -> None:
+        """Record a finished unit.
+
+        Raises:
+            OutputError: the disk is full, or the folder is gone.
+        """
+        tables = [record.detections.to_arrow() for record in records]
+        parts = [
+            {**_stats(record), "rows": table.num_rows}
+            for record, table in zip(records, tables, strict=True)
+        ]
+        table = pa.concat_tables(tables).replace_schema_metadata({"parts": json.dumps(parts)})
+        try:
+            _replace(self._file(unit), lambda path: pq.write_table(table, path))
+        except OSError as error:
+            raise OutputError(
+                f"{self._file(unit)} cannot be written ({error.strerror or error}); what was "
+                "finished before is kept, and the same command goes on from there"
+            ) from error
+
+    def scenes(self) -> Iterator[SceneRecord]:
+        """What was found, scene by scene in the run's order; holds one scene at a time."""
+        last: tuple[Path | None, list[PartRecord]] = None, []
+        index = sorted(self._index().items())
+        for scene, entries in groupby(index, key=lambda entry: entry[0][0]):
+            parts = []
+            for _, (path, place, _) in entries:
+                if path != last[0]:  # small scenes share a file
+                    last = path, _read(path)
+                parts.append(last[1][place])
+            yield SceneRecord(scene, tuple(parts))
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder)
+
+
+def _stats(record: PartRecord) -> dict[str, Any]:
+    names = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error")
+    return {name: getattr(record, name) for name in names}
+
+
+def _part_stats(schema: pa.Schema) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = json.loads(schema.metadata[b"parts"])
+    return parts
+
+
+def _read(path: Path) -> list[PartRecord]:
+    table = pq.read_table(path)
+    records, start = [], 0
+    for part in _part_stats(table.schema):
+        rows = part.pop("rows")
+        detections = Detections.from_arrow(table.slice(start, rows))
+        window = Window(*part.pop("window"))
+        records.append(PartRecord(**part, window=window, detections=detections))
+        start += rows
+    return records
+
+
+def _replace(path: Path, write: Any) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Each leaf that differs, as ``name: old, now new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            text
+            for key in keys
+            for text in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            text
+            for i, (a, b) in enumerate(zip(old, new, strict=True))
+            for text in _differences(a, b, f"{name}[{i}]")
+        ]
+    if old == new:
+        return []
+    return [f"{name}: {_short(old)}, now {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = f"{len(value)} items" if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:16]}..."
+
+
+def manifest_for(
+    paths: list[str], versions: dict[str, Any], model: str, options: Any, block_px: int
+) -> dict[str, Any]:
+    """What a ledger records about its run, as JSON values.
+
+    Args:
+        paths: all scenes of the run.
+        versions: fingerprints of the scenes that can be used.
+        model: fingerprint of the model.
+        options: the options that change the result.
+        block_px: block size, which a run that goes on takes from the ledger.
+    """
+    manifest = {
+        "fixed": {"scenes": paths, "model": model, "options": asdict(options)},
+        "versions": versions,
+        "block_px": block_px,
+    }
+    normal: dict[str, Any] = json.loads(json.dumps(manifest))
+    return normal

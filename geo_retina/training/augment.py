@@ -1,0 +1,118 @@
+"""Augmentation: changes of a sample that leave its labels true.
+
+Legend: C bands, H W size, M boxes. Boxes are x_min, y_min, x_max, y_max at pixel edges of the
+sample; every geometric change moves them exactly as it moves the pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geo_retina.options import SampleOptions
+
+
+class Sample(NamedTuple):
+    """A window of a scene with what is known about it.
+
+    Attributes:
+        image_CHW: float32, normalised; 0 where there is nothing to see.
+        boxes_M4: float32 boxes of the objects, clipped to the window.
+        labels_M: int64 classes.
+        ignore_I4: float32 boxes that are neither object nor background.
+        ground_HW: bool, where background may be learned.
+        visible_HW: bool, where there is something to see.
+    """
+
+    image_CHW: Tensor
+    boxes_M4: Tensor
+    labels_M: Tensor
+    ignore_I4: Tensor
+    ground_HW: Tensor
+    visible_HW: Tensor
+
+
+def turn(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
+    """Mirror left to right if asked, then turn counter-clockwise by quarters."""
+    height, width = sample.ground_HW.shape
+    masks = torch.stack([sample.ground_HW, sample.visible_HW])
+    image, boxes, ignore = sample.image_CHW, sample.boxes_M4, sample.ignore_I4
+    if mirror:
+        image, masks = image.flip(-1), masks.flip(-1)
+        boxes, ignore = _mirror(boxes, width), _mirror(ignore, width)
+    for _ in range(quarters % 4):
+        boxes, ignore = _quarter(boxes, width), _quarter(ignore, width)
+        height, width = width, height
+    image = torch.rot90(image, quarters, (-2, -1)).contiguous()
+    ground, visible = torch.rot90(masks, quarters, (-2, -1)).contiguous()
+    return Sample(image, boxes, sample.labels_M, ignore, ground, visible)
+
+
+def _mirror(boxes_M4: Tensor, width: int) -> Tensor:
+    x_min, y_min, x_max, y_max = boxes_M4.unbind(1)
+    return torch.stack([width - x_max, y_min, width - x_min, y_max], dim=1)
+
+
+def _quarter(boxes_M4: Tensor, width: int) -> Tensor:
+    """Boxes in a window of a given width after a quarter turn counter-clockwise."""
+    x_min, y_min, x_max, y_max = boxes_M4.unbind(1)
+    return torch.stack([y_min, width - x_max, y_max, width - x_min], dim=1)
+
+
+def resize(sample: Sample, side_px: int) -> Sample:
+    """Resample a square sample to another side, edge to edge.
+
+    A pixel counts as ground or visible only if all that it is made of does.
+    """
+    height, width = sample.ground_HW.shape
+    if (height, width) == (side_px, side_px):
+        return sample
+    masks = torch.stack([sample.ground_HW, sample.visible_HW]).float()
+    planes = torch.cat([sample.image_CHW, masks])[None]
+    planes = F.interpolate(planes, size=(side_px, side_px), mode="bilinear", align_corners=False)[0]
+    factor = torch.tensor([side_px / width, side_px / height] * 2)
+    ground, visible = planes[-2:] > 1 - 1e-4
+    return Sample(
+        planes[:-2],
+        sample.boxes_M4 * factor,
+        sample.labels_M,
+        sample.ignore_I4 * factor,
+        ground,
+        visible,
+    )
+
+
+def change_light(
+    sample: Sample,
+    options: SampleOptions,
+    *,
+    mean_C: Tensor,
+    std_C: Tensor,
+    rng: np.random.Generator,
+) -> Sample:
+    """Shift, stretch and roughen each band; what is not visible stays 0.
+
+    Args:
+        sample: whose image is changed.
+        options: ranges, in units of the band's standard deviation.
+        mean_C: mean of each band over the scenes, around which contrast stretches.
+        std_C: standard deviation of each band over the scenes.
+        rng: source of chance.
+    """
+    bands = len(mean_C)
+    gain = torch.from_numpy(rng.uniform(-1, 1, bands).astype(np.float32)) * options.contrast + 1
+    shift = torch.from_numpy(rng.uniform(-1, 1, bands).astype(np.float32)) * options.brightness
+    # (x - mean) * gain + mean + shift * std, as one multiplication and one addition.
+    constant = mean_C * (1 - gain) + shift * std_C
+    image = sample.image_CHW * gain[:, None, None] + constant[:, None, None]
+    if options.noise:
+        # torch draws normal numbers several times as fast as numpy.
+        chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        noise = torch.randn(image.shape, generator=chance)
+        image += noise.mul_((options.noise * std_C)[:, None, None])
+    image *= sample.visible_HW
+    return sample._replace(image_CHW=image)

@@ -1,0 +1,166 @@
+"""From options to everything that training needs: data, split, statistics, network, card."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+
+from geo_retina.errors import TrainingError
+from geo_retina.model import Band, Card, build_network
+from geo_retina.nn.anchors import fit_anchors
+from geo_retina.nn.backbones import load_pretrained
+from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.training.labels import TrainingSet, load_training_set
+from geo_retina.training.radiometry import BandStatistics, measure_bands
+from geo_retina.training.samples import FitObjects, fit_objects
+from geo_retina.training.split import Split, split_ground
+from geo_retina.training.validate import SCORE_FLOOR, TuningGround, choose_tuning_ground
+
+log = logging.getLogger(__name__)
+
+_TILE_PX = 1024
+_GSD_SLACK = 1.25  # a model holds for pixels this much coarser or finer than it saw
+_PACKAGES = ("geo-retina", "python", "torch", "torchvision", "timm", "lightning", "rasterio")
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """What a training run works with.
+
+    Attributes:
+        training_set: scenes and labels.
+        split: ground that fits and ground that tunes.
+        objects: labels on ground that fits.
+        bands: normalisation and statistics of the pixels.
+        tuning: what validation detects and scores.
+        network: with its first weights.
+        card: without scores and provenance of a run.
+    """
+
+    training_set: TrainingSet
+    split: Split
+    objects: FitObjects
+    bands: BandStatistics
+    tuning: TuningGround
+    network: RetinaNet
+    card: Card
+
+
+def prepare(options: TrainOptions) -> Preparation:
+    """Read labels and scenes, split the ground, and build the network.
+
+    Raises:
+        GeoRetinaError: something in the data or the options cannot be used.
+    """
+    training_set = load_training_set(options.data)
+    scenes = [each.scene for each in training_set.scenes]
+    split = split_ground(scenes, options.split, seed=options.seed)
+    objects = fit_objects(training_set, split)
+    if not len(objects.label):
+        raise TrainingError(
+            "no label lies on the ground that fits; lower split.tune_fraction or split.block_m"
+        )
+    tuning = choose_tuning_ground(training_set, split, options)
+    log.info(
+        "%d labels to fit, %d to tune on %.0f%% of the ground",
+        len(objects.label),
+        tuning.objects,
+        100 * split.share,
+    )
+    bands = measure_bands(scenes, seed=options.seed)
+    network_options = resolve_network(options.resolved_network, objects)
+    network = build_network(
+        network_options, in_channels=len(bands.mean), classes=len(training_set.classes)
+    )
+    source = load_pretrained(network.backbone) if options.pretrained else "Started from scratch."
+    card = _first_card(options, training_set, objects, bands, network_options)
+    training = {
+        "options": asdict(options),
+        "data_fingerprint": training_set.fingerprint,
+        "labels": asdict(training_set.counts),
+        "fit_labels": len(objects.label),
+        "scenes": len(scenes),
+        "first_weights": source,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+    card = replace(card, training=training)
+    return Preparation(training_set, split, objects, bands, tuning, network, card)
+
+
+def resolve_network(options: NetworkOptions, objects: FitObjects) -> NetworkOptions:
+    """Fit the levels and anchors that the options leave open to the objects' sizes.
+
+    Raises:
+        TrainingError: anchor sides are given without the levels they are for.
+    """
+    if options.anchor_sides_px is not None:
+        if options.levels is None:
+            raise TrainingError(
+                "network.anchor_sides_px is given without network.levels; give both, or neither "
+                "to have them fitted to the labels"
+            )
+        return options
+    sides = torch.from_numpy(objects.sides_px)
+    levels, sides_px = fit_anchors(sides, levels=options.levels)
+    log.info("pyramid levels %s with anchor sides %s px", levels, sides_px)
+    return replace(options, levels=levels, anchor_sides_px=sides_px)
+
+
+def _first_card(
+    options: TrainOptions,
+    training_set: TrainingSet,
+    objects: FitObjects,
+    bands: BandStatistics,
+    network: NetworkOptions,
+) -> Card:
+    scenes = [each.scene for each in training_set.scenes]
+    gsds_m = [scene.grid.gsd_m or math.nan for scene in scenes]
+    sides_px = np.sqrt(objects.sides_px.prod(axis=1))
+    low, middle, high = np.percentile(sides_px, [1, 50, 99]).tolist()
+    classes = training_set.classes
+    card = Card(
+        name=options.name,
+        classes=classes,
+        bands=_bands(options, scenes[0].bands, scenes[0].band_names),
+        radiometry=bands.radiometry,
+        gsd_m=float(np.median(gsds_m)),
+        gsd_range_m=(min(gsds_m) / _GSD_SLACK, max(gsds_m) * _GSD_SLACK),
+        tile_px=_TILE_PX,
+        object_px=(low, middle, high),
+        network=network,
+        thresholds=(SCORE_FLOOR,) * len(classes),
+        description=options.description,
+        licence=options.licence,
+        attribution=options.attribution,
+    )
+    return replace(card, tile_px=math.ceil(_TILE_PX / card.stride_px) * card.stride_px)
+
+
+def _bands(
+    options: TrainOptions, indices: tuple[int, ...], descriptions: tuple[str, ...]
+) -> tuple[Band, ...]:
+    names = options.data.band_names or tuple(
+        name or f"band {index}" for name, index in zip(descriptions, indices, strict=True)
+    )
+    if len(names) != len(indices):
+        raise TrainingError(
+            f"data.band_names has {len(names)} names for {len(indices)} bands; give one for each"
+        )
+    return tuple(Band(name, index) for name, index in zip(names, indices, strict=True))
+
+
+def _version(package: str) -> str:
+    """Version of a package, or of Python; ``unknown`` for one run from its source tree."""
+    if package == "python":
+        return platform.python_version()
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,186 @@
+"""Validation: the real detect path and the real metrics, on the ground that tunes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.boxes import to_polygons
+from geo_retina.detector import detect
+from geo_retina.errors import TrainingError
+from geo_retina.evaluation import Evaluation, evaluate
+from geo_retina.model import Model
+from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
+from geo_retina.training.labels import LabelledScene, TrainingSet
+from geo_retina.training.split import Split
+from geo_retina.vector import to_geodataframe
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+SCORE_FLOOR = 0.05
+"""Detections from this score on are looked at when thresholds are chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class TuningGround:
+    """What validation detects on, and what is to be found there.
+
+    Attributes:
+        scenes: those that show tuning ground.
+        split: where that is.
+        truth: labels on it, with their class and scene.
+        crs: CRS in which detections and labels meet.
+        options: how they are matched.
+        objects: number of labels.
+        detect_options: how detections are made.
+    """
+
+    scenes: tuple[LabelledScene, ...]
+    split: Split
+    truth: gpd.GeoDataFrame
+    crs: pyproj.CRS
+    options: EvaluateOptions
+    objects: int
+    detect_options: DetectOptions
+
+    @property
+    def measured_on(self) -> str:
+        """One sentence on what the scores were measured on."""
+        matching = (
+            f"IoU {self.options.iou:g}"
+            if self.options.radius_m is None
+            else f"centre distance within {self.options.radius_m:g} m"
+        )
+        return (
+            f"{self.objects} labels on the tuning ground: {len(self.split.tune)} ground blocks of "
+            f"{self.split.block_m:g} m, {self.split.share:.0%} of the ground, shown by "
+            f"{len(self.scenes)} scenes; matched by {matching}"
+        )
+
+
+def choose_tuning_ground(
+    training_set: TrainingSet, split: Split, options: TrainOptions
+) -> TuningGround:
+    """Gather the scenes and labels of the ground that tunes.
+
+    Raises:
+        TrainingError: no label lies on it.
+    """
+    tuning = tuple(each for each in training_set.scenes if _shows_tune(each, split))
+    objects = [_on_tuning_ground(each, each.centres_px, split) for each in tuning]
+    count = sum(int(on.sum()) for on in objects)
+    if not count:
+        raise TrainingError(
+            f"no label lies on the tuning ground ({len(split.tune)} blocks of "
+            f"{split.block_m:g} m, {split.share:.0%} of the ground), so nothing can choose the "
+            "best epoch; change split.block_m, split.tune_fraction or seed"
+        )
+    found = [each.scene.grid.crs for each in tuning]
+    crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
+    assert crs is not None
+    points = training_set.points
+    tables = [
+        _truth_table(each, on, training_set.classes, points=points, crs=crs)
+        for each, on in zip(tuning, objects, strict=True)
+    ]
+    radius_m = (options.radius_m or options.data.point_size_m) if points else None
+    return TuningGround(
+        scenes=tuning,
+        split=split,
+        truth=to_geodataframe(tables, crs),
+        crs=crs,
+        options=EvaluateOptions(scene_column="scene", class_column="class", radius_m=radius_m),
+        objects=count,
+        detect_options=DetectOptions(score=SCORE_FLOOR, precision=options.precision),
+    )
+
+
+def validate(model: Model, ground: TuningGround, run: RunOptions) -> Evaluation:
+    """Detect on the tuning ground and score what was found there.
+
+    Objects count for tuning ground when their centre lies on it, detections and labels alike.
+    """
+    paths = [each.scene.path for each in ground.scenes]
+    found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
+    return evaluate(keep_on_tuning_ground(found, ground), ground.truth, ground.options)
+
+
+def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.GeoDataFrame:
+    """Keep detections whose centre lies on labelled tuning ground of their scene."""
+    centres = shapely.get_coordinates(shapely.centroid(np.asarray(found.geometry)))
+    rows_of = found.groupby("scene").indices
+    keep = np.zeros(len(found), np.bool_)
+    transformers: dict[int, pyproj.Transformer] = {}
+    for each in ground.scenes:
+        rows = rows_of.get(each.scene.name)
+        if rows is None:
+            continue
+        crs = each.scene.grid.crs
+        move = transformers.get(id(crs))
+        if move is None:
+            move = pyproj.Transformer.from_crs(ground.crs, crs, always_xy=True)
+            transformers[id(crs)] = move
+        points_crs = np.column_stack(move.transform(*centres[rows].T))
+        points_px = each.scene.grid.crs_to_pixels(points_crs)
+        # Scenes that share a stem, in different folders, may each claim a row.
+        keep[rows] |= _on_tuning_ground(each, points_px, ground.split)
+    return found[keep].reset_index(drop=True)
+
+
+def _shows_tune(each: LabelledScene, split: Split) -> bool:
+    grid = each.scene.grid
+    x = np.linspace(0.5, grid.width - 0.5, max(2, min(grid.width, 256)))
+    y = np.linspace(0.5, grid.height - 0.5, max(2, min(grid.height, 256)))
+    return bool(split.on_tune(grid, np.stack(np.meshgrid(x, y), axis=-1)).any())
+
+
+def _on_tuning_ground(
+    each: LabelledScene, points_px: NDArray[np.float64], split: Split
+) -> NDArray[np.bool_]:
+    """Tell which points lie inside the scene, on labelled ground that tunes."""
+    grid = each.scene.grid
+    inside = (points_px >= 0).all(axis=1) & (points_px < [grid.width, grid.height]).all(axis=1)
+    on = inside & split.on_tune(grid, points_px)
+    if each.ground_px is not None:
+        on &= shapely.contains_xy(each.ground_px, points_px)
+    return on
+
+
+def _truth_table(
+    each: LabelledScene,
+    rows: NDArray[np.bool_],
+    classes: Sequence[str],
+    *,
+    points: bool,
+    crs: pyproj.CRS,
+) -> pa.Table:
+    """Labels of a scene as a table: points at their centre, others as their box."""
+    grid = each.scene.grid
+    geometry: Any = (
+        shapely.points(grid.pixels_to_crs(each.centres_px[rows]))
+        if points
+        else to_polygons(each.boxes_px[rows], grid)
+    )
+    if grid.crs is not crs and grid.crs != crs:
+        move = pyproj.Transformer.from_crs(grid.crs, crs, always_xy=True)
+        geometry = shapely.transform(geometry, lambda xy: np.column_stack(move.transform(*xy.T)))
+    names = _strings(classes[label] for label in each.labels[rows])
+    return pa.table(
+        {
+            "geometry": pa.array(shapely.to_wkb(geometry), pa.binary()),
+            "class": names,
+            "scene": _strings([each.scene.name] * int(rows.sum())),
+        }
+    )
+
+
+def _strings(values: Iterable[str]) -> pa.Array:
+    return pa.array(list(values), pa.string())

@@ -1,0 +1,23 @@
+"""Labels in, polygons out: the only room that reads and writes vector files."""
+
+from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
+from geo_retina.vector.reading import filter_frame, read_detections
+from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
+from geo_retina.vector.transforms import reproject
+from geo_retina.vector.writing import check_output, write_vector
+
+__all__ = [
+    "LabelLayer",
+    "check_output",
+    "detections_table",
+    "filter_frame",
+    "label_boxes",
+    "label_layer",
+    "outline_table",
+    "read_detections",
+    "read_ground",
+    "read_labels",
+    "reproject",
+    "to_geodataframe",
+    "write_vector",
+]

@@ -1,0 +1,159 @@
+"""Vector files to GeoDataFrames, with one clear sentence for what cannot be read."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geo_retina.errors import LabelError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+DETECTIONS_LAYER = "detections"
+
+
+def read_detections(path: str | Path) -> gpd.GeoDataFrame:
+    """Read a file that ``write_vector`` wrote, or one like it.
+
+    Args:
+        path: .gpkg, .shp, .geojson, .fgb or .parquet. Of several layers, the one named
+            ``detections``.
+
+    Returns:
+        All rows, by ``id`` where there is one, with ``joined`` as bool.
+
+    Raises:
+        LabelError: the file is missing, cannot be read, or has several layers and none is
+            ``detections``.
+    """
+    from pyogrio import list_layers
+
+    frame_layer = None
+    if not is_parquet(path):
+        check_readable(path)
+        names = [str(name) for name, _ in list_layers(path)]
+        frame_layer = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
+    frame = read_frame(path, layer=frame_layer)
+    if "joined" in frame.columns and not frame["joined"].isna().any():
+        frame["joined"] = frame["joined"].astype(bool)  # a shapefile has no such type
+    if "id" in frame.columns:
+        frame = frame.sort_values("id", kind="stable", ignore_index=True)
+    return frame
+
+
+def read_frame(
+    path: str | Path, *, layer: str | None = None, where: str | None = None
+) -> gpd.GeoDataFrame:
+    """Read one layer of a vector file.
+
+    Args:
+        path: any file GDAL reads, or GeoParquet.
+        layer: needed where there are several.
+        where: attribute filter, as in SQL's WHERE.
+
+    Raises:
+        LabelError: the file is missing or no vector file, the layer is unknown or must be
+            chosen, or ``where`` is not understood.
+    """
+    check_readable(path)
+    if is_parquet(path):
+        frame = _read_parquet(path)
+        return frame if where is None else filter_frame(frame, where, str(path))
+    from pyogrio import read_dataframe
+
+    chosen = _choose_layer(path, layer)
+    try:
+        frame = read_dataframe(path, layer=chosen, where=where)
+    except Exception as error:
+        raise _unreadable(path, where, error) from error
+    return _as_geodataframe(frame, path)
+
+
+def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataFrame:
+    """Filter rows as SQL's WHERE does, by GDAL itself, so that every source means the same.
+
+    Raises:
+        LabelError: ``where`` is not understood.
+    """
+    from pyogrio import read_dataframe, write_dataframe
+
+    buffer = BytesIO()
+    # Only row numbers come back, so that the columns keep their types.
+    bare = frame.drop(columns=frame.geometry.name).reset_index(drop=True)
+    row = "geo_retina_row"
+    write_dataframe(bare.assign(**{row: np.arange(len(bare))}), buffer, driver="GPKG", layer="rows")
+    try:
+        kept = read_dataframe(buffer.getvalue(), where=where, columns=[row], read_geometry=False)
+    except Exception as error:
+        raise _unreadable(name, where, error) from error
+    return frame.iloc[kept[row].to_numpy()]
+
+
+def is_parquet(path: str | Path) -> bool:
+    """Whether the name is that of a GeoParquet file, which pyarrow reads and not GDAL."""
+    return str(path).lower().endswith((".parquet", ".geoparquet"))
+
+
+def check_readable(path: str | Path) -> None:
+    """Refuse a path without a file.
+
+    Raises:
+        LabelError: there is nothing.
+    """
+    if not Path(path).exists() and not str(path).startswith("/vsi"):
+        raise LabelError(f"{path} does not exist, wanted a vector file")
+    if is_parquet(path):
+        return
+    from pyogrio import list_layers
+
+    try:
+        list_layers(path)
+    except Exception as error:
+        raise LabelError(f"{path} is not a vector file that GDAL can read: {error}") from error
+
+
+def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+
+    try:
+        return gpd.read_parquet(path)
+    except Exception as error:
+        raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
+
+
+def _choose_layer(path: str | Path, layer: str | None) -> str:
+    from pyogrio import list_layers
+
+    names = [str(name) for name, _ in list_layers(path)]
+    if layer is None and len(names) == 1:
+        return names[0]
+    if layer is None:
+        raise LabelError(
+            f"{path} has the layers {', '.join(names)}; say which one with --layer"
+            if names
+            else f"{path} has no layer"
+        )
+    if layer not in names:
+        raise LabelError(f"{path} has no layer {layer}; it has {', '.join(names)}")
+    return layer
+
+
+def _unreadable(path: str | Path, where: str | None, error: Exception) -> LabelError:
+    if where is None:
+        return LabelError(f"{path} cannot be read: {error}")
+    return LabelError(
+        f"the filter {where!r} does not fit {path} ({error}); wanted a condition on its columns "
+        "as in SQL's WHERE, such as \"split = 'val'\""
+    )
+
+
+def _as_geodataframe(frame: object, path: str | Path) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
+    return frame

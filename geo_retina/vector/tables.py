@@ -1,0 +1,155 @@
+"""Detections as Arrow tables with WKB geometry, and those as GeoDataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina import boxes
+from geo_retina.detections import Detections
+from geo_retina.errors import GridError
+from geo_retina.grid import Grid
+from geo_retina.vector.transforms import reproject
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from affine import Affine
+
+GEOMETRY = "geometry"
+"""Name of the column that holds the WKB."""
+
+DETECTION_SCHEMA = pa.schema(
+    [
+        ("class", pa.string()),
+        ("score", pa.float64()),
+        ("scene", pa.string()),
+        ("tile", pa.int64()),
+        ("cut", pa.int32()),
+        ("joined", pa.bool_()),
+        ("x_min_px", pa.float64()),
+        ("y_min_px", pa.float64()),
+        ("x_max_px", pa.float64()),
+        ("y_max_px", pa.float64()),
+        (GEOMETRY, pa.binary()),
+    ]
+)
+"""Columns of ``detections_table``, in order."""
+
+
+def detections_table(
+    detections: Detections,
+    grid: Grid,
+    *,
+    classes: Sequence[str],
+    scene: str,
+    to_file: Affine | None,
+    crs: pyproj.CRS | None = None,
+) -> pa.Table:
+    """Place the detections of one scene on the ground, as rows of a file.
+
+    Args:
+        detections: in pixels of ``grid``.
+        grid: grid of the scene; its affine may rotate.
+        classes: the model's classes; ``detections.labels`` are positions in it.
+        scene: stem of the scene's file.
+        to_file: maps grid pixels to the file's own pixels; None where the grid was warped,
+            which leaves the pixel columns null.
+        crs: CRS of the polygons; left out, the grid's own.
+
+    Returns:
+        One row per detection, in order, with the columns of ``DETECTION_SCHEMA``: ``geometry``
+        as WKB polygons, counter-clockwise; ``score`` as float64 of the same value; ``cut`` the
+        bits of ``Cut``; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A
+        turned ``to_file`` gives the bounds there. No detections give a table without rows.
+
+    Raises:
+        GridError: a box is not finite, or ``crs`` cannot express its place.
+    """
+    polygons = reproject(boxes.to_polygons(detections.boxes_px, grid), grid.crs, crs)
+    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+        raise GridError(
+            f"scene {scene} lies where {crs.name if crs else 'its CRS'} has no coordinates; choose "
+            "a CRS that covers it"
+        )
+    count = len(detections)
+    names = np.asarray(classes, dtype=object)[detections.labels]
+    columns = [
+        pa.array(names, pa.string()),
+        pa.array(detections.scores.astype(np.float64)),
+        pa.array([scene] * count, pa.string()),
+        pa.array(detections.tile),
+        pa.array(detections.cut.astype(np.int32)),
+        pa.array(detections.joined),
+        *_file_pixels(detections.boxes_px, to_file),
+        pa.array(shapely.to_wkb(polygons), pa.binary()),
+    ]
+    return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
+
+
+def _file_pixels(boxes_px: boxes.Boxes, to_file: Affine | None) -> list[pa.Array]:
+    if to_file is None:
+        return [pa.nulls(len(boxes_px), pa.float64())] * 4
+    corners = boxes.corners(boxes_px)
+    x = to_file.a * corners[..., 0] + to_file.b * corners[..., 1] + to_file.c
+    y = to_file.d * corners[..., 0] + to_file.e * corners[..., 1] + to_file.f
+    return [pa.array(v) for v in (x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1))]
+
+
+def outline_table(
+    polygons: NDArray[np.object_],
+    columns: Mapping[str, Sequence[Any]],
+    source: pyproj.CRS | None,
+    crs: pyproj.CRS | None,
+) -> pa.Table:
+    """Outlines of ground, such as what a run did not cover, as rows of a file.
+
+    Args:
+        polygons: (N,) shapely polygons in ``source``; None for ground of unknown place.
+        columns: further columns of N values each.
+        source: CRS of the polygons.
+        crs: CRS wanted. Outlines are long, so their edges get extra vertices on the way.
+
+    Returns:
+        One row per polygon, in order: ``geometry`` as WKB, then ``columns``.
+    """
+    if source is not None and crs is not None and source != crs:
+        polygons = reproject(densify(polygons), source, crs)
+    geometry = pa.array(shapely.to_wkb(polygons), pa.binary())
+    return pa.table({GEOMETRY: geometry, **{k: pa.array(list(v)) for k, v in columns.items()}})
+
+
+def densify(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Add vertices, so that edges stay on their ground when reprojected.
+
+    A straight edge of 50 km departs by up to 50 m from the same edge in another CRS; at a
+    64th of the polygon's extent between vertices, that shrinks 4096-fold.
+    """
+    extent = np.nan_to_num(np.ptp(shapely.bounds(polygons).reshape(-1, 2, 2), axis=1).max(axis=1))
+    step = np.where(extent > 0, extent / 64, 1.0)
+    return np.asarray(shapely.segmentize(polygons, step), dtype=object)
+
+
+def to_geodataframe(tables: Iterable[pa.Table], crs: pyproj.CRS | None) -> gpd.GeoDataFrame:
+    """Gather tables in memory: the rows that ``write_vector`` would write.
+
+    Args:
+        tables: as from ``detections_table``; none give no rows and the columns of one.
+        crs: CRS of their geometries.
+
+    Returns:
+        All rows in order, ``id`` from 0 first.
+    """
+    import geopandas as gpd
+
+    parts = [*tables] or [DETECTION_SCHEMA.empty_table()]
+    table = pa.concat_tables(parts)
+    geometry = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    frame = table.drop_columns([c for c in (GEOMETRY, "id") if c in table.column_names]).to_pandas()
+    frame.insert(0, "id", np.arange(len(frame), dtype=np.int64))
+    return gpd.GeoDataFrame(frame, geometry=geometry, crs=crs)

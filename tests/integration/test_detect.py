@@ -1,0 +1,314 @@
+"""From a file to a file, with a stub in place of the network's answer and a real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from affine import Affine
+from geo_retina.detector import detect, detect_to_file, not_covered_path
+from geo_retina.engine import Engine
+from geo_retina.errors import OptionError, OutputError, RunError
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.scene import Scene
+from support.stubs import NORTH_UP, ROTATED, paint, stub_forward, tiny_model, write_scene
+
+CPU = RunOptions(device="cpu", block_px=256)
+BOXES = np.array(
+    [[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [390, 290, 397, 296.0]]
+)
+PX = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(Engine, "_forward", stub_forward)
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+def scene(path, boxes=BOXES, **how):
+    return write_scene(path, paint((300, 400), boxes), **how)
+
+
+def by_position(frame) -> np.ndarray:
+    values = frame[PX].to_numpy(float)
+    return values[np.lexsort(values.T[::-1])]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".parquet"])
+def test_objects_keep_their_edges_through_a_file(tmp_path, stub, model, suffix):
+    affine = ROTATED if suffix != ".geojson" else NORTH_UP
+    path = scene(tmp_path / "a.tif", affine=affine)
+    report = detect_to_file(path, model, tmp_path / f"out{suffix}", run=CPU)
+    assert report.complete
+    assert report.detections == len(BOXES)
+    assert report.counts == {"car": 3, "tree": 1}
+    frame = (gpd.read_parquet if suffix == ".parquet" else gpd.read_file)(report.out)
+    placed = frame.to_crs("EPSG:32633").geometry
+    inverse = ~affine
+    tolerance = 1e-6 if suffix != ".geojson" else 1e-2  # RFC 7946 has degrees, by seven digits
+    for polygon in placed:
+        corners = np.array([inverse @ xy for xy in polygon.exterior.coords[:-1]])
+        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+        assert np.abs(BOXES - box).max(axis=1).min() < tolerance
+    if suffix != ".geojson":
+        assert frame.crs.to_epsg() == 32633
+    assert sorted(os.listdir(tmp_path / ".."))  # the folder itself is still there
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".") or ".run" in name]
+
+
+def test_memory_and_file_agree(tmp_path, stub, model):
+    path = scene(tmp_path / "a.tif")
+    detect_to_file(path, model, tmp_path / "out.gpkg", run=CPU)
+    file = gpd.read_file(tmp_path / "out.gpkg")
+    memory = detect(path, model, run=CPU)
+    np.testing.assert_array_equal(by_position(file), by_position(memory))
+    assert {"class", "score", "scene", "tile", "cut", "joined", *PX} <= set(memory.columns)
+    assert file["id"].tolist() == list(range(len(BOXES)))
+    assert set(file["scene"]) == {"a"}
+
+
+def test_a_real_network_finds_the_same_in_tiles_as_in_the_whole_image(tmp_path, model):
+    """In fp32, with ample overlap: tiles lie on the network's stride grid."""
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 255, (3, 75, 100), np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    path = write_scene(tmp_path / "a.tif", noise)
+    options = DetectOptions(score=0.0105, precision="fp32", tile_px=416)
+    whole = detect(path, model, options, CPU)
+    tiled = detect(
+        path, model, dataclasses.replace(options, tile_px=352, overlap_px=320), CPU
+    )
+    assert len(whole) > 50
+    interior = [
+        frame[(frame[PX] > 160).all(axis=1) & (frame[PX[2]] < 240) & (frame[PX[3]] < 140)]
+        for frame in (whole, tiled)
+    ]
+    inner_whole, inner_tiled = whole, tiled
+    matched = [
+        np.abs(inner_tiled[PX].to_numpy() - row).max(axis=1).min() < 0.05
+        for row in inner_whole[PX].to_numpy()
+    ]
+    assert np.mean(matched) > 0.9, (np.mean(matched), [len(i) for i in interior])
+
+
+def test_scenes_of_two_zones_go_to_one_layer_in_degrees(tmp_path, stub, model):
+    scene(tmp_path / "a.tif")
+    scene(tmp_path / "b.tif", crs="EPSG:32634")
+    report = detect_to_file(tmp_path, model, tmp_path / "out.gpkg", run=CPU)
+    assert report.crs == "EPSG:4326"
+    frame = gpd.read_file(report.out)
+    assert frame.crs.to_epsg() == 4326
+    assert frame["scene"].tolist() == ["a"] * 4 + ["b"] * 4
+    west = frame[frame["scene"] == "a"].to_crs("EPSG:32633").total_bounds
+    east = frame[frame["scene"] == "b"].to_crs("EPSG:32634").total_bounds
+    np.testing.assert_allclose(west, east, atol=1e-6)
+    asked = detect(tmp_path / "*.tif", model, run=CPU, crs="EPSG:3857")
+    assert asked.crs.to_epsg() == 3857
+    with pytest.raises(OptionError, match="not a CRS"):
+        detect(tmp_path / "*.tif", model, run=CPU, crs="EPSG:nonsense")
+
+
+def test_boxes_are_in_the_files_pixels_where_it_was_resampled(tmp_path, stub):
+    big = BOXES * 4
+    path = write_scene(
+        tmp_path / "a.tif", paint((1200, 1600), big), affine=Affine(0.125, 0, 4e5, 0, -0.125, 5e6)
+    )
+    frame = detect(path, tiny_model(), run=CPU)
+    np.testing.assert_allclose(by_position(frame), by_position_of(big), atol=2)
+
+
+def by_position_of(boxes: np.ndarray) -> np.ndarray:
+    return boxes[np.lexsort(boxes.T[::-1])]
+
+
+def test_an_empty_scene_gives_an_empty_layer(tmp_path, stub, model):
+    path = scene(tmp_path / "a.tif", np.empty((0, 4)))
+    report = detect_to_file(path, model, tmp_path / "out.gpkg", run=CPU)
+    assert report.detections == 0
+    frame = gpd.read_file(report.out)
+    assert len(frame) == 0
+    assert {"class", "score", "id", "scene", *PX} <= set(frame.columns)
+
+
+def test_empty_tiles_are_skipped_and_counted(tmp_path, stub, model):
+    pixels = paint((300, 400), BOXES)
+    pixels[:, :, 200:] = 0
+    path = write_scene(tmp_path / "a.tif", pixels, nodata=0)
+    report = detect_to_file(path, model, tmp_path / "out.gpkg", DetectOptions(tile_px=96), CPU)
+    assert report.skipped_tiles > 0
+    assert report.detections == 2
+
+
+def test_an_output_is_not_overwritten_unless_asked(tmp_path, stub, model):
+    path = scene(tmp_path / "a.tif")
+    out = tmp_path / "out.gpkg"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="exists"):
+        detect_to_file(path, model, out, run=CPU)
+    assert out.read_text() == "precious"
+    detect_to_file(path, model, out, run=dataclasses.replace(CPU, overwrite=True))
+    assert len(gpd.read_file(out)) == 4
+
+
+def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub, model):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    scene(folder / "a.tif")
+    (folder / "b.tif").write_text("no raster")
+    scene(folder / "c.tif")
+    out = tmp_path / "out.gpkg"
+    report = detect_to_file(folder, model, out, run=CPU)
+    assert not report.complete
+    assert [f.scene for f in report.failures] == [str(folder / "b.tif")]
+    assert report.detections == 8
+    missing = gpd.read_file(not_covered_path(out), layer="not_covered")
+    assert missing["scene"].tolist() == [str(folder / "b.tif")]
+    with pytest.raises(RunError, match="could not be covered"):
+        detect(folder, model, run=CPU)
+    # Once it is mended, the same call does only what is left, and replaces its own output.
+    scene(folder / "b.tif")
+    calls = []
+    healed = detect_to_file(folder, model, out, run=CPU, progress=calls.append)
+    assert healed.complete
+    assert healed.detections == 12
+    assert gpd.read_file(out)["scene"].tolist() == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert calls[-1].pixels == 300 * 400 or len(calls) < 3 * 4
+    assert not not_covered_path(out).exists()
+    assert sorted(os.listdir(tmp_path)) == ["out.gpkg", "scenes"]
+
+
+def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model, monkeypatch):
+    path = scene(tmp_path / "a.tif")
+    whole = Scene.read
+
+    def broken(self, window):
+        if window.row == 0 and window.col == 0:
+            raise OSError("bad sector")
+        return whole(self, window)
+
+    monkeypatch.setattr(Scene, "read", broken)
+    run = dataclasses.replace(CPU, block_px=128)
+    report = detect_to_file(path, model, tmp_path / "out.gpkg", DetectOptions(tile_px=96), run)
+    assert [f.error for f in report.failures] == ["OSError('bad sector')"]
+    ground = gpd.read_file(not_covered_path(report.out)).geometry.iloc[0]
+    found = gpd.read_file(report.out)
+    assert not found.geometry.intersects(ground.buffer(-10)).any()
+    assert 0 < len(found) < 4
+    monkeypatch.setattr(Scene, "read", whole)
+    assert detect_to_file(path, model, report.out, DetectOptions(tile_px=96), run).complete
+    assert len(gpd.read_file(report.out)) == 4
+
+
+def test_a_read_error_that_heals_is_not_seen(tmp_path, stub, model, monkeypatch):
+    path = scene(tmp_path / "a.tif")
+    whole, tries = Scene.read, []
+
+    def shaky(self, window):
+        tries.append(window)
+        if len(tries) == 1:
+            raise OSError("try again")
+        return whole(self, window)
+
+    monkeypatch.setattr(Scene, "read", shaky)
+    assert len(detect(path, model, run=CPU)) == 4
+
+
+def test_an_interrupted_run_goes_on(tmp_path, stub, model):
+    path = scene(tmp_path / "a.tif")
+    run = dataclasses.replace(CPU, block_px=128, threads=1)
+    options = DetectOptions(tile_px=96)
+    unbroken = detect_to_file(path, model, tmp_path / "one.gpkg", options, run)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.units_done == 3:
+            raise Stop
+
+    out = tmp_path / "two.gpkg"
+    with pytest.raises(Stop):
+        detect_to_file(path, model, out, options, run, progress=stop)
+    assert not out.exists()
+    with pytest.raises(RunError, match="differs in options.tile_px: 96, now 128"):
+        detect_to_file(path, model, out, DetectOptions(tile_px=128), run)
+    seen = []
+    other = dataclasses.replace(run, threads=3, block_px=4096, batch=1)
+    report = detect_to_file(path, model, out, options, other, progress=seen.append)
+    assert seen[-1].units < len(range(0, 300, 128)) * len(range(0, 400, 128)) + 4
+    assert report.detections == unbroken.detections
+    frames = [gpd.read_file(tmp_path / name) for name in ("one.gpkg", "two.gpkg")]
+    assert frames[0].equals(frames[1])
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
+    path = scene(tmp_path / "a.tif")
+    weights = model.save(tmp_path / "m.safetensors")
+    out = tmp_path / "out.gpkg"
+    code = (
+        "import os, sys\n"
+        "from geo_retina.detector import detect_to_file\n"
+        "from geo_retina.options import DetectOptions, RunOptions\n"
+        "def kill(p):\n"
+        "    if sys.argv[1] == 'kill' and p.units_done == 2: os._exit(137)\n"
+        f"r = detect_to_file({str(path)!r}, {str(weights)!r}, {str(out)!r},\n"
+        "    DetectOptions(tile_px=96, score=0.005, precision='fp32'),\n"
+        "    RunOptions(device='cpu', block_px=128), progress=kill)\n"
+        "print(r.detections)\n"
+    )
+    first = subprocess.run([sys.executable, "-c", code, "kill"], capture_output=True)
+    assert first.returncode == 137
+    assert json.loads((tmp_path / "out.gpkg.run" / "manifest.json").read_text())["block_px"] == 128
+    second = subprocess.run([sys.executable, "-c", code, "go"], capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    options = DetectOptions(tile_px=96, score=0.005, precision="fp32")
+    unbroken = detect(path, weights, options, dataclasses.replace(CPU, block_px=128))
+    assert int(second.stdout) == len(unbroken) > 0
+
+
+def test_nothing_listens_beyond_loopback(tmp_path, stub, model):
+    import psutil
+
+    path = scene(tmp_path / "a.tif")
+    listening = []
+
+    def look(_):
+        listening.extend(
+            c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"
+        )
+
+    detect(path, model, run=CPU, progress=look)
+    assert all(ip in ("127.0.0.1", "::1") for ip in listening)
+
+
+def test_a_cluster_of_processes_gives_the_same(tmp_path, model):
+    """A scheduler and a worker in processes of their own, the model sent to them."""
+    distributed = pytest.importorskip("distributed")
+    path = scene(tmp_path / "a.tif")
+    options = DetectOptions(tile_px=96, score=0.005, precision="fp32")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+    ) as cluster:
+        run = dataclasses.replace(CPU, scheduler=cluster.scheduler_address)
+        remote = detect(path, model, options, run)
+    local = detect(path, model, options, CPU)
+    assert len(local) > 0
+    assert remote.equals(local)
+    with pytest.raises(RunError, match="no Dask scheduler answers"):
+        detect(path, model, options, dataclasses.replace(CPU, scheduler="tcp://127.0.0.1:1"))

@@ -1,0 +1,214 @@
+"""The merge against a slow one that reads like its definition, and what must hold of any."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from geo_retina.detections import INNER_SIDES, Cut, Detections
+from geo_retina.grid import TilePlan
+from geo_retina.merge import in_order, merge, merge_block
+from geo_retina.options import MergeOptions
+from properties.strategies import (
+    Sight,
+    merge_options,
+    partitions,
+    plans,
+    scenes,
+    see,
+    seeds,
+)
+
+
+class Naive:
+    """Merging as defined, one pair at a time."""
+
+    def __init__(self, detections: Detections, plan: TilePlan, options: MergeOptions) -> None:
+        d, self.options = detections, options
+        self.box = [tuple(b) for b in d.boxes_px.tolist()]
+        self.score, self.label, self.tile = d.scores.tolist(), d.labels.tolist(), d.tile.tolist()
+        self.cut, self.was_joined = d.cut.tolist(), d.joined.tolist()
+        self.tiles = list(plan)
+
+    def merged(self) -> Detections:
+        kept: list[int] = []
+        for e in sorted((i for i in range(len(self.box)) if not self.was_joined[i]), key=self.rank):
+            if not any(self.suppresses(d, e) for d in kept):
+                kept.append(e)
+        rows = [self.join(group) for group in self.groups(kept)]
+        rows += [self.row(i) for i in range(len(self.box)) if self.was_joined[i]]
+        rows.sort(key=lambda r: (r[3], r[0][1], r[0][0], r[0][3], r[0][2], r[2], -r[1], *r[4:]))
+        columns = list(zip(*rows, strict=True)) or [[]] * 6
+        return Detections(np.reshape(columns[0], (-1, 4)), *columns[1:])
+
+    def rank(self, i: int) -> tuple[float, ...]:
+        x_min, y_min, x_max, y_max = self.box[i]
+        is_cut = bool(self.cut[i] & INNER_SIDES)
+        strength = (-self.area(i), -self.score[i]) if is_cut else (-self.score[i], 0)
+        place = (y_min, x_min, y_max, x_max, self.label[i], self.tile[i], self.cut[i])
+        return (is_cut, *strength, *place)
+
+    def area(self, i: int) -> float:
+        x_min, y_min, x_max, y_max = self.box[i]
+        return (x_max - x_min) * (y_max - y_min)
+
+    def shared(self, d: int, e: int) -> float:
+        a, b = self.box[d], self.box[e]
+        return length(a[0], a[2], b[0], b[2]) * length(a[1], a[3], b[1], b[3])
+
+    def suppresses(self, d: int, e: int) -> bool:
+        if self.tile[d] == self.tile[e] or not self.comparable(d, e) or self.face(d, e):
+            return False
+        shared = self.shared(d, e)
+        union = self.area(d) + self.area(e) - shared
+        overlaps = union > 0 and shared / union > self.options.iou
+        cut = bool(self.cut[e] & INNER_SIDES)
+        return overlaps or (cut and shared > self.options.share * self.area(e))
+
+    def comparable(self, d: int, e: int) -> bool:
+        return not self.options.class_aware or self.label[d] == self.label[e]
+
+    def face(self, d: int, e: int) -> bool:
+        """Along each axis divided by the seam or level, along one at least divided."""
+        if not self.options.join:
+            return False
+        divided = [self.divided(d, e, axis) or self.divided(e, d, axis) for axis in (0, 1)]
+        return any(divided) and all(divided[axis] or self.level(d, e, axis) for axis in (0, 1))
+
+    def divided(self, d: int, e: int, axis: int) -> bool:
+        """Whether e continues d to the right (axis 0) or downwards (1)."""
+        a, b = self.tiles[self.tile[d]], self.tiles[self.tile[e]]
+        seam = b.window.box_px[axis], a.window.box_px[axis + 2]
+        after = (b.col > a.col, b.row > a.row)[axis]
+        here, there = ((Cut.RIGHT, Cut.LEFT), (Cut.BOTTOM, Cut.TOP))[axis]
+        if not after or seam[0] > seam[1] or not (self.cut[d] & here and self.cut[e] & there):
+            return False
+        edge = self.options.edge_px
+        return all(
+            box[axis] <= seam[0] + edge and box[axis + 2] >= seam[1] - edge
+            for box in (self.box[d], self.box[e])
+        )
+
+    def level(self, d: int, e: int, axis: int) -> bool:
+        p, q = self.box[d][axis::2], self.box[e][axis::2]
+        shared = length(*p, *q)
+        return 0 < shared >= self.options.join_iou * (max(p[1], q[1]) - min(p[0], q[0]))
+
+    def groups(self, kept: list[int]) -> list[list[int]]:
+        left, groups = set(kept), []
+        while left:
+            group = [left.pop()]
+            for d in group:
+                found = {e for e in left if self.comparable(d, e) and self.face(d, e)}
+                left -= found
+                group += found
+            groups.append(group)
+        return groups
+
+    def row(self, i: int) -> tuple:
+        return (
+            self.box[i],
+            self.score[i],
+            self.label[i],
+            self.tile[i],
+            self.cut[i],
+            self.was_joined[i],
+        )
+
+    def join(self, group: list[int]) -> tuple:
+        if len(group) == 1:
+            return self.row(group[0])
+        x_min, y_min, x_max, y_max = zip(*(self.box[i] for i in group), strict=True)
+        best = min(group, key=lambda i: (-self.score[i], self.label[i]))
+        box = (min(x_min), min(y_min), max(x_max), max(y_max))
+        cut = 0
+        for i in group:
+            for side in range(4):
+                if self.box[i][side] == box[side]:
+                    cut |= self.cut[i] & (0b10001 << side)
+        return box, self.score[best], self.label[best], min(self.tile[i] for i in group), cut, True
+
+
+def length(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
+    return max(0.0, min(a_max, b_max) - max(a_min, b_min))
+
+
+@settings(max_examples=200)
+@given(st.data(), merge_options())
+def test_equals_the_definition(data, options):
+    detections, plan = data.draw(scenes(options, most=25))
+    merged = merge(detections, plan, options)
+    event(f"joined: {bool(merged.joined.any())}")
+    event(f"suppressed: {len(merged) < len(detections)}")
+    assert merged == Naive(detections, plan, options).merged()
+
+
+@given(st.data(), merge_options(), seeds)
+def test_order_of_the_input_is_irrelevant(data, options, seed):
+    detections, plan = data.draw(scenes(options))
+    shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
+    assert merge(shuffled, plan, options) == merge(detections, plan, options)
+
+
+@given(st.data(), merge_options())
+def test_merging_again_changes_nothing(data, options):
+    detections, plan = data.draw(scenes(options))
+    once = merge(detections, plan, options)
+    assert merge(once, plan, options) == once
+
+
+@given(st.data(), merge_options())
+def test_what_was_not_joined_is_as_it_was_detected(data, options):
+    detections, plan = data.draw(scenes(options))
+    merged = merge(detections, plan, options)
+    assert not (merged.joined.any() and not options.join)
+    before = {row.tobytes() for row in as_rows(detections)}
+    assert all(row.tobytes() in before for row in as_rows(merged.take(~merged.joined)))
+
+
+def as_rows(d: Detections) -> np.ndarray:
+    return np.column_stack([d.boxes_px, d.scores, d.labels, d.tile, d.cut])
+
+
+@settings(max_examples=200)
+@given(st.data(), merge_options(), seeds)
+def test_block_by_block_equals_all_at_once(data, options, seed):
+    detections, plan = data.draw(scenes(options))
+    shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
+    final, undecided = [], []
+    for block in data.draw(partitions(plan)):
+        row, col = np.divmod(shuffled.tile, plan.cols)
+        mine = np.isin(row, block.tile_rows) & np.isin(col, block.tile_cols)
+        decided, left = merge_block(shuffled.take(mine), plan, block, options)
+        final.append(decided)
+        undecided.append(left)
+    rest = merge(Detections.concat(undecided), plan, options)
+    event(f"undecided: {bool(sum(map(len, undecided)))}")
+    assert in_order(Detections.concat([*final, rest])) == merge(detections, plan, options)
+
+
+def scattered(rng, plan, sides_px, gap_px):
+    """Boxes with the given range of sides that keep a gap between them, wholly in the grid."""
+    grid_xy = np.array([plan.width, plan.height])
+    kept = np.empty((0, 4))
+    for _ in range(60):
+        size = rng.integers(sides_px[0], sides_px[1] + 1, 2)
+        if (size > grid_xy).any():
+            continue
+        low = rng.integers(0, grid_xy - size + 1)
+        box = np.hstack([low, low + size])
+        apart = (kept[:, :2] >= box[2:] + gap_px) | (kept[:, 2:] <= box[:2] - gap_px)
+        if apart.any(axis=1).all():
+            kept = np.vstack([kept, box])
+    return kept
+
+
+@settings(max_examples=200)
+@given(plans(), seeds, st.sampled_from([(2, 20), (20, 60), (60, 200), (3, 200)]))
+def test_objects_seen_without_noise_come_out_exactly(plan, seed, sides_px):
+    """Smaller or larger than the overlap or the tile, over one seam, many, or a corner."""
+    objects = scattered(np.random.default_rng(seed), plan, sides_px, 9)
+    merged = merge(see(objects, plan, Sight(), 4.0, seed), plan)
+    event(f"joined: {bool(merged.joined.any())}")
+    assert sorted(map(tuple, merged.boxes_px)) == sorted(map(tuple, objects))

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from geo_retina.detections import Detections
+from geo_retina.errors import OutputError, RunError
+from geo_retina.grid import Window
+from geo_retina.options import DetectOptions
+from geo_retina.run import Ledger, PartRecord, manifest_for
+
+
+def some(n: int, seed: int = 0) -> Detections:
+    rng = np.random.default_rng(seed)
+    return Detections(
+        rng.random((n, 4)), rng.random(n), rng.integers(0, 3, n), rng.integers(0, 9, n),
+        rng.integers(0, 255, n), np.zeros(n, bool),
+    )  # fmt: skip
+
+
+def record(scene: int, block: int, n: int = 3, error: str | None = None) -> PartRecord:
+    found = Detections.empty() if error else some(n, seed=100 * scene + block)
+    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error)
+
+
+def manifest(**changes):
+    values = {"paths": ["a.tif"], "versions": {"a.tif": {"bytes": 5}}, "model": "m" * 64}
+    options = DetectOptions(score=changes.pop("score", None))
+    return manifest_for(**{**values, **changes}, options=options, block_px=4096)
+
+
+def test_what_is_written_is_read_by_scene_in_order(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    ledger.write(1, [record(1, 1), record(2, 0, n=0)])
+    ledger.write(0, [record(0, 0), record(1, 0)])
+    again = Ledger.open(tmp_path / "run", manifest())
+    scenes = list(again.scenes())
+    assert [(s.scene_index, [p.block for p in s.parts]) for s in scenes] == [
+        (0, [0]),
+        (1, [0, 1]),
+        (2, [0]),
+    ]
+    assert scenes[1].detections == Detections.concat([some(3, 100), some(3, 101)])
+    assert scenes[0].parts[0].window == Window(0, 0, 5, 6)
+    assert again.parts_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
+    assert again.next_unit() == 2
+
+
+def test_a_failed_part_is_done_again_and_the_better_try_counts(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    ledger.write(0, [record(0, 0), record(0, 1, error="broken")])
+    assert ledger.parts_done() == {(0, 0)}
+    assert [p.error for s in ledger.scenes() for p in s.parts] == [None, "broken"]
+    ledger.write(1, [record(0, 1)])
+    assert ledger.parts_done() == {(0, 0), (0, 1)}
+    assert [p.error for s in ledger.scenes() for p in s.parts] == [None, None]
+
+
+def test_another_run_is_refused_and_the_difference_named(tmp_path):
+    Ledger.open(tmp_path / "run", manifest())
+    for changed, text in [
+        (manifest(score=0.3), r"options\.score: None, now 0\.3"),
+        (manifest(model="n" * 64), "model: mmm.*now nnn"),
+        (manifest(paths=["b.tif"]), r"scenes\[0\]: a\.tif, now b\.tif"),
+        (manifest(versions={"a.tif": {"bytes": 6}}), r"a\.tif \(the file was replaced\)"),
+    ]:
+        with pytest.raises(RunError, match=text):
+            Ledger.open(tmp_path / "run", changed)
+    restarted = Ledger.open(tmp_path / "run", manifest(score=0.3), restart=True)
+    assert restarted.parts_done() == set()
+
+
+def test_a_scene_that_became_readable_is_no_difference(tmp_path):
+    Ledger.open(tmp_path / "run", manifest(versions={}))
+    healed = Ledger.open(tmp_path / "run", manifest())
+    assert healed.manifest["versions"] == {"a.tif": {"bytes": 5}}
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.docx").write_text("mine")
+    for restart in (False, True):
+        with pytest.raises(RunError, match="not the folder of a run"):
+            Ledger.open(tmp_path / "run", manifest(), restart=restart)
+    assert (tmp_path / "run" / "thesis.docx").exists()
+
+
+def test_a_folder_that_vanished_is_one_sentence(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    ledger.remove()
+    with pytest.raises(OutputError, match="cannot be written"):
+        ledger.write(0, [record(0, 0)])
+
+
+def test_half_written_files_are_not_seen(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    (tmp_path / "run" / ".unit-0000000.parquet.tmp").write_bytes(b"half")
+    assert ledger.parts_done() == set()
+    assert list(ledger.scenes()) == []

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from geo_retina.errors import OptionError, SceneError, SceneMismatchError
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run import estimate, pack_units, plan_scene, plan_scenes
+from support.stubs import tiny_card, tiny_model, write_scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path / "a.tif", np.zeros((3, 300, 500), np.uint8))
+
+
+def plan(path, options=None, **card):
+    return plan_scene(str(path), tiny_card(**card), options or DetectOptions(), block_px=256)
+
+
+def test_tiles_follow_the_card_and_blocks_hold_every_tile(scene):
+    planned = plan(scene)
+    assert planned.tiles.tile_px <= 128
+    assert planned.tiles.step_px % 32 == 0
+    assert planned.tiles.overlap_px >= 20 + 24
+    tiles = [t.index for block in planned.blocks for t in planned.tiles.tiles_of(block)]
+    assert sorted(tiles) == list(range(len(planned.tiles)))
+
+
+def test_asked_sizes_are_taken(scene):
+    planned = plan(scene, DetectOptions(tile_px=96, overlap_px=40))
+    assert planned.tiles.tile_px == 96
+    assert planned.tiles.overlap_px == 64
+    with pytest.raises(OptionError, match="too large for tiles"):
+        plan(scene, DetectOptions(tile_px=64, overlap_px=60))
+
+
+def test_another_resolution_is_resampled_to_the_models(scene):
+    assert plan(scene).scene.grid.shape == (300, 500)
+    coarse = plan(scene, gsd_m=1.0, gsd_range_m=(0.8, 1.25))
+    assert coarse.scene.grid.shape == (150, 250)
+    asked = plan(scene, DetectOptions(gsd_m=0.25))
+    assert asked.scene.grid.shape == (600, 1000)
+
+
+def test_what_does_not_fit_the_model_is_refused(scene, tmp_path):
+    one = write_scene(tmp_path / "one.tif", np.zeros((1, 64, 64), np.uint8))
+    with pytest.raises(
+        SceneMismatchError, match=r"has 1 bands, model tiny needs 3 \(red, green, blue\); name"
+    ):
+        plan(one)
+    assert plan(one, DetectOptions(bands=(1, 1, 1))).scene.bands == (1, 1, 1)
+    with pytest.raises(SceneMismatchError, match="2 bands were named"):
+        plan(scene, DetectOptions(bands=(1, 2)))
+    deep = write_scene(tmp_path / "deep.tif", np.zeros((3, 64, 64), np.uint16))
+    with pytest.raises(SceneMismatchError, match="has uint16 pixels"):
+        plan(deep)
+    assert plan(deep, DetectOptions(force=True)).scene.dtype == "uint16"
+    nowhere = write_scene(tmp_path / "nowhere.tif", np.zeros((3, 64, 64), np.uint8), crs=None)
+    with pytest.raises(SceneMismatchError, match="has no CRS"):
+        plan(nowhere)
+
+
+def test_one_bad_scene_does_not_stop_the_others(scene, tmp_path):
+    (tmp_path / "bad.tif").write_text("no raster")
+    plans, failures = plan_scenes(tmp_path, tiny_card(), DetectOptions(), RunOptions())
+    assert [(p.index, p.scene.name) for p in plans] == [(0, "a")]
+    assert [f.scene for f in failures] == [str(tmp_path / "bad.tif")]
+    scene.unlink()
+    with pytest.raises(SceneError, match="is not a raster"):
+        plan_scenes(tmp_path, tiny_card(), DetectOptions(), RunOptions())
+
+
+def test_small_scenes_share_a_unit_and_large_blocks_do_not(scene, tmp_path):
+    for i in range(10):
+        write_scene(tmp_path / f"chip{i}.tif", np.zeros((3, 64, 64), np.uint8))
+    run = RunOptions(block_px=256)
+    plans, _ = plan_scenes(tmp_path, tiny_card(), DetectOptions(), run)
+    parts = [part for p in plans for part in p.parts]
+    units = pack_units(parts, 256, first=5)
+    assert [part for unit in units for part in unit.parts] == parts
+    assert [unit.index for unit in units] == list(range(5, 5 + len(units)))
+    assert all(len({p.tiles.tile_px for p in unit.parts}) == 1 for unit in units)
+    assert len(units[-1].parts) == 10
+
+
+def test_the_estimate_counts_the_networks_pixels(scene):
+    plans, _ = plan_scenes(scene, tiny_card(), DetectOptions(), RunOptions())
+    needed = estimate(plans, tiny_model(), DetectOptions(), RunOptions(device="cpu"))
+    assert needed.grid_px == 300 * 500
+    assert needed.network_px == len(plans[0].tiles) * plans[0].tiles.tile_px ** 2
+    assert needed.seconds == pytest.approx(needed.network_px / needed.px_per_s)
+    assert needed.memory_bytes > needed.grid_px

@@ -1,0 +1,249 @@
+"""Strict YAML to options and back."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geo_retina.config import (
+    dump_options,
+    load_detect_config,
+    load_train_options,
+    read_detect_config,
+)
+from geo_retina.errors import OptionError
+from geo_retina.options import (
+    DataOptions,
+    DetectOptions,
+    LossOptions,
+    MergeOptions,
+    RunOptions,
+    SampleOptions,
+    TrainOptions,
+)
+
+MINIMAL = "data:\n  scenes: [a.tif]\n  labels: labels.gpkg\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config into a project's configs folder."""
+    folder = tmp_path / "project" / "configs"
+    folder.mkdir(parents=True)
+
+    def _write(text: str, name: str = "c.yaml") -> Path:
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return _write
+
+
+def test_only_what_the_file_says_differs_from_the_defaults(write):
+    path = write(
+        MINIMAL + "name: trees\npreset: paper\nlr: 1e-3\nnetwork: {channels: 64, levels: [2, 3], "
+        "anchor_sides_px: [[8], [16]]}\nloss:\n  gamma: 3\nsamples:\n  scale: [0.5, 2]\n"
+    )
+    folder = path.parent
+    options = load_train_options(path)
+    assert options == TrainOptions(
+        data=DataOptions(scenes=(f"{folder}/a.tif",), labels=f"{folder}/labels.gpkg"),
+        name="trees",
+        preset="paper",
+        lr=0.001,
+        network={"channels": 64, "levels": [2, 3], "anchor_sides_px": [[8], [16]]},
+        loss=LossOptions(gamma=3.0),
+        samples=SampleOptions(scale=(0.5, 2.0)),
+    )
+    assert options.resolved_network.levels == (2, 3)
+    assert options.resolved_network.convs == 4  # from the preset
+
+
+def test_dump_reads_back(write):
+    options = load_train_options(
+        write(MINIMAL + "description: 'Bäume: 0.6 m'\nnetwork: {channels: 64}\nsamples: {noise: 0}")
+    )
+    again = load_train_options(write(dump_options(options), "again.yaml"))
+    assert again == options
+
+
+def test_dump_holds_every_field():
+    dumped = yaml.safe_load(dump_options(DetectOptions(), RunOptions()))
+    assert list(dumped) == [f.name for o in (DetectOptions, RunOptions) for f in fields(o)]
+
+
+def test_detect_and_run_options_share_no_name():
+    """They stand side by side in one file and among one command's flags."""
+    detect, run = ({f.name for f in fields(o)} for o in (DetectOptions, RunOptions))
+    assert not detect & run
+
+
+def test_detect_config(write):
+    path = write("score: 0.25\nbands: [4, 1, 2]\nmerge: {edge_px: 6}\nworkers: 2\n")
+    detect, run = load_detect_config(path)
+    assert detect == DetectOptions(score=0.25, bands=(4, 1, 2), merge=MergeOptions(edge_px=6.0))
+    assert run == RunOptions(workers=2)
+    assert set(read_detect_config(path)) == {"score", "bands", "merge", "workers"}
+
+
+def test_detect_config_reads_back(write):
+    detect, run = DetectOptions(tile_px=512, merge=MergeOptions(join=False)), RunOptions(batch=3)
+    assert load_detect_config(write(dump_options(detect, run))) == (detect, run)
+
+
+def test_empty_detect_config_is_the_defaults(write):
+    assert load_detect_config(write("# nothing\n")) == (DetectOptions(), RunOptions())
+
+
+def test_overrides(write):
+    path = write(MINIMAL + "loss: {gamma: 1}\n")
+    options = load_train_options(
+        path, ["loss.gamma=1.5", "epochs=3", "split.block_m=50", "data.classes=[oak, elm]"]
+    )
+    assert options.loss.gamma == 1.5
+    assert options.epochs == 3
+    assert options.split.block_m == 50
+    assert options.data.classes == ("oak", "elm")
+    assert options.data.labels.endswith("labels.gpkg")
+
+
+def test_data_paths(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("GEO_RETINA_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    monkeypatch.setenv("HOME", "/home/someone")
+    path = write(
+        "data:\n  scenes: [$GEO_RETINA_DATA/train, '${ELSEWHERE}/b.tif', ~/c.tif, s3://d/e.tif]\n"
+        "  labels: ../labels.gpkg\n  ground: '${GEO_RETINA_DATA}/ground.gpkg'\n  where: a = '$b'\n"
+    )
+    data = load_train_options(path).data
+    assert data.scenes == (
+        f"{tmp_path}/data/train",
+        "/elsewhere/b.tif",
+        "/home/someone/c.tif",
+        "s3://d/e.tif",
+    )
+    assert data.labels == f"{tmp_path}/project/labels.gpkg"
+    assert data.ground == f"{tmp_path}/data/ground.gpkg"
+    assert data.where == "a = '$b'"
+
+
+def test_data_variable_has_a_fallback_beside_the_project(write, monkeypatch, tmp_path):
+    monkeypatch.delenv("GEO_RETINA_DATA", raising=False)
+    path = write("data: {scenes: [$GEO_RETINA_DATA/a.tif], labels: b.gpkg}")
+    assert load_train_options(path).data.scenes == (f"{tmp_path}/shared/data/a.tif",)
+
+
+def test_config_named_relatively(write, monkeypatch):
+    path = write(MINIMAL)
+    monkeypatch.chdir(path.parent)
+    assert load_train_options("c.yaml").data.scenes == (f"{path.parent}/a.tif",)
+
+
+@pytest.mark.parametrize(("number", "value"), [("1e-3", 0.001), ("2E+1", 20.0), (".5", 0.5)])
+def test_numbers_as_people_write_them(write, number, value):
+    assert load_train_options(write(MINIMAL + f"lr: {number}")).lr == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch: 3", "unknown option epoch; did you mean epochs?"),
+        ("loss: {gama: 3}", "unknown option loss.gama; did you mean loss.gamma?"),
+        ("network: {chanels: 3}", "unknown option network.chanels; did you mean network.channels?"),
+        ("xyzzy: 3", "unknown option xyzzy; known are assign, "),
+        ("epochs: '3'", 'epochs is "3", wanted a valid integer'),
+        ("epochs: 2.5", "epochs is 2.5, wanted a valid integer"),
+        ("epochs: 0", "epochs is 0, wanted 1 or more"),
+        ("epochs:", "epochs is empty, wanted a valid integer"),
+        ("lr: true", "lr is true, wanted a valid number"),
+        ("pretrained: 1", "pretrained is 1, wanted a valid boolean"),
+        ("preset: large", "preset is \"large\", wanted 'small' or 'paper'"),
+        ("loss: 3", "loss is 3, wanted a group of keys"),
+        ("loss: {alpha: 2}", "loss.alpha is 2.0, wanted 0 to 1"),
+        ("samples: {scale: [1]}", "samples.scale.1 is missing"),
+        ("network: {channels: x}", 'network.channels is "x", wanted a valid integer'),
+        ("network: {levels: [2, 4]}", "network.levels is (2, 4), wanted ascending levels"),
+        ("preset: paper\nnetwork: {levels: [2, 3]}", "network.anchor_sides_px is for 5 levels"),
+        ("lr: 1\nlr: 2", "line 5, column 1: not valid YAML, the key lr is given twice"),
+        ("loss: {beta: 1, beta: 1}", "the key beta is given twice"),
+        ("lr: [1", "not valid YAML"),
+        ("lr: !!python/object:os.system 1", "not valid YAML"),
+        ("3: x", "the key 3 is the value 3, wanted a name"),
+    ],
+)
+def test_wrong_keys_and_values_are_one_sentence_each(write, text, said):
+    path = write(MINIMAL + text)
+    with pytest.raises(OptionError) as caught:
+        load_train_options(path)
+    message = str(caught.value)
+    assert said in message
+    assert message.startswith(str(path))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "data is missing"),
+        ("data: {scenes: [a.tif]}", "data.labels is missing"),
+        ("data: {scenes: a.tif, labels: b}", "wanted a valid list"),
+        ("data: {scenes: [], labels: b}", "data.scenes is empty"),
+        ("data: {scenes: [1], labels: b}", "data.scenes.0 is 1, wanted a valid string"),
+        ("data: {scenes: [$NOWHERE/a], labels: b}", "data.scenes uses $NOWHERE, which is not set"),
+        ("- a\n- b", "holds a list, wanted a mapping"),
+    ],
+)
+def test_wrong_data(write, monkeypatch, text, said):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(OptionError, match=r"c\.yaml") as caught:
+        load_train_options(write(text))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("epochs", "--set epochs has no key and value"),
+        ("=3", "--set =3 has no key and value"),
+        ("epochs=[1", "--set epochs=[1, line 1"),
+        ("name.first=3", "name is a text, not a group of keys"),
+        ("loss.gama=3", "did you mean loss.gamma?"),
+    ],
+)
+def test_wrong_overrides(write, override, said):
+    with pytest.raises(OptionError) as caught:
+        load_train_options(write(MINIMAL + "name: x"), [override])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scroe: 0.3", "unknown option scroe; did you mean score?"),
+        ("merge: {iuo: 0.3}", "unknown option merge.iuo; did you mean merge.iou?"),
+        ("score: 3", "score is 3.0, wanted 0 to 1"),
+        ("merge: {iou: 3}", "merge.iou is 3.0, wanted 0 to 1"),
+        ("workers: many", 'workers is "many", wanted a valid integer'),
+    ],
+)
+def test_wrong_detect_config(write, text, said):
+    with pytest.raises(OptionError, match=r"c\.yaml: ") as caught:
+        load_detect_config(write(text))
+    assert said in str(caught.value)
+
+
+def test_unreadable_configs(write, tmp_path):
+    with pytest.raises(OptionError, match=r"nowhere\.yaml does not exist"):
+        load_train_options(tmp_path / "nowhere.yaml")
+    with pytest.raises(OptionError, match="cannot be read: Is a directory"):
+        load_train_options(tmp_path)
+    latin = write("")
+    latin.write_bytes(b"name: B\xe4ume")
+    with pytest.raises(OptionError, match="it is not UTF-8 text"):
+        load_train_options(latin)
+
+
+def test_dump_refuses_what_is_no_options_value():
+    with pytest.raises(TypeError, match="not an options value"):
+        dump_options(DetectOptions)
