@@ -15,8 +15,8 @@ import numpy as np
 import pyproj
 
 from geo_retina.boxes import to_polygons
+from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
-from geo_retina.grid import Window
 from geo_retina.merge import merge
 from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
@@ -58,7 +58,7 @@ class RunReport:
         counts: objects per class.
         crs: CRS of the file.
         scenes: scenes detected, in whole or in part.
-        pixels: pixels of the blocks that were detected.
+        pixels: pixels of the ground that was covered, each counted once.
         seconds: wall time.
         tiles: tiles that went through the network.
         skipped_tiles: tiles without a valid pixel.
@@ -115,20 +115,19 @@ def detect(
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder:
-        work = _prepare(scenes, model, options, run, Path(folder) / "run")
+        work = _prepare(scenes, model, options, run, folder=Path(folder) / "run", crs=crs)
         work.carry_out(progress)
-        output_crs = work.choose_crs(crs)
-        tables = list(work.tables(output_crs))
+        tables = list(work.tables())
         if work.failures:
             first = work.failures[0]
             raise RunError(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    return to_geodataframe(tables, output_crs)
+    return to_geodataframe(tables, work.crs)
 
 
-def detect_to_file(
+def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option values
     scenes: str | Path | Sequence[str | Path],
     model: str | Path | Model,
     out: str | Path,
@@ -169,17 +168,16 @@ def detect_to_file(
     check_output(out, overwrite=run.overwrite or own)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
-    work = _prepare(scenes, model, options, run, folder)
-    output_crs = work.choose_crs(crs)
+    work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
     work.carry_out(progress)
     overwrite = run.overwrite or own
-    rows = write_vector(out, work.tables(output_crs), crs=output_crs, overwrite=overwrite)
-    _write_not_covered(out, work.failures, output_crs)
+    rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
+    _write_not_covered(out, work.failures, work.crs)
     if work.failures:
         work.ledger.update({"written": fingerprint(str(out))})
     elif not run.keep:
         work.ledger.remove()
-    return work.report(out, rows, output_crs, time.perf_counter() - start)
+    return work.report(out, rows, time.perf_counter() - start)
 
 
 @dataclass(eq=False)
@@ -192,6 +190,7 @@ class _Work:
     plans: dict[int, ScenePlan]
     failures: list[Failure]
     ledger: Ledger
+    crs: pyproj.CRS
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
@@ -210,22 +209,7 @@ class _Work:
         for unit, records in run_units(units, self.model, self.options, self.run, progress):
             self.ledger.write(unit, records)
 
-    def choose_crs(self, wanted: str | None) -> pyproj.CRS:
-        """The CRS asked for, the scenes' common one, or the fallback."""
-        if wanted is not None:
-            try:
-                return pyproj.CRS.from_user_input(wanted)
-            except pyproj.exceptions.CRSError:
-                raise OptionError(
-                    f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
-                ) from None
-        found = [plan.scene.grid.crs for plan in self.plans.values()]
-        if all(crs == found[0] for crs in found):
-            assert found[0] is not None  # scenes without a CRS are refused
-            return found[0]
-        return pyproj.CRS.from_user_input(FALLBACK_CRS)
-
-    def tables(self, crs: pyproj.CRS) -> Iterator[pa.Table]:
+    def tables(self) -> Iterator[pa.Table]:
         """One table of merged detections per scene, in the order of the scenes."""
         for record in self.ledger.scenes():
             plan = self.plans.get(record.scene_index)
@@ -241,32 +225,28 @@ class _Work:
                 classes=self.model.card.classes,
                 scene=plan.scene.name,
                 to_file=plan.scene.grid_to_file,
-                crs=crs,
+                crs=self.crs,
             )
 
     def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
         for part in record.parts:
+            core = plan.tiles.core_of(plan.blocks[part.block])
             if part.error is not None:
-                block = plan.blocks[part.block]
-                first = plan.tiles.tile(block.tile_rows[0] * plan.tiles.cols + block.tile_cols[0])
-                last = plan.tiles.tile(block.tile_rows[-1] * plan.tiles.cols + block.tile_cols[-1])
-                self.failures.append(
-                    Failure(plan.scene.path, part.error, plan, _span(first.core, last.core))
-                )
+                self.failures.append(Failure(plan.scene.path, part.error, plan, core))
                 continue
-            self.tally["pixels"] += part.window.height * part.window.width
+            self.tally["pixels"] += core.height * core.width
             for name in ("tiles", "skipped", "truncated"):
                 self.tally[name] += getattr(part, name)
         self.tally["scenes"] += any(part.error is None for part in record.parts)
 
-    def report(self, out: Path, rows: int, crs: pyproj.CRS, seconds: float) -> RunReport:
+    def report(self, out: Path, rows: int, seconds: float) -> RunReport:
         """Sum up, once the tables have been read."""
-        authority = crs.to_authority()
+        authority = self.crs.to_authority()
         return RunReport(
             out=out,
             detections=rows,
             counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=":".join(authority) if authority else crs.name,
+            crs=":".join(authority) if authority else self.crs.name,
             scenes=self.tally["scenes"],
             pixels=self.tally["pixels"],
             seconds=seconds,
@@ -283,10 +263,16 @@ def _prepare(
     model: str | Path | Model,
     options: DetectOptions,
     run: RunOptions,
+    *,
     folder: Path,
+    crs: str | None,
 ) -> _Work:
+    """Check everything that can be checked before the first block, then open the ledger."""
+    if run.scheduler is None:
+        choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
     plans, failures = plan_scenes(scenes, loaded.card, options, run)
+    output_crs = _choose_crs(crs, plans)
     manifest = manifest_for(
         find_scenes(scenes),
         {plan.scene.path: fingerprint(plan.scene.path) for plan in plans},
@@ -295,16 +281,24 @@ def _prepare(
         run.block_px,
     )
     ledger = Ledger.open(folder, manifest, restart=run.restart)
-    return _Work(loaded, options, run, {plan.index: plan for plan in plans}, failures, ledger)
+    by_index = {plan.index: plan for plan in plans}
+    return _Work(loaded, options, run, by_index, failures, ledger, output_crs)
 
 
-def _span(first: Window, last: Window) -> Window:
-    return Window(
-        first.row,
-        first.col,
-        last.row + last.height - first.row,
-        last.col + last.width - first.col,
-    )
+def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
+    """The CRS asked for, the scenes' common one, or the fallback."""
+    if wanted is not None:
+        try:
+            return pyproj.CRS.from_user_input(wanted)
+        except pyproj.exceptions.CRSError:
+            raise OptionError(
+                f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
+            ) from None
+    found = [plan.scene.grid.crs for plan in plans]
+    if all(crs == found[0] for crs in found):
+        assert found[0] is not None  # scenes without a CRS are refused
+        return found[0]
+    return pyproj.CRS.from_user_input(FALLBACK_CRS)
 
 
 def not_covered_path(out: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from geo_retina.errors import OptionError
 from geo_retina.grid import Tile, TilePlan, Window
 from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, decode
+from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.options import DetectOptions
 
 _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
@@ -27,7 +27,7 @@ _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
 
 
 _PEAK_BYTES_PER_PX = 400
-"""Activations alive at once per input pixel: some 64 channels at stride 2 in 4 bytes, and copies."""
+"""Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +77,20 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        present = {
-            "cpu": lambda: True,
-            "cuda": lambda: (device.index or 0) < torch.cuda.device_count(),
-            "mps": torch.backends.mps.is_available,
-        }[device.type]()
-    except (RuntimeError, KeyError):
-        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps") from None
-    if not present:
+        device: torch.device | None = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in _BATCH_PX:
+        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps")
+    if not _is_present(device):
         raise OptionError(f"device {name} is not present on this machine; try --device auto")
     return device
+
+
+def _is_present(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or torch.backends.mps.is_available()
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -126,9 +129,9 @@ class Engine:
         self._batch = batch
         self._edge_px = options.merge.edge_px
         self._network = (
-            copy.deepcopy(model.network)
-            .eval()
-            .to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+            fold_batch_norms(model.network)
+            .to(self.device, self.dtype)
+            .to(memory_format=torch.channels_last)
         )
         thresholds = (
             self.card.thresholds

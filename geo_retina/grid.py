@@ -261,6 +261,17 @@ class TilePlan:
         right = min((cols.stop - 1) * self.step_px + self.tile_px, self.width)
         return Window(top, left, bottom - top, right - left)
 
+    def core_of(self, block: Block) -> Window:
+        """The part of the grid that a block's tiles own; these partition the grid too."""
+        first = self.tile(block.tile_rows[0] * self.cols + block.tile_cols[0]).core
+        last = self.tile(block.tile_rows[-1] * self.cols + block.tile_cols[-1]).core
+        return Window(
+            first.row,
+            first.col,
+            last.row + last.height - first.row,
+            last.col + last.width - first.col,
+        )
+
     def tiles_of(self, block: Block) -> list[Tile]:
         """The tiles of a block, row-major."""
         return [self.tile(r * self.cols + c) for r in block.tile_rows for c in block.tile_cols]

@@ -41,10 +41,12 @@ def merge(
 ) -> Detections:
     """Make one set of objects of what all tiles found.
 
-    A detection suppresses lower-ranked ones of other tiles that overlap it; fragments that face
-    each other over the whole overlap of their tiles are joined instead. Detections of one tile
-    never conflict, and ``joined`` ones pass through untouched, so merging twice changes nothing.
-    Without ``options.join`` no pair faces each other: fragments compete like all others.
+    A detection suppresses lower-ranked ones of other tiles whose IoU with it is above
+    ``options.iou``, or that are cut and lie inside it by more than ``options.share`` of their
+    area. Fragments that face each other over the whole overlap of their windows are joined
+    instead: they become the box around them. Detections of one tile never conflict, and
+    ``joined`` ones pass through untouched, so merging twice changes nothing. Without
+    ``options.join`` no pair faces each other: fragments compete like all others.
 
     Args:
         detections: those of any tiles of the plan, in any order, after suppression within

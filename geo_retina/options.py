@@ -21,7 +21,7 @@ def _check(options: object, ranges: dict[str, tuple[float, float]]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(options, name)
         for item in value if isinstance(value, tuple) else (value,):
-            if item is not None and not low <= item <= high:
+            if item is not None and not (low <= item <= high and item < INFINITY):
                 raise OptionError(
                     f"{type(options).__name__}.{name} is {item}, wanted {_span(low, high)}"
                 )
@@ -57,9 +57,7 @@ class MergeOptions:
     """Only detections of one class suppress each other across tiles."""
 
     def __post_init__(self) -> None:
-        _check(
-            self, {"iou": (0, 1), "share": (0, 1), "join_iou": (0, 1), "edge_px": (0, INFINITY)}
-        )
+        _check(self, {"iou": (0, 1), "share": (0, 1), "join_iou": (0, 1), "edge_px": (0, INFINITY)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,15 +207,15 @@ class NetworkOptions:
         _check(
             self,
             {
-                "levels": (1, 9),
+                "levels": (2, 9),
                 "channels": (1, INFINITY),
                 "convs": (0, 16),
                 "prior": (1e-9, 0.5),
                 "anchor_ratios": (1e-3, 1e3),
             },
         )
-        if self.levels is not None and list(self.levels) != list(
-            range(self.levels[0], self.levels[-1] + 1)
+        if self.levels is not None and (
+            not self.levels or list(self.levels) != list(range(self.levels[0], self.levels[-1] + 1))
         ):
             raise OptionError(
                 f"NetworkOptions.levels is {self.levels}, wanted ascending levels without gaps, "

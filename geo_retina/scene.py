@@ -83,7 +83,9 @@ class Scene:
         valid = np.zeros((window.height, window.width), np.bool_)
         if bottom <= row or right <= col:
             return pixels, valid
-        inside = np.s_[row - window.row : bottom - window.row, col - window.col : right - window.col]
+        inside = np.s_[
+            row - window.row : bottom - window.row, col - window.col : right - window.col
+        ]
         with self._dataset() as dataset:
             part = rasterio.windows.Window(col, row, right - col, bottom - row)
             pixels[:, *inside], valid[inside] = _read(dataset, self.bands, window=part)
@@ -188,9 +190,7 @@ def _read(
     """Pixels and their validity, by nodata, NaN, alpha or a dataset mask."""
     pixels = dataset.read(list(bands), **how)
     valid = np.ones(pixels.shape[1:], np.bool_)
-    alphas = [
-        i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha
-    ]
+    alphas = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha]
     nodata = dataset.nodata
     if nodata is not None and not math.isnan(nodata):
         valid &= (pixels != nodata).any(axis=0)
@@ -279,9 +279,7 @@ def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:
     return Grid(own.crs, own.affine @ to_file, height, width), to_file
 
 
-def _utm_grid(
-    dataset: rasterio.DatasetReader, path: str, own: Grid, gsd_m: float | None
-) -> Grid:
+def _utm_grid(dataset: rasterio.DatasetReader, path: str, own: Grid, gsd_m: float | None) -> Grid:
     if own.affine.b or own.affine.d:
         raise SceneError(
             f"{path} is rotated in a geographic CRS, which is not read yet; warp it first with "

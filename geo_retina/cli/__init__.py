@@ -96,7 +96,7 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
         return _fail(str(error), 1, debug=debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}"
-        return _fail(f"{text}; this is a fault of geo-retina, see --debug", 1, debug=debug)
+        return _fail(f"{text}; --debug shows where", 1, debug=debug)
 
 
 def _fail(sentence: str, code: int, *, debug: bool) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from geo_retina.model import Card
 
 MODEL_SUFFIX = ".safetensors"
+
+_SCORES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap50": "AP50", "ap": "AP"}
+_PRINT = "data_fingerprint"
 
 
 def models() -> None:
@@ -62,18 +66,28 @@ def describe_card(card: Card) -> dict[str, str]:
         "network": f"RetinaNet on {network.backbone}, levels "
         f"{', '.join(f'P{level}' for level in network.levels or ())}, "
         f"{network.channels} channels, {network.convs} convolutions a subnet",
-        "metrics": _flat(card.metrics),
-        "trained": _flat({k: v for k, v in card.training.items() if k != "options"}),
+        **_scores(card.metrics),
+        "training": _scalars(card.training),
         "licence": card.licence,
         "attribution": card.attribution,
     }
     return {label: text for label, text in rows.items() if text}
 
 
-def _flat(values: object) -> str:
-    """Nested numbers and texts on one line."""
-    if isinstance(values, dict):
-        return "; ".join(f"{key} {_flat(value)}" for key, value in values.items())
-    if isinstance(values, (list, tuple)):
-        return ", ".join(_flat(value) for value in values)
-    return f"{values:.4g}" if isinstance(values, float) else str(values)
+def _scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The overall scores of each evaluation on a card, and the words that go with them."""
+    rows = {}
+    for name, value in metrics.items():
+        if not isinstance(value, Mapping):
+            rows[name.replace("_", " ")] = str(value)
+        elif "overall" in value:
+            numbers = {title: value["overall"].get(key) for key, title in _SCORES.items()}
+            known = (f"{title} {x:.3f}" for title, x in numbers.items() if x is not None)
+            rows[f"scores, {name}"] = ", ".join(known)
+    return rows
+
+
+def _scalars(values: Mapping[str, Any]) -> str:
+    """Single numbers and texts on one line; options, versions and history are for machines."""
+    single = {k: v for k, v in values.items() if isinstance(v, (str, int, float)) and k != _PRINT}
+    return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in single.items())

@@ -27,12 +27,11 @@ def train(
         changes: A key that differs from the file, such as `loss.gamma=1.5`; may be repeated.
         overwrite: Replace an existing output.
     """
-    from geo_retina.config import dump_options, load_train_options
+    from geo_retina.config import load_train_options
 
     options = load_train_options(config, changes or ())  # first: it fails fast
     from geo_retina.training import train as run_training
 
     model = run_training(options, out, overwrite=overwrite, progress=sys.stderr.isatty())
-    _report.write_config(out, dump_options(options), {"made from": str(config)})
     print(_report.columns(_inspect.describe_card(model.card)))
-    print(f"written to {out}")
+    print(f"written to {out}; the resolved config and a plot of the training lie beside it")

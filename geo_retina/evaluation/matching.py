@@ -51,52 +51,41 @@ def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:
     ends = np.searchsorted(pairs.found, np.arange(count + 1)).tolist()
     truth = pairs.truth.tolist()
     owner: dict[int, int] = {}
+    owned: dict[int, int] = {}
     dead: set[int] = set()
     gain = np.zeros(count, np.bool_)
     for start in np.unique(pairs.found).tolist():
         came_from: dict[int, int] = {}
-        free = _find_free(start, truth, ends, owner, came_from, dead)
+        queue = [start]
+        free: int | None = None
+        for detection in queue:  # breadth first; grows while it is read
+            new = [k for k in truth[ends[detection] : ends[detection + 1]] if k not in dead]
+            new = [k for k in new if k not in came_from]
+            came_from.update(dict.fromkeys(new, detection))
+            free = next((k for k in new if k not in owner), None)
+            if free is not None:
+                break
+            queue.extend(owner[k] for k in new)
         if free is None:
             dead.update(came_from)
             continue
         gain[start] = True
-        label = free
-        while True:
-            detection = came_from[label]
-            previous = next(
-                (
-                    k
-                    for k in truth[ends[detection] : ends[detection + 1]]
-                    if owner.get(k) == detection
-                ),
-                None,
-            )
-            owner[label] = detection
-            if detection == start or previous is None:
-                break
-            label = previous
+        _augment(free, start, came_from, owner, owned)
     return gain
 
 
-def _find_free(
-    start: int,
-    truth: list[int],
-    ends: list[int],
-    owner: dict[int, int],
-    came_from: dict[int, int],
-    dead: set[int],
-) -> int | None:
-    """Search breadth first for a label without owner; ``came_from`` gets the way to it."""
-    queue = [start]
-    for detection in queue:
-        for label in truth[ends[detection] : ends[detection + 1]]:
-            if label in came_from or label in dead:
-                continue
-            came_from[label] = detection
-            if label not in owner:
-                return label
-            queue.append(owner[label])
-    return None
+def _augment(
+    free: int, start: int, came_from: dict[int, int], owner: dict[int, int], owned: dict[int, int]
+) -> None:
+    """Hand each label on the way back from a free one to the detection that asked for it."""
+    label, detection = free, came_from[free]
+    while True:
+        before = owned.get(detection)
+        owner[label], owned[detection] = detection, label
+        if detection == start:
+            return
+        assert before is not None  # only the start of the way owned nothing
+        label, detection = before, came_from[before]
 
 
 def match_optimally(pairs: Pairs) -> Pairs:

@@ -133,9 +133,10 @@ def gather(
 
 
 def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, str]:
-    is_path = isinstance(detections, (str, Path))
-    name = str(detections) if is_path else "the table of detections"
-    frame = read_detections(detections) if is_path else detections
+    if isinstance(detections, (str, Path)):
+        frame, name = read_detections(detections), str(detections)
+    else:
+        frame, name = detections, "the table of detections"
     if frame.crs is None:
         raise LabelError(
             f"{name} has no CRS, so detections cannot be compared with labels; give it the right "

@@ -47,7 +47,8 @@ def overlapping(problem: Problem) -> Pairs:
         By detection, then IoU, highest first; of equal ones the later label first, as in
         pycocotools.
     """
-    i, j = _touching(problem.truth.geometries, problem.found.geometries)
+    # By bounds only: the area of overlap, which is needed anyway, tells the rest.
+    i, j = _touching(problem.truth.geometries, problem.found.geometries, None)
     pairs = _comparable(problem, i, j)
     a, b = problem.found.geometries[pairs.found], problem.truth.geometries[pairs.truth]
     overlap = shapely.area(shapely.intersection(a, b))
@@ -72,8 +73,8 @@ def within(problem: Problem, radius_m: float) -> Pairs:
     if not len(rows) or not len(cols):
         return _comparable(problem, rows[:0], cols[:0])
     near = cKDTree(found_m[rows]).sparse_distance_matrix(
-        # The tree measures from the Earth's centre, where a float64 ends at a nanometre.
         cKDTree(truth_m[cols]),
+        # Far from the Earth's centre a float64 ends at a nanometre: "at most" needs that much.
         radius_m + 1e-8,
         output_type="ndarray",
     )
@@ -89,17 +90,17 @@ def inside(problem: Problem) -> Pairs:
     centres = np.full(len(problem.truth), shapely.Point(), dtype=object)
     placed = np.isfinite(problem.truth.centres).all(axis=1)
     centres[placed] = shapely.points(problem.truth.centres[placed])
-    i, j = _touching(centres, problem.found.geometries)
+    i, j = _touching(centres, problem.found.geometries, "intersects")
     return _with_distance(problem, _comparable(problem, i, j))
 
 
 def _touching(
-    truth: NDArray[np.object_], found: NDArray[np.object_]
+    truth: NDArray[np.object_], found: NDArray[np.object_], predicate: str | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of detections and of labels that intersect."""
+    """Positions of detections and of labels that touch, or whose bounds do without predicate."""
     if not len(truth) or not len(found):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    i, j = shapely.STRtree(truth).query(found, predicate="intersects")
+    i, j = shapely.STRtree(truth).query(found, predicate=predicate)
     return i.astype(np.int64), j.astype(np.int64)
 
 

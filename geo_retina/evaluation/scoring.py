@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ _Score = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Scores]
 def evaluate(
     detections: str | Path | gpd.GeoDataFrame,
     labels: str | Path | gpd.GeoDataFrame,
-    options: EvaluateOptions = EvaluateOptions(),  # noqa: B008 - frozen
+    options: EvaluateOptions = EvaluateOptions(),
 ) -> Evaluation:
     """Score detections against labels, in map coordinates.
 
@@ -142,8 +143,6 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _with_mean_ap(overall: Scores, classes: list[Scores]) -> Scores:
-    from dataclasses import replace
-
     return replace(
         overall, ap50=_mean([c.ap50 for c in classes]), ap=_mean([c.ap for c in classes])
     )

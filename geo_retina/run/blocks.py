@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ class Progress:
     Attributes:
         units_done: tasks finished.
         units: tasks of the run.
-        pixels_done: pixels of finished blocks, overlaps counted once per block.
-        pixels: pixels of all blocks.
+        pixels_done: pixels of the ground of finished blocks, each counted once.
+        pixels: pixels of the ground of all blocks.
         detections: found so far, before merging.
     """
 
@@ -78,7 +79,7 @@ def _detect_unit(unit: Unit, key: _EngineKey, retries: int) -> list[PartRecord]:
     blocks: dict[int, BlockPixels] = {}
     for i, part in enumerate(unit.parts):
         try:
-            blocks[i] = _retried(lambda part=part: _read_block(part), retries)
+            blocks[i] = _retried(partial(_read_block, part), retries)
         except Exception as error:
             failed[i] = _sentence(error)
     found = {}
@@ -111,7 +112,7 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
     for _ in range(retries):
         try:
             return work()
-        except Exception:  # noqa: S112 - the last try's error is the one that is reported
+        except Exception:
             continue
     return work()
 
@@ -172,7 +173,8 @@ def run_units(
 
 
 def _pixels(unit: Unit) -> int:
-    return sum(part.block.window.height * part.block.window.width for part in unit.parts)
+    cores = (part.tiles.core_of(part.block) for part in unit.parts)
+    return sum(core.height * core.width for core in cores)
 
 
 def _in_flight(

@@ -168,6 +168,11 @@ def _open_for_model(path: str, card: Card, options: DetectOptions) -> Scene:
             f"{len(bands)} bands were named for {path}, model {card.name} needs "
             f"{len(card.bands)} ({wanted}); name as many with --bands"
         )
+    if options.bands and max(bands) > count:
+        raise SceneMismatchError(
+            f"{path} has {count} bands, so it has no band {max(bands)}; name {len(card.bands)} of "
+            f"its bands ({wanted}) with --bands"
+        )
     if max(bands) > count:
         raise SceneMismatchError(
             f"{path} has {count} bands, model {card.name} needs {len(card.bands)} ({wanted}); "

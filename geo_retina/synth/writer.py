@@ -49,7 +49,7 @@ class SynthReport:
 
 def draw_scene(
     path: str | Path,
-    options: SynthOptions = SynthOptions(),  # noqa: B008 - frozen
+    options: SynthOptions = SynthOptions(),
     *,
     truth: str | Path | None = None,
     overwrite: bool = False,
@@ -114,7 +114,7 @@ def _check_scene(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{path} has no suffix .tif or .tiff; a scene is drawn as a GeoTIFF")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; overwrite it explicitly or choose another name")
+        raise OutputError(f"{path} exists; allow overwriting or choose another name")
     if not os.access(path.parent, os.W_OK):
         state = "cannot be written" if path.parent.exists() else "does not exist"
         raise OutputError(f"the folder {path.parent} of {path.name} {state}; choose another")

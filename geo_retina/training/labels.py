@@ -215,6 +215,7 @@ def _place(
     placed: dict[str, LabelledScene] = {}
     seen = np.zeros(len(layer), np.bool_)
     for crs in {id(s.grid.crs): s.grid.crs for s in scenes}.values():
+        assert crs is not None  # scenes without one were refused
         # Reprojected once per CRS, not once per scene.
         here = layer.to_crs(crs)
         tree = None if by_name is not None else shapely.STRtree(here.geometries)

@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
@@ -22,15 +23,14 @@ from torch.utils.data import DataLoader
 
 from geo_retina.draw import draw_training_curves
 from geo_retina.engine import choose_device
-from geo_retina.errors import TrainingError
-from geo_retina.evaluation import Evaluation
+from geo_retina.errors import GeoRetinaError, TrainingError
 from geo_retina.model import Card, Model, build_network, check_model_output
 from geo_retina.options import RunOptions, TrainOptions
-from geo_retina.training.precision import choose_training_precision
+from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
 from geo_retina.training.prepare import Preparation, prepare
 from geo_retina.training.samples import CACHE_BYTES, EpochSampler, FitSamples, collate
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
-from geo_retina.training.validate import TuningGround, validate
+from geo_retina.training.validate import TuningGround, TuningScores, validate
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ _EXPECTED_WARNINGS = (
     r"Experiment logs directory .* exists",
     r".*GPU available but not used",
     r".*tensorboardX",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
 )
 
 
@@ -114,22 +115,29 @@ def _fit(
     average = AverageWeights(prepared.network, decay=options.ema)
     validation = Validation(prepared.card, average, prepared.tuning, options, device)
     trainer = _trainer(options, device, folder, [average, validation], progress)
-    trainer.fit(task, loader)
-    best = validation.best
-    if best is None:
-        raise TrainingError("training was stopped before its first validation; nothing was kept")
+    _run(trainer, task, loader)
     facts = {
-        "history": validation.history,
-        "best_epoch": best.epoch,
-        "seconds": round(time.perf_counter() - start, 1),
         "device": device.type,
         "precision": trainer.precision,
+        "seconds": round(time.perf_counter() - start, 1),
         "samples_per_epoch": len(loader.sampler),  # type: ignore[arg-type]
     }
-    card = replace(best.card, training={**prepared.card.training, **facts})
-    network = build_network(card.network, in_channels=len(card.bands), classes=len(card.classes))
-    network.load_state_dict(best.weights)
-    return Model(network.eval(), card)
+    return validation.best_model(facts)
+
+
+def _run(trainer: pl.Trainer, task: RetinaNetTask, loader: DataLoader[Any]) -> None:
+    """Let Lightning run the loop, and its workers' errors stay one sentence."""
+    mixed_on_cpu = isinstance(trainer.accelerator, CPUAccelerator) and (
+        trainer.precision == "bf16-mixed"
+    )
+    with depthwise_in_single_precision(task.network) if mixed_on_cpu else nullcontext():
+        try:
+            trainer.fit(task, loader)
+        except GeoRetinaError as error:
+            # A worker process hands its error over as the text of a traceback.
+            *before, last = str(error).strip().splitlines()
+            sentence = last.partition("Error: ")[2] if before else last
+            raise type(error)(sentence or last) from error
 
 
 def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) -> DataLoader[Any]:
@@ -217,37 +225,35 @@ class Validation(Callback):
 
     def _score(self, epoch: int) -> dict[str, float]:
         model = Model(self.average.network, self.card)
-        evaluation = validate(model, self.ground, RunOptions(device=str(self.device)))
-        scores = _scores(evaluation)
-        if self.best is None or scores["f1"] > self.best.f1:
-            weights = {
-                k: v.detach().cpu().clone() for k, v in self.average.network.state_dict().items()
-            }
-            self.best = Best(epoch, scores["f1"], weights, self._scored_card(evaluation))
-        return scores
+        scores = validate(model, self.ground, RunOptions(device=str(self.device)))
+        if self.best is None or scores.f1 > self.best.f1:
+            state = self.average.network.state_dict()
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            self.best = Best(epoch, scores.f1, weights, self._scored_card(scores))
+        return scores.numbers()
 
-    def _scored_card(self, evaluation: Evaluation) -> Card:
-        metrics = {"tune": evaluation.to_dict(), "measured_on": self.ground.measured_on}
-        return replace(self.card, thresholds=_thresholds(evaluation, self.card), metrics=metrics)
+    def best_model(self, facts: Mapping[str, Any]) -> Model:
+        """The network of the best epoch on the CPU; ``facts`` go into its training record.
 
+        Raises:
+            TrainingError: no epoch was validated.
+        """
+        if self.best is None:
+            raise TrainingError(
+                "training was stopped before its first validation, so there is no model"
+            )
+        record = {**facts, "best_epoch": self.best.epoch, "history": self.history}
+        card = self.best.card
+        card = replace(card, training={**card.training, **record})
+        network = build_network(
+            card.network, in_channels=len(card.bands), classes=len(card.classes)
+        )
+        network.load_state_dict(self.best.weights)
+        return Model(network.eval(), card)
 
-def _scores(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers of an evaluation that go into the history, ``f1`` first."""
-    numbers = {
-        "f1": evaluation.f1,
-        "precision": evaluation.precision,
-        "recall": evaluation.recall,
-        "ap50": evaluation.ap50,
-    }
-    return {name: float(value) for name, value in numbers.items() if value is not None}
-
-
-def _thresholds(evaluation: Evaluation, card: Card) -> tuple[float, ...]:
-    """The best score threshold of each class."""
-    return tuple(
-        float(evaluation.best_scores.get(name, threshold))
-        for name, threshold in zip(card.classes, card.thresholds, strict=True)
-    )
+    def _scored_card(self, scores: TuningScores) -> Card:
+        metrics = {"tune": scores.to_dict(), "measured_on": self.ground.measured_on}
+        return replace(self.card, thresholds=scores.thresholds, metrics=metrics)
 
 
 def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 
 from geo_retina.nn.losses import LossSettings, Target, inverse_frequency, retinanet_loss
 from geo_retina.nn.retinanet import RetinaNet
@@ -128,7 +128,7 @@ class AverageWeights(Callback):
         network: the averaged network, in evaluation mode.
     """
 
-    def __init__(self, network: nn.Module, *, decay: float) -> None:
+    def __init__(self, network: RetinaNet, *, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
         self._steps = 0

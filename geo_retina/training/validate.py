@@ -103,14 +103,59 @@ def choose_tuning_ground(
     )
 
 
-def validate(model: Model, ground: TuningGround, run: RunOptions) -> Evaluation:
+@dataclass(frozen=True, eq=False)
+class TuningScores:
+    """How well a model does on the tuning ground, at the thresholds that suit it best there.
+
+    Attributes:
+        thresholds: score threshold of each class that gives its best F1; the floor for one
+            that nothing matches.
+        at_thresholds: the evaluation of detections from those scores on.
+        ap50: average precision at IoU 0.5 of all detections; None for points.
+        ap: the same over IoU 0.5 to 0.95.
+    """
+
+    thresholds: tuple[float, ...]
+    at_thresholds: Evaluation
+    ap50: float | None
+    ap: float | None
+
+    @property
+    def f1(self) -> float:
+        """Overall F1 at the thresholds."""
+        return self.at_thresholds.f1 or 0.0
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers of a history's record; those without meaning are left out."""
+        found = {
+            "f1": self.f1,
+            "precision": self.at_thresholds.precision,
+            "recall": self.at_thresholds.recall,
+            "ap50": self.ap50,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, ready for JSON."""
+        return {**self.at_thresholds.to_dict(), "ap50": self.ap50, "ap": self.ap}
+
+
+def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScores:
     """Detect on the tuning ground and score what was found there.
 
     Objects count for tuning ground when their centre lies on it, detections and labels alike.
     """
     paths = [each.scene.path for each in ground.scenes]
     found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
-    return evaluate(keep_on_tuning_ground(found, ground), ground.truth, ground.options)
+    found = keep_on_tuning_ground(found, ground)
+    every = evaluate(found, ground.truth, ground.options)
+    classes = model.card.classes
+    thresholds = tuple(float(every.best_scores.get(name, SCORE_FLOOR)) for name in classes)
+    least = found["class"].map(dict(zip(classes, thresholds, strict=True))).astype(float)
+    kept = found[found["score"] >= least]
+    return TuningScores(
+        thresholds, evaluate(kept, ground.truth, ground.options), every.ap50, every.ap
+    )
 
 
 def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.GeoDataFrame:

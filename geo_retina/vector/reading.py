@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,15 +81,16 @@ def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataF
     """
     from pyogrio import read_dataframe, write_dataframe
 
-    buffer = BytesIO()
     # Only row numbers come back, so that the columns keep their types.
     bare = frame.drop(columns=frame.geometry.name).reset_index(drop=True)
     row = "geo_retina_row"
-    write_dataframe(bare.assign(**{row: np.arange(len(bare))}), buffer, driver="GPKG", layer="rows")
-    try:
-        kept = read_dataframe(buffer.getvalue(), where=where, columns=[row], read_geometry=False)
-    except Exception as error:
-        raise _unreadable(name, where, error) from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.gpkg"
+        write_dataframe(bare.assign(**{row: np.arange(len(bare))}), path)
+        try:
+            kept = read_dataframe(path, where=where, columns=[row], read_geometry=False)
+        except Exception as error:
+            raise _unreadable(name, where, error) from error
     return frame.iloc[kept[row].to_numpy()]
 
 

@@ -26,15 +26,17 @@ from geo_retina.vector.transforms import reproject
 class _Format(NamedTuple):
     driver: str
     layer_options: dict[str, str]
+    dataset_options: dict[str, str]
 
 
 FORMATS = {
-    ".gpkg": _Format("GPKG", {"SPATIAL_INDEX": "YES"}),
-    ".shp": _Format("ESRI Shapefile", {"ENCODING": "UTF-8"}),
+    # Version 1.3 is the newest that a GIS of some years ago opens without a warning.
+    ".gpkg": _Format("GPKG", {"SPATIAL_INDEX": "YES"}, {"VERSION": "1.3"}),
+    ".shp": _Format("ESRI Shapefile", {"ENCODING": "UTF-8"}, {}),
     # 12 decimals of a degree are a tenth of a micrometre, so that boxes come back exact.
-    ".geojson": _Format("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": "12"}),
-    ".fgb": _Format("FlatGeobuf", {}),
-    ".parquet": _Format("Parquet", {}),
+    ".geojson": _Format("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": "12"}, {}),
+    ".fgb": _Format("FlatGeobuf", {}, {}),
+    ".parquet": _Format("Parquet", {}, {}),
 }
 """What can be written, by suffix."""
 
@@ -212,7 +214,7 @@ def _beside(path: Path) -> Iterator[Path]:
 def _write_gdal(path: Path, rows: _Rows, crs: pyproj.CRS | None, layer: str) -> None:
     import pyogrio
 
-    driver, layer_options = FORMATS[path.suffix.lower()]
+    driver, layer_options, dataset_options = FORMATS[path.suffix.lower()]
     batches: Iterator[pa.RecordBatch] = iter(rows)
     schema = rows.schema
     if driver == "ESRI Shapefile":
@@ -230,6 +232,7 @@ def _write_gdal(path: Path, rows: _Rows, crs: pyproj.CRS | None, layer: str) -> 
             geometry_type=rows.geometry_type,
             crs=None if crs is None else crs.to_wkt(),
             layer_options=layer_options,
+            dataset_options=dataset_options,
         )
 
 

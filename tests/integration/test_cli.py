@@ -12,12 +12,13 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import yaml
 from support.stubs import paint, stub_forward, tiny_model, write_scene
 
 from geo_retina.cli import _demo, main
-from geo_retina.config import load_detect_config
+from geo_retina.config import load_detect_config, load_train_options
 from geo_retina.engine import Engine
-from geo_retina.options import MergeOptions
+from geo_retina.options import MergeOptions, SynthOptions
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
 CPU = ["--device", "cpu", "--block-px", "256"]
@@ -137,8 +138,46 @@ def test_models_and_their_info(capsys):
         assert main(["info", name]) == 0
         card = table(capsys.readouterr().out)
         assert card["model"]
-        assert card["trained"]
-        assert card["metrics"]
+        assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, tune"])
+        assert "labels on the tuning ground" in card["measured on"]
+        assert "fit labels: " in card["training"]
+
+
+def test_train_then_use_the_model(here, capsys):
+    from geo_retina.synth import draw_scene
+
+    scene = SynthOptions(height=320, width=320, density=800, nodata_corner=False, seed=3)
+    draw_scene("drawn.tif", scene, truth="truth.gpkg")
+    config = {
+        "data": {"scenes": ["drawn.tif"], "labels": "truth.gpkg", "class_column": "class"},
+        "network": {"backbone": "test_resnet", "channels": 16, "convs": 1},
+        "pretrained": False,
+        "epochs": 5,
+        "samples_per_epoch": 4,
+        "batch": 2,
+        "workers": 0,
+        "device": "cpu",
+        "samples": {"window_px": 96},
+        "split": {"block_m": 24.0, "tune_fraction": 0.3},
+    }
+    Path("c.yaml").write_text(yaml.safe_dump(config))
+    line = ["train", "c.yaml", "--out", "t.safetensors", "--set", "epochs=1", "--set", "name=mine"]
+    assert main(line) == 0
+    out, err = capsys.readouterr()
+    rows = table(out)
+    assert rows["model"] == "mine"
+    assert "best epoch: " in rows["training"]
+    assert "written to t.safetensors" in out
+    assert err == ""
+    again = load_train_options("t.safetensors.config.yaml")
+    assert again == load_train_options("c.yaml", ["epochs=1", "name=mine"])
+
+    assert main(["info", "t.safetensors"]) == 0
+    assert table(capsys.readouterr().out)["model"] == "mine"
+    line = ["detect", "drawn.tif", "--model", "t.safetensors", "--out", "found.gpkg", *CPU]
+    assert main(line) == 0
+    classes = set(gpd.read_file("truth.gpkg")["class"])
+    assert set(gpd.read_file("found.gpkg")["class"]) <= classes
 
 
 @pytest.fixture

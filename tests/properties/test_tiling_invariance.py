@@ -7,12 +7,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from geo_retina.detector import detect
-from geo_retina.engine import Engine
-from geo_retina.options import DetectOptions, RunOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stubs import ROTATED, paint, stub_forward, tiny_model, write_scene
+
+from geo_retina.detector import detect
+from geo_retina.engine import Engine
+from geo_retina.options import DetectOptions, RunOptions
 
 LARGEST_PX = 30
 

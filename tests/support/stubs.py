@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+
 from geo_retina.options import NetworkOptions
 
 UTM = "EPSG:32633"
-ROTATED = Affine.translation(400_000.25, 5_000_000.5) @ Affine.rotation(30) @ Affine.scale(0.4, -0.7)
+ROTATED = (
+    Affine.translation(400_000.25, 5_000_000.5) @ Affine.rotation(30) @ Affine.scale(0.4, -0.7)
+)
 NORTH_UP = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
 
@@ -89,6 +92,7 @@ def tiny_card(**changes: object):
 def tiny_model(seed: int = 0, **changes: object):
     """A model with random weights; it loads, runs and finds nothing much."""
     import torch
+
     from geo_retina.model import Model, build_network
 
     card = tiny_card(**changes)
@@ -107,8 +111,9 @@ def stub_forward(engine, images_NCHW):
     all of it. Its class follows from its form: wide is 0, high is 1.
     """
     import torch
-    from geo_retina.nn.decode import Decoded
     from scipy import ndimage
+
+    from geo_retina.nn.decode import Decoded
 
     boxes, labels, image = [], [], []
     for i, pixels in enumerate(images_NCHW[:, 0].float().cpu().numpy()):

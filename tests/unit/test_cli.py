@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,6 +271,18 @@ def test_many_failures_are_not_all_listed(capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 21
     assert "30 further parts" in err
+
+
+def test_progress_is_shown_at_a_terminal_only(monkeypatch):
+    screen = StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with _report.progress_bar() as show:
+        assert show is None
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    with _report.progress_bar() as show:
+        show(SimpleNamespace(pixels=200, pixels_done=50, detections=1234))
+    assert "25 %" in screen.getvalue()
+    assert "1,234 objects" in screen.getvalue()
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from support.stubs import tiny_model
+
 from geo_retina.detections import Cut
 from geo_retina.engine import BlockPixels, Engine, choose_device, choose_dtype, cut_sides
 from geo_retina.errors import OptionError
 from geo_retina.grid import Window, plan_tiles
 from geo_retina.options import DetectOptions
-from support.stubs import tiny_model
 
 
 def block(shape, *, tile_px=64, overlap_px=16, seed=0, dtype=np.uint8, valid=None):

@@ -4,10 +4,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from support.stubs import tiny_card, tiny_model
+
 from geo_retina.errors import ModelError, OutputError
 from geo_retina.model import Card, bundled_models, load_card, load_model
-from safetensors.torch import load_file, save_file
-from support.stubs import tiny_card, tiny_model
 
 
 def outputs(model):

@@ -3,11 +3,12 @@ import pickle
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.enums import ColorInterp
+from support.stubs import NORTH_UP, ROTATED, write_scene
+
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
 from geo_retina.scene import describe_scene, find_scenes, fingerprint, open_scene
-from rasterio.enums import ColorInterp
-from support.stubs import NORTH_UP, ROTATED, write_scene
 
 
 def positions(height: int, width: int) -> np.ndarray:
@@ -30,7 +31,9 @@ def test_a_window_beyond_the_grid_is_padded_and_not_valid(tmp_path):
     scene = open_scene(write_scene(tmp_path / "a.tif", positions(50, 60) + 1))
     pixels, valid = scene.read(Window(-5, 40, 20, 30))
     assert valid.sum() == 15 * 20
-    np.testing.assert_array_equal(pixels[:, valid].reshape(2, 15, 20), positions(50, 60)[:, :15, 40:] + 1)
+    np.testing.assert_array_equal(
+        pixels[:, valid].reshape(2, 15, 20), positions(50, 60)[:, :15, 40:] + 1
+    )
     assert (pixels[:, ~valid] == 0).all()
     outside, nowhere = scene.read(Window(500, 500, 8, 8))
     assert outside.shape == (2, 8, 8)
@@ -48,7 +51,9 @@ def test_nodata_is_invalid_only_where_every_band_has_it(tmp_path):
     pixels = np.ones((2, 8, 8), np.uint8)
     pixels[:, 0, 0] = 0
     pixels[0, 1, 1] = 0
-    _, valid = open_scene(write_scene(tmp_path / "a.tif", pixels, nodata=0)).read(Window(0, 0, 8, 8))
+    _, valid = open_scene(write_scene(tmp_path / "a.tif", pixels, nodata=0)).read(
+        Window(0, 0, 8, 8)
+    )
     assert not valid[0, 0]
     assert valid.sum() == 63
 
@@ -67,7 +72,12 @@ def test_an_alpha_band_is_a_mask_unless_it_is_asked_for(tmp_path):
     pixels[3, :, :4] = 0
     path = write_scene(tmp_path / "a.tif", pixels)
     with rasterio.open(path, "r+") as dataset:
-        dataset.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        dataset.colorinterp = [
+            ColorInterp.red,
+            ColorInterp.green,
+            ColorInterp.blue,
+            ColorInterp.alpha,
+        ]
     scene = open_scene(path)
     assert scene.bands == (1, 2, 3)
     assert scene.read(scene.grid.window)[1].sum() == 16 * 12
@@ -88,7 +98,9 @@ def test_resampling_keeps_the_ground_and_maps_back_to_the_file(tmp_path):
 
 def test_a_geographic_scene_is_read_on_a_metric_grid(tmp_path):
     affine = Affine(1e-5, 0, 15.0, 0, -1e-5, 45.0)
-    scene = open_scene(write_scene(tmp_path / "a.tif", positions(300, 300), affine=affine, crs="EPSG:4326"))
+    scene = open_scene(
+        write_scene(tmp_path / "a.tif", positions(300, 300), affine=affine, crs="EPSG:4326")
+    )
     assert scene.grid.crs.to_epsg() == 32633
     assert scene.grid_to_file is None
     assert 0.7 < scene.grid.gsd_m < 1.2

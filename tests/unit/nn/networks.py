@@ -22,9 +22,9 @@ def small_network(
     pyramid_norm: Literal["none", "batch"] = "none",
     bands: int = 3,
     classes: int = 2,
-    backbone: str = "resnet18",
+    backbone: str = "test_resnet",
 ) -> RetinaNet:
-    """A RetinaNet of 32 channels with one square anchor of three strides per level."""
+    """A RetinaNet of 32 channels on a tiny backbone, one square anchor of 3 strides per level."""
     body = Backbone(backbone, in_channels=bands)
     pyramid = Pyramid(
         body.levels,

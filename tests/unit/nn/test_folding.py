@@ -48,4 +48,4 @@ def test_group_norm_and_none_stay_as_they_are() -> None:
 def test_change_of_the_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "_merge", lambda conv, norm: None)
     with pytest.raises(ModelError, match="changes its outputs"):
-        fold_batch_norms(trained("resnet18"))
+        fold_batch_norms(trained("test_resnet"))

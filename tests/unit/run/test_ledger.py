@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
 from geo_retina.grid import Window

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from support.stubs import tiny_card, tiny_model, write_scene
+
 from geo_retina.errors import OptionError, SceneError, SceneMismatchError
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import estimate, pack_units, plan_scene, plan_scenes
-from support.stubs import tiny_card, tiny_model, write_scene
 
 
 @pytest.fixture

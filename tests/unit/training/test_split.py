@@ -10,6 +10,7 @@ from geo_retina.grid import Grid, Window
 from geo_retina.options import SplitOptions
 from geo_retina.scene import Scene
 from geo_retina.training.split import split_ground
+from tests.unit.training.fields import rotated
 
 UTM = pyproj.CRS("EPSG:32632")
 NEXT_ZONE = pyproj.CRS("EPSG:32633")
@@ -26,19 +27,24 @@ def block_of_each_pixel(grid, block_m):
     blocks = np.empty((grid.height, grid.width, 2), np.int64)
     for row in range(grid.height):
         for col in range(grid.width):
-            x, y = grid.affine * (col + 0.5, row + 0.5)
+            a, b, c, d, e, f = tuple(grid.affine)[:6]
+            x = a * (col + 0.5) + b * (row + 0.5) + c
+            y = d * (col + 0.5) + e * (row + 0.5) + f
             blocks[row, col] = x // block_m, y // block_m
     return blocks
 
 
-ROTATED = Affine.translation(500_000, 5_300_000) * Affine.rotation(27) * Affine.scale(0.5, -0.7)
+ROTATED = rotated(27, 0.5, 0.7)
 
 
 @pytest.mark.parametrize("affine", [None, ROTATED])
 def test_mask_is_that_of_every_pixel_centre(affine):
     grid = scene(affine=affine, height=90, width=120).grid
-    split = split_ground([scene(affine=affine, height=90, width=120)], SplitOptions(
-        block_m=17.0, tune_fraction=0.4), seed=3)
+    split = split_ground(
+        [scene(affine=affine, height=90, width=120)],
+        SplitOptions(block_m=17.0, tune_fraction=0.4),
+        seed=3,
+    )
     blocks = block_of_each_pixel(grid, 17.0)
     wanted = np.array(
         [[("EPSG:32632", *cell) in split.tune for cell in row] for row in blocks.tolist()]
@@ -63,14 +69,19 @@ def test_same_place_in_other_years_lands_on_the_same_side():
     # The same ground in other pixels and another extent, as another flight gives it.
     second = scene("2020.tif", affine=Affine(0.3, 0, 500_020, 0, -0.3, 5_299_990), width=500)
     split = split_ground([first, second], SplitOptions(block_m=25.0), seed=0)
-    ground_xy = np.random.default_rng(0).uniform([500_030, 5_299_880], [500_160, 5_299_980], (500, 2))
+    ground_xy = np.random.default_rng(0).uniform(
+        [500_030, 5_299_880], [500_160, 5_299_980], (500, 2)
+    )
     sides = [split.on_tune(s.grid, s.grid.crs_to_pixels(ground_xy)) for s in (first, second)]
     assert 0 < sides[0].mean() < 1
     np.testing.assert_array_equal(*sides)
 
 
 def test_order_of_scenes_changes_nothing_and_the_seed_does():
-    scenes = [scene(f"{i}.tif", affine=Affine(0.5, 0, 500_000 + 300 * i, 0, -0.5, 5_300_000)) for i in range(4)]
+    scenes = [
+        scene(f"{i}.tif", affine=Affine(0.5, 0, 500_000 + 300 * i, 0, -0.5, 5_300_000))
+        for i in range(4)
+    ]
     options = SplitOptions(block_m=50.0)
     split = split_ground(scenes, options, seed=0)
     assert split_ground(scenes[::-1], options, seed=0).tune == split.tune
@@ -81,7 +92,9 @@ def test_blocks_of_other_zones_are_other_places():
     split = split_ground(
         [scene("a.tif"), scene("b.tif", crs=NEXT_ZONE)], SplitOptions(block_m=25.0), seed=0
     )
-    zones = [{key[1:] for key in split.tune if key[0] == zone} for zone in ("EPSG:32632", "EPSG:32633")]
+    zones = [
+        {key[1:] for key in split.tune if key[0] == zone} for zone in ("EPSG:32632", "EPSG:32633")
+    ]
     assert zones[0]
     assert zones[1]
     assert zones[0] != zones[1]

@@ -1,0 +1,72 @@
+"""The pipelines, run as people run them, on scenes small enough for a test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+
+from geo_retina.model import load_model
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = [
+    "network.backbone=test_resnet",
+    "network.channels=16",
+    "network.convs=1",
+    "pretrained=false",
+    "samples.window_px=96",
+    "samples_per_epoch=48",
+    "split.block_m=40",
+    "split.tune_fraction=0.3",
+    "batch=4",
+    "epochs=2",
+    "validate_every=2",
+    "workers=0",
+    "device=cpu",
+]
+
+
+@pytest.fixture
+def pipeline():
+    spec = importlib.util.spec_from_file_location(
+        "train_and_evaluate", ROOT / "pipelines" / "train_and_evaluate.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_labels_become_a_scored_model(tmp_path, pipeline, capsys):
+    out = tmp_path / "out"
+    arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--draw", "640"]
+    arguments += ["--class-column", "class", "--overwrite"]
+    arguments += [part for value in SMALL for part in ("--set", value)]
+    assert pipeline.main(arguments) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert 0 <= scores["f1"] <= 1
+    assert f"{scores['f1']:.3f}"[:4] in capsys.readouterr().out
+    [weights] = out.glob("*.safetensors")
+    card = load_model(weights).card
+    truth = gpd.read_file(out / "train.gpkg")
+    assert set(card.classes) == set(truth["class"])
+    assert card.network.backbone == "test_resnet"
+    assert card.metrics
+    detections = gpd.read_file(out / "detections.gpkg")
+    assert len(detections) == scores["run"]["detections"]
+    # The scene of the test is another one than the one that was trained on.
+    test_truth = gpd.read_file(out / "test.gpkg")
+    assert not test_truth.geometry.iloc[:50].equals(truth.geometry.iloc[:50])
+    # A score that was to be accepted and is missed is said by the exit code.
+    assert pipeline.main([*arguments, "--accept", "1.0"]) == 1
+
+
+def test_scenes_must_come_from_somewhere(pipeline, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        pipeline.main([str(ROOT / "configs" / "demo.yaml"), "--out", "nowhere"])
+    assert stopped.value.code == 2
+    assert "--test-scenes" in capsys.readouterr().err
+    assert not Path("nowhere").exists()

@@ -1,0 +1,393 @@
+"""Scores against pycocotools and cases worked by hand."""
+
+from __future__ import annotations
+
+import json
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import pytest
+import shapely
+
+from geo_retina.errors import LabelError
+from geo_retina.evaluation import evaluate
+from geo_retina.options import EvaluateOptions
+
+UTM = "EPSG:32633"
+ORIGIN_XY = np.array([500_000.0, 5_300_000.0])
+
+
+def squares(boxes, crs=UTM, **columns):
+    boxes = np.asarray(boxes, float).reshape(-1, 4) + np.tile(ORIGIN_XY, 2)
+    return gpd.GeoDataFrame(columns, geometry=list(shapely.box(*boxes.T)), crs=crs)
+
+
+def points(xy, crs=UTM, **columns):
+    xy = np.asarray(xy, float).reshape(-1, 2) + ORIGIN_XY
+    return gpd.GeoDataFrame(columns, geometry=list(shapely.points(xy)), crs=crs)
+
+
+def around(xy, scores, half=2.0, **columns):
+    """Detections: squares centred at the points."""
+    xy = np.asarray(xy, float).reshape(-1, 2)
+    return squares(np.concatenate([xy - half, xy + half], axis=1), score=scores, **columns)
+
+
+# --- polygons against pycocotools ---------------------------------------------------------
+
+
+def coco_ap(found, truth, images, classes):
+    """AP50 and AP50:95 over all, and AP50 by class, by pycocotools without its caps."""
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def entry(box, **more):
+        x0, y0, x1, y1 = box
+        return {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), **more}
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = {
+            "images": [{"id": i} for i in range(images)],
+            "categories": [{"id": k} for k in range(classes)],
+            "annotations": [
+                entry(b, id=n + 1, image_id=i, category_id=k, iscrowd=0)
+                for n, (b, i, k) in enumerate(truth)
+            ],
+        }
+        gt.createIndex()
+        dt = COCO()
+        dt.dataset = gt.dataset | {
+            "annotations": [
+                entry(b, id=n + 1, image_id=i, category_id=k, score=s)
+                for n, (b, i, k, s) in enumerate(found)
+            ]
+        }
+        dt.createIndex()
+        run = COCOeval(gt, dt, "bbox")
+        run.params.maxDets = [10_000]
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e12]], ["all"]
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, :, 0, 0]  # IoU, recall, class
+    valid = precision[:, :, (precision > -1).any(axis=(0, 1))]
+    by_class = [precision[0, :, k].mean() for k in range(classes)]
+    return valid[0].mean(), valid.mean(), by_class
+
+
+def random_case(seed, *, images, classes, objects):
+    rng = np.random.default_rng(seed)
+
+    def box(spread):
+        low = rng.integers(0, spread, 2)
+        return np.concatenate([low, low + rng.integers(4, 24, 2)]).astype(float)
+
+    truth = [
+        (box(120), int(rng.integers(images)), int(rng.integers(classes))) for _ in range(objects)
+    ]
+    found = []
+    for b, i, k in truth:
+        for _ in range(int(rng.integers(0, 3))):
+            moved = b + rng.integers(-3, 4, 4)
+            if (moved[2:] > moved[:2]).all():
+                found.append((moved, i, k))
+    found += [
+        (box(120), int(rng.integers(images)), int(rng.integers(classes))) for _ in range(objects)
+    ]
+    # True ones score higher on the whole; all scores differ.
+    true = len(found) - objects
+    scores = rng.random(len(found)) + 0.5 * (np.arange(len(found)) < true)
+    return [(b, i, k, float(s)) for (b, i, k), s in zip(found, scores, strict=True)], truth
+
+
+@pytest.mark.parametrize(
+    ("seed", "images", "classes", "objects"),
+    [(0, 1, 1, 60), (1, 4, 3, 150), (2, 3, 12, 200), (3, 1, 2, 300), (4, 10, 40, 60)],
+)
+def test_average_precision_is_that_of_pycocotools(seed, images, classes, objects):
+    found, truth = random_case(seed, images=images, classes=classes, objects=objects)
+    names = [f"c{k:02d}" for k in range(classes)]
+    detections = squares(
+        [f[0] for f in found],
+        scene=[f"s{f[1]}" for f in found],
+        **{"class": [names[f[2]] for f in found]},
+        score=[f[3] for f in found],
+    )
+    labels = squares(
+        [t[0] for t in truth],
+        tile=[f"s{t[1]}" for t in truth],
+        kind=[names[t[2]] for t in truth],
+    )
+    options = EvaluateOptions(class_column="kind", scene_column="tile")
+    got = evaluate(detections, labels, options)
+    ap50, ap, by_class = coco_ap(found, truth, images, classes)
+    assert got.ap50 == pytest.approx(ap50, abs=1e-6)
+    assert got.ap == pytest.approx(ap, abs=1e-6)
+    assert 0.05 < ap < 0.95  # the case must be one in which something can go wrong
+    for name, want in zip(names, by_class, strict=True):
+        if want > -1:
+            assert got.classes[name].ap50 == pytest.approx(want, abs=1e-6)
+        else:
+            assert name not in got.classes or got.classes[name].ap50 is None
+
+
+def test_iou_survives_another_crs():
+    found, truth = random_case(7, images=1, classes=1, objects=120)
+    detections = squares([f[0] for f in found], score=[f[3] for f in found])
+    labels = squares([t[0] for t in truth])
+    want = evaluate(detections, labels)
+    for crs in ("EPSG:4326", "EPSG:32632", "EPSG:3857"):
+        assert evaluate(detections, labels.to_crs(crs)).ap == pytest.approx(want.ap, abs=2e-3)
+        assert evaluate(detections.to_crs(crs), labels).ap == pytest.approx(want.ap, abs=2e-3)
+
+
+def test_polygons_by_hand():
+    labels = squares([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    detections = squares(
+        [[0, 0, 10, 10], [20, 0, 30, 6], [100, 0, 110, 10], [1, 0, 11, 10]],
+        score=[0.9, 0.8, 0.7, 0.6],
+    )
+    got = evaluate(detections, labels)
+    # IoU 1 and 0.6 match; the far one does not, nor the second on the first label.
+    assert (got.overall.labels, got.overall.detections, got.overall.matches) == (3, 4, 2)
+    assert got.precision == pytest.approx(2 / 4)
+    assert got.recall == pytest.approx(2 / 3)
+    assert got.f1 == pytest.approx(4 / 7)
+    # Best from 0.8 on: 2 matches, 2 detections, 3 labels.
+    assert got.overall.best_f1 == pytest.approx(4 / 5)
+    assert got.overall.best_score == 0.8
+    # Precision 1 up to recall 2/3, that is at 67 of the 101 recalls, then 0.
+    assert got.ap50 == pytest.approx(67 / 101)
+    # From IoU 0.65 on only the first matches: 34 of 101.
+    assert got.ap == pytest.approx((3 * 67 + 7 * 34) / 10 / 101)
+    strict = evaluate(detections, labels, EvaluateOptions(iou=0.7))
+    assert strict.overall.matches == 1
+    assert strict.ap50 == got.ap50
+    from_score = evaluate(detections, labels, EvaluateOptions(score=0.75))
+    assert (from_score.overall.detections, from_score.overall.matches) == (2, 2)
+    assert from_score.ap50 == got.ap50
+
+
+def test_a_turned_polygon_is_not_its_bounds():
+    diamond = shapely.Polygon([(5, 0), (10, 5), (5, 10), (0, 5)])
+    frame = gpd.GeoDataFrame({"score": [1.0]}, geometry=[diamond], crs=UTM)
+    box = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 10, 10)], crs=UTM)
+    assert evaluate(frame, box, EvaluateOptions(iou=0.5)).overall.matches == 1
+    assert evaluate(frame, box, EvaluateOptions(iou=0.51)).overall.matches == 0
+
+
+def test_classes_are_told_apart_only_when_asked():
+    labels = squares([[0, 0, 10, 10], [20, 0, 30, 10]], kind=["car", "boat"])
+    detections = squares(
+        [[0, 0, 10, 10], [20, 0, 30, 10]], score=[0.9, 0.8], **{"class": ["car", "car"]}
+    )
+    apart = evaluate(detections, labels, EvaluateOptions(class_column="kind"))
+    assert list(apart.classes) == ["boat", "car"]
+    assert apart.overall.matches == 1
+    assert apart.classes["boat"].recall == 0
+    assert apart.classes["boat"].precision is None
+    assert apart.ap50 == pytest.approx((0 + 1) / 2)
+    assert apart.best_scores == {"car": 0.9}
+    together = evaluate(detections, labels)
+    assert together.overall.matches == 2
+    assert together.classes == {}
+    assert together.best_scores == {"car": 0.8}
+
+
+# --- points -------------------------------------------------------------------------------
+
+
+def test_optimal_assignment_beats_greedy():
+    # The detection at 0 is nearest to the label at 2, which the one at 5 needs: 0 must take -5.
+    labels = points([[2, 0], [-5, 0]])
+    detections = around([[0, 0], [7, 0]], [0.9, 0.8])
+    got = evaluate(detections, labels, EvaluateOptions(radius_m=6))
+    assert got.overall.matches == 2
+    assert got.overall.position_error_m == pytest.approx(5.0, rel=1e-3)
+    assert got.f1 == 1.0
+    assert got.overall.best_f1 == 1.0
+    assert got.overall.best_score == 0.8
+    assert got.ap50 is None
+
+
+def test_of_equally_many_matches_the_nearest_are_chosen():
+    labels = points([[0, 0], [3, 0]])
+    detections = around([[3.5, 0], [0.5, 0]], [0.9, 0.8])
+    got = evaluate(detections, labels)
+    assert got.overall.matches == 2
+    assert got.overall.position_error_m == pytest.approx(0.5, rel=1e-3)
+
+
+def test_default_radius_is_six_metres():
+    inside, outside = around([[5.99, 0]], [1.0]), around([[6.01, 0]], [1.0])
+    # Ground distances: UTM draws the central meridian at 0.9996, so 6.00 m there are 6.0024.
+    assert evaluate(inside, points([[0, 0]])).overall.matches == 1
+    assert evaluate(outside, points([[0, 0]])).overall.matches == 0
+
+
+def test_in_box():
+    labels = points([[1.9, 1.9], [2.1, 0]])
+    detections = around([[0, 0]], [0.5])
+    got = evaluate(detections, labels, EvaluateOptions(in_box=True))
+    assert got.overall.matches == 1
+    assert got.overall.position_error_m == pytest.approx(1.9 * 2**0.5, rel=1e-3)
+    far = evaluate(around([[2.2, 2.2]], [0.5], half=0.2), labels, EvaluateOptions(in_box=True))
+    assert far.overall.matches == 0
+
+
+def test_polygons_by_centre_where_a_radius_is_given():
+    labels = squares([[-1, -1, 1, 1]])
+    detections = around([[4, 0]], [0.5], half=1)
+    assert evaluate(detections, labels).overall.matches == 0
+    assert evaluate(detections, labels, EvaluateOptions(radius_m=5)).overall.matches == 1
+
+
+def test_distances_are_right_in_several_zones():
+    """Objects over five UTM zones, each with detections 5.99 m and 6.01 m away on the ground."""
+    geod = pyproj.Geod(ellps="WGS84")
+    rng = np.random.default_rng(5)
+    lon, lat = rng.uniform(-124.0, -96.0, 200), rng.uniform(25.0, 65.0, 200)
+    azimuth = rng.uniform(0, 360, 200)
+    labels = gpd.GeoDataFrame(geometry=gpd.points_from_xy(lon, lat), crs="EPSG:4326")
+    for distance, matches in ((5.996, 200), (6.004, 0)):
+        x, y, _ = geod.fwd(lon, lat, azimuth, np.full(200, distance))
+        found = gpd.GeoDataFrame(
+            {"score": np.ones(200)}, geometry=gpd.points_from_xy(x, y), crs="EPSG:4326"
+        )
+        got = evaluate(found, labels)
+        assert got.overall.matches == matches
+        if matches:
+            assert got.overall.position_error_m == pytest.approx(distance, abs=1e-5)
+
+
+def test_detections_in_a_neighbouring_zone_match():
+    x, y = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:26910", always_xy=True).transform(
+        -120.0, 38.0
+    )
+    centre = np.array([x + 3.0, y])
+    box = shapely.box(*(centre - 2), *(centre + 2))
+    found = gpd.GeoDataFrame({"score": [0.5]}, geometry=[box], crs="EPSG:26910")
+    labels = gpd.GeoDataFrame(geometry=[shapely.Point(-120.0, 38.0)], crs="EPSG:4326")
+    for crs in ("EPSG:26910", "EPSG:26911", "EPSG:4326"):
+        got = evaluate(found.to_crs(crs), labels.to_crs("EPSG:26911"))
+        assert got.overall.position_error_m == pytest.approx(3.0, rel=1e-3)
+
+
+# --- scenes and ground --------------------------------------------------------------------
+
+
+def test_a_label_belongs_to_its_scene_only():
+    labels = points([[0, 0], [0, 0], [50, 0]], tile=["a", "b", "c"])
+    detections = around([[0, 0], [0, 0], [0, 0]], [0.9, 0.8, 0.7], scene=["a", "a", "d"])
+    options = EvaluateOptions(scene_column="tile")
+    got = evaluate(detections, labels, options)
+    # a: one of two; b and c: nothing found, but their labels count; d: a false one.
+    assert (got.overall.labels, got.overall.detections, got.overall.matches) == (3, 3, 1)
+    assert got.scenes_without_labels == 1
+    assert got.count_error.scenes == 4
+    # Differences: a +1, b -1, c -1, d +1.
+    assert got.count_error.bias == 0
+    assert got.count_error.mae == 1
+    assert got.count_error.rmse == 1
+    assert evaluate(detections, labels).overall.matches == 2
+    assert evaluate(detections, labels).count_error is None
+
+
+def test_scenes_that_share_no_name_are_a_slip():
+    labels = points([[0, 0]], tile=["a.tif"])
+    detections = around([[0, 0]], [0.9], scene=["a"])
+    with pytest.raises(LabelError, match=r"such as a, .*a\.tif"):
+        evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
+
+
+def test_where_selects_labels(tmp_path):
+    labels = points([[0, 0], [50, 0]], split=["val", "train"], tile=["a", "b"])
+    detections = around([[0, 0], [50, 0]], [0.9, 0.8], scene=["a", "b"])
+    path = tmp_path / "labels.gpkg"
+    labels.to_file(path)
+    options = EvaluateOptions(where="split = 'val'", scene_column="tile")
+    for source in (labels, path):
+        got = evaluate(detections, source, options)
+        assert (got.overall.labels, got.overall.detections, got.overall.matches) == (1, 2, 1)
+        assert got.scenes_without_labels == 1
+
+
+def test_outside_the_ground_nothing_counts(tmp_path):
+    ground = tmp_path / "ground.gpkg"
+    squares([[-10, -10, 20, 10]]).to_crs("EPSG:4326").to_file(ground)
+    labels = points([[0, 0], [18, 0], [50, 0]], tile=["a", "a", "b"])
+    detections = around([[0, 0], [22, 0], [50, 0]], [0.9, 0.8, 0.7], scene=["a", "a", "b"])
+    options = EvaluateOptions(ground=str(ground), scene_column="tile")
+    got = evaluate(detections, labels, options)
+    # The detection at 22 would match the label at 18, but its centre is outside.
+    assert (got.overall.labels, got.overall.detections, got.overall.matches) == (2, 1, 1)
+    assert got.count_error.scenes == 1
+
+
+# --- nothing there ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(radius_m=3)])
+def test_no_detections(options):
+    got = evaluate(around([], []), squares([[0, 0, 1, 1]]), options)
+    assert (got.overall.labels, got.overall.detections) == (1, 0)
+    assert (got.precision, got.recall, got.f1) == (None, 0, 0)
+    assert got.best_scores == {}
+    assert "all" in got.table()
+    if options.radius_m is None:
+        assert got.ap50 == 0
+
+
+@pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(in_box=True)])
+def test_no_labels(options):
+    got = evaluate(around([[0, 0]], [0.5]), points([]), options)
+    assert (got.precision, got.recall, got.f1) == (0, None, 0)
+    assert got.ap50 is None
+    assert got.overall.best_score is None
+
+
+def test_neither():
+    got = evaluate(around([], []), points([]))
+    assert got.f1 is None
+    assert json.loads(json.dumps(got.to_dict()))["overall"]["f1"] is None
+    assert got.table().splitlines()[2].split() == ["all", "0", "0", "0"]
+
+
+# --- input that cannot be used ------------------------------------------------------------
+
+
+def test_bad_tables():
+    good, labels = around([[0, 0]], [0.5]), points([[0, 0]], kind=["x"])
+    with pytest.raises(LabelError, match="no column score"):
+        evaluate(good.drop(columns="score"), labels)
+    with pytest.raises(LabelError, match="have no score"):
+        evaluate(around([[0, 0]], [np.nan]), labels)
+    with pytest.raises(LabelError, match="no CRS"):
+        evaluate(good.set_crs(None, allow_override=True), labels)
+    with pytest.raises(LabelError, match="no column class"):
+        evaluate(good, labels, EvaluateOptions(class_column="kind"))
+    with pytest.raises(LabelError, match=r"no class column nothing.*kind"):
+        evaluate(good, labels, EvaluateOptions(class_column="nothing"))
+    with pytest.raises(LabelError, match="no column scene"):
+        evaluate(good, labels, EvaluateOptions(scene_column="kind"))
+    with pytest.raises(LabelError, match="SQL"):
+        evaluate(good, labels, EvaluateOptions(where="kind ="))
+    with pytest.raises(LabelError, match="does not exist"):
+        evaluate("nothing.gpkg", labels)
+
+
+def test_the_table_reads():
+    labels = squares([[0, 0, 10, 10], [20, 0, 30, 10]], kind=["car", "boat"])
+    detections = squares(
+        [[0, 0, 10, 10], [20, 0, 30, 10]], score=[0.9, 0.8], **{"class": ["car", "car"]}
+    )
+    text = evaluate(detections, labels, EvaluateOptions(class_column="kind", score=0.3)).table()
+    lines = text.splitlines()
+    assert lines[0] == "matched by IoU 0.5, scores from 0.3"
+    assert lines[1].split()[:4] == ["class", "labels", "found", "matched"]
+    assert [line.split()[0] for line in lines[2:]] == ["boat", "car", "all"]
+    assert len({len(line) for line in lines[1:]}) == 1

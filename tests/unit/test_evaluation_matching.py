@@ -1,0 +1,84 @@
+"""Matching and curves against brute force and cases worked by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from geo_retina.evaluation.curves import average_precision, best_f1
+from geo_retina.evaluation.matching import _assign_dense, _assign_sparse, gains, match_optimally
+from geo_retina.evaluation.pairs import Pairs
+
+
+def random_pairs(seed, n=6, m=5, share=0.4):
+    rng = np.random.default_rng(seed)
+    found, truth = np.nonzero(rng.random((n, m)) < share)
+    return Pairs(found, truth, rng.uniform(0.1, 6.0, len(found)))
+
+
+def best_by_trying_all(pairs):
+    """Most matches, then least distance, over every subset that shares no object."""
+    best = (0, 0.0)
+    edges = list(zip(pairs.found, pairs.truth, pairs.value, strict=True))
+    for size in range(1, 6):
+        for chosen in itertools.combinations(edges, size):
+            rows, cols, values = zip(*chosen, strict=True)
+            if len(set(rows)) == len(set(cols)) == size:
+                best = max(best, (size, -sum(values)))
+    return best[0], -best[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_matching_equals_brute_force(seed):
+    pairs = random_pairs(seed)
+    count, distance = best_by_trying_all(pairs)
+    chosen = match_optimally(pairs)
+    assert len(set(chosen.found)) == len(set(chosen.truth)) == len(chosen) == count
+    assert chosen.value.sum() == pytest.approx(distance)
+    gain = gains(pairs, 6)
+    for n in range(7):
+        assert gain[:n].sum() == best_by_trying_all(pairs.take(pairs.found < n))[0]
+
+
+def test_gains_equal_the_matching_at_every_threshold_in_a_crowd():
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    rng = np.random.default_rng(3)
+    truth, found = rng.uniform(0, 60, (150, 2)), rng.uniform(0, 60, (250, 2))
+    near = np.linalg.norm(found[:, None] - truth[None], axis=2) < 6
+    pairs = Pairs(*np.nonzero(near), np.zeros(int(near.sum())))
+    hits = np.cumsum(gains(pairs, 250))
+    for n in range(1, 251, 7):
+        match = maximum_bipartite_matching(csr_array(near[:n].astype(int)), perm_type="column")
+        assert hits[n - 1] == (match >= 0).sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sparse_assignment_equals_dense(seed):
+    pairs = random_pairs(seed, n=30, m=25, share=0.15)
+    _, i = np.unique(pairs.found, return_inverse=True)
+    _, j = np.unique(pairs.truth, return_inverse=True)
+    cost = pairs.value - 1000.0
+    matrix = np.zeros((i.max() + 1, j.max() + 1))
+    matrix[i, j] = cost
+    dense = matrix[_assign_dense(i, j, cost)].sum()
+    rows, cols = _assign_sparse(i, j, cost)
+    real = cols <= j.max()
+    assert matrix[rows[real], cols[real]].sum() == pytest.approx(dense)
+
+
+def test_average_precision_by_hand():
+    hits = np.array([True, False, True])
+    # Recall 0.5 at precision 1 (51 recalls), recall 1 at precision 2/3 (50 recalls).
+    assert average_precision(hits, 2) == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert average_precision(hits[:0], 2) == 0
+    assert average_precision(hits, 0) is None
+
+
+def test_best_f1_keeps_equal_scores_together():
+    hits, scores = np.array([True, False, True, False]), np.array([0.9, 0.5, 0.5, 0.1])
+    # From 0.9: 2/(2+1); from 0.5: 4/(2+3); from 0.1: 4/(2+4).
+    assert best_f1(hits, scores, 2) == (pytest.approx(0.8), 0.5)

@@ -1,0 +1,296 @@
+"""Samples: what they show, what they must not, and that chance can be repeated."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from torch.utils.data import DataLoader
+
+from geo_retina.grid import Window
+from geo_retina.options import DataOptions, SampleOptions, SplitOptions
+from geo_retina.scene import open_scene
+from geo_retina.training.labels import load_training_set
+from geo_retina.training.radiometry import measure_bands
+from geo_retina.training.samples import EpochSampler, FitSamples, collate, fit_objects
+from geo_retina.training.split import Split, split_ground
+from tests.unit.training.fields import AFFINE, field, rotated, squares, write_labels, write_scene
+
+PLAIN = SampleOptions(
+    window_px=64, flips=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0, noise=0.0
+)
+NOTHING_TUNES = Split(1e9, frozenset(), 0.0)
+
+
+def load(scenes, labels, **options):
+    return load_training_set(
+        DataOptions(scenes=tuple(map(str, scenes)), labels=str(labels), **options)
+    )
+
+
+def samples_of(training_set, split=NOTHING_TUNES, options=PLAIN, seed=0, **how):
+    bands = measure_bands([each.scene for each in training_set.scenes], seed=0)
+    return FitSamples(training_set, split, bands, options, seed=seed, **how)
+
+
+@pytest.fixture(scope="module")
+def squares_set(tmp_path_factory):
+    scene, labels, _ = field(tmp_path_factory.mktemp("field"))
+    return load([scene], labels)
+
+
+def bright(sample):
+    """The squares have 220 of 255, the ground at most 110."""
+    return sample.image_CHW[0] > 0.4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PLAIN,
+        SampleOptions(window_px=64, scale=(1.0, 1.0)),
+        SampleOptions(window_px=96, scale=(0.6, 1.6), brightness=0.02, contrast=0.05),
+    ],
+    ids=["plain", "flips and light", "everything"],
+)
+def test_every_bright_pixel_lies_in_a_box_and_every_box_is_bright(squares_set, options):
+    samples = samples_of(squares_set, options=options)
+    for number in range(40):
+        sample = samples[number]
+        covered = torch.zeros_like(sample.ground_HW)
+        for x0, y0, x1, y1 in torch.cat([sample.boxes_M4, sample.ignore_I4]).tolist():
+            covered[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
+            inside = bright(sample)[int(np.ceil(y0)) : int(y1), int(np.ceil(x0)) : int(x1)]
+            assert inside.all()
+        assert not (bright(sample) & ~covered).any()
+        assert len(sample.labels_M) == len(sample.boxes_M4)
+
+
+def test_no_pixel_of_tuning_ground_is_ever_seen(tmp_path):
+    """Each pixel says whether it tunes, by an oracle of its own: the ground under its centre."""
+    block_m, side = 20.0, 400
+    for name, affine in (("a", AFFINE), ("b", rotated(20))):
+        scene = write_scene(
+            tmp_path / f"{name}.tif", np.zeros((1, side, side), np.uint8), affine=affine
+        )
+        split = split_ground(
+            [open_scene(scene)], SplitOptions(block_m=block_m, tune_fraction=0.3), seed=1
+        )
+        col, row = np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5)
+        a, b, c, d, e, f = tuple(affine)[:6]
+        blocks = np.stack([a * col + b * row + c, d * col + e * row + f], axis=-1) // block_m
+        tunes = np.array(
+            [
+                [("EPSG:32632", *cell) in split.tune for cell in line]
+                for line in blocks.astype(int).tolist()
+            ]
+        )
+        assert 0.2 < tunes.mean() < 0.4
+        pixels = np.where(tunes, 250, 100).astype(np.uint8)[None]
+        write_scene(tmp_path / f"{name}.tif", pixels, affine=affine)
+        boxes_px = np.array(
+            [[x, y, x + 8, y + 8] for x in range(0, 390, 20) for y in range(0, 390, 20)]
+        )
+        labels = write_labels(tmp_path / f"{name}.gpkg", boxes_px, grid=open_scene(scene).grid)
+        options = SampleOptions(
+            window_px=96, scale=(0.7, 1.4), brightness=0.0, contrast=0.0, noise=0.0
+        )
+        samples = samples_of(load([scene], labels), split, options)
+        shown = 0
+        for number in range(150):
+            sample = samples[number]
+            # 100 is -0.22 after normalisation, 250 is 0.96, and hidden is 0. Interpolation
+            # must not let any of a tuning pixel through: nothing may be above 0.
+            assert sample.image_CHW.max() <= 0
+            assert not (sample.ground_HW & (sample.image_CHW[0] != sample.image_CHW.min())).any()
+            shown += int(sample.ground_HW.sum())
+        assert shown > 150 * 96 * 96 * 0.3
+
+
+def test_labels_on_tuning_ground_are_never_objects(squares_set):
+    split = split_ground(
+        [each.scene for each in squares_set.scenes],
+        SplitOptions(block_m=40.0, tune_fraction=0.3),
+        seed=0,
+    )
+    samples = samples_of(squares_set, split)
+    each = squares_set.scenes[0]
+    objects = fit_objects(squares_set, split)
+    on_tune = split.on_tune(each.scene.grid, each.centres_px)
+    assert set(objects.index.tolist()) == set(np.flatnonzero(~on_tune).tolist())
+    window = each.scene.grid.window
+    sample = samples.read(each, window)
+    found = {tuple(box) for box in sample.boxes_M4.tolist()}
+    mask = split.tune_mask(each.scene.grid, window)
+    for box in each.boxes_px:
+        x0, y0, x1, y1 = box.astype(int)
+        visible = 1 - mask[y0:y1, x0:x1].mean()
+        assert (tuple(box) in found) == (visible >= PLAIN.min_visible)
+    ignored = {tuple(box) for box in sample.ignore_I4.tolist()}
+    assert not ignored & found
+
+
+@pytest.mark.parametrize(
+    ("offset", "kept", "ignored"), [(0, 1, 0), (5, 1, 0), (7, 0, 1), (11, 0, 1), (12, 0, 0)]
+)
+def test_labels_cut_by_the_border_are_kept_ignored_or_gone(tmp_path, offset, kept, ignored):
+    scene = write_scene(tmp_path / "a.tif", np.full((1, 100, 100), 50, np.uint8))
+    labels = write_labels(tmp_path / "l.gpkg", [[40.0, 40, 52, 52]], grid=open_scene(scene).grid)
+    samples = samples_of(load([scene], labels))
+    each = samples._scenes[0]
+    sample = samples.read(each, Window(30, 40 + offset, 32, 32))
+    assert len(sample.boxes_M4) == kept
+    assert len(sample.ignore_I4) == ignored
+    if kept:
+        torch.testing.assert_close(
+            sample.boxes_M4[0], torch.tensor([0.0, 10, 12 - offset, 22]), atol=1e-4, rtol=0
+        )
+
+
+def test_nodata_and_unlabelled_ground_are_not_background(tmp_path):
+    pixels = np.full((1, 60, 80), 50, np.uint8)
+    pixels[0, :10] = 0
+    scene = write_scene(tmp_path / "a.tif", pixels, nodata=0)
+    grid = open_scene(scene).grid
+    labels = write_labels(tmp_path / "l.gpkg", [[20, 20, 30, 30], [5, 2, 15, 12]], grid=grid)
+    ground = write_labels(tmp_path / "g.gpkg", [[0, 0, 40, 60]], grid=grid)
+    samples = samples_of(load([scene], labels, ground=str(ground)))
+    sample = samples.read(samples._scenes[0], Window(-5, 0, 65, 90))
+    wanted = np.zeros((65, 90), bool)
+    wanted[15:, :40] = True
+    np.testing.assert_array_equal(sample.ground_HW.numpy(), wanted)
+    wanted[15:, 40:80] = True  # visible, though not labelled
+    np.testing.assert_array_equal(sample.visible_HW.numpy(), wanted)
+    assert not sample.image_CHW[0, :15].any()
+    # Of the second label two rows of ten are there to see.
+    assert sample.boxes_M4.tolist() == [[20, 25, 30, 35]]
+    assert sample.ignore_I4.tolist() == [[5, 7, 15, 17]]
+
+
+def test_a_sample_is_a_function_of_seed_and_number(squares_set):
+    options = SampleOptions(window_px=64)
+    first, again = (
+        samples_of(squares_set, options=options),
+        samples_of(squares_set, options=options),
+    )
+    other = samples_of(squares_set, options=options, seed=1)
+    second = again[2]
+    for a, b in zip(first[2], second, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not torch.equal(first[2].image_CHW, other[2].image_CHW)
+    assert not torch.equal(first[2].image_CHW, first[3].image_CHW)
+
+
+def test_worker_processes_change_nothing(squares_set):
+    samples = samples_of(squares_set, options=SampleOptions(window_px=64))
+    sampler = EpochSampler(8)
+    sampler.set_epoch(3)
+    here, there = (
+        [
+            batch[0]
+            for batch in DataLoader(
+                samples, batch_size=4, sampler=sampler, num_workers=n, collate_fn=collate
+            )
+        ]
+        for n in (0, 2)
+    )
+    assert len(here) == 2
+    for a, b in zip(here, there, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    torch.testing.assert_close(here[0][0], samples[24].image_CHW, rtol=0, atol=0)
+
+
+def test_epochs_count_on():
+    sampler = EpochSampler(3)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    assert epochs == [[0, 1, 2], [3, 4, 5]]
+    assert len(sampler) == 3
+
+
+def test_the_cache_and_its_absence_give_the_same(squares_set):
+    options = SampleOptions(window_px=64)
+    cached, direct = (
+        samples_of(squares_set, options=options),
+        samples_of(squares_set, options=options, cache_bytes=0),
+    )
+    for number in range(5):
+        for a, b in zip(cached[number], direct[number], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert cached._reader._held > 0
+    assert direct._reader._held == 0
+    assert len(pickle.dumps(cached)) < 200_000  # not with the pixels in it
+
+
+def test_the_cache_stays_within_its_bound(tmp_path):
+    pixels, boxes_px = squares(side=60)
+    scenes = [
+        write_scene(
+            tmp_path / f"{i}.tif",
+            pixels,
+            affine=Affine(0.5, 0, 500_000 + 30 * i, 0, -0.5, 5_300_000),
+        )
+        for i in range(20)
+    ]
+    labels = write_labels(tmp_path / "l.gpkg", boxes_px, grid=open_scene(scenes[0]).grid)
+    bound = 10 * 60 * 60 * 4
+    samples = samples_of(load(scenes, labels), cache_bytes=bound)
+    for number in range(100):
+        samples[number]
+        held = sum(p.nbytes + v.nbytes for p, v in samples._reader._scenes.values())
+        assert held == samples._reader._held <= bound
+    assert len(samples._reader._scenes) >= 8
+
+
+def test_objects_are_balanced_over_classes(tmp_path):
+    pixels, boxes_px = squares(side=400, step=20, size=8)
+    scene = write_scene(tmp_path / "a.tif", pixels)
+    kinds = ["rare" if i == 200 else "common" for i in range(len(boxes_px))]
+    labels = write_labels(tmp_path / "l.gpkg", boxes_px, grid=open_scene(scene).grid, kind=kinds)
+    training_set = load([scene], labels, class_column="kind")
+    options = SampleOptions(window_px=32, object_share=1.0)
+    samples = samples_of(training_set, options=options)
+    rare = sum(1 in samples[i].labels_M.tolist() for i in range(100))
+    assert 40 <= rare <= 75  # a half, and a few by chance; unbalanced, about one in a hundred
+
+
+def test_windows_around_objects_show_them_and_stay_near_the_scene(squares_set):
+    options = SampleOptions(window_px=64, object_share=1.0, scale=(1.0, 1.0), flips=False)
+    samples = samples_of(squares_set, options=options)
+    for number in range(60):
+        sample = samples[number]
+        assert len(sample.boxes_M4) + len(sample.ignore_I4) > 0
+        assert sample.visible_HW.float().mean() > 0.85
+
+
+def test_scenes_smaller_than_a_window_are_seen_whole(tmp_path):
+    scene, labels, boxes_px = field(tmp_path, side=60)
+    samples = samples_of(
+        load([scene], labels), options=SampleOptions(window_px=96, scale=(1.0, 1.0))
+    )
+    counts = [len(samples[i].boxes_M4) for i in range(20)]
+    assert np.mean(counts) > 0.8 * len(boxes_px)
+
+
+def test_radiometry_of_bytes_and_of_other_types(tmp_path):
+    rng = np.random.default_rng(0)
+    byte = open_scene(
+        write_scene(tmp_path / "a.tif", rng.integers(0, 255, (2, 80, 80)).astype(np.uint8))
+    )
+    bands = measure_bands([byte], seed=0)
+    assert bands.radiometry.offset == bands.radiometry.scale == (127.5, 127.5)
+    values = np.stack([rng.normal(3000, 100, (200, 200)), np.full((200, 200), 7.0)]).astype(
+        np.float32
+    )
+    values[:, :20] = np.nan
+    other = open_scene(write_scene(tmp_path / "b.tif", values, nodata=np.nan))
+    bands = measure_bands([other], seed=0)
+    # The 1st and 99th percentile of a normal distribution lie 2.326 deviations off.
+    assert bands.radiometry.offset[0] == pytest.approx(3000, abs=15)
+    assert bands.radiometry.scale[0] == pytest.approx(232.6, rel=0.06)
+    assert (bands.radiometry.offset[1], bands.radiometry.scale[1]) == (7.0, 1.0)
+    assert bands.mean[0] == pytest.approx(0, abs=0.05)
+    assert bands.std[0] == pytest.approx(1 / 2.326, rel=0.06)
