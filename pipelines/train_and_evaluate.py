@@ -1,7 +1,8 @@
 """From labels to a trained, scored model, in one command.
 
 Three stages: train on a config's scenes and labels, detect over test scenes that training never
-saw, and score the detections against their labels. The exit code is 1 where F1 misses --accept.
+saw, and score the detections against their labels. The scores go onto the model's card too. The
+exit code is 1 where F1 misses --accept.
 
 With people's labels, here the NAIP trees:
 
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         ),
     )
     print(result.table())
+    scores = {"test": result.to_dict(), "test_labels": Path(args.test_labels).name}
+    card = dataclasses.replace(model.card, metrics={**model.card.metrics, **scores})
+    geo_retina.Model(model.network, card).save(weights, overwrite=True)
     numbers = {**result.to_dict(), "run": {"detections": report.detections, "s": report.seconds}}
     (args.out / "scores.json").write_text(json.dumps(numbers, indent=1), "utf-8")
     if not report.complete:

@@ -51,6 +51,14 @@ class LabelledScene:
         """(N, 2) centres x, y of the label boxes in grid pixels."""
         return (self.boxes_px[:, :2] + self.boxes_px[:, 2:]) / 2
 
+    def holds(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which positions x, y (N, 2) lie inside the grid, on labelled ground."""
+        grid = self.scene.grid
+        inside = (points_px >= 0).all(axis=1) & (points_px < [grid.width, grid.height]).all(axis=1)
+        if self.ground_px is not None:
+            inside &= shapely.contains_xy(self.ground_px, points_px)
+        return np.asarray(inside)
+
     def labelled(self, window: Window) -> NDArray[np.bool_]:
         """Tell which pixels of a window lie, with their centre, on labelled ground.
 

@@ -44,6 +44,7 @@ _EXPECTED_WARNINGS = (
     r"Experiment logs directory .* exists",
     r".*GPU available but not used",
     r".*tensorboardX",
+    r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
 )
 
@@ -84,8 +85,14 @@ def train(
         check_model_output(target, overwrite=overwrite)
         folder = folder or target.with_name(f"{target.name}.training")
     device = choose_device(options.device)
-    with tempfile.TemporaryDirectory() as scratch, _quiet_lightning():
-        pl.seed_everything(options.seed, workers=True, verbose=False)
+    # The caller's own chance is left as it was.
+    gpus = [device] if device.type == "cuda" else []
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        torch.random.fork_rng(devices=gpus),
+        _quiet_lightning(),
+    ):
+        torch.manual_seed(options.seed)
         model = _fit(prepare(options), options, device, Path(folder or scratch), progress)
     if target is not None:
         _write(model, target, options, overwrite=overwrite)
@@ -245,6 +252,7 @@ class Validation(Callback):
         record = {**facts, "best_epoch": self.best.epoch, "history": self.history}
         card = self.best.card
         card = replace(card, training={**card.training, **record})
+        card = Card.from_json(card.to_json())  # equal to what a reader of the file gets
         network = build_network(
             card.network, in_channels=len(card.bands), classes=len(card.classes)
         )

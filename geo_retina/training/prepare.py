@@ -7,6 +7,8 @@ import math
 import platform
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +84,7 @@ def prepare(options: TrainOptions) -> Preparation:
     source = load_pretrained(network.backbone) if options.pretrained else "Started from scratch."
     card = _first_card(options, training_set, objects, bands, network_options)
     training = {
-        "options": asdict(options),
+        "options": _shareable(options),
         "data_fingerprint": training_set.fingerprint,
         "labels": asdict(training_set.counts),
         "fit_labels": len(objects.label),
@@ -92,6 +94,18 @@ def prepare(options: TrainOptions) -> Preparation:
     }
     card = replace(card, training=training)
     return Preparation(training_set, split, objects, bands, tuning, network, card)
+
+
+def _shareable(options: TrainOptions) -> dict[str, Any]:
+    """The options with paths cut to their names: a model travels, its maker's folders do not."""
+    data = options.data
+    named = replace(
+        data,
+        scenes=tuple(Path(path).name for path in data.scenes),
+        labels=Path(data.labels).name,
+        ground=None if data.ground is None else Path(data.ground).name,
+    )
+    return asdict(replace(options, data=named))
 
 
 def resolve_network(options: NetworkOptions, objects: FitObjects) -> NetworkOptions:

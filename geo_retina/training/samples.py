@@ -53,14 +53,10 @@ class FitObjects:
 
 
 def fit_objects(training_set: TrainingSet, split: Split) -> FitObjects:
-    """List the labels whose centre lies on ground that fits, in the order of the scenes."""
+    """List the labels whose centre lies on labelled ground that fits, scene by scene."""
     parts: list[tuple[NDArray[Any], ...]] = []
     for number, each in enumerate(training_set.scenes):
-        grid = each.scene.grid
-        inside = (each.centres_px >= 0).all(axis=1) & (
-            each.centres_px < [grid.width, grid.height]
-        ).all(axis=1)
-        index = np.flatnonzero(inside & ~split.on_tune(grid, each.centres_px))
+        index = np.flatnonzero(_fits(each, split, each.centres_px))
         sides_px = each.boxes_px[index, 2:] - each.boxes_px[index, :2]
         parts.append((np.full(len(index), number), index, each.labels[index], sides_px))
     return FitObjects(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -102,7 +98,7 @@ class FitSamples(Dataset[Sample]):
         self._mean, self._std = torch.from_numpy(bands.mean), torch.from_numpy(bands.std)
         present = np.unique(objects.label)
         self._of_class = [np.flatnonzero(objects.label == label) for label in present]
-        fit_px = np.array([_fit_pixels(each.scene, split) for each in self._scenes])
+        fit_px = np.array([_fit_pixels(each, split) for each in self._scenes])
         self.fit_px = float(fit_px.sum())
         if not self.fit_px:
             raise TrainingError("no ground is left to fit; lower split.tune_fraction")
@@ -146,7 +142,7 @@ class FitSamples(Dataset[Sample]):
             each = self._scenes[scene]
             grid = each.scene.grid
             point = rng.uniform(0, 1, 2) * [grid.width, grid.height]
-            if not self._split.on_tune(grid, point[None])[0]:
+            if _fits(each, self._split, point[None])[0]:
                 break
         return each, _window_with(rng, point, each.scene, side)
 
@@ -207,12 +203,17 @@ def _shown_share(clipped: NDArray[np.float64], fits: NDArray[np.bool_]) -> NDArr
     return np.asarray(shown / ((x1 - x0) * (y1 - y0)), dtype=np.float64)
 
 
-def _fit_pixels(scene: Scene, split: Split) -> float:
-    """Pixels of a scene on ground that fits, estimated on a lattice."""
-    grid = scene.grid
+def _fits(each: LabelledScene, split: Split, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which positions x, y (N, 2) lie on labelled ground that fits."""
+    return each.holds(points_px) & ~split.on_tune(each.scene.grid, points_px)
+
+
+def _fit_pixels(each: LabelledScene, split: Split) -> float:
+    """Pixels of a scene on labelled ground that fits, estimated on a lattice."""
+    grid = each.scene.grid
     x, y = ((np.arange(64) + 0.5) / 64 * side for side in (grid.width, grid.height))
-    lattice = np.stack(np.meshgrid(x, y), axis=-1)
-    return float((~split.on_tune(grid, lattice)).mean() * grid.height * grid.width)
+    lattice = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return float(_fits(each, split, lattice).mean() * grid.height * grid.width)
 
 
 class _CachedReader:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SCORE_FLOOR = 0.05
 """Detections from this score on are looked at when thresholds are chosen."""
 
+_FEW_LABELS = 30
+"""A class with fewer labels on the tuning ground gets no threshold of its own."""
+
 
 @dataclass(frozen=True, eq=False)
 class TuningGround:
@@ -108,8 +111,7 @@ class TuningScores:
     """How well a model does on the tuning ground, at the thresholds that suit it best there.
 
     Attributes:
-        thresholds: score threshold of each class that gives its best F1; the floor for one
-            that nothing matches.
+        thresholds: score threshold of each class, as ``choose_thresholds`` finds it.
         at_thresholds: the evaluation of detections from those scores on.
         ap50: average precision at IoU 0.5 of all detections; None for points.
         ap: the same over IoU 0.5 to 0.95.
@@ -150,12 +152,38 @@ def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScore
     found = keep_on_tuning_ground(found, ground)
     every = evaluate(found, ground.truth, ground.options)
     classes = model.card.classes
-    thresholds = tuple(float(every.best_scores.get(name, SCORE_FLOOR)) for name in classes)
+    thresholds = choose_thresholds(every, found, classes)
     least = found["class"].map(dict(zip(classes, thresholds, strict=True))).astype(float)
     kept = found[found["score"] >= least]
     return TuningScores(
         thresholds, evaluate(kept, ground.truth, ground.options), every.ap50, every.ap
     )
+
+
+def choose_thresholds(
+    every: Evaluation, found: gpd.GeoDataFrame, classes: Sequence[str]
+) -> tuple[float, ...]:
+    """Choose the score threshold of each class.
+
+    All thresholds between the best F1's last detection and the next one give that F1; the
+    middle of the gap has most room on both sides. A class with few labels takes the threshold
+    that suits all classes together: two objects can't tell.
+    """
+    middle: dict[str | None, float] = {
+        None: _middle_of_gap(every.overall.best_score, found["score"].to_numpy())
+    }
+    for name, scores in every.classes.items():
+        if scores.labels >= _FEW_LABELS:
+            own = found.loc[found["class"] == name, "score"].to_numpy()
+            middle[name] = _middle_of_gap(scores.best_score, own)
+    return tuple(middle.get(name, middle[None]) for name in classes)
+
+
+def _middle_of_gap(best: float | None, scores: NDArray[np.float64]) -> float:
+    if best is None:  # nothing matches
+        return SCORE_FLOOR
+    lower = scores[scores < best]
+    return float(best + (lower.max() if len(lower) else SCORE_FLOOR)) / 2
 
 
 def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.GeoDataFrame:
@@ -191,12 +219,7 @@ def _on_tuning_ground(
     each: LabelledScene, points_px: NDArray[np.float64], split: Split
 ) -> NDArray[np.bool_]:
     """Tell which points lie inside the scene, on labelled ground that tunes."""
-    grid = each.scene.grid
-    inside = (points_px >= 0).all(axis=1) & (points_px < [grid.width, grid.height]).all(axis=1)
-    on = inside & split.on_tune(grid, points_px)
-    if each.ground_px is not None:
-        on &= shapely.contains_xy(each.ground_px, points_px)
-    return on
+    return each.holds(points_px) & split.on_tune(each.scene.grid, points_px)
 
 
 def _truth_table(

@@ -260,7 +260,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
         "def kill(p):\n"
         "    if sys.argv[1] == 'kill' and p.units_done == 2: os._exit(137)\n"
         f"r = detect_to_file({str(path)!r}, {str(weights)!r}, {str(out)!r},\n"
-        "    DetectOptions(tile_px=96, score=0.005, precision='fp32'),\n"
+        "    DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision='fp32'),\n"
         "    RunOptions(device='cpu', block_px=128), progress=kill)\n"
         "print(r.detections)\n"
     )
@@ -269,7 +269,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
     assert json.loads((tmp_path / "out.gpkg.run" / "manifest.json").read_text())["block_px"] == 128
     second = subprocess.run([sys.executable, "-c", code, "go"], capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
-    options = DetectOptions(tile_px=96, score=0.005, precision="fp32")
+    options = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
     unbroken = detect(path, weights, options, dataclasses.replace(CPU, block_px=128))
     assert int(second.stdout) == len(unbroken) > 0
 
@@ -293,7 +293,7 @@ def test_a_cluster_of_processes_gives_the_same(tmp_path, model):
     """A scheduler and a worker in processes of their own, the model sent to them."""
     distributed = pytest.importorskip("distributed")
     path = scene(tmp_path / "a.tif")
-    options = DetectOptions(tile_px=96, score=0.005, precision="fp32")
+    options = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,

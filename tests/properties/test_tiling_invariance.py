@@ -39,6 +39,7 @@ tilings = st.tuples(
     st.integers(LARGEST_PX + 2, 32 + LARGEST_PX),
     st.sampled_from([64, 128, 200, 4096]),
     st.integers(1, 3),
+    st.integers(1, 2),
 )
 
 
@@ -51,7 +52,7 @@ def stub(monkeypatch):
 @settings(max_examples=12, deadline=None)
 def test_every_tiling_finds_every_object_once(scene, tiling):
     shape, boxes = scene
-    tile_px, overlap_px, block_px, batch = tiling
+    tile_px, overlap_px, block_px, batch, workers = tiling
     if tile_px - overlap_px < 32:
         tile_px = 96
     with TemporaryDirectory() as folder:
@@ -60,7 +61,7 @@ def test_every_tiling_finds_every_object_once(scene, tiling):
             path,
             tiny_model(),
             DetectOptions(tile_px=tile_px, overlap_px=overlap_px, precision="fp32"),
-            RunOptions(device="cpu", block_px=block_px, batch=batch, threads=2),
+            RunOptions(device="cpu", block_px=block_px, batch=batch, workers=workers, threads=2),
         )
     columns = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
     in_order = boxes[np.lexsort(boxes.T[::-1])]

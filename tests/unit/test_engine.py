@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from geo_retina.detections import Cut
 from geo_retina.engine import BlockPixels, Engine, choose_device, choose_dtype, cut_sides
 from geo_retina.errors import OptionError
 from geo_retina.grid import Window, plan_tiles
-from geo_retina.options import DetectOptions
+from geo_retina.options import PRESETS, DetectOptions
 
 
 def block(shape, *, tile_px=64, overlap_px=16, seed=0, dtype=np.uint8, valid=None):
@@ -115,3 +117,15 @@ def test_measuring_gives_a_rate(model):
     px_per_s, batch_bytes = Engine(model, DetectOptions(), device="cpu").measure(64, repeats=1)
     assert px_per_s > 0
     assert batch_bytes > 0
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_both_presets_detect(preset):
+    network = PRESETS[preset]
+    if network.levels is None:  # fitted to labels in training
+        network = dataclasses.replace(network, levels=(2, 3), anchor_sides_px=((12.0,), (24.0,)))
+    model = tiny_model(network=network)
+    options = DetectOptions(score=0.005, max_per_tile=50)
+    found = Engine(model, options, device="cpu").detect([block((120, 100), tile_px=128)])[0]
+    assert found.tiles == 1
+    assert 0 < len(found.detections) <= 50

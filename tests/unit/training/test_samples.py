@@ -103,7 +103,7 @@ def test_no_pixel_of_tuning_ground_is_ever_seen(tmp_path):
             # 100 is -0.22 after normalisation, 250 is 0.96, and hidden is 0. Interpolation
             # must not let any of a tuning pixel through: nothing may be above 0.
             assert sample.image_CHW.max() <= 0
-            assert not (sample.ground_HW & (sample.image_CHW[0] != sample.image_CHW.min())).any()
+            assert not (sample.ground_HW & (sample.image_CHW[0] > -0.215)).any()
             shown += int(sample.ground_HW.sum())
         assert shown > 150 * 96 * 96 * 0.3
 
@@ -182,6 +182,7 @@ def test_a_sample_is_a_function_of_seed_and_number(squares_set):
     assert not torch.equal(first[2].image_CHW, first[3].image_CHW)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
 def test_worker_processes_change_nothing(squares_set):
     samples = samples_of(squares_set, options=SampleOptions(window_px=64))
     sampler = EpochSampler(8)
@@ -264,6 +265,22 @@ def test_windows_around_objects_show_them_and_stay_near_the_scene(squares_set):
         sample = samples[number]
         assert len(sample.boxes_M4) + len(sample.ignore_I4) > 0
         assert sample.visible_HW.float().mean() > 0.85
+
+
+def test_windows_anywhere_fall_on_labelled_ground_that_fits(tmp_path):
+    scene, labels, _ = field(tmp_path)
+    grid = open_scene(scene).grid
+    ground = write_labels(tmp_path / "g.gpkg", [[300, 0, 400, 400]], grid=grid)
+    training_set = load([scene], labels, ground=str(ground))
+    split = split_ground([open_scene(scene)], SplitOptions(block_m=50.0), seed=0)
+    options = SampleOptions(window_px=64, object_share=0.0, scale=(1.0, 1.0))
+    samples = samples_of(training_set, split, options)
+    each = training_set.scenes[0]
+    fits = each.labelled(grid.window) & ~split.tune_mask(grid, grid.window)
+    assert samples.fit_px == pytest.approx(fits.sum(), rel=0.03)
+    # A window has its chosen point anywhere in it, so some of it is ground that may be learned.
+    assert all(samples[i].ground_HW.any() for i in range(60))
+    assert np.mean([samples[i].ground_HW.float().mean() for i in range(60)]) > 0.3
 
 
 def test_scenes_smaller_than_a_window_are_seen_whole(tmp_path):

@@ -1,0 +1,310 @@
+"""Training from end to end on a tiny scene, and its parts that decide what is kept."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from geo_retina.config import load_train_options
+from geo_retina.detector import detect
+from geo_retina.errors import OutputError, SceneError, TrainingError
+from geo_retina.model import load_model
+from geo_retina.options import DataOptions, SampleOptions, SplitOptions, TrainOptions
+from geo_retina.training import loop, train
+from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
+from geo_retina.training.prepare import prepare
+from geo_retina.training.samples import FitSamples
+from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings, one_cycle
+from geo_retina.training.validate import keep_on_tuning_ground
+from tests.unit.training.fields import field, squares, write_labels, write_scene
+
+
+def tiny(scene, labels, **how):
+    data = DataOptions(scenes=(str(scene),), labels=str(labels), **how.pop("data", {}))
+    defaults = {
+        "network": {"backbone": "resnet10t", "channels": 16, "convs": 1},
+        "pretrained": False,
+        "split": SplitOptions(block_m=40.0, tune_fraction=0.25),
+        "samples": SampleOptions(window_px=128),
+        "epochs": 2,
+        "samples_per_epoch": 32,
+        "batch": 4,
+        "lr": 5e-3,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return TrainOptions(data=data, **{**defaults, **how})
+
+
+@pytest.fixture(scope="module")
+def scene_and_labels(tmp_path_factory):
+    return field(tmp_path_factory.mktemp("field"))[:2]
+
+
+@pytest.fixture(scope="module")
+def trained(scene_and_labels, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "m.safetensors"
+    options = tiny(*scene_and_labels, name="squares", licence="MIT")
+    before = torch.random.get_rng_state()
+    model = train(options, out)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    return options, model, out
+
+
+def test_the_model_file_is_the_model_and_detects(trained, scene_and_labels):
+    _, model, out = trained
+    loaded = load_model(out)
+    assert loaded.card == model.card
+    found = detect(str(scene_and_labels[0]), loaded)
+    assert len(found) > 20
+    assert set(found["class"]) == {"object"}
+
+
+def test_the_card_says_what_was_done(trained):
+    options, model, _ = trained
+    card = model.card
+    assert (card.name, card.licence, card.classes) == ("squares", "MIT", ("object",))
+    assert card.gsd_m == pytest.approx(0.5, rel=1e-3)
+    assert card.gsd_range_m == pytest.approx((0.4, 0.625), rel=1e-3)
+    assert card.object_px == pytest.approx((12, 12, 12))
+    assert card.network.levels == (2,)
+    assert card.tile_px % card.stride_px == 0
+    assert [band.index for band in card.bands] == [1, 2, 3]
+    assert card.radiometry.dtype == "uint8"
+    assert card.training["options"]["lr"] == options.lr
+    assert len(card.training["data_fingerprint"]) == 64
+    assert card.training["packages"]["torch"] == version("torch")
+    history = card.training["history"]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert history[1]["class_loss"] < history[0]["class_loss"]
+    best = history[card.training["best_epoch"] - 1]
+    assert best["f1"] == max(record["f1"] for record in history) > 0.2
+    overall = card.metrics["tune"]["overall"]
+    assert overall["f1"] == pytest.approx(best["f1"])
+    assert "tuning ground" in card.metrics["measured_on"]
+
+
+def test_the_files_beside_it(trained):
+    options, _, out = trained
+    assert load_train_options(out.with_name("m.safetensors.config.yaml")) == options
+    assert out.with_name("m.safetensors.training.png").read_bytes()[:4] == b"\x89PNG"
+    folder = out.with_name("m.safetensors.training")
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert {"epoch", "step", "loss", "f1"} == set(lines[0].split(","))
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1
+    assert checkpoint["callbacks"]["AverageWeights"]["steps"] == 16
+
+
+def test_same_seed_same_weights_and_another_seed_others(trained, scene_and_labels):
+    options, model, _ = trained
+    again = train(options)
+    assert again.card.training["history"] == model.card.training["history"]
+    own, same = model.network.state_dict(), again.network.state_dict()
+    for name, tensor in own.items():
+        assert torch.equal(tensor, same[name]), name
+    other = prepare(tiny(*scene_and_labels, seed=1)).network.state_dict()
+    assert not torch.equal(
+        other["backbone.body.conv1.0.weight"], own["backbone.body.conv1.0.weight"]
+    )
+
+
+def test_an_existing_output_is_refused_before_anything_is_read(tmp_path):
+    out = tmp_path / "m.safetensors"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="exists; give --overwrite"):
+        train(tiny("nowhere.tif", "nowhere.gpkg"), out)
+    assert out.read_text() == "precious"
+
+
+def test_no_label_on_tuning_ground_is_one_clear_sentence(tmp_path):
+    pixels, boxes_px = squares()
+    scene = write_scene(tmp_path / "a.tif", pixels)
+    from geo_retina.scene import open_scene
+
+    labels = write_labels(tmp_path / "l.gpkg", boxes_px[:1], grid=open_scene(scene).grid)
+    with pytest.raises(TrainingError, match=r"^no label lies on the .* ground") as found:
+        train(tiny(scene, labels))
+    assert "split." in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"split": SplitOptions(block_m=1e6)}, r"one ground block of 1e\+06 m"),
+        ({"network": {"anchor_sides_px": [[12.0]]}}, r"without network\.levels"),
+        ({"data": {"band_names": ("red",)}}, "1 names for 3 bands"),
+    ],
+)
+def test_errors_name_the_remedy(scene_and_labels, how, message):
+    with pytest.raises(TrainingError, match=message):
+        train(tiny(*scene_and_labels, **how))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_while_reading_stays_one_sentence(scene_and_labels, monkeypatch, workers):
+    def fail(self, number):
+        raise SceneError("a.tif cannot be read: Error: it is truncated")
+
+    monkeypatch.setattr(FitSamples, "__getitem__", fail)
+    with pytest.raises(SceneError, match=r"^a\.tif cannot be read: Error: it is truncated$"):
+        train(tiny(*scene_and_labels, workers=workers))
+
+
+def test_the_best_epoch_is_kept_not_the_last(scene_and_labels, monkeypatch):
+    """Scores rise, fall and rise less: the second of four epochs must be the result."""
+    scores = iter([0.1, 0.7, 0.3, 0.6])
+    seen = []
+
+    class Scores:
+        thresholds = (0.25,)
+
+        def __init__(self):
+            self.f1 = next(scores)
+
+        def numbers(self):
+            return {"f1": self.f1}
+
+        def to_dict(self):
+            return {"f1": self.f1}
+
+    def fake(model, ground, run):
+        seen.append({k: v.clone() for k, v in model.network.state_dict().items()})
+        return Scores()
+
+    monkeypatch.setattr(loop, "validate", fake)
+    model = train(tiny(*scene_and_labels, epochs=4, samples_per_epoch=4))
+    assert model.card.training["best_epoch"] == 2
+    assert model.card.thresholds == (0.25,)
+    own = model.network.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in seen[1].items())
+    assert not all(torch.equal(own[name], tensor) for name, tensor in seen[3].items())
+
+
+def test_validation_is_due_every_few_epochs_and_at_the_end(scene_and_labels, monkeypatch):
+    due = []
+    original = loop.Validation._score
+    monkeypatch.setattr(
+        loop.Validation, "_score", lambda self, epoch: (due.append(epoch), original(self, epoch))[1]
+    )
+    train(tiny(*scene_and_labels, epochs=3, samples_per_epoch=4, validate_every=2))
+    assert due == [2, 3]
+
+
+def test_only_what_lies_on_tuning_ground_is_scored(scene_and_labels):
+    prepared = prepare(tiny(*scene_and_labels))
+    ground, each = prepared.tuning, prepared.training_set.scenes[0]
+    on_tune = prepared.split.on_tune(each.scene.grid, each.centres_px)
+    assert len(ground.truth) == ground.objects == on_tune.sum()
+    # Take the labels themselves for detections: exactly those on tuning ground must remain.
+    import geopandas as gpd
+
+    from geo_retina.boxes import to_polygons
+
+    found = gpd.GeoDataFrame(
+        {"scene": each.scene.name, "number": np.arange(len(each.boxes_px))},
+        geometry=list(to_polygons(each.boxes_px, each.scene.grid)),
+        crs=each.scene.grid.crs,
+    )
+    kept = keep_on_tuning_ground(found, ground)
+    assert set(kept["number"]) == set(np.flatnonzero(on_tune).tolist())
+    assert len(keep_on_tuning_ground(found[:0], ground)) == 0
+
+
+def test_average_of_weights_is_the_recursion(scene_and_labels):
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    average = AverageWeights(network, decay=0.5)
+
+    class Task(RetinaNetTask):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.network = network
+
+    expected = network[0].weight.detach().clone()
+    for step in range(1, 5):
+        with torch.no_grad():
+            network[0].weight.fill_(float(step))
+            network[1].running_mean.fill_(10.0 * step)
+            network[1].num_batches_tracked.fill_(step)
+        average.on_train_batch_end(None, Task())
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    torch.testing.assert_close(average.network[0].weight, expected)
+    assert average.network[1].num_batches_tracked == 4
+    assert not average.network[1].training
+    assert not average.network[0].weight.requires_grad
+    restored = AverageWeights(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)), decay=0.5)
+    restored.load_state_dict(average.state_dict())
+    torch.testing.assert_close(restored.network[0].weight, expected)
+
+
+def test_norms_and_biases_do_not_decay(scene_and_labels):
+    options = tiny(*scene_and_labels)
+    prepared = prepare(options)
+    settings = loss_settings(options, {"object": 5})
+    task = RetinaNetTask(prepared.network, settings, lr=0.1, weight_decay=0.3)
+
+    class Trainer:
+        estimated_stepping_batches = 10
+
+    task._trainer = Trainer()
+    optimizer = task.configure_optimizers()["optimizer"]
+    decayed, free = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.3
+    assert free["weight_decay"] == 0
+    kernels = {id(m.weight) for m in task.modules() if isinstance(m, nn.Conv2d)}
+    assert {id(p) for p in decayed["params"]} == kernels
+    assert len(decayed["params"]) + len(free["params"]) == len(list(task.parameters()))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(steps):
+    rates = [one_cycle(step, steps=steps) for step in range(steps)]
+    assert max(rates) == 1
+    peak = rates.index(1)
+    assert peak == max(1, steps // 10) - 1
+    assert sorted(rates[: peak + 1]) == rates[: peak + 1]
+    assert sorted(rates[peak:], reverse=True) == rates[peak:]
+    assert min(rates) > 0
+    if steps > 1:
+        assert rates[-1] == pytest.approx(1e-3)
+    assert one_cycle(steps + 5, steps=steps) > 0  # asked once more at the very end
+
+
+def test_rare_classes_weigh_more_where_asked(scene_and_labels):
+    options = tiny(*scene_and_labels)
+    assert loss_settings(options, {"a": 9, "b": 1}).class_weights is None
+    inverse = replace(options, loss=replace(options.loss, class_weights="inverse"))
+    weights = loss_settings(inverse, {"a": 9, "b": 1}).class_weights
+    assert float(weights[1] / weights[0]) == pytest.approx(9, rel=0.01)
+
+
+def test_depthwise_convolutions_stay_out_of_autocast_and_are_restored():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    images = torch.randn(1, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(images).dtype is torch.bfloat16
+        with depthwise_in_single_precision(network):
+            assert network[0](images).dtype is torch.bfloat16
+            assert network(images).dtype is torch.float32
+        assert network(images).dtype is torch.bfloat16
+    assert "forward" not in vars(network[1])
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"), [("fp32", "32-true"), ("bf16", "bf16-mixed"), ("fp16", "16-mixed")]
+)
+def test_a_precision_asked_for_is_taken(precision, name):
+    assert choose_training_precision(precision, torch.device("cpu")) == name
+
+
+def test_shipped_configs_are_valid():
+    configs = Path(__file__).parents[3] / "configs"
+    names = {load_train_options(path).name for path in configs.glob("*.yaml")}
+    assert {"trees-naip", "neon-crowns", "demo"} <= names
