@@ -492,8 +492,8 @@ class TrainOptions:
     """Epochs between validations on the tuning ground."""
 
     radius_m: float | None = None
-    """Score point labels by centre distance within this radius; left out, half the point size
-    times 2; polygons are scored by IoU."""
+    """Score point labels by centre distance within this radius; left out, the point size.
+    Polygons are scored by IoU."""
 
     seed: int = 0
     """Seed of weights, samples and split."""

@@ -149,6 +149,22 @@ class _Handles(threading.local):
 
 
 _handles = _Handles()
+_inherited: list[_Handles] = []
+
+
+def _start_afresh() -> None:
+    """Give a forked child handles of its own.
+
+    It shares file positions with its parent, so the parent's handles must not be read, and
+    closing them is the parent's business.
+    """
+    global _handles
+    _inherited.append(_handles)
+    _handles = _Handles()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_start_afresh)
 
 
 def _is_own_grid(scene: Scene) -> bool:

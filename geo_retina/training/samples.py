@@ -32,7 +32,7 @@ CACHE_BYTES = 2 << 30
 """Decoded scenes kept in memory, over all worker processes."""
 
 _EDGE_SHARE = 16  # a window may reach over the scene's edge by its side over this
-_TRIES = 20  # to find a window with ground that fits, before giving up on a scene
+_TRIES = 300  # to find a point on ground that fits, before taking any
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +134,11 @@ class FitSamples(Dataset[Sample]):
             each = self._scenes[self._objects.scene[row]]
             centre = each.centres_px[self._objects.index[row]]
             return each, _window_with(rng, centre, each.scene, side)
+        number = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
+        each = self._scenes[min(number, len(self._scenes) - 1)]
+        extent = [each.scene.grid.width, each.scene.grid.height]
         for _ in range(_TRIES):
-            scene = min(
-                int(np.searchsorted(self._scene_ends, rng.random(), side="right")),
-                len(self._scenes) - 1,
-            )
-            each = self._scenes[scene]
-            grid = each.scene.grid
-            point = rng.uniform(0, 1, 2) * [grid.width, grid.height]
+            point = rng.uniform(0, 1, 2) * extent
             if _fits(each, self._split, point[None])[0]:
                 break
         return each, _window_with(rng, point, each.scene, side)

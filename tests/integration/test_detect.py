@@ -286,7 +286,8 @@ def test_nothing_listens_beyond_loopback(tmp_path, stub, model):
         )
 
     detect(path, model, run=CPU, progress=look)
-    assert all(ip in ("127.0.0.1", "::1") for ip in listening)
+    assert listening  # Dask's own servers, or this test sees nothing
+    assert set(listening) <= {"127.0.0.1", "::1"}
 
 
 def test_a_cluster_of_processes_gives_the_same(tmp_path, model):

@@ -188,3 +188,18 @@ def test_description_names_what_people_ask_for(tmp_path):
     assert text["pixel"] == "0.5 m"
     assert text["CRS"].startswith("EPSG:32633")
     assert text["nodata"] == "0"
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_opens_its_own_handles(tmp_path):
+    import os
+
+    scene = open_scene(write_scene(tmp_path / "a.tif", positions(256, 256)))
+    scene.read(Window(0, 0, 64, 64))
+    child = os.fork()
+    if child == 0:
+        from geo_retina.scene import _handles
+
+        os._exit(0 if not _handles.datasets and scene.read(Window(64, 0, 1, 1))[1].all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert scene.read(Window(64, 0, 1, 1))[0].ravel().tolist() == [0, 64]
