@@ -31,7 +31,7 @@ from geo_retina.run import (
     plan_scenes,
     run_units,
 )
-from geo_retina.scene import find_scenes, fingerprint
+from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
     check_output,
     detections_table,
@@ -152,12 +152,13 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         progress: called after every finished unit of work.
 
     Returns:
-        What was done; ``failures`` names ground that is not covered, which is also in the
-        layer ``not_covered`` (or in ``OUT.not_covered.gpkg`` beside formats of one layer).
+        What was done; ``failures`` names ground that is not covered, which is also written to
+        ``OUT.not_covered.gpkg``.
 
     Raises:
-        GeoRetinaError: nothing could be done: no scene or model can be used, the output
-            exists or cannot be written, or an earlier run of it differs.
+        GeoRetinaError: nothing could be done: no scene or model can be used, every block
+            failed, the output exists or cannot be written, or an earlier run of it differs.
+            An older output is left as it was.
     """
     start = time.perf_counter()
     out = Path(out)
@@ -170,6 +171,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
     work.carry_out(progress)
+    work.refuse_if_nothing_was_done()
     overwrite = run.overwrite or own
     rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
     _write_not_covered(out, work.failures, work.crs)
@@ -209,8 +211,26 @@ class _Work:
         for unit, records in run_units(units, self.model, self.options, self.run, progress):
             self.ledger.write(unit, records)
 
+    def refuse_if_nothing_was_done(self) -> None:
+        """Where every block failed there is no result, and an older one is worth more.
+
+        Raises:
+            RunError: no block was detected.
+        """
+        if self.ledger.parts_done():
+            return
+        errors = [part.error for record in self.ledger.scenes() for part in record.parts]
+        errors += [failure.error for failure in self.failures]
+        raise RunError(
+            f"nothing could be detected, the first error of {len(errors)} is: {errors[0]}; once it "
+            "is mended, the same command tries again"
+        )
+
     def tables(self) -> Iterator[pa.Table]:
         """One table of merged detections per scene, in the order of the scenes."""
+        planned = list(self.plans.values())
+        names = scene_names([plan.scene.path for plan in planned])
+        name_of = {plan.index: name for plan, name in zip(planned, names, strict=True)}
         for record in self.ledger.scenes():
             plan = self.plans.get(record.scene_index)
             if plan is None:  # it was readable when this run began, and is not now
@@ -223,7 +243,7 @@ class _Work:
                 merged,
                 plan.scene.grid,
                 classes=self.model.card.classes,
-                scene=plan.scene.name,
+                scene=name_of[plan.index],
                 to_file=plan.scene.grid_to_file,
                 crs=self.crs,
             )
@@ -271,11 +291,13 @@ def _prepare(
     if run.scheduler is None:
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
+    if run.scheduler is not None:  # workers may run in another folder
+        scenes = [absolute(path) for path in find_scenes(scenes)]
     plans, failures = plan_scenes(scenes, loaded.card, options, run)
     output_crs = _choose_crs(crs, plans)
     manifest = manifest_for(
-        find_scenes(scenes),
-        {plan.scene.path: fingerprint(plan.scene.path) for plan in plans},
+        [absolute(path) for path in find_scenes(scenes)],
+        {absolute(plan.scene.path): fingerprint(plan.scene.path) for plan in plans},
         loaded.fingerprint,
         options,
         run.block_px,

@@ -295,8 +295,8 @@ def plan_tiles(
             the side up to it that sends the fewest pixels through the network.
 
     Returns:
-        The plan. Its overlap is at least ``overlap_px``, and its last row and column may
-        reach beyond the grid, where the network sees padding.
+        The plan. Its overlap is at least ``overlap_px``, unless one tile sees the whole grid,
+        and its last row and column may reach beyond the grid, where the network sees padding.
 
     Raises:
         OptionError: the overlap leaves no room to step forward.
@@ -310,4 +310,7 @@ def plan_tiles(
         )
     sides = [largest] if exact or least > largest else range(largest, least - 1, -stride_px)
     plans = [TilePlan(*shape, side, (side - overlap_px) // stride_px * stride_px) for side in sides]
+    whole = math.ceil(max(shape) / stride_px) * stride_px
+    if not exact and whole <= largest:  # one tile has no neighbour to overlap
+        plans.append(TilePlan(*shape, whole, whole))
     return min(plans, key=lambda plan: len(plan) * plan.tile_px**2)

@@ -172,7 +172,7 @@ class Model:
         """Write weights and card to one file, beside the target first and then renamed.
 
         Args:
-            path: file to write, by custom ending in ``.safetensors``.
+            path: file to write, ending ``.safetensors``.
             half: store kernels in half precision; norms and biases keep theirs.
             overwrite: replace an existing file.
 
@@ -213,8 +213,13 @@ def check_model_output(path: Path, *, overwrite: bool) -> None:
     """Refuse a model's target before hours are spent on it.
 
     Raises:
-        OutputError: the file exists already, or its folder does not.
+        OutputError: the name does not end in .safetensors, the file exists already, or its
+            folder does not.
     """
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, wanted .safetensors")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, wanted the name of a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give --overwrite or another name")
     if not path.parent.is_dir():

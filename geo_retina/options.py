@@ -17,9 +17,12 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def _check(options: object, ranges: dict[str, tuple[float, float]]) -> None:
-    """Refuse fields outside their closed range; None passes."""
+    """Refuse fields outside their closed range; None passes, and lists become tuples."""
     for name, (low, high) in ranges.items():
         value = getattr(options, name)
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(options, name, value)
         for item in value if isinstance(value, tuple) else (value,):
             if item is not None and not (low <= item <= high and item < INFINITY):
                 raise OptionError(
@@ -128,7 +131,7 @@ class RunOptions:
     """Side of the blocks that are read and detected as one task."""
 
     workers: int | None = None
-    """Dask workers on this machine; left out, one per GPU, or one."""
+    """Dask workers in this process, which share the device; left out, one."""
 
     threads: int = 2
     """Blocks in flight per worker, so that reading hides behind computing."""
@@ -360,6 +363,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         _check(self, {"point_size_m": (1e-6, INFINITY), "bands": (1, INFINITY)})
+        scenes = (self.scenes,) if isinstance(self.scenes, str) else tuple(self.scenes)
+        object.__setattr__(self, "scenes", scenes)
         if not self.scenes:
             raise OptionError("DataOptions.scenes is empty, wanted at least one file or folder")
 

@@ -11,12 +11,13 @@ import math
 import os
 import threading
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pyproj
@@ -24,6 +25,7 @@ import rasterio
 import rasterio.windows
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
@@ -188,6 +190,8 @@ def _open_on_grid(scene: Scene) -> rasterio.DatasetReader:
     dataset = _open(scene.path)
     if _is_own_grid(scene):
         return dataset
+    if _alphas(dataset) & set(scene.bands):
+        dataset = _without_alpha(dataset, scene.path)
     finer = dataset.width > scene.grid.width * 1.5
     return WarpedVRT(
         dataset,
@@ -196,7 +200,35 @@ def _open_on_grid(scene: Scene) -> rasterio.DatasetReader:
         height=scene.grid.height,
         width=scene.grid.width,
         resampling=Resampling.average if finer else Resampling.bilinear,
-        add_alpha=dataset.nodata is None and ColorInterp.alpha not in dataset.colorinterp,
+        add_alpha=dataset.nodata is None and not _alphas(dataset),
+    )
+
+
+def _alphas(dataset: rasterio.DatasetReader) -> set[int]:
+    """Bands (from 1) that call themselves alpha."""
+    kinds = enumerate(dataset.colorinterp, 1)
+    return {i for i, kind in kinds if kind is ColorInterp.alpha}
+
+
+def _without_alpha(dataset: rasterio.DatasetReader, path: str) -> rasterio.DatasetReader:
+    """The same bands, none of which calls itself alpha.
+
+    GDAL's warper weighs all bands by an alpha band, which spoils them where it is near infrared.
+    """
+    local = os.path.abspath(path) if os.path.exists(path) else path
+    nodata = "" if dataset.nodata is None else f"<NoDataValue>{dataset.nodata!r}</NoDataValue>"
+    bands = "".join(
+        f'<VRTRasterBand dataType="{typename_fwd[dtype_rev[dtype]]}" band="{i}">{nodata}'
+        "<ColorInterp>Undefined</ColorInterp><SimpleSource>"
+        f'<SourceFilename relativeToVRT="0">{escape(local)}</SourceFilename>'
+        f"<SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
+        for i, dtype in enumerate(dataset.dtypes, 1)
+    )
+    crs = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
+    affine = ", ".join(map(repr, dataset.transform.to_gdal()))
+    return _open(
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">{crs}'
+        f"<GeoTransform>{affine}</GeoTransform>{bands}</VRTDataset>"
     )
 
 
@@ -206,10 +238,12 @@ def _read(
     """Pixels and their validity, by nodata, NaN, alpha or a dataset mask."""
     pixels = dataset.read(list(bands), **how)
     valid = np.ones(pixels.shape[1:], np.bool_)
-    alphas = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind is ColorInterp.alpha]
+    alphas = sorted(_alphas(dataset))
     nodata = dataset.nodata
     if nodata is not None and not math.isnan(nodata):
-        valid &= (pixels != nodata).any(axis=0)
+        # 0 or 255 is an honest value in one band of three; -9999 never is.
+        is_honest = np.issubdtype(pixels.dtype, np.unsignedinteger)
+        valid &= (pixels != nodata).any(axis=0) if is_honest else (pixels != nodata).all(axis=0)
     elif alphas and alphas[-1] not in bands:
         valid &= dataset.read(alphas[-1], **how) > 0
     elif nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[0] and not alphas:
@@ -272,13 +306,18 @@ def _choose_bands(
     dataset: rasterio.DatasetReader, path: str, bands: Sequence[int] | None
 ) -> tuple[int, ...]:
     if bands is None:
-        kinds = enumerate(dataset.colorinterp, 1)
-        return tuple(i for i, kind in kinds if kind is not ColorInterp.alpha) or (1,)
+        return tuple(sorted(set(dataset.indexes) - _alphas(dataset))) or (1,)
     missing = [band for band in bands if not 1 <= band <= dataset.count]
     if missing or not bands:
         raise SceneError(
             f"{path} has {dataset.count} bands, band {', '.join(map(str, missing))} was asked "
             "for; name bands that it has with --bands"
+        )
+    dtypes = {dataset.dtypes[band - 1] for band in bands}
+    if len(dtypes) > 1:
+        raise SceneError(
+            f"{path} has bands of different data types ({', '.join(sorted(dtypes))}), wanted one; "
+            "convert them with gdal_translate -ot"
         )
     return tuple(bands)
 
@@ -327,12 +366,26 @@ def find_scenes(paths: str | Path | Sequence[str | Path]) -> list[str]:
     Raises:
         SceneError: a path does not exist, or a folder or glob holds no raster.
     """
-    found: dict[str, None] = {}
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        found |= dict.fromkeys(_expand(os.fspath(path)))
+    found: dict[str, str] = {}
+    for given in [paths] if isinstance(paths, (str, Path)) else paths:
+        for path in _expand(os.fspath(given)):
+            # The same file by another name or link must not give its objects twice.
+            found.setdefault(absolute(path), path)
     if not found:
         raise SceneError("no scene was given, wanted at least one file, folder or glob")
-    return list(found)
+    return list(found.values())
+
+
+def absolute(path: str) -> str:
+    """A local file's one full name; other addresses as they are."""
+    return os.path.realpath(path) if os.path.exists(path) else path
+
+
+def scene_names(paths: Sequence[str]) -> list[str]:
+    """Names that tell scenes apart in a result: the stem, or the path where stems are alike."""
+    stems = [Path(path).stem for path in paths]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
 
 
 def _expand(path: str) -> list[str]:
@@ -402,11 +455,11 @@ def _bounds(grid: Grid) -> tuple[float, float, float, float]:
 
 
 def fingerprint(path: str) -> dict[str, Any]:
-    """What tells one version of a file from another without reading it: path, size, time."""
+    """What tells one version of a file from another without reading it: size and time."""
     if not os.path.exists(path):
-        return {"path": path}
+        return {}
     stat = os.stat(path)
-    return {"path": os.path.abspath(path), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 def _first_line(error: BaseException) -> str:

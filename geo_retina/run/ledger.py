@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,9 @@ class Ledger:
             RunError: the folder holds another run, or is no run's folder.
             OutputError: it cannot be written.
         """
+        if restart:
+            _discard(folder)
         found = cls.peek(folder)
-        if found is not None and restart:
-            shutil.rmtree(folder)
-            found = None
         versions = manifest["versions"]
         if found is not None:
             changed = _differences(found["fixed"], manifest["fixed"])
@@ -124,9 +124,7 @@ class Ledger:
         except FileNotFoundError:
             if folder.is_dir() and not any(folder.iterdir()):
                 return None
-            raise RunError(
-                f"{folder} is not the folder of a run; move it away, or name another output"
-            ) from None
+            raise _foreign(folder) from None
         except (ValueError, KeyError, OSError) as error:
             raise RunError(
                 f"{folder / _MANIFEST} cannot be read ({error}); discard the run with --restart"
@@ -157,7 +155,11 @@ class Ledger:
         """File, place in it and error of each part; of several tries, the best and latest."""
         index: dict[tuple[int, int], tuple[Path, int, str | None]] = {}
         for path in self._files():
-            for place, part in enumerate(_part_stats(pq.read_schema(path))):
+            try:
+                schema = pq.read_schema(path)
+            except (pa.ArrowInvalid, OSError):
+                continue  # cut short by a crash of the machine: its parts are done again
+            for place, part in enumerate(_part_stats(schema)):
                 key = part["scene_index"], part["block"]
                 if key not in index or index[key][2]:
                     index[key] = path, place, part["error"]
@@ -200,6 +202,26 @@ class Ledger:
         shutil.rmtree(self.folder)
 
 
+def _foreign(folder: Path) -> RunError:
+    return RunError(f"{folder} is not the folder of a run; move it away, or name another output")
+
+
+def _discard(folder: Path) -> None:
+    """Delete a run's folder, also one whose manifest is damaged, but no other folder.
+
+    Raises:
+        RunError: it holds what no run writes.
+    """
+    if not folder.exists():
+        return
+    own = (_MANIFEST, "unit-*.parquet", ".*.tmp")
+    if not folder.is_dir() or not all(
+        any(fnmatch(entry.name, pattern) for pattern in own) for entry in folder.iterdir()
+    ):
+        raise _foreign(folder)
+    shutil.rmtree(folder)
+
+
 def _stats(record: PartRecord) -> dict[str, Any]:
     names = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error")
     return {name: getattr(record, name) for name in names}
@@ -226,6 +248,8 @@ def _replace(path: Path, write: Any) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     try:
         write(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)

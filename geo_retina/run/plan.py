@@ -17,6 +17,9 @@ from geo_retina.scene import Scene, count_bands, find_scenes, open_scene
 _OVERLAP_MARGIN_PX = 24
 """Context beyond the largest object that neighbouring tiles share by default."""
 
+_LEAST_TILES_PER_OVERLAP = 3
+"""Tiles are at least this many overlaps wide, or most pixels would be seen several times."""
+
 _GSD_TOLERANCE = 1.02
 """A GSD this near to the card's range is in it: GSDs of neighbouring zones differ slightly."""
 
@@ -151,7 +154,7 @@ def plan_scene(
         overlap_px = math.ceil(card.object_px[2]) + _OVERLAP_MARGIN_PX
     tiles = plan_tiles(
         scene.grid.shape,
-        tile_px=options.tile_px or card.tile_px,
+        tile_px=options.tile_px or max(card.tile_px, _LEAST_TILES_PER_OVERLAP * overlap_px),
         overlap_px=overlap_px,
         stride_px=card.stride_px,
         exact=options.tile_px is not None,

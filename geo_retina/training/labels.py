@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from geo_retina.errors import LabelError, TrainingError
 from geo_retina.grid import Grid, Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes, open_scene
+from geo_retina.training.index import BoxIndex
 from geo_retina.vector import label_boxes, read_ground, read_labels
 
 if TYPE_CHECKING:
@@ -50,6 +52,20 @@ class LabelledScene:
     def centres_px(self) -> NDArray[np.float64]:
         """(N, 2) centres x, y of the label boxes in grid pixels."""
         return (self.boxes_px[:, :2] + self.boxes_px[:, 2:]) / 2
+
+    def centre_px(self, index: int) -> NDArray[np.float64]:
+        """(2,) centre x, y of one label box in grid pixels."""
+        box = self.boxes_px[index]
+        return np.asarray((box[:2] + box[2:]) / 2)
+
+    def near(self, window: Window) -> NDArray[np.int64]:
+        """Positions, ascending, of the label boxes that a window shows, and of some more."""
+        return self._index.near_rows(window.row, window.row + window.height)
+
+    @cached_property
+    def _index(self) -> BoxIndex:
+        """Built at the first window; a scene may have a million labels."""
+        return BoxIndex(self.boxes_px)
 
     def holds(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which positions x, y (N, 2) lie inside the grid, on labelled ground."""

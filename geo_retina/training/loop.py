@@ -275,7 +275,9 @@ def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which is what YAML has."""
+    """Tuples as lists and paths as text, which is what YAML has."""
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

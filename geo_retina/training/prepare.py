@@ -16,7 +16,7 @@ import torch
 from geo_retina.errors import TrainingError
 from geo_retina.model import Band, Card, build_network
 from geo_retina.nn.anchors import fit_anchors
-from geo_retina.nn.backbones import load_pretrained
+from geo_retina.nn.backbones import check_pretrained, load_pretrained
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.training.labels import TrainingSet, load_training_set
@@ -28,6 +28,8 @@ from geo_retina.training.validate import SCORE_FLOOR, TuningGround, choose_tunin
 log = logging.getLogger(__name__)
 
 _TILE_PX = 1024
+_OVERLAP_MARGIN_PX = 24  # tiles overlap by the largest objects and this
+_OVERLAPS_PER_TILE = 3  # smaller tiles would be seen by the network more than twice over
 _GSD_SLACK = 1.25  # a model holds for pixels this much coarser or finer than it saw
 _PACKAGES = ("geo-retina", "python", "torch", "torchvision", "timm", "lightning", "rasterio")
 
@@ -61,6 +63,8 @@ def prepare(options: TrainOptions) -> Preparation:
     Raises:
         GeoRetinaError: something in the data or the options cannot be used.
     """
+    if options.pretrained:  # before minutes are spent on reading
+        check_pretrained(options.resolved_network.backbone)
     training_set = load_training_set(options.data)
     scenes = [each.scene for each in training_set.scenes]
     split = split_ground(scenes, options.split, seed=options.seed)
@@ -99,9 +103,12 @@ def prepare(options: TrainOptions) -> Preparation:
 def _shareable(options: TrainOptions) -> dict[str, Any]:
     """The options with paths cut to their names: a model travels, its maker's folders do not."""
     data = options.data
+    scenes: Any = data.scenes
     named = replace(
         data,
-        scenes=tuple(Path(path).name for path in data.scenes),
+        scenes=tuple(
+            Path(path).name for path in ([scenes] if isinstance(scenes, (str, Path)) else scenes)
+        ),
         labels=Path(data.labels).name,
         ground=None if data.ground is None else Path(data.ground).name,
     )
@@ -136,7 +143,8 @@ def _first_card(
 ) -> Card:
     scenes = [each.scene for each in training_set.scenes]
     gsds_m = [scene.grid.gsd_m or math.nan for scene in scenes]
-    sides_px = np.sqrt(objects.sides_px.prod(axis=1))
+    # The longer side: an overlap must hold all of a long, thin object.
+    sides_px = objects.sides_px.max(axis=1)
     low, middle, high = np.percentile(sides_px, [1, 50, 99]).tolist()
     classes = training_set.classes
     card = Card(
@@ -154,7 +162,13 @@ def _first_card(
         licence=options.licence,
         attribution=options.attribution,
     )
-    return replace(card, tile_px=math.ceil(_TILE_PX / card.stride_px) * card.stride_px)
+    return replace(card, tile_px=choose_tile_px(high, card.stride_px))
+
+
+def choose_tile_px(object_px: float, stride_px: int) -> int:
+    """Choose the tile side for objects up to a size, a multiple of the network's stride."""
+    wanted_px = max(_TILE_PX, _OVERLAPS_PER_TILE * (object_px + _OVERLAP_MARGIN_PX))
+    return math.ceil(wanted_px / stride_px) * stride_px
 
 
 def _bands(

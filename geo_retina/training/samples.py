@@ -132,7 +132,7 @@ class FitSamples(Dataset[Sample]):
             of_class = self._of_class[rng.integers(len(self._of_class))]
             row = of_class[rng.integers(len(of_class))]
             each = self._scenes[self._objects.scene[row]]
-            centre = each.centres_px[self._objects.index[row]]
+            centre = each.centre_px(int(self._objects.index[row]))
             return each, _window_with(rng, centre, each.scene, side)
         number = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
         each = self._scenes[min(number, len(self._scenes) - 1)]
@@ -173,10 +173,11 @@ def _label_window(
     inside the window, valid, and not on tuning ground.
     """
     height, width = fits.shape
-    shifted = boxes.shift(each.boxes_px, -window.col, -window.row)
+    near = each.near(window)
+    shifted = boxes.shift(each.boxes_px[near], -window.col, -window.row)
     clipped = boxes.clip(shifted, (0, 0, width, height))
-    near = np.flatnonzero(boxes.area(clipped) > 0)
-    shifted, clipped, labels = shifted[near], clipped[near], each.labels[near]
+    seen = boxes.area(clipped) > 0
+    shifted, clipped, labels = shifted[seen], clipped[seen], each.labels[near[seen]]
     visible = boxes.area(clipped) / boxes.area(shifted)
     if not fits.all():
         visible = visible * _shown_share(clipped, fits)

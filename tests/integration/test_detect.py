@@ -194,7 +194,7 @@ def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model
     monkeypatch.setattr(Scene, "read", broken)
     run = dataclasses.replace(CPU, block_px=128)
     report = detect_to_file(path, model, tmp_path / "out.gpkg", DetectOptions(tile_px=96), run)
-    assert [f.error for f in report.failures] == ["OSError('bad sector')"]
+    assert [f.error for f in report.failures] == ["OSError: bad sector"]
     ground = gpd.read_file(not_covered_path(report.out)).geometry.iloc[0]
     found = gpd.read_file(report.out)
     assert not found.geometry.intersects(ground.buffer(-10)).any()
@@ -202,6 +202,54 @@ def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model
     monkeypatch.setattr(Scene, "read", whole)
     assert detect_to_file(path, model, report.out, DetectOptions(tile_px=96), run).complete
     assert len(gpd.read_file(report.out)) == 4
+
+
+def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model, monkeypatch):
+    path, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
+    out.write_text("precious")
+    overwrite = dataclasses.replace(CPU, overwrite=True)
+
+    def broken(*_):
+        raise RuntimeError("out of memory\nand a long trace")
+
+    monkeypatch.setattr(Engine, "_forward", broken)
+    with pytest.raises(RunError, match="nothing could be detected.*RuntimeError: out of memory;"):
+        detect_to_file(path, model, out, run=overwrite)
+    assert out.read_text() == "precious"
+    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    assert detect_to_file(path, model, out, run=overwrite).detections == 4
+    assert sorted(os.listdir(tmp_path)) == ["a.tif", "out.gpkg"]
+
+
+def test_runs_in_threads_of_one_process_do_not_disturb_each_other(tmp_path, stub, model):
+    from concurrent.futures import ThreadPoolExecutor
+
+    paths = [scene(tmp_path / f"{i}.tif") for i in range(4)]
+    run = dataclasses.replace(CPU, block_px=128)
+    other = tiny_model(seed=1)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = zip(paths, [model, model, other, model], strict=True)
+        found = list(pool.map(lambda job: detect(*job, DetectOptions(tile_px=96), run), jobs))
+    assert [len(frame) for frame in found] == [4] * 4
+
+
+def test_scenes_of_one_stem_are_told_apart(tmp_path, stub, model):
+    for year in ("2018", "2020"):
+        (tmp_path / year).mkdir()
+        scene(tmp_path / year / "a.tif")
+    found = detect([tmp_path / "2018", tmp_path / "2020"], model, run=CPU)
+    assert found["scene"].nunique() == 2
+
+
+def test_a_run_goes_on_from_another_folder(tmp_path, stub, model, monkeypatch):
+    (tmp_path / "data").mkdir()
+    scene(tmp_path / "data" / "a.tif")
+    (tmp_path / "data" / "b.tif").write_text("no raster")
+    monkeypatch.chdir(tmp_path)
+    assert not detect_to_file(["data"], model, "out.gpkg", run=CPU).complete
+    scene(tmp_path / "data" / "b.tif")
+    monkeypatch.chdir(tmp_path / "data")
+    assert detect_to_file(["a.tif", "b.tif"], model, "../out.gpkg", run=CPU).detections == 8
 
 
 def test_a_read_error_that_heals_is_not_seen(tmp_path, stub, model, monkeypatch):

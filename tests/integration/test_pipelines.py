@@ -9,6 +9,7 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 
+from geo_retina.errors import OutputError
 from geo_retina.model import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,34 @@ def test_labels_become_a_scored_model(tmp_path, pipeline, capsys):
     assert not test_truth.geometry.iloc[:50].equals(truth.geometry.iloc[:50])
     # A score that was to be accepted and is missed is said by the exit code.
     assert pipeline.main([*arguments, "--accept", "1.0"]) == 1
+
+
+def test_a_detection_that_was_interrupted_is_made_anew(tmp_path, pipeline, monkeypatch):
+    out = tmp_path / "out"
+    arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--draw", "640"]
+    arguments += ["--class-column", "class"]
+    arguments += [part for value in SMALL for part in ("--set", value)]
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("geo_retina.detector.write_vector", stop)
+        pipeline.main(arguments)
+    assert (out / "detections.gpkg.run").is_dir()
+    # Another model now, so that what is left can't be continued.
+    assert pipeline.main([*arguments, "--overwrite", "--set", "seed=5"]) == 0
+    assert not (out / "detections.gpkg.run").exists()
+
+
+@pytest.mark.parametrize("name", ["detections.gpkg", "detections.gpkg.run", "scores.json"])
+def test_results_that_exist_are_refused_before_any_work(tmp_path, pipeline, monkeypatch, name):
+    monkeypatch.setattr(pipeline, "draw", lambda *args: pytest.fail("work was begun"))
+    (tmp_path / name).write_text("precious")
+    arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(tmp_path), "--draw", "640"]
+    with pytest.raises(OutputError, match=f"{name} exists; give --overwrite"):
+        pipeline.main(arguments)
+    assert (tmp_path / name).read_text() == "precious"
 
 
 def test_scenes_must_come_from_somewhere(pipeline, capsys):

@@ -82,7 +82,7 @@ def tiny_card(**changes: object):
         "gsd_m": 0.5,
         "gsd_range_m": (0.3, 1.0),
         "tile_px": 128,
-        "object_px": (8.0, 12.0, 20.0),
+        "object_px": (8.0, 10.0, 12.0),
         "network": TINY_NETWORK,
         "thresholds": (0.5, 0.5),
     }

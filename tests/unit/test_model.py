@@ -98,6 +98,11 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path):
     tiny_model(seed=3).save(path, overwrite=True)
     assert path.read_bytes() != before
     assert os.listdir(tmp_path) == ["m.safetensors"]
+    (tmp_path / "d.safetensors").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        tiny_model().save(tmp_path / "d.safetensors", overwrite=True)
+    with pytest.raises(OutputError, match=r"ends in \.pt, wanted \.safetensors"):
+        tiny_model().save(tmp_path / "m.pt")
     with pytest.raises(OutputError, match="is not a folder"):
         tiny_model().save(tmp_path / "no" / "m.safetensors")
 

@@ -104,3 +104,9 @@ def test_options_import_nothing_heavy():
     ).stdout.split()
     heavy = {"torch", "numpy", "rasterio", "geopandas", "dask", "shapely", "scipy", "pyarrow"}
     assert not heavy & set(loaded)
+
+
+def test_lists_serve_as_tuples():
+    assert options.DetectOptions(bands=[3, 2, 1]).bands == (3, 2, 1)
+    assert options.DataOptions(scenes="a.tif", labels="b.gpkg").scenes == ("a.tif",)
+    assert hash(options.DataOptions(scenes=["a.tif"], labels="b.gpkg"))

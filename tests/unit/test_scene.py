@@ -8,7 +8,7 @@ from support.stubs import NORTH_UP, ROTATED, write_scene
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
-from geo_retina.scene import describe_scene, find_scenes, fingerprint, open_scene
+from geo_retina.scene import describe_scene, find_scenes, fingerprint, open_scene, scene_names
 
 
 def positions(height: int, width: int) -> np.ndarray:
@@ -203,3 +203,44 @@ def test_a_forked_child_opens_its_own_handles(tmp_path):
         os._exit(0 if not _handles.datasets and scene.read(Window(64, 0, 1, 1))[1].all() else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert scene.read(Window(64, 0, 1, 1))[0].ravel().tolist() == [0, 64]
+
+
+@pytest.mark.parametrize("how", [{"gsd_m": 1.0}, {"crs": "EPSG:4326"}])
+def test_infrared_that_calls_itself_alpha_changes_nothing_where_it_is_resampled(tmp_path, how):
+    import rasterio
+
+    crs = how.pop("crs", "EPSG:32633")
+    affine = Affine(1e-5, 0, 15.0, 0, -1e-5, 45.0) if crs == "EPSG:4326" else NORTH_UP
+    pixels = np.random.default_rng(0).integers(1, 255, (4, 120, 100), np.uint8)
+    paths = [
+        write_scene(tmp_path / f"{name} & co.tif", pixels, affine=affine, crs=crs)
+        for name in ("undefined", "alpha")
+    ]
+    kinds = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+    with rasterio.open(paths[1], "r+") as dataset:
+        dataset.colorinterp = kinds
+    plain, alpha = (open_scene(path, bands=(1, 2, 3, 4), **how) for path in paths)
+    window = Window(-3, -3, plain.grid.height + 6, plain.grid.width + 6)
+    for a, b in zip(plain.read(window), alpha.read(window), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert 0 < plain.read(window)[1].mean() < 1
+
+
+def test_nodata_that_is_no_value_is_invalid_in_any_band(tmp_path):
+    pixels = np.ones((2, 8, 8), np.int16)
+    pixels[0, 1, 1] = -9999
+    _, valid = open_scene(write_scene(tmp_path / "a.tif", pixels, nodata=-9999)).read(
+        Window(0, 0, 8, 8)
+    )
+    assert np.argwhere(~valid).tolist() == [[1, 1]]
+
+
+def test_one_file_by_two_names_is_one_scene(tmp_path, monkeypatch):
+    write_scene(tmp_path / "a.tif", positions(20, 20))
+    (tmp_path / "link.tif").symlink_to(tmp_path / "a.tif")
+    monkeypatch.chdir(tmp_path)
+    assert find_scenes(["a.tif", "./a.tif", tmp_path / "a.tif", "link.tif"]) == ["a.tif"]
+
+
+def test_scenes_of_one_stem_are_told_apart():
+    assert scene_names(["2018/a.tif", "2020/a.tif", "b.tif"]) == ["2018/a.tif", "2020/a.tif", "b"]

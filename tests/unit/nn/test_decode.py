@@ -200,12 +200,41 @@ def test_nothing_found() -> None:
     assert found.truncated_N.tolist() == [False] * 3
 
 
-@pytest.mark.parametrize("thresholds", [0.3, torch.full((4,), 0.3)])
+@pytest.mark.parametrize("thresholds", [0.3, torch.tensor([0.3, 0.3, 0.3, 0.4])])
 def test_logits_that_are_no_number_are_refused(thresholds: Tensor | float) -> None:
     raw = outputs(0)
     raw.logits[1][2, 5, 1] = float("nan")
     with pytest.raises(ModelError, match="not a number"):
         decode(raw, GRID(SHAPE, "cpu"), SHAPE, dataclasses.replace(SETTINGS, thresholds=thresholds))
+
+
+def test_equal_thresholds_are_applied_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever compares each logit with its class's threshold copies all of them."""
+    raw = outputs(2)
+    each = torch.tensor([0.3, 0.3, 0.3, 0.3 + 1e-7])
+    apart = decode(raw, GRID(SHAPE, "cpu"), SHAPE, dataclasses.replace(SETTINGS, thresholds=each))
+    filled: list[int] = []
+    fill = Tensor.masked_fill
+    monkeypatch.setattr(
+        Tensor, "masked_fill", lambda t, *args: (filled.append(t.ndim), fill(t, *args))[1]
+    )
+    for thresholds in (0.3, torch.tensor(0.3), torch.full((4,), 0.3)):
+        settings = dataclasses.replace(SETTINGS, thresholds=thresholds)
+        together = decode(raw, GRID(SHAPE, "cpu"), SHAPE, settings)
+        assert set(filled) == {2}  # the candidates' scores, not the logits (N, A, K)
+        for a, b in zip(apart, together, strict=True):
+            assert torch.equal(a, b)
+    decode(raw, GRID(SHAPE, "cpu"), SHAPE, dataclasses.replace(SETTINGS, thresholds=each))
+    assert 3 in filled
+
+
+def test_a_score_of_the_very_threshold_is_enough() -> None:
+    raw = outputs(2)
+    logits = torch.cat([level.flatten() for level in raw.logits])
+    score = float(logits.sigmoid().sort().values[-50])
+    for thresholds in (score, torch.full((4,), score)):
+        settings = dataclasses.replace(SETTINGS, thresholds=thresholds, nms_iou=1.0)
+        assert float(decode(raw, GRID(SHAPE, "cpu"), SHAPE, settings).scores_M.min()) == score
 
 
 def test_bfloat16_outputs() -> None:

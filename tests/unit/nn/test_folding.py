@@ -49,3 +49,26 @@ def test_change_of_the_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(folding, "_merge", lambda conv, norm: None)
     with pytest.raises(ModelError, match="changes its outputs"):
         fold_batch_norms(trained("test_resnet"))
+
+
+def test_trial_is_precise_whatever_the_networks_arithmetic() -> None:
+    """In bfloat16 rounding alone changes the outputs by more than is allowed."""
+    network = trained("resnet18").bfloat16()
+    folded = fold_batch_norms(network)
+    assert {p.dtype for p in folded.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in network.parameters()} == {torch.bfloat16}
+    single = fold_batch_norms(network.float())
+    for a, b in zip(folded.parameters(), single.parameters(), strict=True):
+        assert torch.equal(a, b.bfloat16())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_folding_on_a_gpu_with_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    network = trained("tf_efficientnet_lite0")
+    expected = fold_batch_norms(network)
+    folded = fold_batch_norms(network.cuda())
+    assert {p.device.type for p in folded.parameters()} == {"cuda"}
+    assert {p.device.type for p in network.parameters()} == {"cuda"}
+    for a, b in zip(folded.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a.cpu(), b)

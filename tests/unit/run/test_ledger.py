@@ -95,3 +95,24 @@ def test_half_written_files_are_not_seen(tmp_path):
     (tmp_path / "run" / ".unit-0000000.parquet.tmp").write_bytes(b"half")
     assert ledger.parts_done() == set()
     assert list(ledger.scenes()) == []
+
+
+def test_a_damaged_run_is_refused_but_can_be_discarded(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    ledger.write(0, [record(0, 0)])
+    (tmp_path / "run" / "manifest.json").write_text("{half")
+    with pytest.raises(RunError, match="discard the run with --restart"):
+        Ledger.open(tmp_path / "run", manifest())
+    assert Ledger.open(tmp_path / "run", manifest(), restart=True).parts_done() == set()
+
+
+def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path):
+    ledger = Ledger.open(tmp_path / "run", manifest())
+    ledger.write(0, [record(0, 0)])
+    ledger.write(1, [record(0, 1)])
+    whole = tmp_path / "run" / "unit-0000001.parquet"
+    whole.write_bytes(whole.read_bytes()[:50])
+    again = Ledger.open(tmp_path / "run", manifest())
+    assert again.parts_done() == {(0, 0)}
+    assert again.next_unit() == 2
+    assert [part.block for s in again.scenes() for part in s.parts] == [0]

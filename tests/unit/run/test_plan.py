@@ -20,7 +20,7 @@ def test_tiles_follow_the_card_and_blocks_hold_every_tile(scene):
     planned = plan(scene)
     assert planned.tiles.tile_px <= 128
     assert planned.tiles.step_px % 32 == 0
-    assert planned.tiles.overlap_px >= 20 + 24
+    assert planned.tiles.overlap_px >= 12 + 24
     tiles = [t.index for block in planned.blocks for t in planned.tiles.tiles_of(block)]
     assert sorted(tiles) == list(range(len(planned.tiles)))
 
@@ -89,3 +89,11 @@ def test_the_estimate_counts_the_networks_pixels(scene):
     assert needed.network_px == len(plans[0].tiles) * plans[0].tiles.tile_px ** 2
     assert needed.seconds == pytest.approx(needed.network_px / needed.px_per_s)
     assert needed.memory_bytes > needed.grid_px
+
+
+@pytest.mark.parametrize("side_px", [100.0, 400.0, 900.0])
+def test_tiles_grow_with_the_objects(scene, side_px):
+    planned = plan(scene, object_px=(10.0, 50.0, side_px), tile_px=128)
+    tiles = planned.tiles
+    assert tiles.overlap_px >= side_px or len(tiles) == 1
+    assert tiles.pixel_factor < 4

@@ -1,6 +1,7 @@
 """Samples: what they show, what they must not, and that chance can be repeated."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,19 @@ import torch
 from affine import Affine
 from torch.utils.data import DataLoader
 
+from geo_retina import boxes
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions, SampleOptions, SplitOptions
 from geo_retina.scene import open_scene
-from geo_retina.training.labels import load_training_set
+from geo_retina.training.labels import LabelledScene, load_training_set
 from geo_retina.training.radiometry import measure_bands
-from geo_retina.training.samples import EpochSampler, FitSamples, collate, fit_objects
+from geo_retina.training.samples import (
+    EpochSampler,
+    FitSamples,
+    _label_window,
+    collate,
+    fit_objects,
+)
 from geo_retina.training.split import Split, split_ground
 from tests.unit.training.fields import AFFINE, field, rotated, squares, write_labels, write_scene
 
@@ -146,6 +154,62 @@ def test_labels_cut_by_the_border_are_kept_ignored_or_gone(tmp_path, offset, kep
         torch.testing.assert_close(
             sample.boxes_M4[0], torch.tensor([0.0, 10, 12 - offset, 22]), atol=1e-4, rtol=0
         )
+
+
+def plainly_labelled(each, window, fits, min_visible):
+    """Boxes, labels and ignored boxes of a window, by looking at every label of the scene."""
+    kept, labels, ignored = [], [], []
+    for (x0, y0, x1, y1), label in zip(each.boxes_px, each.labels.tolist(), strict=True):
+        shifted = np.array([x0, y0, x1, y1]) - [window.col, window.row, window.col, window.row]
+        a0, a1 = np.clip(shifted[[0, 2]], 0, window.width)
+        b0, b1 = np.clip(shifted[[1, 3]], 0, window.height)
+        if a1 <= a0 or b1 <= b0:
+            continue
+        under = fits[int(b0) : int(np.ceil(b1)), int(a0) : int(np.ceil(a1))]
+        share = (a1 - a0) * (b1 - b0) / ((x1 - x0) * (y1 - y0)) * under.mean()
+        if share >= min_visible:
+            kept.append([a0, b0, a1, b1])
+            labels.append(label)
+        elif share > 0:
+            ignored.append([a0, b0, a1, b1])
+    return kept, labels, ignored
+
+
+def test_labels_of_a_window_equal_those_found_by_looking_at_all(squares_set):
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-10, 400, (300, 2))
+    boxes_px = np.concatenate([low, low + rng.uniform(1, 60, (300, 2))], axis=1)
+    boxes_px[::40, 3] += 300
+    labels = rng.integers(0, 3, 300)
+    each = replace(squares_set.scenes[0], boxes_px=boxes_px, labels=labels)
+    for _ in range(60):
+        row, col = rng.integers(-30, 380, 2)
+        window = Window(int(row), int(col), int(rng.integers(8, 90)), int(rng.integers(8, 90)))
+        fits = rng.random((window.height, window.width)) < 0.8
+        found = _label_window(each, window, fits, 0.4)
+        for have, wanted in zip(found, plainly_labelled(each, window, fits, 0.4), strict=True):
+            wanted = np.array(wanted, have.numpy().dtype).reshape(have.shape)
+            np.testing.assert_allclose(have.numpy(), wanted, rtol=1e-6, atol=1e-5)
+
+
+def test_a_sample_looks_at_few_of_many_labels(squares_set, monkeypatch):
+    """Every box that is moved, cut or measured for a sample counts."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 390, (20_000, 2))
+    many = np.concatenate([low, low + rng.uniform(1, 9, (20_000, 2))], axis=1)
+    labels = np.zeros(len(many), np.int64)
+    each = replace(squares_set.scenes[0], boxes_px=many, labels=labels)
+    samples = samples_of(replace(squares_set, scenes=(each,)))
+    looked = []
+    for name in ("shift", "clip", "area"):
+        plain = getattr(boxes, name)
+        monkeypatch.setattr(
+            boxes, name, lambda b, *args, plain=plain: (looked.append(len(b)), plain(b, *args))[1]
+        )
+    monkeypatch.setattr(LabelledScene, "centres_px", property(lambda each: pytest.fail("all")))
+    for number in range(10):
+        samples[number]
+    assert 0 < max(looked) < len(many) / 3  # a window of 64 of 400 rows, and some more
 
 
 def test_nodata_and_unlabelled_ground_are_not_background(tmp_path):

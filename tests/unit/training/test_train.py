@@ -1,22 +1,25 @@
 """Training from end to end on a tiny scene, and its parts that decide what is kept."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from geo_retina.config import load_train_options
 from geo_retina.detector import detect
-from geo_retina.errors import OutputError, SceneError, TrainingError
+from geo_retina.errors import ModelError, OutputError, SceneError, TrainingError
 from geo_retina.model import load_model
+from geo_retina.nn import backbones
 from geo_retina.options import DataOptions, SampleOptions, SplitOptions, TrainOptions
+from geo_retina.scene import open_scene
 from geo_retina.training import loop, train
 from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
-from geo_retina.training.prepare import prepare
+from geo_retina.training.prepare import choose_tile_px, prepare
 from geo_retina.training.samples import FitSamples
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings, one_cycle
 from geo_retina.training.validate import keep_on_tuning_ground
@@ -122,11 +125,66 @@ def test_an_existing_output_is_refused_before_anything_is_read(tmp_path):
     assert out.read_text() == "precious"
 
 
+def test_weights_that_cannot_be_had_are_found_out_before_anything_is_read(monkeypatch):
+    def refuse(name):
+        raise ModelError(f"no weights of {name}")
+
+    monkeypatch.setattr(backbones, "_hub_state", refuse)
+    with pytest.raises(ModelError, match="no weights of resnet10t"):
+        train(tiny("nowhere.tif", "nowhere.gpkg", pretrained=True))
+
+
+def test_the_check_of_the_weights_does_not_change_the_first_ones(scene_and_labels, monkeypatch):
+    state = backbones.Backbone("resnet10t", in_channels=3).body.state_dict()
+    monkeypatch.setattr(backbones, "_hub_state", lambda name: dict(state))
+    found = []
+    for check in (backbones.check_pretrained, lambda name: None):
+        monkeypatch.setattr("geo_retina.training.prepare.check_pretrained", check)
+        torch.manual_seed(0)
+        found.append(prepare(tiny(*scene_and_labels, pretrained=True)).network.state_dict())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    assert torch.equal(found[0]["backbone.body.conv1.0.weight"], state["conv1.0.weight"])
+
+
+def test_the_card_measures_objects_by_their_longer_side(tmp_path):
+    """The overlap is made from it, and must hold a ship of 10 x 200 px whole."""
+    pixels = np.zeros((3, 800, 800), np.uint8)
+    scene = write_scene(tmp_path / "a.tif", pixels)
+    ships = [
+        [x, y, x + w, y + h]
+        for x in range(0, 800, 220)
+        for y in range(0, 800, 220)
+        for w, h in [(10, 200), (200, 10)]
+    ]
+    labels = write_labels(tmp_path / "l.gpkg", ships, grid=open_scene(scene).grid)
+    card = prepare(tiny(scene, labels)).card
+    assert card.object_px == pytest.approx((200, 200, 200))
+    assert card.tile_px == 1024
+
+
+@pytest.mark.parametrize("side_px", [10.0, 317.4, 320.0, 1000.0, 1000.1])
+@pytest.mark.parametrize("stride_px", [32, 128])
+def test_tiles_are_three_overlaps_wide_or_more(side_px, stride_px):
+    tile_px = choose_tile_px(side_px, stride_px)
+    assert tile_px % stride_px == 0
+    wanted_px = max(1024, 3 * (side_px + 24))
+    assert wanted_px <= tile_px < wanted_px + stride_px
+
+
+def test_scenes_given_as_one_path_are_one_scene(scene_and_labels, monkeypatch):
+    scene, labels = scene_and_labels
+    options = tiny(scene, labels)
+    for given in (str(scene), scene, [scene]):
+        object.__setattr__(options.data, "scenes", given)  # however it came about
+        card = prepare(options).card
+        assert card.training["options"]["data"]["scenes"] == ("field.tif",)
+        plain = loop._plain(asdict(options))
+        assert isinstance(yaml.safe_dump(plain), str)
+
+
 def test_no_label_on_tuning_ground_is_one_clear_sentence(tmp_path):
     pixels, boxes_px = squares()
     scene = write_scene(tmp_path / "a.tif", pixels)
-    from geo_retina.scene import open_scene
-
     labels = write_labels(tmp_path / "l.gpkg", boxes_px[:1], grid=open_scene(scene).grid)
     with pytest.raises(TrainingError, match=r"^no label lies on the .* ground") as found:
         train(tiny(scene, labels))
