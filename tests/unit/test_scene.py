@@ -198,7 +198,7 @@ def test_a_forked_child_opens_its_own_handles(tmp_path):
     scene.read(Window(0, 0, 64, 64))
     child = os.fork()
     if child == 0:
-        from geo_retina.scene import _handles
+        from geo_retina.scene.reading import _handles
 
         os._exit(0 if not _handles.datasets and scene.read(Window(64, 0, 1, 1))[1].all() else 1)
     assert os.waitpid(child, 0)[1] == 0
