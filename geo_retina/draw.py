@@ -79,7 +79,9 @@ def draw_preview(
     Args:
         scene: the imagery; its red, green and blue bands, else its first three or one.
         detections: polygons in any CRS, with a column ``class``; of a layer of several scenes,
-            those whose ``scene`` is this one. May be empty.
+            those whose ``scene`` is this one. One of a single scene is of this one, whatever
+            name it has: the file may have been renamed. What lies beside the scene is left
+            out. May be empty.
         out: the picture, ending .png; replaced if it exists.
         crops: places to show, the densest of each class in turn.
 
@@ -158,7 +160,11 @@ def _is_number(record: Mapping[str, Any], name: str) -> bool:
 
 
 def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
-    """Move detections into the scene's pixels."""
+    """Move the detections that lie on the scene into its pixels."""
+    if "scene" in detections.columns:
+        tied_to = set(detections["scene"].dropna())
+        if scene.name in tied_to or len(tied_to) > 1:
+            detections = detections[detections["scene"] == scene.name]
     if (detections.crs is None) != (scene.grid.crs is None) and len(detections):
         without, with_ = (
             ("detections", "scene") if detections.crs is None else ("scene", "detections")
@@ -169,16 +175,17 @@ def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
         )
     if scene.grid.crs is not None and len(detections) and detections.crs != scene.grid.crs:
         detections = detections.to_crs(scene.grid.crs)
-    if "scene" in detections.columns and (detections["scene"] == scene.name).any():
-        detections = detections[detections["scene"] == scene.name]
     shapes = np.asarray(detections.geometry.values, dtype=object)
     kept = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     shapes = shapely.transform(shapes[kept], scene.grid.crs_to_pixels)
     plain = (shapely.get_type_id(shapes) == 3) & (shapely.get_num_coordinates(shapes) == 5)
     shapes[~plain] = shapely.box(*shapely.bounds(shapes[~plain]).T)
     rings = shapely.get_coordinates(shapes).reshape(-1, 5, 2)
+    size_xy = (scene.grid.width, scene.grid.height)
+    on = ((rings.max(axis=1) > 0) & (rings.min(axis=1) < size_xy)).all(axis=1)
+    rings = rings[on]
     named = "class" in detections.columns
-    found = detections["class"].to_numpy(str)[kept] if named else np.full(len(rings), "object")
+    found = detections["class"].to_numpy(str)[kept][on] if named else np.full(len(rings), "object")
     names, labels = np.unique(found, return_inverse=True)
     return _Boxes(rings, labels.astype(np.int64), tuple(str(name) for name in names))
 

@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     numbers_file.write_text(json.dumps(numbers, indent=1), "utf-8")
     if not report.complete:
         print(f"{len(report.failures)} parts of the test scenes were not covered")
-    return int(result.f1 < args.accept or not report.complete)
+    return int((result.f1 or 0.0) < args.accept or not report.complete)
 
 
 def refuse_existing(*paths: Path) -> None:

@@ -51,7 +51,11 @@ def detect(
 
     with _report.progress_bar() as progress:
         report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=progress)
-    about = {"model": model, "scenes": ", ".join(scenes)}
+    about = {
+        "model": model,
+        "scenes": ", ".join(scenes),
+        "crs": crs or "left out, so that of the scenes",
+    }
     _report.write_config(out, dump_options(options, run), about)
     print(_report.summary(report))
     _report.warn_of_truncation(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def evaluate(
     Args:
         detections: Vector file that `detect` wrote.
         labels: Vector file with the true objects.
-        json_file: Write all numbers to this file too.
+        json_file: Write all numbers to this file too, with what was compared and how.
         overwrite: Replace that file.
         options: How detections are matched with labels.
     """
@@ -42,5 +43,7 @@ def evaluate(
     evaluation = score(detections, labels, options)
     print(evaluation.table())
     if json_file is not None:
-        _report.write_text(json_file, json.dumps(evaluation.to_dict(), indent=2) + "\n")
+        compared = {"detections": str(detections), "labels": str(labels)}
+        numbers = {**compared, "options": asdict(options), **evaluation.to_dict()}
+        _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
         print(f"written to {json_file}")

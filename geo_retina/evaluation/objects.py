@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _WGS84 = pyproj.CRS("EPSG:4326")
+_MOST_NAMES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +120,13 @@ def gather(
     classes, found_codes, truth_codes = _number(
         found_classes, layer.class_names, len(frame), len(layer)
     )
+    if found_classes is not None and layer.class_names is not None:
+        _check_classes(
+            _known_names(frame, "class", found_classes),
+            _known_names(labels, options.class_column, layer.class_names),
+            name,
+            layer.path,
+        )
     found_scenes = None if layer.scenes is None else _column(frame, "scene", name)
     scenes, found_scene, truth_scene = _number(found_scenes, layer.scenes, len(frame), len(layer))
     _check_scenes(found_scene, truth_scene, scenes, name, layer.path)
@@ -148,7 +156,13 @@ def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
 def _read_truth(labels: str | Path | gpd.GeoDataFrame, options: EvaluateOptions) -> LabelLayer:
     columns = {"class_column": options.class_column, "scene_column": options.scene_column}
     if isinstance(labels, (str, Path)):
-        return read_labels(labels, layer=options.layer, where=options.where, **columns)
+        return read_labels(
+            labels,
+            layer=options.layer,
+            where=options.where,
+            layer_remedy="say which one with --layer",
+            **columns,
+        )
     name = "the table of labels"
     if options.where is not None:
         labels = filter_frame(labels, options.where, name)
@@ -175,6 +189,31 @@ def _number(
     names, codes = np.unique(np.concatenate([found, truth]).astype(str), return_inverse=True)
     codes = codes.astype(np.int64)
     return tuple(names.tolist()), codes[:n], codes[n:]
+
+
+def _known_names(
+    table: str | Path | gpd.GeoDataFrame, column: str | None, values: NDArray[np.object_]
+) -> set[str]:
+    """Names in a column, and those that a categorical one declares though no row has them."""
+    names = set(values.tolist())
+    if not names or isinstance(table, (str, Path)) or str(table[column].dtype) != "category":
+        return names
+    return names | {str(name) for name in table[column].cat.categories}
+
+
+def _check_classes(found: set[str], truth: set[str], found_name: str, truth_name: str) -> None:
+    """Refuse two sides that know no class in common: nothing could match, by a slip of names."""
+    if found and truth and not found & truth:
+        raise LabelError(
+            f"no class is in common: {found_name} has {_listed(found)}, {truth_name} has "
+            f"{_listed(truth)}; give the labels the names that the detections have, or leave the "
+            "class column out"
+        )
+
+
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)[:_MOST_NAMES]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if names - {*shown} else "")
 
 
 def _check_scenes(

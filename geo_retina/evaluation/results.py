@@ -65,19 +65,24 @@ class Scores:
 
 @dataclass(frozen=True)
 class CountError:
-    """Detections minus labels, scene by scene.
+    """Detections minus labels, in all, and scene by scene where labels are tied to scenes.
 
     Attributes:
-        scenes: scenes that have a detection or a label.
-        bias: mean of the differences; above 0 where too many were found.
+        total: the difference over all of them; above 0 where too many were found.
+        relative: that over the number of labels; None without labels.
+        scenes: scenes that have a detection or a label. None, as what follows, where labels
+            were not tied to scenes.
+        bias: mean of the differences of the scenes.
         mae: mean of their absolute values.
         rmse: root of the mean of their squares.
     """
 
-    scenes: int
-    bias: float
-    mae: float
-    rmse: float
+    total: int
+    relative: float | None
+    scenes: int | None = None
+    bias: float | None = None
+    mae: float | None = None
+    rmse: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Evaluation:
         classes: by class, sorted; empty where classes were not told apart.
         best_scores: the best threshold of each class that has a match. Where classes were
             not told apart, all that were detected have the common one.
-        count_error: over scenes; None where labels were not tied to scenes.
+        count_error: how far the number found is from the number there.
         score: detections below it were left out of all but AP and the best F1; or None.
         scenes_without_labels: scenes that have detections and no label among those
             evaluated. Their detections count as false.
@@ -100,7 +105,7 @@ class Evaluation:
     overall: Scores
     classes: dict[str, Scores]
     best_scores: dict[str, float]
-    count_error: CountError | None = None
+    count_error: CountError
     score: float | None = None
     scenes_without_labels: int = 0
 
@@ -137,7 +142,7 @@ class Evaluation:
             "overall": self.overall.to_dict(),
             "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
             "best_scores": dict(self.best_scores),
-            "count_error": None if self.count_error is None else asdict(self.count_error),
+            "count_error": asdict(self.count_error),
             "scenes_without_labels": self.scenes_without_labels,
         }
 
@@ -162,9 +167,10 @@ class Evaluation:
         return "" if self.score is None else f", scores from {self.score:g}"
 
     def _notes(self) -> list[str]:
-        notes = []
-        if self.count_error is not None:
-            error = self.count_error
+        error = self.count_error
+        share = "" if error.relative is None else f", {error.relative:+.1%} of the labels"
+        notes = [f"count error: {error.total:+d}{share}"]
+        if error.scenes is not None:
             notes.append(
                 f"count error per scene, over {error.scenes}: bias {error.bias:+.2f}, "
                 f"mean absolute {error.mae:.2f}, root mean square {error.rmse:.2f}"

@@ -56,7 +56,7 @@ def evaluate(
 
     Raises:
         LabelError: a file or a column is missing, has gaps or no CRS, or detections and
-            labels name no scene in common.
+            labels name no scene, or no class, in common.
     """
     problem = gather(detections, labels, options)
     by_overlap = not (problem.points or options.in_box or options.radius_m is not None)
@@ -155,16 +155,20 @@ def _best_scores(
     return {n: s.best_score for n, s in by_name.items() if s.best_score is not None}
 
 
-def _count_error(problem: Problem, kept: NDArray[np.bool_]) -> CountError | None:
+def _count_error(problem: Problem, kept: NDArray[np.bool_]) -> CountError:
+    labels = len(problem.truth)
+    total = int(kept.sum()) - labels
+    in_all = CountError(total, total / labels if labels else None)
     n = len(problem.scene_names)
     found = np.bincount(problem.found.scenes[kept], minlength=n)
     truth = np.bincount(problem.truth.scenes, minlength=n)
     # Scenes of which nothing is left inside the ground are no part of this.
     present = np.bincount(problem.found.scenes, minlength=n) + truth > 0
     if not n or not present.any():
-        return None
+        return in_all
     error = (found - truth)[present]
-    return CountError(
+    return replace(
+        in_all,
         scenes=len(error),
         bias=float(error.mean()),
         mae=float(np.abs(error).mean()),

@@ -23,8 +23,7 @@ class BoxIndex:
         order = np.lexsort((y_min, group))
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
         self._groups = [
-            (float(height[rows].max()), y_min[rows], rows)
-            for rows in np.split(order, starts)[1:]
+            (float(height[rows].max()), y_min[rows], rows) for rows in np.split(order, starts)[1:]
         ]
 
     def near_rows(self, top: int, bottom: int) -> NDArray[np.int64]:

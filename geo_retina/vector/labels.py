@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
-from geo_retina.vector.reading import read_frame
+from geo_retina.vector.reading import ONE_LAYER, read_frame
 from geo_retina.vector.tables import densify
-from geo_retina.vector.transforms import reproject
+from geo_retina.vector.transforms import pixel_sides_m, reproject
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -78,6 +78,7 @@ def read_labels(
     where: str | None = None,
     class_column: str | None = None,
     scene_column: str | None = None,
+    layer_remedy: str = "say which one with data.layer in the config",
 ) -> LabelLayer:
     """Read labels from a vector file.
 
@@ -87,6 +88,7 @@ def read_labels(
         where: attribute filter, as in SQL's WHERE.
         class_column: column with the class of each label.
         scene_column: column with the stem of the scene file each label belongs to.
+        layer_remedy: how a layer is chosen, for the message; left out, in a training's config.
 
     Returns:
         The labels in the order of the file. Parts of a multi-part geometry are labels of
@@ -97,7 +99,7 @@ def read_labels(
             chosen, has no CRS, no label, no such column, gaps in it, points mixed with
             polygons, or ``where`` is not understood.
     """
-    frame = read_frame(path, layer=layer, where=where)
+    frame = read_frame(path, layer=layer, where=where, layer_remedy=layer_remedy)
     if not len(frame):
         raise LabelError(_empty_sentence(path, layer, where))
     labels = label_layer(frame, str(path), class_column=class_column, scene_column=scene_column)
@@ -222,7 +224,8 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     Args:
         labels: in any CRS.
         grid: grid of the scene.
-        point_size_m: side of the square drawn around point labels; not used for polygons.
+        point_size_m: ground length of the sides of boxes around point labels, along rows and
+            columns; not used for polygons.
 
     Returns:
         (N, 4) float64 grid pixels, x_min y_min x_max y_max, in the order of the labels, not
@@ -250,9 +253,9 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     points_px = np.where(np.isnan(points_px).any(axis=1, keepdims=True), np.inf, points_px)
     starts = np.searchsorted(owner, np.arange(len(labels)))
     low, high = np.minimum.reduceat(points_px, starts), np.maximum.reduceat(points_px, starts)
-    half_px = 0.0
-    if labels.is_points and point_size_m is not None and grid.gsd_m:
-        half_px = point_size_m / grid.gsd_m / 2
+    half_px = np.zeros(2)
+    if labels.is_points and point_size_m is not None:
+        half_px = point_size_m / pixel_sides_m(grid) / 2
     return np.concatenate([low - half_px, high + half_px], axis=1)
 
 
@@ -269,7 +272,7 @@ def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    ground = read_labels(path)
+    ground = read_labels(path, layer_remedy=ONE_LAYER)
     if ground.is_points:
         raise LabelError(f"{path} holds points, wanted polygons of ground")
     polygons = ground.geometries

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.tables import to_geodataframe
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 DETECTIONS_LAYER = "detections"
+
+ONE_LAYER = "give a file with one layer"
+"""What to do about several layers where nothing can name one."""
 
 
 def read_detections(path: str | Path) -> gpd.GeoDataFrame:
@@ -24,7 +28,8 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
             ``detections``.
 
     Returns:
-        All rows, by ``id`` where there is one, with ``joined`` as bool.
+        All rows, by ``id`` where there is one, with ``joined`` as bool. Without rows, all
+        columns of ``detections_table`` nevertheless, which GeoJSON has no place for.
 
     Raises:
         LabelError: the file is missing, cannot be read, or has several layers and none is
@@ -37,7 +42,11 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
         check_readable(path)
         names = [str(name) for name, _ in list_layers(path)]
         frame_layer = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
-    frame = read_frame(path, layer=frame_layer)
+    remedy = f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}"
+    frame = read_frame(path, layer=frame_layer, layer_remedy=remedy)
+    if not len(frame):
+        bare = to_geodataframe([], frame.crs)
+        return bare.join(frame[[c for c in frame.columns if c not in bare.columns]])
     if "joined" in frame.columns and not frame["joined"].isna().any():
         frame["joined"] = frame["joined"].astype(bool)  # a shapefile has no such type
     if "id" in frame.columns:
@@ -46,7 +55,11 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
 
 
 def read_frame(
-    path: str | Path, *, layer: str | None = None, where: str | None = None
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    where: str | None = None,
+    layer_remedy: str = ONE_LAYER,
 ) -> gpd.GeoDataFrame:
     """Read one layer of a vector file.
 
@@ -54,6 +67,7 @@ def read_frame(
         path: any file GDAL reads, or GeoParquet.
         layer: needed where there are several.
         where: attribute filter, as in SQL's WHERE.
+        layer_remedy: what to do where there are several and none is chosen, for the message.
 
     Raises:
         LabelError: the file is missing or no vector file, the layer is unknown or must be
@@ -65,7 +79,7 @@ def read_frame(
         return frame if where is None else filter_frame(frame, where, str(path))
     from pyogrio import read_dataframe
 
-    chosen = _choose_layer(path, layer)
+    chosen = _choose_layer(path, layer, layer_remedy)
     try:
         frame = read_dataframe(path, layer=chosen, where=where)
     except Exception as error:
@@ -77,16 +91,26 @@ def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataF
     """Filter rows as SQL's WHERE does, by GDAL itself, so that every source means the same.
 
     Raises:
-        LabelError: ``where`` is not understood.
+        LabelError: ``where`` is not understood, or a column cannot be part of an SQL table.
     """
+    import pandas as pd
     from pyogrio import read_dataframe, write_dataframe
 
     # Only row numbers come back, so that the columns keep their types.
-    bare = frame.drop(columns=frame.geometry.name).reset_index(drop=True)
     row = "geo_retina_row"
+    plain = [str(dtype) != "geometry" for dtype in frame.dtypes]
+    bare = pd.DataFrame(frame.loc[:, plain]).rename(columns=str).reset_index(drop=True)
+    bare[row] = np.arange(len(bare))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.gpkg"
-        write_dataframe(bare.assign(**{row: np.arange(len(bare))}), path)
+        try:
+            # A column fid of the frame is one like others, no key of the table.
+            write_dataframe(bare, path, layer_options={"FID": "geo_retina_fid"})
+        except Exception as error:
+            raise LabelError(
+                f"{name} cannot be filtered by {where!r}: {error}; rename or remove the column "
+                "that is named there"
+            ) from error
         try:
             kept = read_dataframe(path, where=where, columns=[row], read_geometry=False)
         except Exception as error:
@@ -126,7 +150,7 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
         raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
 
 
-def _choose_layer(path: str | Path, layer: str | None) -> str:
+def _choose_layer(path: str | Path, layer: str | None, remedy: str) -> str:
     from pyogrio import list_layers
 
     names = [str(name) for name, _ in list_layers(path)]
@@ -134,7 +158,7 @@ def _choose_layer(path: str | Path, layer: str | None) -> str:
         return names[0]
     if layer is None:
         raise LabelError(
-            f"{path} has the layers {', '.join(names)}; say which one with --layer"
+            f"{path} has the layers {', '.join(names)}; {remedy}"
             if names
             else f"{path} has no layer"
         )

@@ -46,6 +46,7 @@ GEOJSON_CRS = pyproj.CRS("EPSG:4326")
 _BATCH_ROWS = 65_536
 _SHAPEFILE_NAME = 10
 _SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj")
+_SQLITE_JOURNALS = ("-wal", "-shm", "-journal")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> None:
@@ -257,5 +258,9 @@ def _move_into_place(folder: Path, path: Path) -> None:
         for suffix in _SHAPEFILE_PARTS:
             if path.with_suffix(suffix).name not in new:
                 path.with_suffix(suffix).unlink(missing_ok=True)
+    if path.suffix.lower() == ".gpkg":
+        # What a crash left of an older file's transactions, SQLite would replay into this one.
+        for suffix in _SQLITE_JOURNALS:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     for part in parts:
         os.replace(part, path.with_name(part.name))

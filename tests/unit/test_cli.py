@@ -176,6 +176,14 @@ def test_resolved_config_is_left_beside_the_output_and_reads_back(detector, here
     assert sorted(p.name for p in here.iterdir()) == [beside.name]
 
 
+def test_the_config_beside_the_output_tells_the_crs(detector, here):
+    beside = here / "out.gpkg.config.yaml"
+    assert main([*DETECT, "--crs", "EPSG:4326"]) == 0
+    assert "# crs: EPSG:4326\n" in beside.read_text()
+    assert main([*DETECT, "--config", str(beside)]) == 0
+    assert "# crs: left out, so that of the scenes\n" in beside.read_text()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -302,8 +310,19 @@ def evaluation(monkeypatch):
 def test_evaluate(evaluation, here, capsys):
     assert main(["evaluate", "d.gpkg", "l.gpkg", "--in-box", "--json", "scores.json"]) == 0
     assert evaluation == [(Path("d.gpkg"), Path("l.gpkg"), EvaluateOptions(in_box=True))]
-    assert json.loads((here / "scores.json").read_text()) == {"f1": 0.5}
+    assert json.loads((here / "scores.json").read_text())["f1"] == 0.5
     assert "F1 0.5" in capsys.readouterr().out
+
+
+def test_evaluate_records_what_was_compared(evaluation, here):
+    flags = "--where split='val' --ground g.gpkg --scene-column tile --class-column kind --score .3"
+    line = f"evaluate d.gpkg l.gpkg --json scores.json {flags}"
+    assert main(line.split()) == 0
+    record = json.loads((here / "scores.json").read_text())
+    assert (record["detections"], record["labels"]) == ("d.gpkg", "l.gpkg")
+    assert EvaluateOptions(**record["options"]) == EvaluateOptions(
+        where="split='val'", ground="g.gpkg", scene_column="tile", class_column="kind", score=0.3
+    )
 
 
 def test_evaluate_overwrites_only_when_told(evaluation, here, capsys):
@@ -314,7 +333,7 @@ def test_evaluate_overwrites_only_when_told(evaluation, here, capsys):
     assert "scores.json exists; give --overwrite" in capsys.readouterr().err
     assert evaluation == []  # refused before the work
     assert main(["evaluate", "d.gpkg", "l.gpkg", "--json", "scores.json", "--overwrite"]) == 0
-    assert json.loads(target.read_text()) == {"f1": 0.5}
+    assert json.loads(target.read_text())["f1"] == 0.5
     assert main(["evaluate", "d.gpkg", "l.gpkg", "--json", "missing/scores.json"]) == 1
     assert "folder missing of scores.json does not exist" in capsys.readouterr().err
 

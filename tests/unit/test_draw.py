@@ -129,6 +129,30 @@ def test_of_a_layer_of_several_scenes_only_its_own_rows_are_drawn(tmp_path):
     assert (tmp_path / "both.png").read_bytes() == (tmp_path / "own.png").read_bytes()
 
 
+def test_a_scene_where_nothing_was_found_shows_nothing(tmp_path):
+    scene = _plain_scene(tmp_path / "a.tif", 50)
+    frame = _frame(scene, [[30, 40, 90, 160], [120, 40, 180, 160]], ["x", "y"])
+    frame["scene"] = ["b", "c"]
+    draw_preview(scene, frame, tmp_path / "others.png")
+    draw_preview(scene, frame[:0], tmp_path / "none.png")
+    assert (tmp_path / "others.png").read_bytes() == (tmp_path / "none.png").read_bytes()
+
+
+def test_of_a_single_scene_of_another_name_what_lies_here_is_drawn(tmp_path):
+    scene = _plain_scene(tmp_path / "renamed.tif", 50)
+    here = [[30, 40, 90, 160], [290, 190, 310, 210], [-20, -20, 5, 5]]
+    beside = [[300, 40, 350, 90], [-50, -50, 0, 0], [20, 200, 40, 300], [20, -30, 40, -1]]
+    frame = _frame(scene, here + beside, ["x"] * 7)
+    draw_preview(scene, frame[:3], tmp_path / "here.png")
+    frame["scene"] = "as it was"
+    draw_preview(scene, frame, tmp_path / "all.png")
+    assert (tmp_path / "all.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+    draw_preview(scene, frame[3:], tmp_path / "beside.png")
+    draw_preview(scene, frame[:0], tmp_path / "none.png")
+    assert (tmp_path / "beside.png").read_bytes() == (tmp_path / "none.png").read_bytes()
+    assert (tmp_path / "all.png").read_bytes() != (tmp_path / "none.png").read_bytes()
+
+
 def test_masses_of_objects_become_points(tmp_path):
     scene = _plain_scene(tmp_path / "a.tif", 50)
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ import shapely
 from geo_retina.errors import LabelError
 from geo_retina.evaluation import evaluate
 from geo_retina.options import EvaluateOptions
+from geo_retina.vector import write_vector
 
 UTM = "EPSG:32633"
 ORIGIN_XY = np.array([500_000.0, 5_300_000.0])
@@ -294,7 +295,31 @@ def test_a_label_belongs_to_its_scene_only():
     assert got.count_error.mae == 1
     assert got.count_error.rmse == 1
     assert evaluate(detections, labels).overall.matches == 2
-    assert evaluate(detections, labels).count_error is None
+    assert evaluate(detections, labels).count_error.scenes is None
+
+
+@pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(score=0.6)])
+def test_the_count_error_needs_no_scenes(options):
+    detections = around([[0, 0], [50, 0], [90, 0]], [0.9, 0.7, 0.5])
+    got = evaluate(detections, points([[0, 0], [20, 0], [30, 0], [40, 0]]), options)
+    total = -1 if options.score is None else -2
+    assert got.count_error.total == total
+    assert got.count_error.relative == total / 4
+    error = got.to_dict()["count_error"]
+    assert (error["total"], error["relative"], error["mae"]) == (total, total / 4, None)
+    text = {-1: "count error: -1, -25.0% of the labels", -2: "count error: -2, -50.0% of the"}
+    assert text[total] in got.table()
+    assert "per scene" not in got.table()
+
+
+def test_the_count_error_in_all_is_told_beside_that_of_scenes():
+    labels = points([[0, 0], [0, 0], [50, 0]], tile=["a", "b", "c"])
+    detections = around([[0, 0]] * 4, [0.9, 0.8, 0.7, 0.6], scene=["a", "a", "a", "d"])
+    got = evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
+    assert (got.count_error.total, got.count_error.relative) == (1, 1 / 3)
+    assert (got.count_error.scenes, got.count_error.mae) == (4, 5 / 4)
+    assert "count error: +1, +33.3% of the labels" in got.table()
+    assert "per scene, over 4: bias +0.25" in got.table()
 
 
 def test_scenes_that_share_no_name_are_a_slip():
@@ -302,6 +327,27 @@ def test_scenes_that_share_no_name_are_a_slip():
     detections = around([[0, 0]], [0.9], scene=["a"])
     with pytest.raises(LabelError, match=r"such as a, .*a\.tif"):
         evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
+
+
+def test_classes_that_share_no_name_are_a_slip():
+    labels = squares([[0, 0, 4, 4], [9, 0, 12, 4]], kind=["tree", "roof"])
+    detections = squares([[0, 0, 4, 4]], score=[0.9], **{"class": ["Tree"]})
+    apart = EvaluateOptions(class_column="kind")
+    with pytest.raises(LabelError, match=r"no class is in common: .* has Tree, .* has roof, tree;"):
+        evaluate(detections, labels, apart)
+    assert evaluate(detections, labels).overall.matches == 1
+    # Nothing found, or nothing there, is no slip; nor is a class that is declared but not met.
+    assert evaluate(detections[:0], labels, apart).overall.labels == 2
+    assert evaluate(detections, labels[:0], apart).overall.detections == 1
+    labels["kind"] = labels["kind"].astype("category").cat.add_categories("Tree")
+    assert evaluate(detections, labels, apart).f1 == 0
+
+
+def test_many_classes_are_not_all_listed():
+    labels = squares([[i, 0, i + 1, 1] for i in range(15)], kind=[f"c{i:02d}" for i in range(15)])
+    detections = squares([[0, 0, 4, 4]], score=[0.9], **{"class": ["Tree"]})
+    with pytest.raises(LabelError, match="c08, c09 and 5 more;"):
+        evaluate(detections, labels, EvaluateOptions(class_column="kind"))
 
 
 def test_where_selects_labels(tmp_path):
@@ -342,12 +388,26 @@ def test_no_detections(options):
         assert got.ap50 == 0
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet"])
+def test_a_file_without_detections(tmp_path, suffix):
+    path = tmp_path / f"found{suffix}"
+    write_vector(path, [], crs=pyproj.CRS(UTM), overwrite=False)
+    labels = points([[0, 0], [9, 0]], kind=["a", "b"], tile=["x", "y"])
+    options = EvaluateOptions(class_column="kind", scene_column="tile")
+    got = evaluate(path, labels, options)
+    assert (got.overall.labels, got.overall.detections, got.recall) == (2, 0, 0)
+    assert list(got.classes) == ["a", "b"]
+    assert (got.count_error.total, got.count_error.scenes) == (-2, 2)
+
+
 @pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(in_box=True)])
 def test_no_labels(options):
     got = evaluate(around([[0, 0]], [0.5]), points([]), options)
     assert (got.precision, got.recall, got.f1) == (0, None, 0)
     assert got.ap50 is None
     assert got.overall.best_score is None
+    assert (got.count_error.total, got.count_error.relative) == (1, None)
+    assert got.table().endswith("count error: +1")
 
 
 def test_neither():
@@ -380,6 +440,19 @@ def test_bad_tables():
         evaluate("nothing.gpkg", labels)
 
 
+def test_of_several_layers_each_side_is_told_its_own_remedy(tmp_path):
+    path, good = tmp_path / "two.gpkg", around([[0, 0]], [0.5])
+    good.to_file(path, layer="a")
+    good.to_file(path, layer="b", mode="a")
+    with pytest.raises(LabelError, match="a, b; say which one with --layer"):
+        evaluate(good, path)
+    assert evaluate(good, path, EvaluateOptions(layer="b")).f1 == 1
+    with pytest.raises(LabelError, match=r"a, b; give a file with one layer, or .*detections"):
+        evaluate(path, good)
+    with pytest.raises(LabelError, match=r"a, b; give a file with one layer$"):
+        evaluate(good, good, EvaluateOptions(ground=str(path)))
+
+
 def test_the_table_reads():
     labels = squares([[0, 0, 10, 10], [20, 0, 30, 10]], kind=["car", "boat"])
     detections = squares(
@@ -389,5 +462,5 @@ def test_the_table_reads():
     lines = text.splitlines()
     assert lines[0] == "matched by IoU 0.5, scores from 0.3"
     assert lines[1].split()[:4] == ["class", "labels", "found", "matched"]
-    assert [line.split()[0] for line in lines[2:]] == ["boat", "car", "all"]
-    assert len({len(line) for line in lines[1:]}) == 1
+    assert [line.split()[0] for line in lines[2:]] == ["boat", "car", "all", "count"]
+    assert len({len(line) for line in lines[1:-1]}) == 1

@@ -69,6 +69,39 @@ def test_filters_that_do_not_fit(tmp_path, suffix):
         read_labels(path, where="kind = 'elm'")
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("fid", [7, 7, 8]),
+        ("FID", ["x", "y", "z"]),
+        ("geom", ["x", "y", "z"]),
+        ("bbox", [{"xmin": 0.0}] * 3),
+        ("outline", gpd.GeoSeries([SQUARE] * 3, crs=UTM)),
+    ],
+)
+def test_columns_beside_the_filtered_one_do_not_matter(tmp_path, column, values):
+    path = tmp_path / "labels.parquet"
+    frame([SQUARE] * 3, kind=["oak", "elm", "oak"], **{column: values}).to_parquet(path)
+    labels = read_labels(path, where="kind = 'oak'", class_column="kind")
+    assert labels.class_names.tolist() == ["oak", "oak"]
+
+
+def test_a_filter_sees_the_column_fid(tmp_path):
+    path = tmp_path / "labels.parquet"
+    frame([SQUARE] * 3, kind=["oak", "elm", "ash"], fid=[7, 7, 8]).to_parquet(path)
+    labels = read_labels(path, where="fid = 7", class_column="kind")
+    assert labels.class_names.tolist() == ["oak", "elm"]
+
+
+def test_columns_that_sql_cannot_tell_apart(tmp_path):
+    path = tmp_path / "labels.parquet"
+    frame([SQUARE], kind=["oak"], Kind=["elm"]).to_parquet(path)
+    with pytest.raises(
+        LabelError, match=r"labels\.parquet cannot be filtered by .*[kK]ind.*rename"
+    ):
+        read_labels(path, where="kind = 'oak'")
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(LabelError, match=r"nothing\.gpkg does not exist"):
         read_labels(tmp_path / "nothing.gpkg")
@@ -90,8 +123,12 @@ def test_several_layers_need_a_choice(tmp_path):
     path = tmp_path / "labels.gpkg"
     pyogrio.write_dataframe(frame([SQUARE]), path, layer="trees")
     pyogrio.write_dataframe(frame([SQUARE] * 2), path, layer="roofs", append=True)
-    with pytest.raises(LabelError, match="the layers trees, roofs; say which"):
+    with pytest.raises(LabelError, match=r"trees, roofs; say which one with data\.layer in"):
         read_labels(path)
+    with pytest.raises(LabelError, match="the layers trees, roofs; ask them"):
+        read_labels(path, layer_remedy="ask them")
+    with pytest.raises(LabelError, match=r"trees, roofs; give a file with one layer$"):
+        read_ground(path, UTM)
     assert len(read_labels(path, layer="roofs")) == 2
     with pytest.raises(LabelError, match="no layer cars; it has trees, roofs"):
         read_labels(path, layer="cars")
@@ -204,6 +241,31 @@ def test_boxes_of_points_have_the_size_asked_for():
     np.testing.assert_allclose(got, [[14, 34, 26, 46]], atol=1e-9)
     with pytest.raises(LabelError, match="points without a size"):
         label_boxes(labels, square, point_size_m=None)
+
+
+def test_boxes_of_points_are_as_wide_as_high_on_the_ground():
+    """The turned grid's pixels are 0.5 m along rows and 0.25 m along columns."""
+    labels = layer([shapely.Point(GRID.pixels_to_crs(np.array([100.0, 200.0])))])
+    got = label_boxes(labels, GRID, point_size_m=6.0)
+    np.testing.assert_allclose(got, [[94, 188, 106, 212]], atol=1e-6)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:6933"])
+def test_boxes_of_points_where_the_crs_stretches_the_ground(crs):
+    """At 60 degrees north, degrees and equal areas draw lengths east and north differently."""
+    geod = pyproj.Geod(ellps="WGS84")
+    place = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    left, top = place.transform(10.0, 60.0)
+    right, _ = place.transform(10.001, 60.0)
+    step = (right - left) / 100
+    grid = Grid(pyproj.CRS(crs), Affine(step, 0, left, 0, -step, top), 100, 100)
+    centre = shapely.Point(grid.pixels_to_crs(np.array([50.0, 50.0])))
+    got = label_boxes(layer([centre], crs), grid, point_size_m=6.0)[0]
+    ends = np.array([[got[0], 50], [got[2], 50], [50, got[1]], [50, got[3]]])
+    x, y = grid.pixels_to_crs(ends).T
+    lon, lat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    _, _, sides_m = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+    np.testing.assert_allclose(sides_m, 6.0, rtol=1e-3)
 
 
 def test_a_grid_without_a_place_has_no_labels():

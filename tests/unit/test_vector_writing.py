@@ -104,9 +104,19 @@ def test_no_rows_still_give_a_layer(tmp_path, suffix, tables):
     assert write_vector(path, tables, crs=UTM, overwrite=False) == 0
     frame = read_detections(path)
     assert len(frame) == 0
-    if suffix != ".geojson":  # which has no place for the columns of no feature
-        assert list(frame.columns) == COLUMNS
-        assert frame.crs == UTM
+    assert list(frame.columns) == COLUMNS
+    assert frame["joined"].dtype == bool
+    assert frame["score"].dtype == np.float64
+    assert frame.crs == (pyproj.CRS("EPSG:4326") if suffix == ".geojson" else UTM)
+
+
+def test_no_rows_keep_columns_of_others(tmp_path):
+    path = tmp_path / "others.gpkg"
+    to_geodataframe([table(some(1)).append_column("team", [["a"]])], UTM).iloc[:0].to_file(path)
+    frame = read_detections(path)
+    assert len(frame) == 0
+    assert {*frame.columns} == {*COLUMNS, "team"}
+    assert frame.crs == UTM
 
 
 def test_reprojected_on_request():
@@ -236,6 +246,29 @@ def test_parts_of_an_older_shapefile_do_not_outlive_it(tmp_path):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".cpg", ".dbf", ".prj", ".shp", ".shx"]
 
 
+def test_transactions_of_an_older_geopackage_are_not_replayed(tmp_path):
+    """A writer that died leaves a log beside its file, which SQLite applies when it opens one."""
+    path = tmp_path / "found.gpkg"
+    write_vector(path, [table(some(4))], crs=UTM, overwrite=False)
+    database = sqlite3.connect(path)
+    assert database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+    database.execute("CREATE TABLE stale AS SELECT * FROM gpkg_contents")
+    database.commit()
+    journals = {p: p.read_bytes() for p in tmp_path.glob("found.gpkg-*")}
+    database.close()
+    journals[tmp_path / "found.gpkg-journal"] = b"a rollback journal"
+    assert sorted(p.name[10:] for p in journals) == ["-journal", "-shm", "-wal"]
+    for journal, content in journals.items():
+        journal.write_bytes(content)
+    write_vector(path, [table(some(9))], crs=UTM, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["found.gpkg"]
+    database = sqlite3.connect(path)
+    tables = database.execute("SELECT name FROM sqlite_master WHERE name = 'stale'").fetchall()
+    database.close()
+    assert tables == []
+    assert len(read_detections(path)) == 9
+
+
 def test_outputs_that_cannot_be(tmp_path):
     for name, match in {
         "found.xyz": r"ends in \.xyz, wanted one of \.gpkg, \.shp",
@@ -321,7 +354,7 @@ def test_of_several_layers_the_detections_are_read(tmp_path):
     assert len(read_detections(path)) == 4
     pyogrio.write_dataframe(frame, tmp_path / "two.gpkg", layer="a")
     pyogrio.write_dataframe(frame, tmp_path / "two.gpkg", layer="b", append=True)
-    with pytest.raises(LabelError, match="the layers a, b; say which"):
+    with pytest.raises(LabelError, match=r"a, b; give a file .*one named detections"):
         read_detections(tmp_path / "two.gpkg")
 
 

