@@ -85,7 +85,7 @@ class Grid:
         """
         if self.crs is None:
             return None
-        ground_m = self._side_on_ellipsoid_m()
+        ground_m = math.sqrt(np.prod(self.sides_on_ellipsoid_m()))
         if self.crs.is_geographic:
             return ground_m
         unit_m = self.crs.axis_info[0].unit_conversion_factor if self.crs.axis_info else 1.0
@@ -93,21 +93,24 @@ class Grid:
         is_stretched = math.isfinite(ground_m) and abs(ground_m / planar_m - 1) > 0.01
         return ground_m if is_stretched else planar_m
 
-    def _side_on_ellipsoid_m(self) -> float:
-        """Geometric mean of the sides of the pixel at the centre; not finite off the globe."""
+    def sides_on_ellipsoid_m(self) -> NDArray[np.float64]:
+        """(2,) ground lengths of the pixel at the centre, along x and along y of the frame.
+
+        Not finite without a CRS, or off the globe.
+        """
         geodetic = self.crs and self.crs.geodetic_crs
         geod = self.crs and self.crs.get_geod()
         if not geodetic or not geod:
-            return math.nan
+            return np.full(2, np.nan)
         centre_xy = np.array([self.width / 2, self.height / 2])
         x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
         to_geodetic = pyproj.Transformer.from_crs(self.crs, geodetic, always_xy=True)
-        degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
-        lon, lat = np.array(to_geodetic.transform(x, y)) * degrees
+        to_radians = geodetic.axis_info[0].unit_conversion_factor
+        lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-            return math.nan
-        _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
-        return math.sqrt(abs(sides_m[0] * sides_m[1]))
+            return np.full(2, np.nan)
+        _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
+        return np.abs(np.asarray(sides_m))
 
 
 def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ class Card:
         gsd_m: metres a pixel that it was trained at.
         gsd_range_m: finest and coarsest it holds for.
         tile_px: largest tile side it is run at.
-        object_px: 1st, 50th and 99th percentile of its objects' sides.
+        object_px: 1st, 50th and 99th percentile of its objects' longer sides.
         network: the architecture, every field resolved.
         thresholds: default score threshold per class.
         description: what it finds, in what imagery.

