@@ -73,7 +73,7 @@ def test_a_plan_keeps_its_promises(shape, tile_px, overlap_px, stride_px, exact)
     plan = plan_tiles(
         shape, tile_px=tile_px, overlap_px=overlap_px, stride_px=stride_px, exact=exact
     )
-    assert plan.overlap_px >= overlap_px
+    assert len(plan) == 1 or plan.overlap_px >= overlap_px
     assert plan.tile_px % stride_px == 0
     assert plan.step_px % stride_px == 0
     assert plan.tile_px == largest if exact else plan.tile_px <= largest

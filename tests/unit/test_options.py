@@ -16,7 +16,7 @@ REQUIRED = {"data": options.DataOptions(scenes=("a.tif",), labels="a.gpkg")}
 CLASSES = [
     kind
     for _, kind in inspect.getmembers(options, inspect.isclass)
-    if dataclasses.is_dataclass(kind) and kind.__module__ == options.__name__
+    if dataclasses.is_dataclass(kind) and kind.__module__.startswith(options.__name__)
 ]
 
 

@@ -1,0 +1,45 @@
+"""Every option, with its one default. Imports nothing heavy: the command line reads it first.
+
+Frozen, keyword-only, checked at birth. Python, YAML and the command line all speak these
+dataclasses; nowhere else is a default written.
+"""
+
+from geo_retina.options.checks import INFINITY, unknown_key
+from geo_retina.options.detection import (
+    DetectOptions,
+    Device,
+    MergeOptions,
+    Precision,
+    RunOptions,
+)
+from geo_retina.options.evaluation import EvaluateOptions
+from geo_retina.options.network import PRESETS, NetworkOptions
+from geo_retina.options.synth import SynthOptions
+from geo_retina.options.training import (
+    AssignOptions,
+    DataOptions,
+    LossOptions,
+    SampleOptions,
+    SplitOptions,
+    TrainOptions,
+)
+
+__all__ = [
+    "INFINITY",
+    "PRESETS",
+    "AssignOptions",
+    "DataOptions",
+    "DetectOptions",
+    "Device",
+    "EvaluateOptions",
+    "LossOptions",
+    "MergeOptions",
+    "NetworkOptions",
+    "Precision",
+    "RunOptions",
+    "SampleOptions",
+    "SplitOptions",
+    "SynthOptions",
+    "TrainOptions",
+    "unknown_key",
+]

@@ -1,0 +1,138 @@
+"""Options of detecting: what changes the detections, and how a run is carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from geo_retina.options.checks import INFINITY, check
+
+Device = str
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """How detections of neighbouring tiles become one set of objects."""
+
+    iou: float = 0.4
+    """A detection suppresses a lower-ranked one of another tile above this overlap."""
+
+    share: float = 0.5
+    """It also suppresses a cut one of whose own area more than this share lies inside it."""
+
+    edge_px: float = 4.0
+    """A box this near to a tile side counts as cut by it."""
+
+    join: bool = True
+    """Join the fragments of an object that spans a whole overlap."""
+
+    join_iou: float = 0.5
+    """Fragments join when their extents along the seam overlap by this 1-D IoU."""
+
+    class_aware: bool = True
+    """Only detections of one class suppress each other across tiles."""
+
+    def __post_init__(self) -> None:
+        check(self, {"iou": (0, 1), "share": (0, 1), "join_iou": (0, 1), "edge_px": (0, INFINITY)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+    """What changes the detections of a run; part of its fingerprint."""
+
+    score: float | None = None
+    """Keep detections from this score on; left out, the model's own threshold per class."""
+
+    bands: tuple[int, ...] | None = None
+    """The file's bands (from 1) in the model's order; left out, as the model's card says."""
+
+    gsd_m: float | None = None
+    """Resample the scene to this many metres a pixel; left out, only where it is outside the
+    model's range."""
+
+    force: bool = False
+    """Run although the scene's data type does not fit the model's card."""
+
+    tile_px: int | None = None
+    """Side of the square that the network sees; left out, chosen for the fewest pixels."""
+
+    overlap_px: int | None = None
+    """Least overlap of neighbouring tiles; left out, from the object sizes on the card."""
+
+    nms_iou: float = 0.5
+    """Within a tile, a box suppresses lower-scored ones of its class above this IoU."""
+
+    candidates: int = 4000
+    """Boxes decoded per pyramid level and tile at the most; reaching it is reported."""
+
+    max_per_tile: int = 2000
+    """Detections kept per tile at the most; reaching it is reported."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the network; auto is bf16 where the hardware has it, else fp32."""
+
+    merge: MergeOptions = field(default_factory=MergeOptions)
+    """Merging across tiles."""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "score": (0, 1),
+                "bands": (1, INFINITY),
+                "gsd_m": (1e-6, INFINITY),
+                "tile_px": (1, 1 << 16),
+                "overlap_px": (0, 1 << 16),
+                "nms_iou": (0, 1),
+                "candidates": (1, INFINITY),
+                "max_per_tile": (1, INFINITY),
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out; none of it changes the detections."""
+
+    device: Device = "auto"
+    """cpu, cuda, cuda:1, mps, or auto for the best one present."""
+
+    batch: int | None = None
+    """Tiles through the network at once; left out, chosen by the device and tile size."""
+
+    block_px: int = 4096
+    """Side of the blocks that are read and detected as one task."""
+
+    workers: int | None = None
+    """Dask workers in this process, which share the device; left out, one."""
+
+    threads: int = 2
+    """Blocks in flight per worker, so that reading hides behind computing."""
+
+    scheduler: str | None = None
+    """Address of a running Dask scheduler to use instead of this process."""
+
+    retries: int = 1
+    """Times a failed block is tried again before its ground is reported as not covered."""
+
+    overwrite: bool = False
+    """Replace an existing output."""
+
+    restart: bool = False
+    """Discard what an earlier, unfinished run of this output left behind."""
+
+    keep: bool = False
+    """Keep the run's folder after it finished."""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "batch": (1, INFINITY),
+                "block_px": (64, INFINITY),
+                "workers": (1, INFINITY),
+                "threads": (1, INFINITY),
+                "retries": (0, INFINITY),
+            },
+        )
