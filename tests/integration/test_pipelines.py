@@ -1,4 +1,4 @@
-"""The pipelines, run as people run them, on scenes small enough for a test."""
+"""The pipelines and benchmarks, run as people run them, on scenes small enough for a test."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def pipeline():
-    spec = importlib.util.spec_from_file_location(
-        "train_and_evaluate", ROOT / "pipelines" / "train_and_evaluate.py"
-    )
+def load(path: Path):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def pipeline():
+    return load(ROOT / "pipelines" / "train_and_evaluate.py")
 
 
 def test_labels_become_a_scored_model(tmp_path, pipeline, capsys):
@@ -94,6 +97,18 @@ def test_results_that_exist_are_refused_before_any_work(tmp_path, pipeline, monk
     with pytest.raises(OutputError, match=f"{name} exists; give --overwrite"):
         pipeline.main(arguments)
     assert (tmp_path / name).read_text() == "precious"
+
+
+def test_the_benchmark_of_the_whole_way_runs(tmp_path, monkeypatch, capsys):
+    module = load(ROOT / "benchmarks" / "end_to_end.py")
+    out = tmp_path / "result.json"
+    line = ["end_to_end.py", "--size", "300", "--repeats", "1", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*line, "--device", "cpu"])
+    module.main()
+    result = json.loads(out.read_text())
+    [run] = result["runs"]
+    assert run["ratio"] == pytest.approx(run["end_to_end_px_s"] / run["bare_px_s"])
+    assert f"ratio {run['ratio']:.2f}" in capsys.readouterr().out
 
 
 def test_scenes_must_come_from_somewhere(pipeline, capsys):
