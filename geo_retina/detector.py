@@ -35,6 +35,7 @@ from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
     check_output,
     detections_table,
+    file_crs,
     outline_table,
     to_geodataframe,
     write_vector,
@@ -261,12 +262,13 @@ class _Work:
 
     def report(self, out: Path, rows: int, seconds: float) -> RunReport:
         """Sum up, once the tables have been read."""
-        authority = self.crs.to_authority()
+        crs = file_crs(out, self.crs) or self.crs
+        authority = crs.to_authority()
         return RunReport(
             out=out,
             detections=rows,
             counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=":".join(authority) if authority else self.crs.name,
+            crs=":".join(authority) if authority else crs.name,
             scenes=self.tally["scenes"],
             pixels=self.tally["pixels"],
             seconds=seconds,

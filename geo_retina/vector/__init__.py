@@ -4,12 +4,13 @@ from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_
 from geo_retina.vector.reading import filter_frame, read_detections
 from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
 from geo_retina.vector.transforms import reproject
-from geo_retina.vector.writing import check_output, write_vector
+from geo_retina.vector.writing import check_output, file_crs, write_vector
 
 __all__ = [
     "LabelLayer",
     "check_output",
     "detections_table",
+    "file_crs",
     "filter_frame",
     "label_boxes",
     "label_layer",

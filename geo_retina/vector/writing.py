@@ -108,7 +108,7 @@ def write_vector(
             f"{path} would need longitudes and latitudes, but the scene has no CRS; "
             "write .gpkg instead"
         )
-    target_crs = GEOJSON_CRS if suffix == ".geojson" else crs
+    target_crs = file_crs(path, crs)
     rows = _Rows(tables, crs, target_crs)
     with _beside(path) as folder, rows.passing_errors_on(path):
         draft = folder / path.name
@@ -120,6 +120,11 @@ def write_vector(
             raise OutputError(f"{path} appeared while it was being written; it was left as it is")
         _move_into_place(folder, path)
     return rows.count
+
+
+def file_crs(path: str | Path, crs: pyproj.CRS | None) -> pyproj.CRS | None:
+    """The CRS in which geometries of a CRS end up in a file: GeoJSON has but one."""
+    return GEOJSON_CRS if Path(path).suffix.lower() == ".geojson" else crs
 
 
 class _Rows:

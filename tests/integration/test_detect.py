@@ -56,6 +56,7 @@ def test_objects_keep_their_edges_through_a_file(tmp_path, stub, model, suffix):
     assert report.complete
     assert report.detections == len(BOXES)
     assert report.counts == {"car": 3, "tree": 1}
+    assert report.crs == ("EPSG:4326" if suffix == ".geojson" else "EPSG:32633")
     frame = (gpd.read_parquet if suffix == ".parquet" else gpd.read_file)(report.out)
     placed = frame.to_crs("EPSG:32633").geometry
     inverse = ~affine
