@@ -14,7 +14,7 @@ With people's labels, here the NAIP trees:
 With scenes that it draws itself, so that it needs no data (the bundled demo model was made so):
 
     python pipelines/train_and_evaluate.py configs/demo.yaml --out out/demo \\
-        --draw 6144 --class-column class --accept 0.9
+        --draw 5120 --class-column class --accept 0.9
 
 Times, hardware and scores of both are in docs/models.md.
 """
