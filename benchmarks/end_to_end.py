@@ -1,9 +1,9 @@
 """From a GeoTIFF to a GeoPackage, against the bare network on the same machine in the same run.
 
-    python benchmarks/end_to_end.py --size 4096 --out benchmarks/results/2026-11-22-cpu.json
+    python benchmarks/end_to_end.py --out benchmarks/results/2026-11-22-cpu-end-to-end.json
 
 Draws a scene, times `detect_to_file` with the bundled model, times the network and its decoding
-alone on noise of the same tile size, before and after, and prints both as pixels through the
+alone on noise of the same tile size, before each time, and prints both as pixels through the
 network in a second. The ratio is what reading, placing, merging, writing and starting Dask leave.
 """
 

@@ -171,8 +171,8 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
-    work.carry_out(progress)
-    work.refuse_if_nothing_was_done()
+    if not work.carry_out(progress):
+        raise work.failed_everywhere()
     overwrite = run.overwrite or own
     rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
     _write_not_covered(out, work.failures, work.crs)
@@ -199,9 +199,10 @@ class _Work:
         self.tally: Counter[str] = Counter()
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
-    def carry_out(self, progress: Callable[[Progress], None] | None) -> None:
-        """Detect every block that the ledger does not hold yet."""
+    def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
+        """Detect every block that the ledger does not hold yet; counts those it holds then."""
         done = self.ledger.parts_done()
+        finished = len(done)
         todo = [
             part
             for plan in self.plans.values()
@@ -211,18 +212,14 @@ class _Work:
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
         for unit, records in run_units(units, self.model, self.options, self.run, progress):
             self.ledger.write(unit, records)
+            finished += sum(record.error is None for record in records)
+        return finished
 
-    def refuse_if_nothing_was_done(self) -> None:
-        """Where every block failed there is no result, and an older one is worth more.
-
-        Raises:
-            RunError: no block was detected.
-        """
-        if self.ledger.parts_done():
-            return
+    def failed_everywhere(self) -> RunError:
+        """Where every block failed there is no result, and an older one is worth more."""
         errors = [part.error for record in self.ledger.scenes() for part in record.parts]
         errors += [failure.error for failure in self.failures]
-        raise RunError(
+        return RunError(
             f"nothing could be detected, the first error of {len(errors)} is: {errors[0]}; once it "
             "is mended, the same command tries again"
         )
@@ -293,13 +290,15 @@ def _prepare(
     if run.scheduler is None:
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
-    if run.scheduler is not None:  # workers may run in another folder
-        scenes = [absolute(path) for path in find_scenes(scenes)]
-    plans, failures = plan_scenes(scenes, loaded.card, options, run)
+    paths = find_scenes(scenes)
+    full_paths = [absolute(path) for path in paths]
+    # Workers of a cluster may run in another folder.
+    seen = paths if run.scheduler is None else full_paths
+    plans, failures = plan_scenes(seen, loaded.card, options, run)
     output_crs = _choose_crs(crs, plans)
     manifest = manifest_for(
-        [absolute(path) for path in find_scenes(scenes)],
-        {absolute(plan.scene.path): fingerprint(plan.scene.path) for plan in plans},
+        full_paths,
+        {full_paths[plan.index]: fingerprint(plan.scene.path) for plan in plans},
         loaded.fingerprint,
         options,
         run.block_px,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,12 @@ FORMAT_VERSION = 1
 
 _BACKBONE_LEVEL = 5
 """The backbones' last level, at stride 32, feeds the pyramid even where no anchor is on it."""
+
+OVERLAP_MARGIN_PX = 24
+"""Context beyond the largest object that neighbouring tiles share by default."""
+
+OVERLAPS_PER_TILE = 3
+"""Tiles are at least this many overlaps wide, or most pixels would be seen several times."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -121,6 +128,11 @@ class Card:
         """Coarsest stride of the network: tile sides and origins are multiples of it."""
         assert self.network.levels is not None  # checked at birth
         return int(2 ** max(_BACKBONE_LEVEL, *self.network.levels))
+
+    @property
+    def overlap_px(self) -> int:
+        """Overlap of neighbouring tiles that lets one of them see an object whole."""
+        return math.ceil(self.object_px[2]) + OVERLAP_MARGIN_PX
 
     def to_json(self) -> str:
         """As JSON, keys sorted; ``from_json`` gives it back."""

@@ -49,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class _EngineKey:
-    """What an engine is made from; a worker keeps the last one it made."""
+    """What an engine is made from; a worker keeps the last few that it made."""
 
     model: str
     options: DetectOptions
@@ -60,6 +60,7 @@ class _EngineKey:
 _models: dict[str, Model] = {}  # by fingerprint, in each worker process
 _users: Counter[str] = Counter()  # runs in this process that need a model, by fingerprint
 _engines: dict[_EngineKey, Engine] = {}
+_MOST_ENGINES = 4  # a worker of a long-lived cluster meets many models and options
 _engine_lock = threading.Lock()
 _cluster_lock = threading.Lock()  # two clusters that start at once trip over Dask's imports
 
@@ -69,6 +70,8 @@ def _engine(key: _EngineKey) -> Engine:
         if key not in _engines:
             if key.model not in _models:
                 raise RunError("this worker was not given the model")
+            while len(_engines) >= _MOST_ENGINES:  # the oldest; runs that use it keep it alive
+                del _engines[next(iter(_engines))]
             _engines[key] = Engine(
                 _models[key.model], key.options, device=key.device, batch=key.batch
             )

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geo_retina.engine import Engine
-from geo_retina.errors import GeoRetinaError, OptionError, SceneMismatchError
+from geo_retina.errors import GeoRetinaError, OptionError, SceneError, SceneMismatchError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
-from geo_retina.model import Card, Model
+from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.scene import Scene, count_bands, find_scenes, open_scene
-
-_OVERLAP_MARGIN_PX = 24
-"""Context beyond the largest object that neighbouring tiles share by default."""
-
-_LEAST_TILES_PER_OVERLAP = 3
-"""Tiles are at least this many overlaps wide, or most pixels would be seen several times."""
 
 _GSD_TOLERANCE = 1.02
 """A GSD this near to the card's range is in it: GSDs of neighbouring zones differ slightly."""
@@ -149,12 +142,10 @@ def plan_scene(
         OptionError: the tile size or overlap asked for is not possible.
     """
     scene = _open_for_model(path, card, options)
-    overlap_px = options.overlap_px
-    if overlap_px is None:
-        overlap_px = math.ceil(card.object_px[2]) + _OVERLAP_MARGIN_PX
+    overlap_px = card.overlap_px if options.overlap_px is None else options.overlap_px
     tiles = plan_tiles(
         scene.grid.shape,
-        tile_px=options.tile_px or max(card.tile_px, _LEAST_TILES_PER_OVERLAP * overlap_px),
+        tile_px=options.tile_px or max(card.tile_px, OVERLAPS_PER_TILE * overlap_px),
         overlap_px=overlap_px,
         stride_px=card.stride_px,
         exact=options.tile_px is not None,
@@ -164,24 +155,14 @@ def plan_scene(
 
 def _open_for_model(path: str, card: Card, options: DetectOptions) -> Scene:
     bands = options.bands or tuple(band.index for band in card.bands)
-    wanted = ", ".join(band.name for band in card.bands)
-    count = count_bands(path)
     if len(bands) != len(card.bands):
-        raise SceneMismatchError(
-            f"{len(bands)} bands were named for {path}, model {card.name} needs "
-            f"{len(card.bands)} ({wanted}); name as many with --bands"
-        )
-    if options.bands and max(bands) > count:
-        raise SceneMismatchError(
-            f"{path} has {count} bands, so it has no band {max(bands)}; name {len(card.bands)} of "
-            f"its bands ({wanted}) with --bands"
-        )
-    if max(bands) > count:
-        raise SceneMismatchError(
-            f"{path} has {count} bands, model {card.name} needs {len(card.bands)} ({wanted}); "
-            "name the file's bands with --bands"
-        )
-    scene = open_scene(path, bands=bands, gsd_m=options.gsd_m)
+        raise _wrong_bands(path, bands, card, options)
+    try:
+        scene = open_scene(path, bands=bands, gsd_m=options.gsd_m)
+    except SceneError as error:
+        if max(bands) > count_bands(path):
+            raise _wrong_bands(path, bands, card, options) from error
+        raise
     if scene.grid.crs is None:
         raise SceneMismatchError(
             f"{path} has no CRS, so detections cannot be placed on the ground; give it one, "
@@ -198,6 +179,28 @@ def _open_for_model(path: str, card: Card, options: DetectOptions) -> Scene:
     if options.gsd_m is None and not low / _GSD_TOLERANCE <= gsd_m <= high * _GSD_TOLERANCE:
         scene = open_scene(path, bands=bands, gsd_m=card.gsd_m)
     return scene
+
+
+def _wrong_bands(
+    path: str, bands: Sequence[int], card: Card, options: DetectOptions
+) -> SceneMismatchError:
+    """Say which bands a model needs. Looks at the file, which is of more concern if missing."""
+    count = count_bands(path)
+    wanted = ", ".join(band.name for band in card.bands)
+    if len(bands) != len(card.bands):
+        return SceneMismatchError(
+            f"{len(bands)} bands were named for {path}, model {card.name} needs "
+            f"{len(card.bands)} ({wanted}); name as many with --bands"
+        )
+    if options.bands:
+        return SceneMismatchError(
+            f"{path} has {count} bands, so it has no band {max(bands)}; name {len(card.bands)} of "
+            f"its bands ({wanted}) with --bands"
+        )
+    return SceneMismatchError(
+        f"{path} has {count} bands, model {card.name} needs {len(card.bands)} ({wanted}); "
+        "name the file's bands with --bands"
+    )
 
 
 def pack_units(parts: Iterable[Part], block_px: int, *, first: int = 0) -> list[Unit]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from geo_retina.errors import TrainingError
-from geo_retina.model import Band, Card, build_network
+from geo_retina.model import OVERLAP_MARGIN_PX, OVERLAPS_PER_TILE, Band, Card, build_network
 from geo_retina.nn.anchors import fit_anchors
 from geo_retina.nn.backbones import check_pretrained, load_pretrained
 from geo_retina.nn.retinanet import RetinaNet
@@ -28,8 +28,6 @@ from geo_retina.training.validate import SCORE_FLOOR, TuningGround, choose_tunin
 log = logging.getLogger(__name__)
 
 _TILE_PX = 1024
-_OVERLAP_MARGIN_PX = 24  # tiles overlap by the largest objects and this
-_OVERLAPS_PER_TILE = 3  # smaller tiles would be seen by the network more than twice over
 _GSD_SLACK = 1.25  # a model holds for pixels this much coarser or finer than it saw
 _PACKAGES = ("geo-retina", "python", "torch", "torchvision", "timm", "lightning", "rasterio")
 
@@ -167,7 +165,7 @@ def _first_card(
 
 def choose_tile_px(object_px: float, stride_px: int) -> int:
     """Choose the tile side for objects up to a size, a multiple of the network's stride."""
-    wanted_px = max(_TILE_PX, _OVERLAPS_PER_TILE * (object_px + _OVERLAP_MARGIN_PX))
+    wanted_px = max(_TILE_PX, OVERLAPS_PER_TILE * (object_px + OVERLAP_MARGIN_PX))
     return math.ceil(wanted_px / stride_px) * stride_px
 
 

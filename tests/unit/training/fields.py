@@ -7,9 +7,9 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 import shapely
 from affine import Affine
+from support import stubs
 
 from geo_retina.boxes import to_polygons
 from geo_retina.grid import Grid
@@ -27,22 +27,8 @@ def rotated(degrees: float, x_m: float = 0.5, y_m: float = 0.5) -> Affine:
 
 
 def write_scene(path: Path, pixels: np.ndarray, *, crs=CRS, affine=AFFINE, nodata=None) -> Path:
-    """Write (bands, height, width) pixels."""
-    bands, height, width = pixels.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=bands,
-        height=height,
-        width=width,
-        dtype=pixels.dtype,
-        crs=crs,
-        transform=affine,
-        nodata=nodata,
-    ) as file:
-        file.write(pixels)
-    return path
+    """Write (bands, height, width) pixels, by default on this module's grid."""
+    return stubs.write_scene(path, pixels, crs=crs, affine=affine, nodata=nodata)
 
 
 def write_labels(path: Path, boxes_px, *, grid: Grid, points=False, crs=None, **columns) -> Path:
