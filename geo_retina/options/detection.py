@@ -9,6 +9,7 @@ from geo_retina.options.checks import INFINITY, check
 
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+RankOrder = Literal["whole", "owner", "score"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class MergeOptions:
 
     class_aware: bool = True
     """Only detections of one class suppress each other across tiles."""
+
+    rank: RankOrder = "whole"
+    """Who is decided first: whole boxes before cut ones, then by score; owner puts those first
+    that lie in the part their own tile owns; score looks at nothing else."""
 
     def __post_init__(self) -> None:
         check(self, {"iou": (0, 1), "share": (0, 1), "join_iou": (0, 1), "edge_px": (0, INFINITY)})

@@ -202,7 +202,7 @@ def test_rank_is_whole_by_score_then_cut_by_area():
         ([3, 0, 5, 5], 0.4, LEFT, Cut.SCENE_TOP),
         ([2, 0, 5, 5], 0.4, LEFT),
     )
-    assert rank(ranked).tolist() == [5, 4, 3, 2, 1, 0]
+    assert rank(ranked, TWO).tolist() == [5, 4, 3, 2, 1, 0]
 
 
 def test_rows_come_by_tile_then_position():

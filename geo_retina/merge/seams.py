@@ -1,0 +1,106 @@
+"""What a detection has to do with the windows of other tiles, and fragments on either side."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.detections import INNER_SIDES, Cut, Detections
+from geo_retina.grid import TilePlan
+from geo_retina.merge.pairs import Pairs
+from geo_retina.options import MergeOptions
+
+Mask = NDArray[np.bool_]
+Line = NDArray[np.float64]
+Span = tuple[int, int] | tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def is_cut(detections: Detections) -> Mask:
+    """(N,) those that an inner side of their tile may have cut."""
+    return (detections.cut & INNER_SIDES) != 0
+
+
+def contested(detections: Detections, plan: TilePlan, options: MergeOptions) -> Mask:
+    """(N,) detections that another tile has a say in; the others stand as they are."""
+    row, col = np.divmod(detections.tile, plan.cols)
+    meets = meets_others(detections, (row, row + 1), (col, col + 1), plan, options)
+    return meets & ~detections.joined
+
+
+def meets_others(
+    detections: Detections, rows: Span, cols: Span, plan: TilePlan, options: MergeOptions
+) -> Mask:
+    """(N,) detections that meet the window of a tile outside rows x cols, or may join into it.
+
+    Fragments that face each other may each end ``edge_px`` short of the other's window, so a cut
+    one counts from there on, and rather too early than too late: who is looked at without need
+    is decided later, not differently.
+
+    Args:
+        detections: any.
+        rows: first row and the one after the last, of the plan's tiles; numbers or (N,) arrays.
+        cols: likewise the columns.
+        plan: the tiles.
+        options: thresholds.
+    """
+    around = reach(detections, options)
+    x_min, y_min, x_max, y_max = detections.boxes_px.T
+    meets = np.zeros(len(detections), dtype=bool)
+    for low, high, (first, stop), n in (
+        (x_min, x_max, cols, plan.cols),
+        (y_min, y_max, rows, plan.rows),
+    ):
+        before = low - around <= (first - 1) * plan.step_px + plan.tile_px
+        after = high + around >= stop * plan.step_px
+        meets |= (before & (first > 0)) | (after & (stop < n))
+    return meets
+
+
+def reach(detections: Detections, options: MergeOptions) -> Line:
+    """(N,) pixels around a box within which it may face another."""
+    return np.where(is_cut(detections) & options.join, 2 * options.edge_px, 0.0)
+
+
+def face(detections: Detections, pairs: Pairs, plan: TilePlan, options: MergeOptions) -> Mask:
+    """(P,) pairs that look like two parts of one object, divided by the seam of their tiles.
+
+    Along each axis they are divided by the seam or level with each other, and along one at
+    least divided. For tiles of one row that means divided along x and level along y. Diagonal
+    tiles come in because of a long object in the overlap of two rows one row may keep the left
+    part and the other the right. Without ``options.join`` no pair faces each other.
+    """
+    facing = np.zeros(len(pairs), dtype=bool)
+    if not options.join:
+        return facing
+    at = np.flatnonzero(is_cut(detections)[pairs].all(axis=1))
+    divided, level = zip(
+        *(_along(detections, pairs[at], plan, options, axis) for axis in (0, 1)), strict=True
+    )
+    facing[at] = (divided[0] | level[0]) & (divided[1] | level[1]) & (divided[0] | divided[1])
+    return facing
+
+
+def _along(
+    detections: Detections, pairs: Pairs, plan: TilePlan, options: MergeOptions, axis: int
+) -> tuple[Mask, Mask]:
+    """(P,) pairs that the seam divides along x (axis 0) or y (1), and pairs that are level there.
+
+    Divided: in windows that follow each other and meet, each cut on its side towards the other,
+    both reaching over the whole overlap to within ``edge_px``. Level: the 1-D IoU of their
+    extents is at least ``join_iou``.
+    """
+    place = np.divmod(detections.tile[pairs], plan.cols)[1 - axis]
+    step = place[:, 1] - place[:, 0]
+    ordered = np.where(step[:, None] < 0, pairs[:, ::-1], pairs)
+    windows = plan.windows_px(detections.tile[ordered])
+    seam_low, seam_high = windows[:, 1, axis], windows[:, 0, axis + 2]
+    boxes = detections.boxes_px[ordered]
+    low, high = boxes[..., axis], boxes[..., axis + 2]
+    towards = np.array([(Cut.RIGHT, Cut.LEFT), (Cut.BOTTOM, Cut.TOP)][axis], dtype=np.uint8)
+    divided = ((detections.cut[ordered] & towards) != 0).all(axis=1)
+    divided &= (step != 0) & (seam_low <= seam_high)
+    divided &= low.max(axis=1) <= seam_low + options.edge_px
+    divided &= high.min(axis=1) >= seam_high - options.edge_px
+    shared = high.min(axis=1) - low.max(axis=1)
+    together = high.max(axis=1) - low.min(axis=1)
+    return divided, (shared > 0) & (shared >= options.join_iou * together)
