@@ -17,7 +17,6 @@ import pyproj
 from geo_retina.boxes import to_polygons
 from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
-from geo_retina.merge import merge
 from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
@@ -27,6 +26,7 @@ from geo_retina.run import (
     ScenePlan,
     SceneRecord,
     manifest_for,
+    merge_scene,
     pack_units,
     plan_scenes,
     run_units,
@@ -44,6 +44,9 @@ from geo_retina.vector import (
 if TYPE_CHECKING:
     import geopandas as gpd
     import pyarrow as pa
+
+_TABLE_ROWS = 1 << 16
+"""Polygons made at once; each takes a kilobyte."""
 
 FALLBACK_CRS = "EPSG:4326"
 """Where detections go whose scenes are in several CRSs."""
@@ -225,7 +228,7 @@ class _Work:
         )
 
     def tables(self) -> Iterator[pa.Table]:
-        """One table of merged detections per scene, in the order of the scenes."""
+        """Tables of merged detections, by scene and position; holds one at a time."""
         planned = list(self.plans.values())
         names = scene_names([plan.scene.path for plan in planned])
         name_of = {plan.index: name for plan, name in zip(planned, names, strict=True)}
@@ -234,17 +237,18 @@ class _Work:
             if plan is None:  # it was readable when this run began, and is not now
                 continue
             self._count(record, plan)
-            merged = merge(record.detections, plan.tiles, self.options.merge)
-            self.counts += np.bincount(merged.labels, minlength=len(self.counts))
-            self.tally["joined"] += int(merged.joined.sum())
-            yield detections_table(
-                merged,
-                plan.scene.grid,
-                classes=self.model.card.classes,
-                scene=name_of[plan.index],
-                to_file=plan.scene.grid_to_file,
-                crs=self.crs,
-            )
+            for merged in merge_scene(record, plan, self.options.merge):
+                self.counts += np.bincount(merged.labels, minlength=len(self.counts))
+                self.tally["joined"] += int(merged.joined.sum())
+                for start in range(0, len(merged), _TABLE_ROWS):
+                    yield detections_table(
+                        merged.part(start, min(start + _TABLE_ROWS, len(merged))),
+                        plan.scene.grid,
+                        classes=self.model.card.classes,
+                        scene=name_of[plan.index],
+                        to_file=plan.scene.grid_to_file,
+                        crs=self.crs,
+                    )
 
     def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
         for part in record.parts:

@@ -20,6 +20,8 @@ All overlaps are computed in grid pixels, in float64. ``docs/merging.md`` says w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from geo_retina.detections import Detections
@@ -27,11 +29,14 @@ from geo_retina.grid import Block, TilePlan
 from geo_retina.merge.joining import facing, join, withheld
 from geo_retina.merge.order import in_order, rank
 from geo_retina.merge.pairs import Whole
-from geo_retina.merge.seams import Mask, contested, meets_others
+from geo_retina.merge.seams import Span, contested, meets_others
 from geo_retina.merge.selecting import select
 from geo_retina.options import MergeOptions
 
 __all__ = ["in_order", "merge", "merge_block", "rank"]
+
+_AT_ONCE = 1 << 17
+"""Detections that are decided together, where a row of tiles has not more."""
 
 
 def merge(
@@ -60,9 +65,32 @@ def merge(
     Raises:
         ValueError: a tile is not one of the plan's.
     """
-    _check(detections, plan)
-    nothing_exposed = np.zeros(len(detections), dtype=bool)
-    return _merge(detections, nothing_exposed, plan, options)[0]
+    _check_tiles(detections, plan)
+    decided = [
+        (rows, *_decide(part, (rows.start, rows.stop), (0, plan.cols), plan, options))
+        for rows, part in _bands(detections, plan)
+    ]
+    undecided = Detections.concat(left for *_, left in decided)
+    rest, _ = _decide(undecided, (0, plan.rows), (0, plan.cols), plan, options)
+    row = rest.tile // plan.cols
+    return Detections.concat(
+        in_order(Detections.concat([final, rest.take((row >= rows.start) & (row < rows.stop))]))
+        for rows, final, _ in decided
+    )
+
+
+def _bands(detections: Detections, plan: TilePlan) -> Iterator[tuple[range, Detections]]:
+    """Whole rows of tiles with some detections each: what the processor's caches hold."""
+    row = detections.tile // plan.cols
+    if (row[1:] < row[:-1]).any():
+        by_row = np.argsort(row, kind="stable")
+        detections, row = detections.take(by_row), row[by_row]
+    ends = np.cumsum(np.bincount(row, minlength=plan.rows))
+    first = done = 0
+    for stop in range(1, plan.rows + 1):
+        if stop == plan.rows or ends[stop] - done > _AT_ONCE:
+            yield range(first, stop), detections.part(done, int(ends[stop - 1]))
+            first, done = stop, int(ends[stop - 1])
 
 
 def merge_block(
@@ -85,18 +113,20 @@ def merge_block(
     Raises:
         ValueError: a tile is not one of the plan's.
     """
+    _check_tiles(detections, plan)
     rows, cols = block.tile_rows, block.tile_cols
-    _check(detections, plan)
-    exposed = meets_others(
+    final, undecided = _decide(
         detections, (rows.start, rows.stop), (cols.start, cols.stop), plan, options
     )
-    return _merge(detections, exposed, plan, options)
+    return in_order(final), in_order(undecided)
 
 
-def _merge(
-    detections: Detections, exposed: Mask, plan: TilePlan, options: MergeOptions
+def _decide(
+    detections: Detections, rows: Span, cols: Span, plan: TilePlan, options: MergeOptions
 ) -> tuple[Detections, Detections]:
-    """Final and open detections; none is open where none is exposed."""
+    """Final and open detections of the tiles in rows x cols, in no order."""
+    _check_windows(detections, plan)
+    exposed = meets_others(detections, rows, cols, plan, options)
     is_contested = contested(detections, plan, options)
     at = np.flatnonzero(is_contested)
     at = at[rank(detections.take(at), plan, options)]
@@ -111,8 +141,7 @@ def _merge(
     stays = ~is_contested
     stays[at[whole]] = True
     joined = join(ranked.take(part), _positions(links, part))
-    final = Detections.concat([detections.take(stays), joined])
-    return in_order(final), in_order(ranked.take(undecided))
+    return Detections.concat([detections.take(stays), joined]), ranked.take(undecided)
 
 
 def _positions(values: Whole, among: Whole) -> Whole:
@@ -120,19 +149,19 @@ def _positions(values: Whole, among: Whole) -> Whole:
     return np.searchsorted(among, values)
 
 
-def _check(detections: Detections, plan: TilePlan) -> None:
-    tile, boxes = detections.tile, detections.boxes_px
-    if detections.joined.any():
-        tile, boxes = tile[~detections.joined], boxes[~detections.joined]
-    if not len(tile):
-        return
-    if tile.min() < 0 or tile.max() >= len(plan):
+def _check_tiles(detections: Detections, plan: TilePlan) -> None:
+    tile = detections.tile
+    if len(tile) and (tile.min() < 0 or tile.max() >= len(plan)):
         raise ValueError(
             f"detections name tiles {tile.min()} to {tile.max()}, the plan has {len(plan)}; "
             "merge them with the plan they were found with"
         )
-    beyond = boxes - plan.windows_px(tile)
-    if (beyond[:, :2] < 0).any() or (beyond[:, 2:] > 0).any():
+
+
+def _check_windows(detections: Detections, plan: TilePlan) -> None:
+    beyond = detections.boxes_px - plan.windows_px(detections.tile)
+    outside = (beyond[:, :2] < 0) | (beyond[:, 2:] > 0)
+    if outside.any() and (outside.any(axis=1) & ~detections.joined).any():
         raise ValueError(
             "a detection reaches beyond the window of its tile; clip boxes to their windows "
             "before merging"

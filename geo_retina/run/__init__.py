@@ -2,6 +2,7 @@
 
 from geo_retina.run.blocks import Progress, run_units
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
+from geo_retina.run.merging import merge_scene
 from geo_retina.run.plan import (
     Estimate,
     Failure,
@@ -26,6 +27,7 @@ __all__ = [
     "Unit",
     "estimate",
     "manifest_for",
+    "merge_scene",
     "pack_units",
     "plan_scene",
     "plan_scenes",

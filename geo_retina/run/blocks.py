@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo_retina.detections import Detections
-from geo_retina.engine import BlockPixels, Engine
+from geo_retina.engine import BlockDetections, BlockPixels, Engine
 from geo_retina.errors import GeoRetinaError, RunError
+from geo_retina.merge import merge_block
 from geo_retina.model import Model, load_model
-from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.options import DetectOptions, MergeOptions, RunOptions
 from geo_retina.run.ledger import PartRecord
 from geo_retina.run.plan import Part, Unit
 
@@ -37,7 +38,7 @@ class Progress:
         units: tasks of the run.
         pixels_done: pixels of the ground of finished blocks, each counted once.
         pixels: pixels of the ground of all blocks.
-        detections: found so far, before merging.
+        detections: found so far, before blocks are merged with each other.
     """
 
     units_done: int
@@ -79,7 +80,7 @@ def _engine(key: _EngineKey) -> Engine:
 
 
 def _detect_unit(unit: Unit, key: _EngineKey, retries: int) -> list[PartRecord]:
-    """The task: read, detect, and say what became of every part."""
+    """The task: read, detect, merge, and say what became of every part."""
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
     for i, part in enumerate(unit.parts):
@@ -94,23 +95,10 @@ def _detect_unit(unit: Unit, key: _EngineKey, retries: int) -> list[PartRecord]:
             found = dict(zip(blocks, results, strict=True))
         except Exception as error:
             failed |= dict.fromkeys(blocks, _sentence(error))
-    records = []
-    for i, part in enumerate(unit.parts):
-        if i in found:
-            done = found[i]
-            record = PartRecord(
-                part.scene_index,
-                part.block.index,
-                part.block.window,
-                done.detections,
-                done.tiles,
-                done.skipped,
-                done.truncated,
-            )
-        else:
-            record = _failed(part, failed[i])
-        records.append(record)
-    return records
+    return [
+        _done(part, found[i], key.options.merge) if i in found else _failed(part, failed[i])
+        for i, part in enumerate(unit.parts)
+    ]
 
 
 def _retried(work: Callable[[], Any], retries: int) -> Any:
@@ -126,6 +114,20 @@ def _read_block(part: Part) -> BlockPixels:
     pixels, valid = part.scene.read(part.block.window)
     return BlockPixels(
         pixels, valid, part.block.window, part.tiles, part.tiles.tiles_of(part.block)
+    )
+
+
+def _done(part: Part, found: BlockDetections, options: MergeOptions) -> PartRecord:
+    settled, undecided = merge_block(found.detections, part.tiles, part.block, options)
+    return PartRecord(
+        part.scene_index,
+        part.block.index,
+        part.block.window,
+        settled,
+        found.tiles,
+        found.skipped,
+        found.truncated,
+        undecided=undecided,
     )
 
 
@@ -171,7 +173,7 @@ def run_units(
         for unit, records in _in_flight(client, units, key, run):
             done += 1
             pixels_done += _pixels(unit)
-            detections += sum(len(record.detections) for record in records)
+            detections += sum(len(record.detections) + len(record.undecided) for record in records)
             yield unit.index, records
             if progress is not None:
                 progress(Progress(done, len(units), pixels_done, total_px, detections))

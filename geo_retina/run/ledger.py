@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,11 +35,12 @@ class PartRecord:
         scene_index: position of the scene in the run.
         block: index of the block in the scene's plan.
         window: the block's pixels.
-        detections: not merged; empty where it failed.
+        detections: those that the merge inside the block settled; empty where it failed.
         tiles: tiles that went through the network.
         skipped: tiles without a valid pixel.
         truncated: tiles that reached a limit.
         error: one sentence, where it failed.
+        undecided: detections whose fate other blocks decide.
     """
 
     scene_index: int
@@ -49,19 +51,47 @@ class PartRecord:
     skipped: int = 0
     truncated: int = 0
     error: str | None = None
+    undecided: Detections = field(default_factory=Detections.empty)
 
 
 @dataclass(frozen=True, eq=False)
 class SceneRecord:
-    """All that was found in one scene, over its blocks in order."""
+    """One scene in the ledger.
+
+    Attributes:
+        scene_index: position of the scene in the run.
+        parts: what became of its blocks, in order; their detections stay on disk.
+    """
 
     scene_index: int
     parts: tuple[PartRecord, ...]
+    _places: dict[int, tuple[Path, int]]
+    _files: _Files
 
-    @property
-    def detections(self) -> Detections:
-        """Of all blocks, not merged."""
-        return Detections.concat(part.detections for part in self.parts)
+    def undecided(self) -> Detections:
+        """Those of all blocks; reads one block at a time."""
+        return Detections.concat(self._read(part.block).undecided for part in self.parts)
+
+    def settled(self, blocks: Collection[int]) -> Detections:
+        """Those of some blocks, by index."""
+        wanted = [part.block for part in self.parts if part.block in blocks]
+        return Detections.concat(self._read(block).detections for block in wanted)
+
+    def _read(self, block: int) -> PartRecord:
+        path, place = self._places[block]
+        return self._files.read(path)[place]
+
+
+class _Files:
+    """Reads files of finished units; holds one, as small scenes share them."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Path | None, list[PartRecord]] = None, []
+
+    def read(self, path: Path) -> list[PartRecord]:
+        if path != self._last[0]:
+            self._last = path, _read(path)
+        return self._last[1]
 
 
 class Ledger:
@@ -142,7 +172,7 @@ class Ledger:
 
     def parts_done(self) -> set[tuple[int, int]]:
         """Scene and block of every part that finished without an error."""
-        return {part for part, (_, _, error) in self._index().items() if not error}
+        return {key for key, (_, _, stats) in self._index().items() if not stats["error"]}
 
     def next_unit(self) -> int:
         """A number that no finished unit has."""
@@ -151,9 +181,9 @@ class Ledger:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("unit-*.parquet"))
 
-    def _index(self) -> dict[tuple[int, int], tuple[Path, int, str | None]]:
-        """File, place in it and error of each part; of several tries, the best and latest."""
-        index: dict[tuple[int, int], tuple[Path, int, str | None]] = {}
+    def _index(self) -> dict[tuple[int, int], tuple[Path, int, dict[str, Any]]]:
+        """File, place in it and record of each part; of several tries, the best and latest."""
+        index: dict[tuple[int, int], tuple[Path, int, dict[str, Any]]] = {}
         for path in self._files():
             try:
                 schema = pq.read_schema(path)
@@ -161,8 +191,8 @@ class Ledger:
                 continue  # cut short by a crash of the machine: its parts are done again
             for place, part in enumerate(_part_stats(schema)):
                 key = part["scene_index"], part["block"]
-                if key not in index or index[key][2]:
-                    index[key] = path, place, part["error"]
+                if key not in index or index[key][2]["error"]:
+                    index[key] = path, place, part
         return index
 
     def write(self, unit: int, records: list[PartRecord]) -> None:
@@ -171,12 +201,14 @@ class Ledger:
         Raises:
             OutputError: the disk is full, or the folder is gone.
         """
-        tables = [record.detections.to_arrow() for record in records]
+        rows = [kind for record in records for kind in (record.detections, record.undecided)]
         parts = [
-            {**_stats(record), "rows": table.num_rows}
-            for record, table in zip(records, tables, strict=True)
+            {**_stats(record), "rows": [len(record.detections), len(record.undecided)]}
+            for record in records
         ]
-        table = pa.concat_tables(tables).replace_schema_metadata({"parts": json.dumps(parts)})
+        table = pa.concat_tables(kind.to_arrow() for kind in rows).replace_schema_metadata(
+            {"parts": json.dumps(parts)}
+        )
         try:
             _replace(self._file(unit), lambda path: pq.write_table(table, path))
         except OSError as error:
@@ -186,16 +218,15 @@ class Ledger:
             ) from error
 
     def scenes(self) -> Iterator[SceneRecord]:
-        """What was found, scene by scene in the run's order; holds one scene at a time."""
-        last: tuple[Path | None, list[PartRecord]] = None, []
-        index = sorted(self._index().items())
+        """What was found, scene by scene in the run's order."""
+        files = _Files()
+        index = sorted(self._index().items(), key=lambda entry: entry[0])
         for scene, entries in groupby(index, key=lambda entry: entry[0][0]):
-            parts = []
-            for _, (path, place, _) in entries:
-                if path != last[0]:  # small scenes share a file
-                    last = path, _read(path)
-                parts.append(last[1][place])
-            yield SceneRecord(scene, tuple(parts))
+            places, parts = {}, []
+            for (_, block), (path, place, stats) in entries:
+                places[block] = path, place
+                parts.append(_record(stats))
+            yield SceneRecord(scene, tuple(parts), places, files)
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -235,13 +266,23 @@ def _part_stats(schema: pa.Schema) -> list[dict[str, Any]]:
 def _read(path: Path) -> list[PartRecord]:
     table = pq.read_table(path)
     records, start = [], 0
-    for part in _part_stats(table.schema):
-        rows = part.pop("rows")
-        detections = Detections.from_arrow(table.slice(start, rows))
-        window = Window(*part.pop("window"))
-        records.append(PartRecord(**part, window=window, detections=detections))
-        start += rows
+    for stats in _part_stats(table.schema):
+        kinds = []
+        for rows in stats["rows"]:
+            # Taken, as a view would keep the whole file's columns in memory.
+            found = Detections.from_arrow(table.slice(start, rows))
+            kinds.append(found.take(np.arange(rows)))
+            start += rows
+        records.append(_record(stats, *kinds))
     return records
+
+
+def _record(stats: dict[str, Any], *kinds: Detections) -> PartRecord:
+    """What a file says of a part, with its settled and undecided detections, or none."""
+    values = {name: value for name, value in stats.items() if name != "rows"}
+    settled, undecided = kinds or (Detections.empty(), Detections.empty())
+    window = Window(*values.pop("window"))
+    return PartRecord(**values, window=window, detections=settled, undecided=undecided)
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -18,7 +18,8 @@ def some(n: int, seed: int = 0) -> Detections:
 
 def record(scene: int, block: int, n: int = 3, error: str | None = None) -> PartRecord:
     found = Detections.empty() if error else some(n, seed=100 * scene + block)
-    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error)
+    left = Detections.empty() if error else some(n // 2, seed=100 * scene + block + 50)
+    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, left)
 
 
 def manifest(**changes):
@@ -38,7 +39,10 @@ def test_what_is_written_is_read_by_scene_in_order(tmp_path):
         (1, [0, 1]),
         (2, [0]),
     ]
-    assert scenes[1].detections == Detections.concat([some(3, 100), some(3, 101)])
+    assert scenes[1].settled({0, 1}) == Detections.concat([some(3, 100), some(3, 101)])
+    assert scenes[1].settled({1}) == some(3, 101)
+    assert scenes[1].undecided() == Detections.concat([some(1, 150), some(1, 151)])
+    assert len(scenes[2].settled({0})) == len(scenes[2].undecided()) == 0
     assert scenes[0].parts[0].window == Window(0, 0, 5, 6)
     assert again.parts_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
     assert again.next_unit() == 2

@@ -1,0 +1,37 @@
+"""From the blocks of a scene to its objects, a row of blocks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from geo_retina.detections import Detections
+from geo_retina.merge import in_order, merge
+from geo_retina.options import MergeOptions
+from geo_retina.run.ledger import SceneRecord
+from geo_retina.run.plan import ScenePlan
+
+
+def merge_scene(
+    record: SceneRecord, plan: ScenePlan, options: MergeOptions
+) -> Iterator[Detections]:
+    """Decide what the blocks left open, and hand out everything in order.
+
+    Memory holds what is open in the whole scene, which grows with the seams between blocks, and
+    what is settled in one row of blocks.
+
+    Args:
+        record: the scene's blocks, each merged in itself.
+        plan: the plan that its blocks are of.
+        options: those that the blocks were merged with.
+
+    Yields:
+        The scene's objects by rows of blocks; one after the other they are the merge of
+        everything at once, ``in_order``, whatever the size of the blocks.
+    """
+    rest = merge(record.undecided(), plan.tiles, options)
+    row_of_rest = rest.tile // plan.tiles.cols
+    rows = sorted({(block.tile_rows.start, block.tile_rows.stop) for block in plan.blocks})
+    for start, stop in rows:
+        blocks = {block.index for block in plan.blocks if block.tile_rows.start == start}
+        decided = rest.take((row_of_rest >= start) & (row_of_rest < stop))
+        yield in_order(Detections.concat([record.settled(blocks), decided]))
