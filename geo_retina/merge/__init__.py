@@ -21,6 +21,7 @@ All overlaps are computed in grid pixels, in float64. ``docs/merging.md`` says w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from geo_retina.detections import Detections
 from geo_retina.grid import Block, TilePlan
 from geo_retina.merge.joining import facing, join, withheld
 from geo_retina.merge.order import in_order, rank
+from geo_retina.merge.others import check_size, fuse, soft_nms
 from geo_retina.merge.pairs import Whole
 from geo_retina.merge.seams import Span, contested, meets_others
 from geo_retina.merge.selecting import select
@@ -51,11 +53,14 @@ def merge(
     ``joined`` ones pass through untouched, so merging twice changes nothing. Without
     ``options.join`` no pair faces each other: fragments compete like all others.
 
+    This is ``options.method`` "select"; the two others, which look at neither cuts nor seams,
+    are for those who compare: see ``others``.
+
     Args:
         detections: those of any tiles of the plan, in any order, after suppression within
             each tile.
         plan: the tiles that ``detections.tile`` counts.
-        options: thresholds.
+        options: method and thresholds.
 
     Returns:
         The surviving detections, boxes unchanged, and the joined ones, ``in_order``. The result
@@ -63,9 +68,12 @@ def merge(
         overlaps. Empty for an empty input.
 
     Raises:
-        ValueError: a tile is not one of the plan's.
+        ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
+        OptionError: there are too many detections for the method.
     """
     _check_tiles(detections, plan)
+    if options.method != "select":
+        return in_order(_merge_otherwise(detections, plan, options))
     decided = [
         (rows, *_decide(part, (rows.start, rows.stop), (0, plan.cols), plan, options))
         for rows, part in _bands(detections, plan)
@@ -108,12 +116,15 @@ def merge_block(
     Returns:
         Two sets, each ``in_order``: the final ones, as ``merge`` of the whole scene has them,
         and the open ones, whose fate other blocks decide. The open ones of all blocks merged
-        together, and all final ones, are the merge of everything at once.
+        together, and all final ones, are the merge of everything at once. All are open where
+        ``options.method`` is not "select", as the others know no partition.
 
     Raises:
-        ValueError: a tile is not one of the plan's.
+        ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
     """
     _check_tiles(detections, plan)
+    if options.method != "select":
+        return Detections.empty(), in_order(detections)
     rows, cols = block.tile_rows, block.tile_cols
     final, undecided = _decide(
         detections, (rows.start, rows.stop), (cols.start, cols.stop), plan, options
@@ -142,6 +153,16 @@ def _decide(
     stays[at[whole]] = True
     joined = join(ranked.take(part), _positions(links, part))
     return Detections.concat([detections.take(stays), joined]), ranked.take(undecided)
+
+
+def _merge_otherwise(detections: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
+    _check_windows(detections, plan)
+    is_contested = contested(detections, plan, options)
+    check_size(int(is_contested.sum()), options)
+    rivals = detections.take(is_contested)
+    ranked = rivals.take(rank(rivals, plan, replace(options, rank="score")))
+    merged = soft_nms(ranked, options) if options.method == "soft-nms" else fuse(ranked, options)
+    return Detections.concat([detections.take(~is_contested), merged])
 
 
 def _positions(values: Whole, among: Whole) -> Whole:

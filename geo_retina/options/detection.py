@@ -10,6 +10,7 @@ from geo_retina.options.checks import INFINITY, check
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 RankOrder = Literal["whole", "owner", "score"]
+MergeMethod = Literal["select", "soft-nms", "fuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,31 @@ class MergeOptions:
     """Only detections of one class suppress each other across tiles."""
 
     rank: RankOrder = "whole"
-    """Who is decided first: whole boxes before cut ones, then by score; owner puts those first
-    that lie in the part their own tile owns; score looks at nothing else."""
+    """Who is decided first: whole boxes, then cut ones; owner, of the whole ones, those in the
+    part that their own tile owns; score looks at nothing else."""
+
+    method: MergeMethod = "select"
+    """select keeps the best; to compare with, in memory only: soft-nms lowers the scores of
+    overlapped ones, fuse takes weighted means."""
+
+    soft_sigma: float = 0.5
+    """How gently soft-nms lowers scores: by exp(-IoU^2 / sigma)."""
+
+    soft_score: float = 0.3
+    """What soft-nms lowers below this score is dropped."""
 
     def __post_init__(self) -> None:
-        check(self, {"iou": (0, 1), "share": (0, 1), "join_iou": (0, 1), "edge_px": (0, INFINITY)})
+        check(
+            self,
+            {
+                "iou": (0, 1),
+                "share": (0, 1),
+                "join_iou": (0, 1),
+                "edge_px": (0, INFINITY),
+                "soft_sigma": (1e-6, INFINITY),
+                "soft_score": (0, 1),
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,82 @@
+"""How a set of boxes differs from the one it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.boxes import Boxes, area, intersection, iou, overlapping_pairs
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Objects of the truth without a box, and boxes that are nothing of the truth.
+
+    Attributes:
+        objects: of the truth.
+        lost: objects that no box covers by an IoU of 0.5.
+        doubled: boxes that cover an object which another one covers better.
+        fragments: boxes that cover none, and lie by more than half in one.
+        others: boxes that are none of these.
+    """
+
+    objects: int
+    lost: int
+    doubled: int
+    fragments: int
+    others: int
+
+
+def match(a: Boxes, b: Boxes, *, least_iou: float = 0.5) -> tuple[NDArray[np.int64], Boxes]:
+    """(P, 2) one-to-one pairs, the greatest IoU first, and (P,) IoUs."""
+    pairs = overlapping_pairs(a, b)
+    overlap = iou(a[pairs[:, 0]], b[pairs[:, 1]])
+    good = overlap >= least_iou
+    pairs, overlap = pairs[good], overlap[good]
+    order = np.lexsort((*pairs.T, -overlap))
+    free_a, free_b = np.ones(len(a), bool), np.ones(len(b), bool)
+    kept = []
+    for at, (i, j) in zip(order.tolist(), pairs[order].tolist(), strict=True):
+        if free_a[i] and free_b[j]:
+            free_a[i] = free_b[j] = False
+            kept.append(at)
+    return pairs[kept], overlap[kept]
+
+
+def compare(
+    truth: Boxes, wanted: Mask, found: Boxes, sure: Mask, *, least_iou: float = 0.5
+) -> Difference:
+    """Count what differs.
+
+    Args:
+        truth: (N, 4) all that may be found.
+        wanted: (N,) objects that must be found.
+        found: (M, 4) boxes, those of low score too.
+        sure: (M,) boxes that count when they are no object.
+        least_iou: from which a box covers an object.
+    """
+    # Sure boxes and wanted objects first, then the rest among each other's leftovers.
+    taken_truth, taken_found = np.zeros(len(truth), bool), np.zeros(len(found), bool)
+    for these, those in ((wanted, sure), (wanted, ~sure), (~wanted, sure)):
+        at_truth = np.flatnonzero(these & ~taken_truth)
+        at_found = np.flatnonzero(those & ~taken_found)
+        pairs, _ = match(truth[at_truth], found[at_found], least_iou=least_iou)
+        taken_truth[at_truth[pairs[:, 0]]] = True
+        taken_found[at_found[pairs[:, 1]]] = True
+    left = found[sure & ~taken_found]
+    pairs = overlapping_pairs(left, truth)
+    a, b = left[pairs[:, 0]], truth[pairs[:, 1]]
+    doubled, inside = np.zeros(len(left), bool), np.zeros(len(left), bool)
+    doubled[pairs[iou(a, b) >= least_iou, 0]] = True
+    inside[pairs[intersection(a, b) > 0.5 * area(a), 0]] = True
+    return Difference(
+        objects=int(wanted.sum()),
+        lost=int((wanted & ~taken_truth).sum()),
+        doubled=int(doubled.sum()),
+        fragments=int((inside & ~doubled).sum()),
+        others=int((~inside & ~doubled).sum()),
+    )

@@ -1,0 +1,101 @@
+"""Rules of merging on simulated detections, and a sweep over our thresholds.
+
+    python benchmarks/seams_simulated.py --out benchmarks/results/2026-11-22-seams-simulated.json
+
+Tiles of 512 px with an overlap of 64 px see known objects with 1 px of jitter on each side and
+5 % misses. Counts are over all objects that at least one tile saw any of; a box is of an object
+from an IoU of 0.3 on, as jitter and cut sides alone bring it below 0.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from comparing import compare, match
+from rivals import centre_owner, greedy_union, score_nms
+from simulation import Sight, see, spread
+
+from geo_retina.boxes import Boxes
+from geo_retina.detections import Detections
+from geo_retina.grid import TilePlan
+from geo_retina.merge import merge
+from geo_retina.options import MergeOptions
+
+TILE_PX, STEP_PX, SIDE_PX = 512, 448, 8192
+SCENES: dict[str, Boxes] = {
+    # Each in a cell of its own, with a gap to the next.
+    "small": spread(23_000, SIDE_PX, (10, 24), seed=1),
+    # Cells of 33 px: neighbours overlap, some by half.
+    "crowded": spread(63_000, SIDE_PX, (16, 48), seed=2),
+    # Cells of 18.6 px, as in an orchard whose crowns overlap.
+    "lattice": spread(194_000, SIDE_PX, (22, 24), seed=3),
+    # Larger than the overlap, some larger than a tile.
+    "large": spread(276, SIDE_PX, (80, 460), seed=4),
+}
+SWEEP = {
+    "iou": (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6),
+    "share": (0.3, 0.4, 0.5, 0.6, 0.7, 0.9),
+    "edge_px": (0.0, 2.0, 4.0, 6.0, 8.0),
+    "join_iou": (0.2, 0.35, 0.5, 0.65, 0.8),
+}
+Rule = Callable[[Detections, TilePlan], Detections]
+RULES: dict[str, Rule] = {
+    "geo-retina": merge,
+    "geo-retina, rank owner": lambda d, plan: merge(d, plan, MergeOptions(rank="owner")),
+    "geo-retina, rank score": lambda d, plan: merge(d, plan, MergeOptions(rank="score")),
+    "score-ordered NMS": score_nms,
+    "greedy union (SAHI's default)": greedy_union,
+    "centre ownership": centre_owner,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    rows = []
+    for scene, objects in SCENES.items():
+        for rule, function in RULES.items():
+            rows.append({"scene": scene, "rule": rule, **tried(objects, function)})
+            print(rows[-1])
+        for name, values in SWEEP.items():
+            for value in values:
+                options = replace(MergeOptions(), **{name: value})
+                counts = tried(objects, lambda d, plan, o=options: merge(d, plan, o), options)
+                rows.append({"scene": scene, name: value, **counts})
+                print(rows[-1])
+    result = {
+        "date": date.today().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "rows": rows,
+    }
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+def tried(objects: Boxes, rule: Rule, options: MergeOptions = MergeOptions()) -> dict:
+    """What a rule makes of one scene."""
+    plan = TilePlan(SIDE_PX, SIDE_PX, TILE_PX, STEP_PX)
+    found, which = see(objects, plan, Sight(), options.edge_px, seed=5)
+    merged = rule(found, plan)
+    wanted = np.zeros(len(objects), bool)
+    wanted[which] = True
+    all_of = np.ones(len(merged), bool)
+    difference = compare(objects, wanted, merged.boxes_px, all_of, least_iou=0.3)
+    _, overlap = match(objects, merged.boxes_px, least_iou=0.3)
+    return {**asdict(difference), "mean_iou": round(float(overlap.mean()), 4)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Two other methods of merging, for those who compare: soft-NMS and weighted box fusion.
+
+They need all detections of a scene at once, and take no account of what a tile's edge cut. No
+library serves: ensemble-boxes works in float32 on coordinates from 0 to 1, in which a scene's
+pixels cannot be told apart, and compares all pairs.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.boxes import iou
+from geo_retina.detections import Detections
+from geo_retina.errors import OptionError
+from geo_retina.merge.pairs import Pairs, meeting
+from geo_retina.merge.selecting import groups
+from geo_retina.options import MergeOptions
+
+MOST = 1_000_000
+"""Detections in overlaps that these methods take; they visit them one by one."""
+
+
+def check_size(count: int, options: MergeOptions) -> None:
+    """Refuse what would take hours.
+
+    Raises:
+        OptionError: there are too many.
+    """
+    if count > MOST:
+        raise OptionError(
+            f"{count} detections lie where tiles overlap, merge.method {options.method} takes "
+            f"{MOST} at the most; use merge.method select"
+        )
+
+
+def soft_nms(ranked: Detections, options: MergeOptions) -> Detections:
+    """Lower the scores of detections that better ones of other tiles overlap.
+
+    Bodla et al. 2017, arXiv:1704.04503, with the Gaussian penalty: a kept detection multiplies
+    the score of every other one by exp(-IoU^2 / ``options.soft_sigma``).
+
+    Args:
+        ranked: by score.
+        options: which may compete, sigma, and the least score.
+
+    Returns:
+        Those that end with ``options.soft_score`` or more, in no order.
+    """
+    pairs, overlap = _overlaps(ranked, options)
+    neighbours = _neighbours(pairs, len(ranked))
+    factor = np.exp(-(overlap**2) / options.soft_sigma).tolist()
+    ends = pairs.tolist()
+    scores = ranked.scores.astype(np.float64).tolist()
+    heap = [(-score, i) for i, score in enumerate(scores)]
+    heapq.heapify(heap)
+    kept = np.zeros(len(ranked), bool)
+    while heap:
+        score, i = heapq.heappop(heap)
+        if kept[i] or -score != scores[i]:
+            continue  # an older score of it
+        if -score < options.soft_score:
+            break
+        kept[i] = True
+        for pair in neighbours[i]:
+            j = ends[pair][0] + ends[pair][1] - i
+            if not kept[j]:
+                scores[j] *= factor[pair]
+                heapq.heappush(heap, (-scores[j], j))
+    softened = Detections(
+        ranked.boxes_px, scores, ranked.labels, ranked.tile, ranked.cut, ranked.joined
+    )
+    return softened.take(kept)
+
+
+def fuse(ranked: Detections, options: MergeOptions) -> Detections:
+    """Replace detections of one object from several tiles by their weighted mean.
+
+    After Solovyev et al. 2021, arXiv:1910.13302: by score, each detection goes to the cluster
+    whose mean box it overlaps most, by an IoU above ``options.iou``, or begins one. Clusters
+    are those of detections that it meets itself, and hold one of each tile.
+
+    Args:
+        ranked: by score.
+        options: which may go together, and the IoU.
+
+    Returns:
+        One per cluster, in no order: the mean of the boxes, weighted by score, the mean score,
+        label and tile of the best, the sides that are cut in all; flagged ``joined`` where
+        there are several.
+    """
+    pairs, _ = _overlaps(ranked, options)
+    neighbours = _neighbours(pairs, len(ranked))
+    ends, tiles = pairs.tolist(), ranked.tile.tolist()
+    boxes, weights = ranked.boxes_px.tolist(), ranked.scores.astype(np.float64).tolist()
+    cluster_of = [-1] * len(ranked)
+    means: list[list[float]] = []
+    sums: list[float] = []
+    seen_by: list[set[int]] = []
+    for i, box in enumerate(boxes):
+        near = {cluster_of[ends[pair][0]] for pair in neighbours[i] if ends[pair][1] == i}
+        fits = [(_iou(means[c], box), -c) for c in near if tiles[i] not in seen_by[c]]
+        best, negative = max(fits, default=(0.0, 0))
+        if best > options.iou:
+            c = cluster_of[i] = -negative
+            share = weights[i] / max(sums[c] + weights[i], 1e-300)
+            means[c] = [m + (b - m) * share for m, b in zip(means[c], box, strict=True)]
+            sums[c] += weights[i]
+            seen_by[c].add(tiles[i])
+        else:
+            cluster_of[i] = len(means)
+            means.append(box)
+            sums.append(weights[i])
+            seen_by.append({tiles[i]})
+    return _fused(ranked, np.array(cluster_of, np.int64), means)
+
+
+def _fused(ranked: Detections, cluster: NDArray[np.int64], means: list[list[float]]) -> Detections:
+    _, first, count = np.unique(cluster, return_index=True, return_counts=True)
+    cut = np.full(len(first), 0xFF, np.uint8)
+    np.bitwise_and.at(cut, cluster, ranked.cut)
+    # Summed in rank order, so that the mean does not depend on the order of the input.
+    total = np.bincount(cluster, ranked.scores.astype(np.float64), minlength=len(first))
+    return Detections(
+        np.reshape(means, (-1, 4)),
+        (total / np.maximum(count, 1)).astype(np.float32),
+        ranked.labels[first],
+        ranked.tile[first],
+        cut,
+        count > 1,
+    )
+
+
+def _overlaps(ranked: Detections, options: MergeOptions) -> tuple[Pairs, NDArray[np.float64]]:
+    """(P, 2) pairs i < j of different tiles that overlap, sorted, and (P,) their IoU."""
+    found = [
+        np.empty((0, 2), np.int64),
+        *meeting(ranked.boxes_px, groups(ranked, options), ranked.tile),
+    ]
+    pairs = np.concatenate(found)
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    overlap = iou(ranked.boxes_px[pairs[:, 0]], ranked.boxes_px[pairs[:, 1]])
+    return pairs[overlap > 0], overlap[overlap > 0]
+
+
+def _neighbours(pairs: Pairs, n: int) -> list[list[int]]:
+    """For each of n detections the pairs that it is in."""
+    neighbours: list[list[int]] = [[] for _ in range(n)]
+    for pair, (i, j) in enumerate(pairs.tolist()):
+        neighbours[i].append(pair)
+        neighbours[j].append(pair)
+    return neighbours
+
+
+def _iou(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union > 0 else 0.0
