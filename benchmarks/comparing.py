@@ -18,9 +18,9 @@ class Difference:
 
     Attributes:
         objects: of the truth.
-        lost: objects that no box covers by an IoU of 0.5.
+        lost: objects that no box covers.
         doubled: boxes that cover an object which another one covers better.
-        fragments: boxes that cover none, and lie by more than half in one.
+        fragments: boxes that cover none, and lie by more than half in one that counts.
         others: boxes that are none of these.
     """
 
@@ -68,11 +68,11 @@ def compare(
         taken_truth[at_truth[pairs[:, 0]]] = True
         taken_found[at_found[pairs[:, 1]]] = True
     left = found[sure & ~taken_found]
+    doubled, inside = np.zeros(len(left), bool), np.zeros(len(left), bool)
     pairs = overlapping_pairs(left, truth)
     a, b = left[pairs[:, 0]], truth[pairs[:, 1]]
-    doubled, inside = np.zeros(len(left), bool), np.zeros(len(left), bool)
     doubled[pairs[iou(a, b) >= least_iou, 0]] = True
-    inside[pairs[intersection(a, b) > 0.5 * area(a), 0]] = True
+    inside[pairs[(intersection(a, b) > 0.5 * area(a)) & wanted[pairs[:, 1]], 0]] = True
     return Difference(
         objects=int(wanted.sum()),
         lost=int((wanted & ~taken_truth).sum()),

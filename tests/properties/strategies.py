@@ -57,6 +57,7 @@ def merge_options(draw: st.DrawFn) -> MergeOptions:
         join=draw(st.sampled_from([True, True, False])),
         join_iou=draw(st.sampled_from([0.5, 0.5, 0.0, 1.0])),
         class_aware=draw(st.booleans()),
+        rank=draw(st.sampled_from(["whole", "whole", "owner", "score"])),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest import mock
+
 import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from geo_retina.detections import INNER_SIDES, Cut, Detections
 from geo_retina.grid import TilePlan
 from geo_retina.merge import in_order, merge, merge_block
+from geo_retina.merge.pairs import meeting
 from geo_retina.options import MergeOptions
 from properties.strategies import (
     Sight,
@@ -47,7 +51,24 @@ class Naive:
         is_cut = bool(self.cut[i] & INNER_SIDES)
         strength = (-self.area(i), -self.score[i]) if is_cut else (-self.score[i], 0)
         place = (y_min, x_min, y_max, x_max, self.label[i], self.tile[i], self.cut[i])
-        return (is_cut, *strength, *place)
+        if self.options.rank == "score":
+            return (-self.score[i], *place)
+        foreign = self.options.rank == "owner" and not is_cut and not self.owned(i)
+        return (is_cut, foreign, *strength, *place)
+
+    def owned(self, i: int) -> bool:
+        """Whether the box's centre lies in the core of its tile, or beyond the scene beside it."""
+        x_min, y_min, x_max, y_max = self.box[i]
+        tile = self.tiles[self.tile[i]]
+        left, top, right, bottom = tile.core.box_px
+        last = self.tiles[-1]
+        x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
+        return (
+            (tile.col == 0 or x >= left)
+            and (tile.row == 0 or y >= top)
+            and (tile.col == last.col or x < right)
+            and (tile.row == last.row or y < bottom)
+        )
 
     def area(self, i: int) -> float:
         x_min, y_min, x_max, y_max = self.box[i]
@@ -144,6 +165,14 @@ def test_equals_the_definition(data, options):
     assert merged == Naive(detections, plan, options).merged()
 
 
+@given(st.data(), merge_options(), st.integers(0, 8))
+def test_what_is_decided_together_is_irrelevant(data, options, at_once):
+    detections, plan = data.draw(scenes(options))
+    merged = merge(detections, plan, options)
+    with mock.patch("geo_retina.merge._AT_ONCE", at_once):
+        assert merge(detections, plan, options) == merged
+
+
 @given(st.data(), merge_options(), seeds)
 def test_order_of_the_input_is_irrelevant(data, options, seed):
     detections, plan = data.draw(scenes(options))
@@ -212,3 +241,77 @@ def test_objects_seen_without_noise_come_out_exactly(plan, seed, sides_px):
     merged = merge(see(objects, plan, Sight(), 4.0, seed), plan)
     event(f"joined: {bool(merged.joined.any())}")
     assert sorted(map(tuple, merged.boxes_px)) == sorted(map(tuple, objects))
+
+
+def brute_pairs(boxes, group, tile):
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    meet = (high >= low).all(axis=2) & (group[:, None] == group) & (tile[:, None] != tile)
+    return np.argwhere(np.triu(meet, 1)).tolist()
+
+
+@given(st.data(), st.sampled_from([1, 3, 1 << 19]), st.sampled_from([1, 7, 1 << 20]))
+def test_meeting_finds_every_pair_once(data, at_once, strips):
+    options = data.draw(merge_options())
+    d, _ = data.draw(scenes(options, most=30))
+    group = d.labels.astype(np.int64) - 5
+    with (
+        mock.patch("geo_retina.merge.pairs._PAIRS_AT_ONCE", at_once),
+        mock.patch("geo_retina.merge.pairs._MOST_STRIPS", strips),
+    ):
+        found = [pair for chunk in meeting(d.boxes_px, group, d.tile) for pair in chunk.tolist()]
+    assert sorted(found) == brute_pairs(d.boxes_px, group, d.tile)
+
+
+class NaiveSoft(Naive):
+    """Soft-NMS as its paper's loop: the best left lowers all others."""
+
+    def merged(self) -> Detections:
+        left = {i: self.score[i] for i in range(len(self.box))}
+        rows = []
+        while left:
+            best = min(left, key=lambda i: (-left[i], self.rank(i)))
+            score = left.pop(best)
+            if score < self.options.soft_score:
+                break
+            rows.append((*self.row(best)[:1], score, *self.row(best)[2:]))
+            for i in left:
+                if self.tile[i] != self.tile[best] and self.comparable(i, best):
+                    left[i] *= np.exp(-(self.iou(i, best) ** 2) / self.options.soft_sigma)
+        columns = list(zip(*rows, strict=True)) or [[]] * 6
+        return in_order(Detections(np.reshape(columns[0], (-1, 4)), *columns[1:]))
+
+    def iou(self, d: int, e: int) -> float:
+        shared = self.shared(d, e)
+        union = self.area(d) + self.area(e) - shared
+        return shared / union if union > 0 else 0.0
+
+
+@given(st.data(), merge_options(), st.sampled_from([0.0, 0.3]))
+def test_soft_nms_equals_its_loop(data, options, least):
+    options = replace(options, method="soft-nms", rank="score", soft_score=least)
+    detections, plan = data.draw(scenes(options, most=20))
+    merged = merge(detections, plan, options)
+    slow = NaiveSoft(detections, plan, options).merged()
+    contested = slow.scores > least + 1e-6  # on the threshold, rounding decides
+    assert len(slow.take(contested)) == (merged.scores > least + 1e-6).sum()
+    if len(merged) == len(slow):
+        np.testing.assert_array_equal(merged.boxes_px, slow.boxes_px)
+        np.testing.assert_allclose(merged.scores, slow.scores, rtol=1e-5)
+
+
+@given(st.data(), merge_options(), seeds)
+def test_fusing_keeps_to_what_was_found(data, options, seed):
+    options = replace(options, method="fuse")
+    detections, plan = data.draw(scenes(options))
+    shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
+    fused = merge(detections, plan, options)
+    assert fused == merge(shuffled, plan, options)
+    assert len(fused) <= len(detections)
+    single = as_rows(fused.take(~fused.joined))
+    before = {row.tobytes() for row in as_rows(detections)}
+    assert all(row.tobytes() in before for row in single)
+    if len(fused):
+        assert (fused.boxes_px.min(axis=0) >= detections.boxes_px.min(axis=0) - 1e-9).all()
+        assert (fused.boxes_px.max(axis=0) <= detections.boxes_px.max(axis=0) + 1e-9).all()
+        assert fused.scores.max() <= detections.scores.max()
