@@ -86,8 +86,8 @@ def _along(
     """(P,) pairs that the seam divides along x (axis 0) or y (1), and pairs that are level there.
 
     Divided: in windows that follow each other and meet, each cut on its side towards the other,
-    both reaching over the whole overlap to within ``edge_px``. Level: the 1-D IoU of their
-    extents is at least ``join_iou``.
+    both reaching over the whole overlap to within ``edge_px``, or a quarter of it. Level: the 1-D
+    IoU of their extents is at least ``join_iou``.
     """
     place = np.divmod(detections.tile[pairs], plan.cols)[1 - axis]
     step = place[:, 1] - place[:, 0]
@@ -99,8 +99,11 @@ def _along(
     towards = np.array([(Cut.RIGHT, Cut.LEFT), (Cut.BOTTOM, Cut.TOP)][axis], dtype=np.uint8)
     divided = ((detections.cut[ordered] & towards) != 0).all(axis=1)
     divided &= (step != 0) & (seam_low <= seam_high)
-    divided &= low.max(axis=1) <= seam_low + options.edge_px
-    divided &= high.min(axis=1) >= seam_high - options.edge_px
+    # Two neighbours that end near a narrow overlap are not parts of one object: short of it by
+    # more than a quarter, they would share too little to tell.
+    short = np.minimum(options.edge_px, (seam_high - seam_low) / 4)
+    divided &= low.max(axis=1) <= seam_low + short
+    divided &= high.min(axis=1) >= seam_high - short
     shared = high.min(axis=1) - low.max(axis=1)
     together = high.max(axis=1) - low.min(axis=1)
     return divided, (shared > 0) & (shared >= options.join_iou * together)

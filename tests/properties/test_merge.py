@@ -105,7 +105,7 @@ class Naive:
         here, there = ((Cut.RIGHT, Cut.LEFT), (Cut.BOTTOM, Cut.TOP))[axis]
         if not after or seam[0] > seam[1] or not (self.cut[d] & here and self.cut[e] & there):
             return False
-        edge = self.options.edge_px
+        edge = min(self.options.edge_px, (seam[1] - seam[0]) / 4)
         return all(
             box[axis] <= seam[0] + edge and box[axis + 2] >= seam[1] - edge
             for box in (self.box[d], self.box[e])

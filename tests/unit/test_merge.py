@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from geo_retina.detections import Cut, Detections
+from geo_retina.errors import OptionError
 from geo_retina.grid import TilePlan
-from geo_retina.merge import in_order, merge, merge_block, rank
+from geo_retina.merge import in_order, merge, merge_block, others, rank
 from geo_retina.options import MergeOptions
 
 # Two tiles, columns 0 to 100 and 64 to 164.
@@ -136,6 +139,16 @@ def test_what_does_not_face_is_not_joined(change):
     assert not merge(detections(HALVES[0], other), TWO).joined.any()
 
 
+@pytest.mark.parametrize(("gap", "left"), [(0, 1), (1, 2)])
+def test_without_an_overlap_parts_must_touch(gap, left):
+    """Neighbours that both end near the seam would be fused otherwise."""
+    plan = TilePlan(height=100, width=200, tile_px=100, step_px=100)
+    pair = detections(
+        ([80, 10, 100, 30], 0.6, LEFT, Cut.RIGHT), ([100 + gap, 10, 120, 30], 0.7, RIGHT, Cut.LEFT)
+    )
+    assert len(merge(pair, plan)) == left
+
+
 def test_four_parts_around_a_corner_become_one_object():
     plan = TilePlan(height=164, width=164, tile_px=100, step_px=64)
     parts = detections(
@@ -228,3 +241,69 @@ def test_tiles_of_another_plan_are_refused():
 def test_a_box_beyond_its_tile_is_refused():
     with pytest.raises(ValueError, match="beyond the window of its tile"):
         merge(detections(([90, 0, 101, 10], 0.5, LEFT)), TWO)
+
+
+def test_a_crowd_takes_time_but_no_memory():
+    """4,000 boxes that all meet are 8 million pairs, of which few conflict."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    at = np.sort(rng.uniform(0, 30, (2, n, 2)), axis=0)
+    boxes = np.hstack([at[0] + 65, at[1] + 66])
+    boxes[:, 2] = np.minimum(boxes[:, 2], 100)
+    crowd = Detections(
+        boxes, rng.random(n), np.zeros(n), np.arange(n) % 2, np.zeros(n), np.zeros(n, bool)
+    )
+    tracemalloc.start()
+    merge(crowd, TWO, MergeOptions(iou=0.9))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+PAIR = (
+    ([70, 10, 80, 20], 0.9, LEFT),
+    ([72, 10, 82, 20], 0.6, RIGHT),
+    ([10, 10, 20, 20], 0.2, LEFT),
+)
+
+
+def test_soft_nms_lowers_the_score_by_the_overlap():
+    found = detections(*PAIR)
+    merged = merge(found, TWO, MergeOptions(method="soft-nms", soft_score=0.1))
+    lowered = 0.6 * np.exp(-((2 / 3) ** 2) / 0.5)
+    np.testing.assert_allclose(merged.scores, np.float32([0.2, 0.9, lowered]))
+    merged = merge(found, TWO, MergeOptions(method="soft-nms", soft_score=0.3))
+    # What no other tile sees keeps its score, whatever it is.
+    assert boxes_of(merged) == [[10, 10, 20, 20], [70, 10, 80, 20]]
+
+
+def test_fusing_takes_the_mean_by_score():
+    merged = merge(detections(*PAIR), TWO, MergeOptions(method="fuse"))
+    np.testing.assert_allclose(merged.boxes_px, [[10, 10, 20, 20], [70.8, 10, 80.8, 20]])
+    np.testing.assert_allclose(merged.scores, np.float32([0.2, 0.75]))
+    assert merged.joined.tolist() == [False, True]
+    assert merge(merged, TWO, MergeOptions(method="fuse")) == merged
+
+
+def test_other_methods_know_no_partition_and_a_limit(monkeypatch):
+    options = MergeOptions(method="fuse")
+    final, left = merge_block(detections(*PAIR), TWO, TWO.blocks(100)[0], options)
+    assert len(final) == 0
+    assert len(left) == 3
+    monkeypatch.setattr(others, "MOST", 1)
+    with pytest.raises(
+        OptionError, match=r"2 detections lie where tiles overlap.* fuse takes 1 at"
+    ):
+        merge(detections(*PAIR), TWO, options)
+
+
+def test_an_owner_may_come_first_or_the_score_alone():
+    """The left tile owns up to x = 82; a fragment with the best score comes last by default."""
+    found = detections(
+        ([70, 10, 80, 20], 0.3, LEFT),
+        ([71, 10, 81, 20], 0.8, RIGHT),
+        ([64, 10, 80, 20], 0.9, RIGHT, Cut.LEFT),
+    )
+    assert rank(found, TWO).tolist() == [1, 0, 2]
+    assert rank(found, TWO, MergeOptions(rank="owner")).tolist() == [0, 1, 2]
+    assert rank(found, TWO, MergeOptions(rank="score")).tolist() == [2, 1, 0]
