@@ -53,6 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--counts", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7])
+    parser.add_argument("--others", type=float, default=1e6, help="most boxes for other ways")
     parser.add_argument("--torchvision", type=float, default=3e4, help="most boxes for its nms")
     parser.add_argument("--partitioned", action="store_true", help="block by block instead")
     parser.add_argument("--blocks", type=int, default=20, help="blocks along a side")
@@ -81,10 +82,11 @@ def timed(count: int, args: argparse.Namespace) -> list[dict]:
     found, _ = see(spread(int(count / 1.29), side, (8, 18), seed=0), plan, Sight(), 4.0, seed=1)
     merge(found.part(0, min(len(found), 5000)), plan)  # imports
     ways: dict[str, Callable[[], Detections | np.ndarray]] = {
-        "geo-retina": lambda: merge(found, plan),
-        "STRtree": lambda: by_tree(found, plan),
+        "geo-retina": lambda: merge(found, plan)
     }
-    if importlib.util.find_spec("lsnms"):
+    if count <= args.others:
+        ways["STRtree"] = lambda: by_tree(found, plan)
+    if count <= args.others and importlib.util.find_spec("lsnms"):
         ways["lsnms"] = lambda: by_lsnms(found)
         by_lsnms(found.part(0, 100))  # compiles
     if count <= args.torchvision:
