@@ -1,13 +1,13 @@
 """What tiling changes: a tiled run against one look of the same network at the whole image.
 
-    python benchmarks/seams.py --size 2048 --neon neon.safetensors \
-        --out benchmarks/results/2026-11-22-seams.json
+    python benchmarks/seams.py --out benchmarks/results/2026-11-22-seams-drawn.json
+    python benchmarks/seams.py --image "$GEO_RETINA_DATA/neon_crowns/yell_528000.tif" \
+        --model neon.safetensors --out benchmarks/results/2026-11-22-seams-yell.json
 
 Runs the network once over the whole image, which is the truth, and once over tiles, then merges
 what the tiles found by several rules. Objects are those at the model's thresholds; a counterpart
 may have any score from 0.05 on, so that an object that crosses the threshold is not called lost.
-The drawn scene is read by the bundled model; the real one, where GEO_RETINA_DATA is set, by a model
-of tree crowns that --neon names. Whole images take 400 bytes of memory a pixel.
+Without --image a crowded scene is drawn. Whole images take 400 bytes of memory a pixel.
 """
 
 from __future__ import annotations
@@ -52,46 +52,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=2048, help="side of the images; up to 2272")
-    parser.add_argument("--model", default="demo", help="model of the drawn scene")
-    parser.add_argument("--neon", help="model of tree crowns, for the real scene")
+    parser.add_argument("--image", type=Path, help="left out, one is drawn")
+    parser.add_argument("--model", default="demo", help="bundled model or file")
+    parser.add_argument("--size", type=int, default=2048, help="side of the part that is looked at")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-
     result = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "precision": args.precision,
-        "scenes": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder, "drawn.tif")
-        options = geo_retina.SynthOptions(
-            height=args.size, width=args.size, seed=21, density=1200, nodata_corner=False
-        )
-        geo_retina.draw_scene(drawn, options)
-        result["scenes"].append(study("drawn", drawn, args.model, args))
-    data = os.environ.get("GEO_RETINA_DATA")
-    if args.neon and data:
-        scene = Path(data, "neon_crowns", "yell_528000.tif")
-        result["scenes"].append(study(scene.stem, scene, args.neon, args))
+        image = args.image
+        if image is None:
+            image = Path(folder, "drawn.tif")
+            options = geo_retina.SynthOptions(
+                height=args.size, width=args.size, seed=21, density=1200, nodata_corner=False
+            )
+            geo_retina.draw_scene(image, options)
+        result |= study(image, args)
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
-def study(name: str, path: Path, model_name: str, args: argparse.Namespace) -> dict:
+def study(path: Path, args: argparse.Namespace) -> dict:
     """Compare at the default overlap, at one smaller than objects, and at twice the radius."""
-    model = geo_retina.load_model(model_name)
+    model = geo_retina.load_model(args.model)
     options = DetectOptions(
         score=LOW_SCORE, precision=args.precision, candidates=1_000_000, max_per_tile=1_000_000
     )
     scene = plan_scene(str(path), model.card, options, block_px=1 << 30).scene
     pixels, valid = scene.read(Window(0, 0, args.size, args.size))
     depth = depth_of_edges(model, pixels)
-    print(f"{name}: pixels from a tile's edge to where it changes nothing by more than", depth)
+    print(f"{path.stem}: pixels from a tile's edge to where it changes nothing by more than", depth)
     engine = Engine(model, options, batch=1)
     start = time.process_time()
     side = args.size
@@ -106,7 +102,7 @@ def study(name: str, path: Path, model_name: str, args: argparse.Namespace) -> d
         "twice the depth": fitting(side, 2 * depth[EXACT], stride),
     }
     return {
-        "name": name,
+        "image": path.stem,
         "side_px": side,
         "model": model.card.name,
         "object_px": model.card.object_px,
@@ -116,14 +112,16 @@ def study(name: str, path: Path, model_name: str, args: argparse.Namespace) -> d
 
 
 def fitting(side: int, overlap_px: int, stride: int) -> TilePlan:
-    """The plan of small tiles that ends exactly with a square image.
+    """The plan of fewest pixels whose tiles end exactly with a square image.
 
     Beyond it tiles see padding that the whole image does not have, which is no matter of seams.
     """
-    for tile_px in range(max(512, overlap_px + stride), side, stride):
-        if (side - overlap_px) % (tile_px - overlap_px) == 0:
-            return TilePlan(side, side, tile_px, tile_px - overlap_px)
-    raise ValueError(f"no tiles with an overlap of {overlap_px} px fit {side} px")
+    plans = [
+        TilePlan(side, side, tile_px, tile_px - overlap_px)
+        for tile_px in range(max(512, overlap_px + stride), side, stride)
+        if (side - overlap_px) % (tile_px - overlap_px) == 0
+    ]
+    return min(plans, key=lambda plan: len(plan) * plan.tile_px**2)
 
 
 def detect(engine: Engine, pixels: np.ndarray, valid: np.ndarray, plan: TilePlan) -> Detections:

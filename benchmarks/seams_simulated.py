@@ -3,8 +3,9 @@
     python benchmarks/seams_simulated.py --out benchmarks/results/2026-11-22-seams-simulated.json
 
 Tiles of 512 px with an overlap of 64 px see known objects with 1 px of jitter on each side and
-5 % misses; the sweep looks at a quarter of each scene. Counts are over the objects that the tiles saw between them: those that the box around
-all that was seen of them covers. A box covers an object from an IoU of 0.3 on.
+5 % misses; the sweep looks at a quarter of each scene. Counts are over the objects that the tiles
+saw between them: those that the box around all that was seen of them covers. A box covers an object
+from an IoU of 0.3 on.
 """
 
 from __future__ import annotations
