@@ -136,7 +136,7 @@ def by_blocks(per_side: int, *, whole: bool) -> dict:
     """Merge a scene of per_side x per_side blocks of 9 x 9 tiles through a ledger."""
     side = per_side * 9 * STEP_PX + TILE_PX - STEP_PX
     plan = TilePlan(side, side, TILE_PX, STEP_PX)
-    blocks = plan.blocks(9 * STEP_PX + TILE_PX)
+    blocks = plan.blocks(9 * STEP_PX + TILE_PX - STEP_PX)
     start_mb = peak_mb()
     total = undecided = 0
     kept = []
