@@ -1,91 +1,37 @@
-"""What an evaluation found, as values that print themselves."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Scores:
-    """How well the objects of one class, or of all, were found.
-
-    Where a number has no meaning, such as precision without detections, it is None.
-
-    Attributes:
-        labels: objects that are there.
-        detections: objects found, from the score threshold on.
-        matches: pairs of them, one to one.
-        precision: matches over detections.
-        recall: matches over labels.
-        f1: 2 x matches over detections + labels.
-        best_f1: the highest F1 that any score threshold gives.
-        best_score: that threshold: detections of this score are still kept. None where
-            nothing matches.
-        ap50: average precision at IoU 0.5, interpolated at 101 recalls as COCO does; only
-            where matched by overlap. Overall it is the mean of the classes that have labels.
-        ap: the mean of that over IoU 0.5, 0.55 .. 0.95.
-        position_error_m: mean distance of matched centres on the ground; only where not
-            matched by overlap.
-    """
-
-    labels: int
-    detections: int
-    matches: int
-    best_f1: float | None = None
-    best_score: float | None = None
-    ap50: float | None = None
-    ap: float | None = None
-    position_error_m: float | None = None
-
-    @property
-    def precision(self) -> float | None:
-        """Matches over detections."""
-        return self.matches / self.detections if self.detections else None
-
-    @property
-    def recall(self) -> float | None:
-        """Matches over labels."""
-        return self.matches / self.labels if self.labels else None
-
-    @property
-    def f1(self) -> float | None:
-        """Harmonic mean of precision and recall."""
-        total = self.labels + self.detections
-        return 2 * self.matches / total if total else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers by name, ready for JSON."""
-        rates = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
-        numbers = asdict(self)
-        first = ("labels", "detections", "matches")
-        return {k: numbers.pop(k) for k in first} | rates | numbers
+from geo_retina.evaluation.counts import Counts
+from geo_retina.evaluation.matches import MatchTable
+from geo_retina.evaluation.scores import Confusion, Scores, SizeScores
+from geo_retina.evaluation.tables import describe
 
 
 @dataclass(frozen=True)
 class CountError:
-    """Detections minus labels, in all, and scene by scene where labels are tied to scenes.
+    """Detections minus labels, in all.
 
     Attributes:
-        total: the difference over all of them; above 0 where too many were found.
+        total: the difference of those that count; above 0 where too many were found.
         relative: that over the number of labels; None without labels.
-        scenes: scenes that have a detection or a label. None, as what follows, where labels
-            were not tied to scenes.
-        bias: mean of the differences of the scenes.
-        mae: mean of their absolute values.
-        rmse: root of the mean of their squares.
+        interval: 95 % interval (low, high) of ``relative``; None where none was drawn.
     """
 
     total: int
     relative: float | None
-    scenes: int | None = None
-    bias: float | None = None
-    mae: float | None = None
-    rmse: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything by name, ready for JSON."""
+        interval = None if self.interval is None else list(self.interval)
+        return {"total": self.total, "relative": self.relative, "interval": interval}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of ``evaluate``.
 
@@ -96,9 +42,20 @@ class Evaluation:
         best_scores: the best threshold of each class that has a match. Where classes were
             not told apart, all that were detected have the common one.
         count_error: how far the number found is from the number there.
-        score: detections below it were left out of all but AP and the best F1; or None.
+        matches: what became of each detection and label.
+        score: detections below it were left out of all but AP, the curves and the best F1;
+            or None.
         scenes_without_labels: scenes that have detections and no label among those
             evaluated. Their detections count as false.
+        ignored_labels: labels that do not count: outside the labelled ground, on ground or
+            among labels that are to be ignored.
+        sizes: by ranges of size, px before m, small before large; empty for point labels,
+            and without px where metres a pixel are not known.
+        scenes: by scene, sorted; empty where labels were not tied to scenes.
+        counts: ``scene``, ``cell`` and ``zone``, those that were asked for and have a part.
+        confusion: between classes; None where classes were not told apart.
+        gsd_m: metres a pixel behind sizes in px, the median over the detections; or None.
+        block_m: side of the ground blocks behind the intervals; None where none was drawn.
     """
 
     matching: str
@@ -106,8 +63,16 @@ class Evaluation:
     classes: dict[str, Scores]
     best_scores: dict[str, float]
     count_error: CountError
+    matches: MatchTable
     score: float | None = None
     scenes_without_labels: int = 0
+    ignored_labels: int = 0
+    sizes: tuple[SizeScores, ...] = ()
+    scenes: dict[str, Scores] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    confusion: Confusion | None = None
+    gsd_m: float | None = None
+    block_m: float | None = None
 
     @property
     def precision(self) -> float | None:
@@ -130,75 +95,43 @@ class Evaluation:
         return self.overall.ap50
 
     @property
+    def ap75(self) -> float | None:
+        """Overall average precision at IoU 0.75."""
+        return self.overall.ap75
+
+    @property
     def ap(self) -> float | None:
         """Overall average precision over IoU 0.5 to 0.95."""
         return self.overall.ap
 
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers by name, ready for JSON."""
+    def summary(self) -> dict[str, Any]:
+        """The single numbers, overall and by class: few enough for a model's card."""
         return {
             "matching": self.matching,
             "score": self.score,
-            "overall": self.overall.to_dict(),
-            "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
+            "overall": self.overall.numbers(),
+            "classes": {name: scores.numbers() for name, scores in self.classes.items()},
             "best_scores": dict(self.best_scores),
-            "count_error": asdict(self.count_error),
+            "count_error": {"total": self.count_error.total, "relative": self.count_error.relative},
             "scenes_without_labels": self.scenes_without_labels,
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers by name, ready for JSON; docs/evaluation.md describes them."""
+        return {
+            **self.summary(),
+            "overall": self.overall.to_dict(),
+            "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
+            "count_error": self.count_error.to_dict(),
+            "ignored_labels": self.ignored_labels,
+            "sizes": [each.to_dict() for each in self.sizes],
+            "scenes": {name: scores.to_dict() for name, scores in self.scenes.items()},
+            "counts": {unit: counts.to_dict() for unit, counts in self.counts.items()},
+            "confusion": None if self.confusion is None else self.confusion.to_dict(),
+            "gsd_m": self.gsd_m,
+            "block_m": self.block_m,
+        }
+
     def table(self) -> str:
-        """All numbers as text in columns, for people."""
-        rows = {**self.classes, "all": self.overall}
-        columns = {title: field for field, title in _COLUMNS.items() if self._has(field)}
-        lines = [["class", *columns]]
-        for name, scores in rows.items():
-            lines.append([name, *(_text(getattr(scores, field)) for field in columns.values())])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [f"matched by {self.matching}{self._threshold_text()}"]
-        for name, *cells in lines:
-            right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-            text.append("  ".join([name.ljust(widths[0]), *right]))
-        return "\n".join([*text, *self._notes()])
-
-    def _has(self, field: str) -> bool:
-        return any(getattr(s, field) is not None for s in (self.overall, *self.classes.values()))
-
-    def _threshold_text(self) -> str:
-        return "" if self.score is None else f", scores from {self.score:g}"
-
-    def _notes(self) -> list[str]:
-        error = self.count_error
-        share = "" if error.relative is None else f", {error.relative:+.1%} of the labels"
-        notes = [f"count error: {error.total:+d}{share}"]
-        if error.scenes is not None:
-            notes.append(
-                f"count error per scene, over {error.scenes}: bias {error.bias:+.2f}, "
-                f"mean absolute {error.mae:.2f}, root mean square {error.rmse:.2f}"
-            )
-        if self.scenes_without_labels:
-            notes.append(
-                f"{self.scenes_without_labels} scenes have detections and no label; their "
-                "detections count as false"
-            )
-        return notes
-
-
-_COLUMNS = {
-    "labels": "labels",
-    "detections": "found",
-    "matches": "matched",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "ap50": "AP50",
-    "ap": "AP50:95",
-    "position_error_m": "error m",
-    "best_f1": "best F1",
-    "best_score": "at score",
-}
-
-
-def _text(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+        """The main numbers as text in columns, for people."""
+        return describe(self)
