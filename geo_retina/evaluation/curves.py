@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_RECALLS = np.linspace(0.0, 1.0, 101)
+from geo_retina.evaluation.scores import Curve
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+_MOST_THRESHOLDS = 200
 
 
 def average_precision(matched: NDArray[np.bool_], labels: int) -> float | None:
@@ -23,12 +26,12 @@ def average_precision(matched: NDArray[np.bool_], labels: int) -> float | None:
     """
     if not labels:
         return None
-    hits = np.cumsum(matched)
-    recall = hits / labels
-    precision = hits / np.arange(1, len(matched) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall, _RECALLS, side="left")
-    return float(np.append(envelope, 0.0)[np.minimum(at, len(matched))].mean())
+    # Between matches precision only falls, so the matches alone make the envelope.
+    ranks = np.flatnonzero(matched)
+    hits = np.arange(1, len(ranks) + 1)
+    envelope = np.maximum.accumulate((hits / (ranks + 1))[::-1])[::-1]
+    at = np.searchsorted(hits / labels, RECALLS, side="left")
+    return float(np.append(envelope, 0.0)[np.minimum(at, len(ranks))].mean())
 
 
 def best_f1(
@@ -47,8 +50,29 @@ def best_f1(
     """
     if not matched.any():
         return (0.0 if labels or len(matched) else None), None
-    # Detections of one score are kept or left out together.
-    last = np.flatnonzero(np.diff(scores, append=-np.inf))
+    last = _last_of_score(scores)
     f1 = 2 * np.cumsum(matched)[last] / (labels + last + 1)
     best = int(np.argmax(f1))
     return float(f1[best]), float(scores[last[best]])
+
+
+def rate_curve(matched: NDArray[np.bool_], scores: NDArray[np.float64], labels: int) -> Curve:
+    """Precision, recall and F1 by threshold; arguments as of ``best_f1``.
+
+    Returns:
+        At most 201 thresholds, evenly spread over the ranks; none without detections.
+    """
+    last = _last_of_score(scores)
+    hits = np.cumsum(matched)[last] if len(last) else np.empty(0)
+    f1 = 2 * hits / (labels + last + 1)
+    if len(last) > _MOST_THRESHOLDS:
+        spread = np.linspace(0, len(scores) - 1, _MOST_THRESHOLDS)
+        rows = np.union1d(np.searchsorted(last, spread), np.argmax(f1))
+        last, hits, f1 = last[rows], hits[rows], f1[rows]
+    recall = hits / labels if labels else np.full(len(last), np.nan)
+    return Curve(scores[last], hits / (last + 1), recall, f1)
+
+
+def _last_of_score(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Ranks at which thresholds lie: detections of one score are kept or left out together."""
+    return np.flatnonzero(np.diff(scores, append=-np.inf))

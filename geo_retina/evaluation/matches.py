@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +28,9 @@ class Matched:
 
     Attributes:
         geometries: (N,) shapely, in the CRS of the table.
-        row: (N,) int64 position in the table or file that was read. Parts of one multi-part
-            label have the same.
+        row: (N,) int64 position in what was read: for detections, in the table, or in the file
+            by its ``id``; for labels, among the usable ones, parts one by one, those of
+            ``ignore_where`` last.
         class_name: (N,) str; of labels without a class column, and detections without a
             column ``class``, all "".
         scene: (N,) str; "" where the side has no scene.
@@ -58,6 +59,10 @@ class Matched:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Matched:
+        """Those where a mask is true, or at positions, in that order."""
+        return Matched(**{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)

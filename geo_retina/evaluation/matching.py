@@ -11,26 +11,45 @@ _DENSE_CELLS = 1_000_000
 """Up to this many cells, a component is solved as a dense matrix, which is faster."""
 
 
-def match_by_score(pairs: Pairs, count: int) -> NDArray[np.bool_]:
+def match_by_score(
+    found: NDArray[np.int64], truth: NDArray[np.int64], count: int, shared: int
+) -> NDArray[np.int64]:
     """Let each detection, in order, take the first label of its pairs that is still free.
 
+    All labels prefer the detection that comes first, so what the detections get in turn is
+    the one stable matching, and rounds of proposals find it (Gale and Shapley 1962): each
+    detection without a label asks the next of its list, which leaves a later one for it.
+
     Args:
-        pairs: by detection in order of score, the best pair of each first.
+        found: (P,) positions of detections, ascending, so in order of score.
+        truth: (P,) positions of labels, the best pair of each detection first.
         count: N detections.
+        shared: position of a label that any number of detections may take; greater than all
+            others.
 
     Returns:
-        (N,) whether each got a label. What the first n of them got does not depend on the
-        others, so one matching serves every score threshold.
+        (N,) position of each one's pair, or -1. What the first n of them got does not depend
+        on the others, so one matching serves every score threshold.
     """
-    matched = np.zeros(count, np.bool_)
-    taken: set[int] = set()
-    last = -1
-    for i, j in zip(pairs.found.tolist(), pairs.truth.tolist(), strict=True):
-        if i != last and j not in taken:
-            taken.add(j)
-            matched[i] = True
-            last = i
-    return matched
+    chosen = np.full(count, -1, dtype=np.int64)
+    start = np.flatnonzero(np.diff(found, prepend=-1))
+    end = np.append(start[1:], len(found))
+    at = start.copy()  # the pair that each detection with pairs is at
+    nobody = len(start)
+    holder = np.full(shared + 1, nobody, dtype=np.int64)
+    asking = np.arange(nobody)
+    while len(asking):
+        label = truth[at[asking]]
+        before = holder[label]
+        np.minimum.at(holder, label, asking)
+        got = (holder[label] == asking) | (label == shared)
+        lost = before[got & (before < nobody) & (label != shared)]
+        asking = np.concatenate([asking[~got], lost])
+        at[asking] += 1
+        asking = asking[at[asking] < end[asking]]
+    has = at < end
+    chosen[found[start[has]]] = at[has]
+    return chosen
 
 
 def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -18,16 +18,19 @@ from geo_retina.vector import (
     filter_frame,
     label_layer,
     read_detections,
-    read_ground,
     read_labels,
     reproject,
 )
+from geo_retina.vector.reading import read_frame
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_WGS84 = pyproj.CRS("EPSG:4326")
 _MOST_NAMES = 10
+_LAYER_REMEDY = "say which one with --layer"
+_PIXEL_COLUMNS = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
+_BOX_TOLERANCE = 1e-7
+"""Share of its bounds' area that a box may lack: float64 corners at 5,000 km are that exact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,30 +39,39 @@ class Objects:
 
     Attributes:
         geometries: (N,) shapely, in the CRS of the detections.
+        boxes: (N, 4) their bounds in that CRS; not finite for what the CRS cannot express.
+        is_box: (N,) whether an object fills its bounds.
         centres: (N, 2) their centroids in that CRS.
         classes: (N,) positions in the class names; all 0 where classes are not told apart.
         scenes: (N,) positions in the scene names; all 0 where labels are not tied to scenes.
         scores: (N,) float64; of labels, all 1.
+        counts: (N,) bool: of labels, whether one must be found; of detections, whether one
+            without a match is false.
+        row: (N,) int64 position in what was read.
+        class_text: (N,) str, "" where unknown.
+        scene_text: (N,) str, "" where unknown.
+        side_px: (N,) side in pixels of a square of the same area; NaN where unknown.
     """
 
     geometries: NDArray[np.object_]
+    boxes: NDArray[np.float64]
+    is_box: NDArray[np.bool_]
     centres: NDArray[np.float64]
     classes: NDArray[np.int64]
     scenes: NDArray[np.int64]
     scores: NDArray[np.float64]
+    counts: NDArray[np.bool_]
+    row: NDArray[np.int64]
+    class_text: NDArray[np.object_]
+    scene_text: NDArray[np.object_]
+    side_px: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.geometries)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Objects:
         """Those where a mask is true, or at positions, in that order."""
-        return Objects(
-            self.geometries[index],
-            self.centres[index],
-            self.classes[index],
-            self.scenes[index],
-            self.scores[index],
-        )
+        return Objects(**{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +86,8 @@ class Problem:
         scene_names: () where labels are not tied to scenes.
         detected_names: classes that the detections name, sorted.
         points: whether the labels are points.
+        ground: the labelled ground as one geometry, or None.
+        ignored_ground: ground on which nothing counts, or None.
     """
 
     found: Objects
@@ -83,19 +97,8 @@ class Problem:
     scene_names: tuple[str, ...]
     detected_names: tuple[str, ...]
     points: bool
-
-    def on_ellipsoid_m(self, objects: Objects) -> NDArray[np.float64]:
-        """(N, 3) geocentric positions of the centres, in metres.
-
-        A straight line between two of them is the distance on the ground to a millionth, up
-        to 10 km, in whatever zones they lie: a map projection is never in the way.
-        """
-        move = pyproj.Transformer.from_crs(self.crs, _WGS84, always_xy=True)
-        lon, lat = (np.radians(v) for v in move.transform(*objects.centres.T))
-        geod = pyproj.Geod(ellps="WGS84")
-        normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
-        axes = (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), (1 - geod.es) * np.sin(lat))
-        return normal[:, None] * np.stack(axes, axis=1)
+    ground: Any = None
+    ignored_ground: Any = None
 
 
 def gather(
@@ -103,13 +106,13 @@ def gather(
     labels: str | Path | gpd.GeoDataFrame,
     options: EvaluateOptions,
 ) -> Problem:
-    """Read both sides and bring them into one frame, without what lies outside the ground.
+    """Read both sides and bring them into one frame.
 
     Raises:
         LabelError: as ``evaluate``.
     """
     frame, name = _read_found(detections)
-    layer = _read_truth(labels, options)
+    layer, counts = _read_truth(labels, options)
     crs = pyproj.CRS.from_user_input(frame.crs)
     found_classes = _column(frame, "class", name) if "class" in frame.columns else None
     if options.class_column is not None and found_classes is None:
@@ -117,9 +120,6 @@ def gather(
             f"{name} has no column class, so its classes cannot be compared with "
             f"{options.class_column}; leave the class column out to match any with any"
         )
-    classes, found_codes, truth_codes = _number(
-        found_classes, layer.class_names, len(frame), len(layer)
-    )
     if found_classes is not None and layer.class_names is not None:
         _check_classes(
             _known_names(frame, "class", found_classes),
@@ -127,17 +127,28 @@ def gather(
             name,
             layer.path,
         )
-    found_scenes = None if layer.scenes is None else _column(frame, "scene", name)
-    scenes, found_scene, truth_scene = _number(found_scenes, layer.scenes, len(frame), len(layer))
-    _check_scenes(found_scene, truth_scene, scenes, name, layer.path)
-    found = _objects(_found_geometries(frame, name), found_codes, found_scene)
-    found = replace(found, scores=_scores(frame, name))
-    truth = _objects(reproject(layer.geometries, layer.crs, crs), truth_codes, truth_scene)
-    if options.ground is not None:
-        found, truth = _on_ground(found, truth, options.ground, crs)
-    order = np.argsort(-found.scores, kind="stable")
+    found_scenes = None
+    if layer.scenes is not None or _is_full(frame, "scene"):
+        found_scenes = _column(frame, "scene", name)
+    found = replace(
+        _objects(_found_geometries(frame, name), found_classes, found_scenes),
+        scores=_scores(frame, name),
+        side_px=_sides_px(frame),
+    )
+    geometries = reproject(layer.geometries, layer.crs, crs)
+    truth = replace(_objects(geometries, layer.class_names, layer.scenes), counts=counts)
+    classes: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    if layer.class_names is not None:
+        classes, found_codes, truth_codes = _number(found.class_text, truth.class_text)
+        found, truth = replace(found, classes=found_codes), replace(truth, classes=truth_codes)
+    if layer.scenes is not None:
+        scenes, found_codes, truth_codes = _number(found.scene_text, truth.scene_text)
+        found, truth = replace(found, scenes=found_codes), replace(truth, scenes=truth_codes)
+        _check_scenes(found_codes, truth_codes, scenes, name, layer.path)
     detected = () if found_classes is None else tuple(sorted(set(found_classes.tolist())))
-    return Problem(found.take(order), truth, crs, classes, scenes, detected, layer.is_points)
+    found = found.take(np.argsort(-found.scores, kind="stable"))
+    return Problem(found, truth, crs, classes, scenes, detected, layer.is_points)
 
 
 def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, str]:
@@ -153,42 +164,78 @@ def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
     return frame, name
 
 
-def _read_truth(labels: str | Path | gpd.GeoDataFrame, options: EvaluateOptions) -> LabelLayer:
-    columns = {"class_column": options.class_column, "scene_column": options.scene_column}
+def _read_truth(
+    labels: str | Path | gpd.GeoDataFrame, options: EvaluateOptions
+) -> tuple[LabelLayer, NDArray[np.bool_]]:
+    """The labels, and which of them must be found: those first, the others after them."""
+    columns: dict[str, Any] = {
+        "class_column": options.class_column,
+        "scene_column": options.scene_column,
+    }
+    which: dict[str, Any] = {
+        "layer": options.layer,
+        "where": options.where,
+        "layer_remedy": _LAYER_REMEDY,
+    }
     if isinstance(labels, (str, Path)):
-        return read_labels(
-            labels,
-            layer=options.layer,
-            where=options.where,
-            layer_remedy="say which one with --layer",
-            **columns,
-        )
-    name = "the table of labels"
-    if options.where is not None:
-        labels = filter_frame(labels, options.where, name)
-    return label_layer(labels, name, **columns)
+        if options.ignore_where is None:
+            layer = read_labels(labels, **which, **columns)
+            return layer, np.ones(len(layer), np.bool_)
+        name, frame = str(labels), read_frame(labels, **which)
+    else:
+        name, frame = "the table of labels", labels
+        if options.where is not None:
+            frame = filter_frame(frame, options.where, name)
+    if options.ignore_where is None:
+        layer = label_layer(frame, name, **columns)
+        return layer, np.ones(len(layer), np.bool_)
+    frame = frame.reset_index(drop=True)
+    doubtful = np.zeros(len(frame), np.bool_)
+    doubtful[filter_frame(frame, options.ignore_where, name).index] = True
+    must = label_layer(frame[~doubtful], name, **columns)
+    need_not = label_layer(frame[doubtful], name, **columns)
+    return _joined(must, need_not), np.arange(len(must) + len(need_not)) < len(must)
+
+
+def _joined(a: LabelLayer, b: LabelLayer) -> LabelLayer:
+    def both(x: Any, y: Any) -> Any:
+        return None if x is None else np.concatenate([x, y])
+
+    return replace(
+        a,
+        geometries=both(a.geometries, b.geometries),
+        class_names=both(a.class_names, b.class_names),
+        scenes=both(a.scenes, b.scenes),
+    )
+
+
+def _is_full(frame: gpd.GeoDataFrame, column: str) -> bool:
+    return column in frame.columns and not frame[column].isna().any()
 
 
 def _column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.object_]:
+    import pandas as pd
+
     if column not in frame.columns:
         raise LabelError(
             f"{name} has no column {column}; its columns are {', '.join(map(str, frame.columns))}"
         )
-    gaps = int(frame[column].isna().sum())
+    codes, values = pd.factorize(frame[column])
+    gaps = int((codes < 0).sum())
     if gaps:
         raise LabelError(f"{gaps} detections in {name} have no {column}; fill the column")
-    return np.array([str(value) for value in frame[column]], dtype=object)
+    return np.array([str(value) for value in values], dtype=object)[codes]
 
 
 def _number(
-    found: NDArray[np.object_] | None, truth: NDArray[np.object_] | None, n: int, m: int
+    found: NDArray[np.object_], truth: NDArray[np.object_]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Sorted names of both sides and each one's position; no names where labels have none."""
-    if truth is None or found is None:
-        return (), np.zeros(n, np.int64), np.zeros(m, np.int64)
-    names, codes = np.unique(np.concatenate([found, truth]).astype(str), return_inverse=True)
+    """Sorted names of both sides and each one's position."""
+    import pandas as pd
+
+    codes, names = pd.factorize(np.concatenate([found, truth]), sort=True)
     codes = codes.astype(np.int64)
-    return tuple(names.tolist()), codes[:n], codes[n:]
+    return tuple(map(str, names)), codes[: len(found)], codes[len(found) :]
 
 
 def _known_names(
@@ -236,11 +283,23 @@ def _found_geometries(frame: gpd.GeoDataFrame, name: str) -> NDArray[np.object_]
     missing = int((shapely.is_missing(geometries) | shapely.is_empty(geometries)).sum())
     if missing:
         raise LabelError(f"{missing} detections in {name} have no geometry; delete those rows")
-    broken = ~shapely.is_valid(geometries)
-    if broken.any():
+    turned = np.flatnonzero(~_fills_bounds(geometries, shapely.bounds(geometries)))
+    broken = turned[~shapely.is_valid(geometries[turned])]
+    if len(broken):
         geometries = geometries.copy()
         geometries[broken] = shapely.make_valid(geometries[broken])
     return geometries
+
+
+def _fills_bounds(
+    geometries: NDArray[np.object_], bounds: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which are boxes along the axes: four corners, and no less area than the bounds."""
+    size = bounds[:, 2:] - bounds[:, :2]
+    whole = size.prod(axis=1)
+    filled = np.abs(shapely.area(geometries) - whole) <= _BOX_TOLERANCE * whole
+    plain = (shapely.get_num_coordinates(geometries) == 5) & (whole > 0)
+    return np.asarray(plain & filled & np.isfinite(bounds).all(axis=1))
 
 
 def _scores(frame: gpd.GeoDataFrame, name: str) -> NDArray[np.float64]:
@@ -255,28 +314,47 @@ def _scores(frame: gpd.GeoDataFrame, name: str) -> NDArray[np.float64]:
     return scores
 
 
+def _sides_px(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
+    """Side of the square with the area of each pixel box, where the columns are there."""
+    if not set(_PIXEL_COLUMNS) <= set(frame.columns):
+        return np.full(len(frame), np.nan)
+    try:
+        values = [frame[c].to_numpy(dtype=np.float64, na_value=np.nan) for c in _PIXEL_COLUMNS]
+    except ValueError:
+        return np.full(len(frame), np.nan)
+    x_min, y_min, x_max, y_max = values
+    return np.sqrt(np.maximum(x_max - x_min, 0) * np.maximum(y_max - y_min, 0))
+
+
 def _objects(
-    geometries: NDArray[np.object_], classes: NDArray[np.int64], scenes: NDArray[np.int64]
+    geometries: NDArray[np.object_],
+    class_text: NDArray[np.object_] | None,
+    scene_text: NDArray[np.object_] | None,
 ) -> Objects:
     """Objects with a score of 1; one that the CRS cannot express is kept, far from all others."""
-    points, owner = shapely.get_coordinates(geometries, return_index=True)
-    lost = np.unique(owner[~np.isfinite(points).all(axis=1)])
-    if len(lost):
+    n = len(geometries)
+    boxes = shapely.bounds(geometries).reshape(n, 4)
+    lost = ~np.isfinite(boxes).all(axis=1)
+    if lost.any():
         geometries = geometries.copy()
         geometries[lost] = shapely.Point()
-    centres = np.full((len(geometries), 2), np.nan)
-    kept = ~shapely.is_empty(geometries)
-    centres[kept] = shapely.get_coordinates(shapely.centroid(geometries[kept]))
-    return Objects(geometries, centres, classes, scenes, np.ones(len(geometries)))
-
-
-def _on_ground(
-    found: Objects, truth: Objects, ground: str, crs: pyproj.CRS
-) -> tuple[Objects, Objects]:
-    """Those whose centre lies on the ground."""
-    area = read_ground(ground, crs)
-    shapely.prepare(area)
-    return (
-        found.take(shapely.contains_xy(area, found.centres)),
-        truth.take(shapely.contains_xy(area, truth.centres)),
+    boxes = np.where(lost[:, None], np.nan, boxes)
+    is_box = _fills_bounds(geometries, boxes)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    other = ~is_box & ~lost
+    centres[other] = shapely.get_coordinates(shapely.centroid(geometries[other]))
+    blank = np.full(n, "", dtype=object)
+    return Objects(
+        geometries=geometries,
+        boxes=boxes,
+        is_box=is_box,
+        centres=centres,
+        classes=np.zeros(n, np.int64),
+        scenes=np.zeros(n, np.int64),
+        scores=np.ones(n),
+        counts=np.ones(n, np.bool_),
+        row=np.arange(n),
+        class_text=blank if class_text is None else class_text,
+        scene_text=blank if scene_text is None else scene_text,
+        side_px=np.full(n, np.nan),
     )

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_retina.evaluation.curves import average_precision, best_f1
-from geo_retina.evaluation.matching import gains, match_by_score, match_optimally
+from geo_retina.evaluation.area import on_ground
+from geo_retina.evaluation.attribution import LOCATION_IOU, attribute, confusion, match_table
+from geo_retina.evaluation.bootstrap import (
+    Blocks,
+    count_error_interval,
+    draw_blocks,
+    ground_blocks,
+    with_intervals,
+)
+from geo_retina.evaluation.counting import count_parts, counting_places
+from geo_retina.evaluation.matches import IGNORED
 from geo_retina.evaluation.objects import Problem, gather
-from geo_retina.evaluation.pairs import Pairs, inside, overlapping, within
-from geo_retina.evaluation.results import CountError, Evaluation, Scores
+from geo_retina.evaluation.outcomes import ByCentre, ByOverlap, Matcher
+from geo_retina.evaluation.pairs import inside, overlapping, within
+from geo_retina.evaluation.results import CountError, Evaluation
+from geo_retina.evaluation.scores import Scores
+from geo_retina.evaluation.sizes import score_sizes
+from geo_retina.evaluation.tally import Tally, rows_by, tally
 from geo_retina.options import EvaluateOptions
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 DEFAULT_RADIUS_M = 6.0
-AP_IOUS = np.linspace(0.5, 0.95, 10)
-
-_Score = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Scores]
 
 
 def evaluate(
@@ -34,118 +42,120 @@ def evaluate(
     """Score detections against labels, in map coordinates.
 
     Polygon labels are matched by IoU, each detection in order of score taking the free label
-    it overlaps most, as pycocotools does but without its limits of detections and areas.
-    Point labels, and polygons for which ``radius_m`` or ``in_box`` is given, by their
-    centres: the most matches possible, and among those the least total distance; distances
-    are those on the ground, whatever the CRSs. The best F1 is exact too: every score is
-    tried, in the same manner of matching.
+    it overlaps most, as pycocotools does but without its limit of detections. Point labels,
+    and polygons for which ``radius_m`` or ``in_box`` is given, by their centres: the most
+    matches possible, and among those the least total distance; distances are those on the
+    ground, whatever the CRSs. The best F1 is exact too: every score is tried, in the same
+    manner of matching.
 
     With ``scene_column``, a label and a detection match only within one scene. All labels
-    left after ``where`` and ``ground`` count, whether their scene has detections or not, and
-    so do all detections: a detection in a scene without labels is false. So detect over the
-    scenes that ``where`` selects, or give their outlines as ``ground``.
+    left after ``where`` count, whether their scene has detections or not, and so do all
+    detections: a detection in a scene without labels is false. So detect over the scenes that
+    ``where`` selects, or give their outlines as ``ground``.
+
+    Labels whose centre lies off the ``ground``, or on ground to ``ignore``, and those of
+    ``ignore_where`` need not be found: a detection that matches one of them, and no other,
+    counts neither as true nor as false. Nor does a detection without a match whose centre
+    lies off the ground; or that has, matched by overlap, a share of at least ``iou`` of its
+    area on ground to ignore, or, by centres, its centre there.
 
     Args:
         detections: file or table with ``score``, ``class`` (where classes are told apart) and
             ``scene`` (where labels are tied to scenes). May be empty.
         labels: file or table of polygons or points; an empty table is fine, an empty file not.
-        options: how they are matched.
+        options: how they are matched, and what is made of it.
 
     Returns:
-        The numbers, overall and by class.
+        The numbers, overall and by class, size, scene and part of the ground, and what became
+        of each object.
 
     Raises:
         LabelError: a file or a column is missing, has gaps or no CRS, or detections and
-            labels name no scene, or no class, in common.
+            labels name no scene, or no class, in common; or there would be too many cells or
+            blocks of ground.
     """
-    problem = gather(detections, labels, options)
-    by_overlap = not (problem.points or options.in_box or options.radius_m is not None)
+    problem = on_ground(gather(detections, labels, options), options)
     kept = problem.found.scores >= (-np.inf if options.score is None else options.score)
-    if by_overlap:
-        matching, score = f"IoU {options.iou:g}", _overlap_scorer(problem, options.iou, kept)
-    else:
-        matching, score = _centre_scorer(problem, options, kept)
-    classes = {
-        name: score(problem.found.classes == i, problem.truth.classes == i)
-        for i, name in enumerate(problem.class_names)
-    }
-    overall = score(np.ones(len(problem.found), bool), np.ones(len(problem.truth), bool))
-    if by_overlap and classes:
-        overall = _with_mean_ap(overall, list(classes.values()))
+    matcher = _matcher(problem, options, kept)
+    whole = tally(problem, matcher, kept, problem.truth.counts, problem.found.counts)
+    blocks = ground_blocks(problem, whole.outcome, options.block_m)
+    overall, classes, error = _score_whole(whole, blocks, options)
+    sizes, gsd_m = score_sizes(problem, matcher, kept, options)
+    sides = attribute(problem, matcher, whole.outcome)
     return Evaluation(
-        matching=matching,
+        matching=matcher.words,
         overall=overall,
         classes=classes,
         best_scores=_best_scores(overall, classes, problem.detected_names),
-        count_error=_count_error(problem, kept),
+        count_error=error,
+        matches=match_table(
+            problem,
+            sides,
+            kept,
+            (blocks.found, blocks.truth),
+            value_name=matcher.value_name,
+            block_m=blocks.side_m,
+        ),
         score=options.score,
-        scenes_without_labels=_scenes_without_labels(problem, kept),
+        scenes_without_labels=_scenes_without_labels(problem, whole),
+        ignored_labels=int((~problem.truth.counts).sum()),
+        sizes=sizes,
+        scenes=_score_scenes(whole),
+        counts=count_parts(problem, counting_places(problem, whole.outcome), options),
+        confusion=confusion(problem, *sides),
+        gsd_m=gsd_m,
+        block_m=blocks.side_m if overall.intervals else None,
     )
 
 
-def _overlap_scorer(problem: Problem, iou: float, kept: NDArray[np.bool_]) -> _Score:
-    pairs = overlapping(problem)
-    scores = problem.found.scores
-
-    def match(least: float) -> NDArray[np.bool_]:
-        # pycocotools' own guard, so that an IoU of 1 can be asked for.
-        return match_by_score(pairs.take(pairs.value >= min(least, 1 - 1e-10)), len(scores))
-
-    matched = match(iou)
-    at_ious = [match(least) for least in AP_IOUS]
-
-    def score(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Scores:
-        labels = int(truth.sum())
-        aps = [average_precision(at[found], labels) for at in at_ious]
-        f1, threshold = best_f1(matched[found], scores[found], labels)
-        return Scores(
-            labels=labels,
-            detections=int((found & kept).sum()),
-            matches=int((found & kept & matched).sum()),
-            best_f1=f1,
-            best_score=threshold,
-            ap50=aps[0],
-            ap=_mean(aps),
-        )
-
-    return score
+def _matcher(problem: Problem, options: EvaluateOptions, kept: NDArray[np.bool_]) -> Matcher:
+    if options.in_box:
+        return ByCentre(problem, inside(problem), "centre in detection", kept)
+    if problem.points or options.radius_m is not None:
+        radius_m = options.radius_m or DEFAULT_RADIUS_M
+        words = f"centre distance {radius_m:g} m"
+        return ByCentre(problem, within(problem, radius_m), words, kept)
+    near = overlapping(problem, min(LOCATION_IOU, options.iou))
+    return ByOverlap(problem, near, options.iou, kept)
 
 
-def _centre_scorer(
-    problem: Problem, options: EvaluateOptions, kept: NDArray[np.bool_]
-) -> tuple[str, _Score]:
-    radius_m = options.radius_m or DEFAULT_RADIUS_M
-    pairs = inside(problem) if options.in_box else within(problem, radius_m)
-    matching = "centre in detection" if options.in_box else f"centre distance {radius_m:g} m"
-    scores = problem.found.scores
-    gain = gains(pairs, len(scores))
-    chosen: Pairs = match_optimally(pairs.take(kept[pairs.found]))
+def _score_whole(
+    whole: Tally, blocks: Blocks, options: EvaluateOptions
+) -> tuple[Scores, dict[str, Scores], CountError]:
+    """Scores overall and by class, with curves and, where wanted, intervals."""
+    problem = whole.problem
+    draws = None
+    if options.resamples:
+        draws = draw_blocks(whole, blocks, resamples=options.resamples, seed=options.seed)
 
-    def score(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Scores:
-        labels = int(truth.sum())
-        distances = chosen.value[found[chosen.found]]
-        f1, threshold = best_f1(gain[found], scores[found], labels)
-        return Scores(
-            labels=labels,
-            detections=int((found & kept).sum()),
-            matches=len(distances),
-            best_f1=f1,
-            best_score=threshold,
-            position_error_m=float(distances.mean()) if len(distances) else None,
-        )
+    def score(found: NDArray[np.int64], truth: NDArray[np.int64]) -> Scores:
+        scores = whole.with_curve(whole.scores(found, truth), found)
+        return scores if draws is None else with_intervals(scores, whole, draws, found, truth)
 
-    return matching, score
-
-
-def _mean(values: list[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else None
-
-
-def _with_mean_ap(overall: Scores, classes: list[Scores]) -> Scores:
-    return replace(
-        overall, ap50=_mean([c.ap50 for c in classes]), ap=_mean([c.ap for c in classes])
+    names = problem.class_names
+    found_of, truth_of = (rows_by(s.classes, len(names)) for s in (problem.found, problem.truth))
+    classes = {n: score(f, t) for n, f, t in zip(names, found_of, truth_of, strict=True)}
+    overall = score(np.arange(len(problem.found)), np.arange(len(problem.truth)))
+    total = overall.detections - overall.labels
+    error = CountError(
+        total=total,
+        relative=total / overall.labels if overall.labels else None,
+        interval=None if draws is None else count_error_interval(whole, draws),
     )
+    return overall, classes, error
+
+
+def _score_scenes(whole: Tally) -> dict[str, Scores]:
+    """Scores of each scene that has an object that counts."""
+    problem = whole.problem
+    n = len(problem.scene_names)
+    found_of, truth_of = (rows_by(s.scenes, n) for s in (problem.found, problem.truth))
+    scores = map(whole.scores, found_of, truth_of)
+    return {
+        name: each
+        for name, each in zip(problem.scene_names, scores, strict=True)
+        if each.labels or each.detections
+    }
 
 
 def _best_scores(
@@ -155,28 +165,8 @@ def _best_scores(
     return {n: s.best_score for n, s in by_name.items() if s.best_score is not None}
 
 
-def _count_error(problem: Problem, kept: NDArray[np.bool_]) -> CountError:
-    labels = len(problem.truth)
-    total = int(kept.sum()) - labels
-    in_all = CountError(total, total / labels if labels else None)
-    n = len(problem.scene_names)
-    found = np.bincount(problem.found.scenes[kept], minlength=n)
-    truth = np.bincount(problem.truth.scenes, minlength=n)
-    # Scenes of which nothing is left inside the ground are no part of this.
-    present = np.bincount(problem.found.scenes, minlength=n) + truth > 0
-    if not n or not present.any():
-        return in_all
-    error = (found - truth)[present]
-    return replace(
-        in_all,
-        scenes=len(error),
-        bias=float(error.mean()),
-        mae=float(np.abs(error).mean()),
-        rmse=float(np.sqrt((error**2).mean())),
-    )
-
-
-def _scenes_without_labels(problem: Problem, kept: NDArray[np.bool_]) -> int:
+def _scenes_without_labels(problem: Problem, whole: Tally) -> int:
     if not problem.scene_names:
         return 0
-    return len(np.setdiff1d(problem.found.scenes[kept], problem.truth.scenes))
+    counted = problem.found.scenes[whole.outcome.states != IGNORED]
+    return len(np.setdiff1d(counted, problem.truth.scenes))

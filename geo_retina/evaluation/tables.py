@@ -37,8 +37,11 @@ def describe(evaluation: Evaluation) -> str:
     parts = [f"matched by {evaluation.matching}{since}"]
     parts += _score_table("class", rows, evaluation.overall.intervals)
     for unit in ("px", "m"):
-        ranges = {_range_text(s): s.overall for s in evaluation.sizes if s.unit == unit}
-        if any(scores.labels for scores in ranges.values()):
+        sizes = [s for s in evaluation.sizes if s.unit == unit]
+        ranges = {
+            _range_text(s): s.overall for s in sizes if s.overall.labels + s.overall.detections
+        }
+        if ranges:
             parts += ["", *_score_table("size", ranges, {})]
     if evaluation.confusion is not None:
         parts += _confusion_table(evaluation.confusion)

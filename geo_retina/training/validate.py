@@ -108,7 +108,14 @@ def choose_tuning_ground(
         split=split,
         truth=truth,
         crs=crs,
-        options=EvaluateOptions(scene_column="scene", class_column="class", radius_m=radius_m),
+        options=EvaluateOptions(
+            scene_column="scene",
+            class_column="class",
+            radius_m=radius_m,
+            sizes_px=(),
+            sizes_m=(),
+            resamples=0,
+        ),
         objects=count,
         detect_options=DetectOptions(score=SCORE_FLOOR, precision=options.precision),
     )
@@ -146,8 +153,8 @@ class TuningScores:
         return {name: value for name, value in found.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, ready for JSON."""
-        return {**self.at_thresholds.to_dict(), "ap50": self.ap50, "ap": self.ap}
+        """The single numbers, ready for JSON."""
+        return {**self.at_thresholds.summary(), "ap50": self.ap50, "ap": self.ap}
 
 
 def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScores:

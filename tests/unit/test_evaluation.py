@@ -289,13 +289,13 @@ def test_a_label_belongs_to_its_scene_only():
     # a: one of two; b and c: nothing found, but their labels count; d: a false one.
     assert (got.overall.labels, got.overall.detections, got.overall.matches) == (3, 3, 1)
     assert got.scenes_without_labels == 1
-    assert got.count_error.scenes == 4
-    # Differences: a +1, b -1, c -1, d +1.
-    assert got.count_error.bias == 0
-    assert got.count_error.mae == 1
-    assert got.count_error.rmse == 1
+    counts = got.counts["scene"]
+    assert counts.names.tolist() == ["a", "b", "c", "d"]
+    # Differences: a +1, b -1, c -1, d +1; labels 1, 1, 1, 0 are 0.75 from their mean in square.
+    assert (counts.bias, counts.mae, counts.rmse) == (0, 1, 1)
+    assert counts.r2 == pytest.approx(1 - 4 / 0.75)
     assert evaluate(detections, labels).overall.matches == 2
-    assert evaluate(detections, labels).count_error.scenes is None
+    assert evaluate(detections, labels).counts == {}
 
 
 @pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(score=0.6)])
@@ -306,7 +306,7 @@ def test_the_count_error_needs_no_scenes(options):
     assert got.count_error.total == total
     assert got.count_error.relative == total / 4
     error = got.to_dict()["count_error"]
-    assert (error["total"], error["relative"], error["mae"]) == (total, total / 4, None)
+    assert (error["total"], error["relative"]) == (total, total / 4)
     text = {-1: "count error: -1, -25.0% of the labels", -2: "count error: -2, -50.0% of the"}
     assert text[total] in got.table()
     assert "per scene" not in got.table()
@@ -317,7 +317,7 @@ def test_the_count_error_in_all_is_told_beside_that_of_scenes():
     detections = around([[0, 0]] * 4, [0.9, 0.8, 0.7, 0.6], scene=["a", "a", "a", "d"])
     got = evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
     assert (got.count_error.total, got.count_error.relative) == (1, 1 / 3)
-    assert (got.count_error.scenes, got.count_error.mae) == (4, 5 / 4)
+    assert (len(got.counts["scene"]), got.counts["scene"].mae) == (4, 5 / 4)
     assert "count error: +1, +33.3% of the labels" in got.table()
     assert "per scene, over 4: bias +0.25" in got.table()
 
@@ -371,7 +371,7 @@ def test_outside_the_ground_nothing_counts(tmp_path):
     got = evaluate(detections, labels, options)
     # The detection at 22 would match the label at 18, but its centre is outside.
     assert (got.overall.labels, got.overall.detections, got.overall.matches) == (2, 1, 1)
-    assert got.count_error.scenes == 1
+    assert got.counts["scene"].names.tolist() == ["a"]
 
 
 # --- nothing there ------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_a_file_without_detections(tmp_path, suffix):
     got = evaluate(path, labels, options)
     assert (got.overall.labels, got.overall.detections, got.recall) == (2, 0, 0)
     assert list(got.classes) == ["a", "b"]
-    assert (got.count_error.total, got.count_error.scenes) == (-2, 2)
+    assert (got.count_error.total, len(got.counts["scene"])) == (-2, 2)
 
 
 @pytest.mark.parametrize("options", [EvaluateOptions(), EvaluateOptions(in_box=True)])
@@ -462,5 +462,14 @@ def test_the_table_reads():
     lines = text.splitlines()
     assert lines[0] == "matched by IoU 0.5, scores from 0.3"
     assert lines[1].split()[:4] == ["class", "labels", "found", "matched"]
-    assert [line.split()[0] for line in lines[2:]] == ["boat", "car", "all", "count"]
-    assert len({len(line) for line in lines[1:-1]}) == 1
+    scores, sizes, confused, notes = text.split("\n\n")
+    scores = scores.splitlines()[1:]
+    assert [line.split()[0] for line in scores] == ["class", "boat", "car", "all"]
+    assert sizes.splitlines()[1].startswith("10 m and more       2      2")
+    rows = [line.split() for line in confused.splitlines()]
+    assert rows[0] == ["true", "\\", "found", "boat", "car", "nothing"]
+    # The boat was taken for a car.
+    assert rows[1:] == [["boat", "0", "1", "0"], ["car", "0", "1", "0"], ["nothing", "0", "0", "0"]]
+    assert notes == "count error: +0, +0.0% of the labels"
+    for block in (scores, sizes.splitlines(), confused.splitlines()):
+        assert len({len(line) for line in block}) == 1

@@ -1,0 +1,195 @@
+"""What each detection is, true, false or of no account, by one manner of matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.evaluation.area import on_ignored_ground, shares_ignored
+from geo_retina.evaluation.matches import FALSE, IGNORED, TRUE
+from geo_retina.evaluation.matching import gains, match_by_score, match_optimally
+from geo_retina.evaluation.objects import Problem
+from geo_retina.evaluation.pairs import Pairs
+
+AP_IOUS = np.linspace(0.5, 0.95, 10)
+
+States = NDArray[np.int8]
+"""(N,) ``TRUE``, ``FALSE`` or ``IGNORED`` of each detection, by score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What each detection from the score threshold on is.
+
+    Attributes:
+        states: (N,) of detections; those below the threshold are ``IGNORED``.
+        other: (N,) position of the label that counts which each one has, or -1.
+        value: (N,) IoU or distance of the two; NaN where there is none.
+    """
+
+    states: States
+    other: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+class Matcher(Protocol):
+    """A manner of matching, ready for any choice of what counts.
+
+    ``counts`` tells of labels which must be found, ``false`` of detections which are false
+    without a match.
+    """
+
+    @property
+    def value_name(self) -> str:
+        """What the value of a pair is: ``iou`` or ``distance_m``."""
+
+    @property
+    def words(self) -> str:
+        """The manner in words."""
+
+    @property
+    def near(self) -> Pairs:
+        """Pairs of any two classes, beyond those close enough to match, the best first."""
+
+    def close(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """(P,) which pairs are close enough to match."""
+
+    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
+        """For AP, at each IoU of ``AP_IOUS``; none where IoU plays no part."""
+
+    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
+        """For curves: a detection is true where it adds a match to those before it."""
+
+    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
+        """For all numbers at one threshold."""
+
+
+class ByOverlap:
+    """By IoU, each detection in order of score taking the best label that is free."""
+
+    value_name = "iou"
+
+    def __init__(self, problem: Problem, near: Pairs, iou: float, kept: NDArray[np.bool_]) -> None:
+        self.words = f"IoU {iou:g}"
+        self.near = near
+        self._iou = iou
+        self._kept = kept
+        self._pairs = near.of_one_class(problem)
+        self._shares = shares_ignored(problem)
+        self._labels = len(problem.truth)
+
+    def close(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """As ``Matcher``."""
+        return pairs.value >= _attainable(self._iou)
+
+    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
+        """As ``Matcher``."""
+        ordered = self._ordered(counts)
+        return [self._match(ordered, iou, counts, false)[0] for iou in AP_IOUS]
+
+    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
+        """As ``Matcher``."""
+        return self._match(self._ordered(counts), self._iou, counts, false)[0]
+
+    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
+        """As ``Matcher``: what later detections get changes nothing for earlier ones."""
+        ordered = self._ordered(counts)
+        states, pair = self._match(ordered, self._iou, counts, false)
+        states = np.where(self._kept, states, IGNORED).astype(np.int8)
+        return _outcome(states, ordered, np.where(states == TRUE, pair, -1))
+
+    def _ordered(self, counts: NDArray[np.bool_]) -> Pairs:
+        """Labels that count come before others, and so does a share of ignored ground.
+
+        That ground is as a label of its own, which any number of detections may take; its
+        position is one beyond the labels.
+        """
+        rows = np.flatnonzero(self._shares > 0)
+        if not len(rows) and counts.all():
+            return self._pairs
+        ground = np.full(len(rows), self._labels)
+        a = self._pairs
+        pairs = Pairs(
+            np.concatenate([a.found, rows]),
+            np.concatenate([a.truth, ground]),
+            np.concatenate([a.value, self._shares[rows]]),
+        )
+        last = ~np.append(counts, False)[pairs.truth]
+        return pairs.ordered(last.astype(np.int64), -pairs.value, -pairs.truth)
+
+    def _match(
+        self,
+        ordered: Pairs,
+        iou: float,
+        counts: NDArray[np.bool_],
+        false: NDArray[np.bool_],
+    ) -> tuple[States, NDArray[np.int64]]:
+        """States, and the position in ``ordered`` of each detection's pair or -1."""
+        rows = np.flatnonzero(ordered.value >= _attainable(iou))
+        found, truth = ordered.found[rows], ordered.truth[rows]
+        chosen = match_by_score(found, truth, len(false), self._labels)
+        has = chosen >= 0
+        states = np.where(false, FALSE, IGNORED).astype(np.int8)
+        good = np.append(counts, False)[truth[chosen[has]]]
+        states[has] = np.where(good, TRUE, IGNORED)
+        pair = np.full(len(false), -1, dtype=np.int64)
+        pair[has] = rows[chosen[has]]
+        return states, pair
+
+
+class ByCentre:
+    """By centres: the most matches possible, and of those the least distance in all."""
+
+    value_name = "distance_m"
+
+    def __init__(self, problem: Problem, near: Pairs, words: str, kept: NDArray[np.bool_]) -> None:
+        self.words = words
+        self.near = near
+        self._kept = kept
+        self._pairs = near.of_one_class(problem)
+        self._on_ignored_ground = on_ignored_ground(problem)
+
+    def close(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """As ``Matcher``."""
+        return np.ones(len(pairs), np.bool_)
+
+    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
+        """As ``Matcher``."""
+        return []
+
+    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
+        """As ``Matcher``."""
+        gain = gains(self._pairs.take(counts[self._pairs.truth]), len(false))
+        return np.where(gain, TRUE, self._unmatched(counts, false)).astype(np.int8)
+
+    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
+        """As ``Matcher``."""
+        good = self._kept[self._pairs.found] & counts[self._pairs.truth]
+        chosen = match_optimally(self._pairs.take(good))
+        states = np.where(self._kept, self._unmatched(counts, false), IGNORED).astype(np.int8)
+        states[chosen.found] = TRUE
+        pair = np.full(len(false), -1, dtype=np.int64)
+        pair[chosen.found] = np.arange(len(chosen))
+        return _outcome(states, chosen, pair)
+
+    def _unmatched(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
+        """A detection that may be a label which does not count is not false."""
+        excused = ~false | self._on_ignored_ground
+        excused[self._pairs.found[~counts[self._pairs.truth]]] = True
+        return np.where(excused, IGNORED, FALSE).astype(np.int8)
+
+
+def _attainable(iou: float) -> float:
+    """The least IoU of a match: pycocotools' own guard, so that an IoU of 1 can be asked for."""
+    return min(iou, 1 - 1e-10)
+
+
+def _outcome(states: States, pairs: Pairs, pair: NDArray[np.int64]) -> Outcome:
+    has = pair >= 0
+    other = np.full(len(pair), -1, dtype=np.int64)
+    value = np.full(len(pair), np.nan)
+    other[has], value[has] = pairs.truth[pair[has]], pairs.value[pair[has]]
+    return Outcome(states, other, value)
