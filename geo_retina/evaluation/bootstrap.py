@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
-from geo_retina.evaluation.curves import RECALLS
+from geo_retina.evaluation.curves import RECALLS, average_precision
 from geo_retina.evaluation.matches import IGNORED, TRUE
 from geo_retina.evaluation.measures import NOWHERE, cell_keys, to_lon_lat
 from geo_retina.evaluation.objects import Problem
 from geo_retina.evaluation.outcomes import Outcome, States
-from geo_retina.evaluation.scores import AVERAGES, Scores
+from geo_retina.evaluation.scores import Scores
 from geo_retina.evaluation.tally import Rows, Tally
 
 _ENDS = (2.5, 97.5)
 _FEWEST_BLOCKS = 60
 _MOST_BLOCKS = 20_000
-_RANKS = 1000
+_RANKS = 256
 """AP of a draw is taken at this many ranks at most, evenly spread; exact below."""
 
 Numbers = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Draws:
     """How often each block is in each draw, and the block of each object.
 
     Attributes:
-        times: (R, B) float64.
+        times: (1 + R, B) float64; the first is all ones: the whole itself.
         found: (N,) position of the block of each detection, or -1.
         truth: (M,) position of the block of each label, or -1.
     """
@@ -82,7 +82,7 @@ class Draws:
     truth: NDArray[np.int64]
 
     def sums(self, blocks: NDArray[np.int64], weights: Numbers | None = None) -> Numbers:
-        """(R,) number, or sum of weights, of objects in each draw, by their blocks."""
+        """(1 + R,) number, or sum of weights, of objects in each draw, by their blocks."""
         placed = blocks >= 0
         weights = None if weights is None else weights[placed]
         n = self.times.shape[1]
@@ -107,6 +107,7 @@ def draw_blocks(tally: Tally, blocks: Blocks, *, resamples: int, seed: int) -> D
         )
     share = np.full(len(keys), 1 / len(keys))
     times = np.random.default_rng(seed).multinomial(len(keys), share, size=resamples)
+    times = np.concatenate([np.ones((1, len(keys)), np.int64), times])
     return Draws(
         times.astype(np.float64), _positions(blocks.found, keys), _positions(blocks.truth, keys)
     )
@@ -117,8 +118,35 @@ def _positions(codes: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.
     return np.where(keys[at] == codes, at, -1)
 
 
-def with_intervals(scores: Scores, tally: Tally, draws: Draws, found: Rows, truth: Rows) -> Scores:
-    """The same scores of these detections and labels, with intervals of their rates and AP."""
+def add_intervals(
+    scores: list[Scores], tally: Tally, draws: Draws, parts: list[tuple[Rows, Rows]]
+) -> list[Scores]:
+    """Scores with intervals of their rates and AP.
+
+    Args:
+        scores: of the parts.
+        tally: where they come from.
+        draws: of its blocks.
+        parts: positions of the detections and labels of each class, and last those of all.
+    """
+    averages: list[Numbers | None] = [None] * len(parts)
+    if tally.by_iou:
+        known = [_draw_averages(tally, draws, *part) for part in parts[:-1]]
+        averages = [*known, _mean_average(known)]
+    return [
+        replace(each, intervals=_intervals(each, tally, draws, part, average))
+        for each, part, average in zip(scores, parts, averages, strict=True)
+    ]
+
+
+def _intervals(
+    scores: Scores,
+    tally: Tally,
+    draws: Draws,
+    part: tuple[Rows, Rows],
+    averages: Numbers | None,
+) -> dict[str, tuple[float, float]]:
+    found, truth = part
     states = tally.outcome.states[found]
     true = found[states == TRUE]
     labels = draws.sums(draws.truth[truth[tally.counts[truth]]])
@@ -128,14 +156,13 @@ def with_intervals(scores: Scores, tally: Tally, draws: Draws, found: Rows, trut
         "recall": _ratio(hits, labels),
         "f1": _ratio(2 * hits, given + labels),
     }
-    if tally.by_iou:
-        numbers |= dict(zip(AVERAGES, _averages(tally, draws, found, truth), strict=True))
+    if averages is not None:
+        numbers |= {"ap50": averages[0], "ap75": averages[5], "ap": averages.mean(axis=0)}
     elif len(true):
         far = draws.sums(draws.found[true], tally.outcome.value[true])
         numbers["position_error_m"] = _ratio(far, hits)
-    known = {name for name in numbers if getattr(scores, name) is not None}
-    ends = {name: interval(numbers[name]) for name in numbers if name in known}
-    return replace(scores, intervals={k: v for k, v in ends.items() if v is not None})
+    known = {k: interval(v) for k, v in numbers.items() if getattr(scores, k) is not None}
+    return {k: v for k, v in known.items() if v is not None}
 
 
 def count_error_interval(tally: Tally, draws: Draws) -> tuple[float, float] | None:
@@ -146,8 +173,12 @@ def count_error_interval(tally: Tally, draws: Draws) -> tuple[float, float] | No
 
 
 def interval(values: Numbers) -> tuple[float, float] | None:
-    """The middle 95 % of the draws' values that are numbers; None where none is."""
-    values = values[np.isfinite(values)]
+    """The middle 95 % of the draws' values that are numbers; None where none is.
+
+    Args:
+        values: (1 + R,), the first that of the whole.
+    """
+    values = values[1:][np.isfinite(values[1:])]
     if not len(values):
         return None
     low, high = np.percentile(values, _ENDS)
@@ -158,46 +189,53 @@ def _ratio(part: Numbers, whole: Numbers) -> Numbers:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def _averages(tally: Tally, draws: Draws, found: Rows, truth: Rows) -> tuple[Numbers, ...]:
-    """(R,) AP50, AP75 and AP of each draw: the mean of the classes it has labels of."""
-    there = truth[tally.counts[truth]]
-    classes = tally.problem.truth.classes[there]
-    found_classes = tally.problem.found.classes[found]
-    total = np.zeros((len(tally.by_iou), len(draws.times)))
-    known = np.zeros(len(draws.times))
-    for name in np.unique(classes):
-        labels = draws.sums(draws.truth[there[classes == name]])
-        rows = found[found_classes == name]
-        for t, states in enumerate(tally.by_iou):
-            total[t] += _average_precisions(states[rows], draws, draws.found[rows], labels)
-        known += labels > 0
-    mean = np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
-    return mean[0], mean[5], mean.mean(axis=0)
+def _draw_averages(tally: Tally, draws: Draws, found: Rows, truth: Rows) -> Numbers:
+    """(T, 1 + R) AP at each IoU of each draw; NaN where it has no label."""
+    labels = draws.sums(draws.truth[truth[tally.counts[truth]]])
+    blocks = draws.found[found]
+    each = [_average_precisions(s[found], draws, blocks, labels) for s in tally.by_iou]
+    return np.where(labels > 0, np.stack(each), np.nan)
+
+
+def _mean_average(averages: list[Numbers]) -> Numbers:
+    """(T, 1 + R) mean of the classes of which a draw has labels; NaN where it has none."""
+    every = np.stack(averages)
+    known = np.isfinite(every)
+    count = known.sum(axis=0)
+    total = np.where(known, every, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def _average_precisions(
     states: States, draws: Draws, blocks: NDArray[np.int64], labels: Numbers
 ) -> Numbers:
-    """(R,) average precision of each draw; 0 where it has no label."""
+    """(1 + R,) average precision of each draw; any value where it has no label.
+
+    It is taken at ``_RANKS`` ranks at most. What that takes from the AP of the whole, which
+    is known exactly, is given back to each draw.
+    """
     valid = (states != IGNORED) & (blocks >= 0)
     true, blocks = states[valid] == TRUE, blocks[valid]
     if not true.any():
         return np.zeros(len(labels))
-    hits, given = (_running(blocks, keep, draws) for keep in (true, np.ones(len(true), bool)))
+    hits = _running(blocks, true, draws)
+    given = _running(blocks, np.ones(len(true), np.bool_), draws)
     precision = np.divide(hits, given, out=np.zeros_like(hits), where=given > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = np.divide(hits, labels[:, None], out=np.zeros_like(hits), where=labels[:, None] > 0)
-    # One sorted list of all draws: each has its own stretch, as recalls end at 1.
+    recall = hits / np.maximum(labels, 1)[:, None]
+    # One sorted list of all draws: each has a stretch of its own, as recalls end at 1.
     start = 2.0 * np.arange(len(labels))[:, None]
     ranks = recall.shape[1]
-    at = np.searchsorted((recall + start).ravel(), (RECALLS + start).ravel()).reshape(-1, 101)
-    at -= ranks * np.arange(len(labels))[:, None]
+    at = np.searchsorted((recall + start).ravel(), (RECALLS + start - 1e-9).ravel())
+    at = at.reshape(-1, len(RECALLS)) - ranks * np.arange(len(labels))[:, None]
     best = np.append(envelope, np.zeros((len(labels), 1)), axis=1)
-    return np.take_along_axis(best, np.minimum(at, ranks), axis=1).mean(axis=1) * (labels > 0)
+    found = np.take_along_axis(best, np.clip(at, 0, ranks), axis=1).mean(axis=1)
+    exact = average_precision(true, int(labels[0]))
+    return np.asarray(found + ((exact or 0.0) - found[0]))
 
 
 def _running(blocks: NDArray[np.int64], keep: NDArray[np.bool_], draws: Draws) -> Numbers:
-    """(R, T) number of detections up to each of T ranks, of those to keep, in each draw."""
+    """(1 + R, T) number of detections up to each of T ranks, of those to keep, in each draw."""
     from scipy.sparse import coo_array
 
     ranks = min(len(blocks), _RANKS)

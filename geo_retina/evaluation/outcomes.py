@@ -35,12 +35,23 @@ class Outcome:
     value: NDArray[np.float64]
 
 
-class Matcher(Protocol):
-    """A manner of matching, ready for any choice of what counts.
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """All that one choice of what counts makes of the detections.
 
-    ``counts`` tells of labels which must be found, ``false`` of detections which are false
-    without a match.
+    Attributes:
+        by_iou: for AP, at each IoU of ``AP_IOUS``; none where IoU plays no part.
+        by_score: for curves: a detection is true where it adds a match to those before it.
+        outcome: for all numbers at one threshold.
     """
+
+    by_iou: list[States]
+    by_score: States
+    outcome: Outcome
+
+
+class Matcher(Protocol):
+    """A manner of matching, ready for any choice of what counts."""
 
     @property
     def value_name(self) -> str:
@@ -57,14 +68,13 @@ class Matcher(Protocol):
     def close(self, pairs: Pairs) -> NDArray[np.bool_]:
         """(P,) which pairs are close enough to match."""
 
-    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
-        """For AP, at each IoU of ``AP_IOUS``; none where IoU plays no part."""
+    def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
+        """Match detections and labels.
 
-    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
-        """For curves: a detection is true where it adds a match to those before it."""
-
-    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
-        """For all numbers at one threshold."""
+        Args:
+            counts: (M,) labels that must be found.
+            false: (N,) detections that are false without a match.
+        """
 
 
 class ByOverlap:
@@ -77,7 +87,8 @@ class ByOverlap:
         self.near = near
         self._iou = iou
         self._kept = kept
-        self._pairs = near.of_one_class(problem)
+        pairs = near.of_one_class(problem)
+        self._pairs = pairs.take(pairs.value >= _attainable(min(iou, AP_IOUS[0])))
         self._shares = shares_ignored(problem)
         self._labels = len(problem.truth)
 
@@ -85,24 +96,20 @@ class ByOverlap:
         """As ``Matcher``."""
         return pairs.value >= _attainable(self._iou)
 
-    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
-        """As ``Matcher``."""
+    def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
+        """As ``Matcher``; what later detections get changes nothing for earlier ones."""
         ordered = self._ordered(counts)
-        return [self._match(ordered, iou, counts, false)[0] for iou in AP_IOUS]
-
-    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
-        """As ``Matcher``."""
-        return self._match(self._ordered(counts), self._iou, counts, false)[0]
-
-    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
-        """As ``Matcher``: what later detections get changes nothing for earlier ones."""
-        ordered = self._ordered(counts)
-        states, pair = self._match(ordered, self._iou, counts, false)
-        states = np.where(self._kept, states, IGNORED).astype(np.int8)
-        return _outcome(states, ordered, np.where(states == TRUE, pair, -1))
+        by_score, pair = self._states(ordered, self._iou, counts, false)
+        by_iou = [
+            by_score if iou == self._iou else self._states(ordered, iou, counts, false)[0]
+            for iou in AP_IOUS.tolist()
+        ]
+        states = np.where(self._kept, by_score, IGNORED).astype(np.int8)
+        outcome = _outcome(states, ordered, np.where(states == TRUE, pair, -1))
+        return Matching(by_iou, by_score, outcome)
 
     def _ordered(self, counts: NDArray[np.bool_]) -> Pairs:
-        """Labels that count come before others, and so does a share of ignored ground.
+        """Labels that count come before others, and so before a share of ignored ground.
 
         That ground is as a label of its own, which any number of detections may take; its
         position is one beyond the labels.
@@ -110,17 +117,19 @@ class ByOverlap:
         rows = np.flatnonzero(self._shares > 0)
         if not len(rows) and counts.all():
             return self._pairs
+        if not len(rows):
+            turn = 2 * self._pairs.found + ~counts[self._pairs.truth]
+            return self._pairs.take(np.argsort(turn, kind="stable"))
         ground = np.full(len(rows), self._labels)
-        a = self._pairs
         pairs = Pairs(
-            np.concatenate([a.found, rows]),
-            np.concatenate([a.truth, ground]),
-            np.concatenate([a.value, self._shares[rows]]),
+            np.concatenate([self._pairs.found, rows]),
+            np.concatenate([self._pairs.truth, ground]),
+            np.concatenate([self._pairs.value, self._shares[rows]]),
         )
         last = ~np.append(counts, False)[pairs.truth]
         return pairs.ordered(last.astype(np.int64), -pairs.value, -pairs.truth)
 
-    def _match(
+    def _states(
         self,
         ordered: Pairs,
         iou: float,
@@ -156,24 +165,17 @@ class ByCentre:
         """As ``Matcher``."""
         return np.ones(len(pairs), np.bool_)
 
-    def by_iou(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> list[States]:
+    def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
         """As ``Matcher``."""
-        return []
-
-    def by_score(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
-        """As ``Matcher``."""
-        gain = gains(self._pairs.take(counts[self._pairs.truth]), len(false))
-        return np.where(gain, TRUE, self._unmatched(counts, false)).astype(np.int8)
-
-    def at_threshold(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Outcome:
-        """As ``Matcher``."""
-        good = self._kept[self._pairs.found] & counts[self._pairs.truth]
-        chosen = match_optimally(self._pairs.take(good))
-        states = np.where(self._kept, self._unmatched(counts, false), IGNORED).astype(np.int8)
+        pairs = self._pairs.take(counts[self._pairs.truth])
+        unmatched = self._unmatched(counts, false)
+        by_score = np.where(gains(pairs, len(false)), TRUE, unmatched).astype(np.int8)
+        chosen = match_optimally(pairs.take(self._kept[pairs.found]))
+        states = np.where(self._kept, unmatched, IGNORED).astype(np.int8)
         states[chosen.found] = TRUE
         pair = np.full(len(false), -1, dtype=np.int64)
         pair[chosen.found] = np.arange(len(chosen))
-        return _outcome(states, chosen, pair)
+        return Matching([], by_score, _outcome(states, chosen, pair))
 
     def _unmatched(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
         """A detection that may be a label which does not count is not false."""

@@ -12,10 +12,10 @@ from geo_retina.evaluation.area import on_ground
 from geo_retina.evaluation.attribution import LOCATION_IOU, attribute, confusion, match_table
 from geo_retina.evaluation.bootstrap import (
     Blocks,
+    add_intervals,
     count_error_interval,
     draw_blocks,
     ground_blocks,
-    with_intervals,
 )
 from geo_retina.evaluation.counting import count_parts, counting_places
 from geo_retina.evaluation.matches import IGNORED
@@ -123,26 +123,26 @@ def _score_whole(
     whole: Tally, blocks: Blocks, options: EvaluateOptions
 ) -> tuple[Scores, dict[str, Scores], CountError]:
     """Scores overall and by class, with curves and, where wanted, intervals."""
-    problem = whole.problem
+    problem, names = whole.problem, whole.problem.class_names
+    # One class after the other, then all.
+    n = max(len(names), 1)
+    found = [*rows_by(problem.found.classes, n), np.arange(len(problem.found))]
+    truth = [*rows_by(problem.truth.classes, n), np.arange(len(problem.truth))]
+    parts = list(zip(found, truth, strict=True))
+    scores = [whole.with_curve(whole.scores(*part), part[0]) for part in parts]
     draws = None
     if options.resamples:
         draws = draw_blocks(whole, blocks, resamples=options.resamples, seed=options.seed)
-
-    def score(found: NDArray[np.int64], truth: NDArray[np.int64]) -> Scores:
-        scores = whole.with_curve(whole.scores(found, truth), found)
-        return scores if draws is None else with_intervals(scores, whole, draws, found, truth)
-
-    names = problem.class_names
-    found_of, truth_of = (rows_by(s.classes, len(names)) for s in (problem.found, problem.truth))
-    classes = {n: score(f, t) for n, f, t in zip(names, found_of, truth_of, strict=True)}
-    overall = score(np.arange(len(problem.found)), np.arange(len(problem.truth)))
+    if draws is not None:
+        scores = add_intervals(scores, whole, draws, parts)
+    overall = scores[-1]
     total = overall.detections - overall.labels
     error = CountError(
         total=total,
         relative=total / overall.labels if overall.labels else None,
         interval=None if draws is None else count_error_interval(whole, draws),
     )
-    return overall, classes, error
+    return overall, dict(zip(names, scores, strict=False)), error
 
 
 def _score_scenes(whole: Tally) -> dict[str, Scores]:

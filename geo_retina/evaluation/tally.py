@@ -95,14 +95,8 @@ def tally(
     false: NDArray[np.bool_],
 ) -> Tally:
     """Match for one choice of what counts: ``counts`` and ``false`` as ``Matcher`` has them."""
-    return Tally(
-        problem=problem,
-        kept=kept,
-        counts=counts,
-        by_iou=matcher.by_iou(counts, false),
-        by_score=matcher.by_score(counts, false),
-        outcome=matcher.at_threshold(counts, false),
-    )
+    matching = matcher.match(counts, false)
+    return Tally(problem, kept, counts, matching.by_iou, matching.by_score, matching.outcome)
 
 
 def rows_by(codes: NDArray[np.int64], groups: int) -> list[Rows]:
