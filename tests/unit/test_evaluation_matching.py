@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from geo_retina.evaluation import matching
 from geo_retina.evaluation.curves import average_precision, best_f1
-from geo_retina.evaluation.matching import _assign_dense, _assign_sparse, gains, match_optimally
+from geo_retina.evaluation.matching import gains, match_by_score, match_optimally
 from geo_retina.evaluation.pairs import Pairs
 
 
@@ -56,18 +57,21 @@ def test_gains_equal_the_matching_at_every_threshold_in_a_crowd():
         assert hits[n - 1] == (match >= 0).sum()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_sparse_assignment_equals_dense(seed):
-    pairs = random_pairs(seed, n=30, m=25, share=0.15)
-    _, i = np.unique(pairs.found, return_inverse=True)
-    _, j = np.unique(pairs.truth, return_inverse=True)
-    cost = pairs.value - 1000.0
-    matrix = np.zeros((i.max() + 1, j.max() + 1))
-    matrix[i, j] = cost
-    dense = matrix[_assign_dense(i, j, cost)].sum()
-    rows, cols = _assign_sparse(i, j, cost)
-    real = cols <= j.max()
-    assert matrix[rows[real], cols[real]].sum() == pytest.approx(dense)
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.15])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_optimal_choice_equals_that_of_a_dense_solver(seed, share, monkeypatch):
+    from scipy.optimize import linear_sum_assignment
+
+    monkeypatch.setattr(matching, "_BATCH", 9)
+    pairs = random_pairs(seed, n=60, m=50, share=share)
+    worth = np.zeros((60, 50))
+    worth[pairs.found, pairs.truth] = 1000.0 - pairs.value
+    rows, cols = linear_sum_assignment(worth, maximize=True)
+    chosen = match_optimally(pairs)
+    assert len(set(chosen.found)) == len(set(chosen.truth)) == len(chosen)
+    assert len(chosen) == (worth[rows, cols] > 0).sum()
+    assert (1000.0 - chosen.value).sum() == pytest.approx(worth[rows, cols].sum())
+    assert (np.diff(chosen.found) > 0).all()
 
 
 def test_average_precision_by_hand():
@@ -82,3 +86,32 @@ def test_best_f1_keeps_equal_scores_together():
     hits, scores = np.array([True, False, True, False]), np.array([0.9, 0.5, 0.5, 0.1])
     # From 0.9: 2/(2+1); from 0.5: 4/(2+3); from 0.1: 4/(2+4).
     assert best_f1(hits, scores, 2) == (pytest.approx(0.8), 0.5)
+
+
+def greedy(found, truth, count, shared):
+    """As ``match_by_score`` says, one detection after the other."""
+    chosen, taken = [-1] * count, set()
+    for k, (i, j) in enumerate(zip(found, truth, strict=True)):
+        if chosen[i] < 0 and j not in taken:
+            chosen[i] = k
+            taken |= {j} - {shared}
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_matching_by_score_takes_turns(seed):
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(1, 40, 2)
+    found, truth = np.nonzero(rng.random((n, m + 1)) < rng.random())
+    order = np.lexsort([rng.random(len(found)), found])  # each one's wishes in any order
+    found, truth = found[order], truth[order]
+    got = match_by_score(found, truth, n, m)
+    assert got.tolist() == greedy(found.tolist(), truth.tolist(), n, m)
+
+
+def test_a_chain_in_which_each_displaces_the_next():
+    # Each detection wants the label of the one before it first, which has it.
+    n = 2000
+    found = np.repeat(np.arange(n), 2)
+    truth = np.stack([np.maximum(np.arange(n) - 1, 0), np.arange(n)], axis=1).ravel()
+    assert (truth[match_by_score(found, truth, n, n)] == np.arange(n)).all()
