@@ -76,9 +76,14 @@ def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:
     dead: set[int] = set()
     gain = np.zeros(count, np.bool_)
     for start in np.unique(pairs.found).tolist():
+        wanted = truth[ends[start] : ends[start + 1]]
+        free = next((k for k in wanted if k not in owner), None)
+        if free is not None:  # by far the most need no search
+            owner[free], owned[start] = start, free
+            gain[start] = True
+            continue
         came_from: dict[int, int] = {}
         queue = [start]
-        free: int | None = None
         for detection in queue:  # breadth first; grows while it is read
             new = [k for k in truth[ends[detection] : ends[detection + 1]] if k not in dead]
             new = [k for k in new if k not in came_from]
