@@ -9,75 +9,15 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+from support.coco import averages, coco_precision
+from support.layers import UTM, around, points, squares
 
 from geo_retina.errors import LabelError
 from geo_retina.evaluation import evaluate
 from geo_retina.options import EvaluateOptions
 from geo_retina.vector import write_vector
 
-UTM = "EPSG:32633"
-ORIGIN_XY = np.array([500_000.0, 5_300_000.0])
-
-
-def squares(boxes, crs=UTM, **columns):
-    boxes = np.asarray(boxes, float).reshape(-1, 4) + np.tile(ORIGIN_XY, 2)
-    return gpd.GeoDataFrame(columns, geometry=list(shapely.box(*boxes.T)), crs=crs)
-
-
-def points(xy, crs=UTM, **columns):
-    xy = np.asarray(xy, float).reshape(-1, 2) + ORIGIN_XY
-    return gpd.GeoDataFrame(columns, geometry=list(shapely.points(xy)), crs=crs)
-
-
-def around(xy, scores, half=2.0, **columns):
-    """Detections: squares centred at the points."""
-    xy = np.asarray(xy, float).reshape(-1, 2)
-    return squares(np.concatenate([xy - half, xy + half], axis=1), score=scores, **columns)
-
-
 # --- polygons against pycocotools ---------------------------------------------------------
-
-
-def coco_ap(found, truth, images, classes):
-    """AP50 and AP50:95 over all, and AP50 by class, by pycocotools without its caps."""
-    import contextlib
-    import io
-
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    def entry(box, **more):
-        x0, y0, x1, y1 = box
-        return {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), **more}
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        gt = COCO()
-        gt.dataset = {
-            "images": [{"id": i} for i in range(images)],
-            "categories": [{"id": k} for k in range(classes)],
-            "annotations": [
-                entry(b, id=n + 1, image_id=i, category_id=k, iscrowd=0)
-                for n, (b, i, k) in enumerate(truth)
-            ],
-        }
-        gt.createIndex()
-        dt = COCO()
-        dt.dataset = gt.dataset | {
-            "annotations": [
-                entry(b, id=n + 1, image_id=i, category_id=k, score=s)
-                for n, (b, i, k, s) in enumerate(found)
-            ]
-        }
-        dt.createIndex()
-        run = COCOeval(gt, dt, "bbox")
-        run.params.maxDets = [10_000]
-        run.params.areaRng, run.params.areaRngLbl = [[0, 1e12]], ["all"]
-        run.evaluate()
-        run.accumulate()
-    precision = run.eval["precision"][:, :, :, 0, 0]  # IoU, recall, class
-    valid = precision[:, :, (precision > -1).any(axis=(0, 1))]
-    by_class = [precision[0, :, k].mean() for k in range(classes)]
-    return valid[0].mean(), valid.mean(), by_class
 
 
 def random_case(seed, *, images, classes, objects):
@@ -125,8 +65,11 @@ def test_average_precision_is_that_of_pycocotools(seed, images, classes, objects
     )
     options = EvaluateOptions(class_column="kind", scene_column="tile")
     got = evaluate(detections, labels, options)
-    ap50, ap, by_class = coco_ap(found, truth, images, classes)
+    precision = coco_precision(found, truth, images=images, classes=classes)[..., 0]
+    ap50, ap75, ap = averages(precision)
+    by_class = precision[0].mean(axis=0)
     assert got.ap50 == pytest.approx(ap50, abs=1e-6)
+    assert got.ap75 == pytest.approx(ap75, abs=1e-6)
     assert got.ap == pytest.approx(ap, abs=1e-6)
     assert 0.05 < ap < 0.95  # the case must be one in which something can go wrong
     for name, want in zip(names, by_class, strict=True):
