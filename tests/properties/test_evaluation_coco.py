@@ -143,7 +143,7 @@ def test_ap_by_size(seed, images, classes, objects):
 
 def test_many_objects_in_one_image():
     rng = np.random.default_rng(1)
-    found, truth = random_objects(rng, images=1, classes=2, objects=1000, spread=500.0)
+    found, truth = random_objects(rng, images=1, classes=2, objects=400, spread=320.0)
     options = EvaluateOptions(class_column="kind", resamples=0)
     got = evaluate(*tables(found, truth), options)
     precision = coco_precision(found, truth, images=1, classes=2)
