@@ -41,7 +41,7 @@ class Places:
         found: (N, 2) of detections; one with its own centre off the labelled ground stands
             where its label is.
         there: (M, 2) of labels.
-        scenes: the scenes of both, or None where labels are not tied to scenes.
+        scenes: those of the detections and of the labels.
     """
 
     crs: pyproj.CRS
@@ -127,7 +127,7 @@ def _cells_on_ground(problem: Problem, side_m: float) -> NDArray[np.int64]:
 
 
 def _by_zone(places: Places, path: str) -> Counts:
-    """One count per feature; what lies in several counts in each, on a border in all beside it."""
+    """One count per feature; what lies in several, or on their border, counts in each."""
     frame = read_frame(path)
     if frame.crs is None:
         raise LabelError(

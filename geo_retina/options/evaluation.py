@@ -80,9 +80,9 @@ class EvaluateOptions:
                 "sizes_px": length,
                 "sizes_m": length,
                 "gsd_m": length,
-                "cell_m": length,
-                "block_m": length,
-                "resamples": (0, 1_000_000),
+                "cell_m": (0.1, INFINITY),
+                "block_m": (0.1, INFINITY),
+                "resamples": (0, 100_000),
                 "seed": (0, INFINITY),
             },
         )
