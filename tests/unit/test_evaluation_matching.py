@@ -11,6 +11,7 @@ from geo_retina.evaluation import matching
 from geo_retina.evaluation.curves import average_precision, best_f1
 from geo_retina.evaluation.matching import gains, match_by_score, match_optimally
 from geo_retina.evaluation.pairs import Pairs
+from geo_retina.evaluation.reduction import usable_pairs
 
 
 def random_pairs(seed, n=6, m=5, share=0.4):
@@ -72,6 +73,46 @@ def test_the_optimal_choice_equals_that_of_a_dense_solver(seed, share, monkeypat
     assert len(chosen) == (worth[rows, cols] > 0).sum()
     assert (1000.0 - chosen.value).sum() == pytest.approx(worth[rows, cols].sum())
     assert (np.diff(chosen.found) > 0).all()
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(25))
+def test_usable_pairs_are_those_of_the_greatest_matchings(seed, share):
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(2, 7, 2)
+    near = rng.random((n, m)) < share
+    greatest = size_of(near)
+    i, j = np.nonzero(near)
+    # A pair is in one where the rest without both its objects still gives all others.
+    want = [
+        size_of(np.delete(np.delete(near, a, axis=0), b, axis=1)) == greatest - 1
+        for a, b in zip(i, j, strict=True)
+    ]
+    assert usable_pairs(i, j, n, m).tolist() == want
+
+
+def size_of(near):
+    from scipy.optimize import linear_sum_assignment
+
+    rows, cols = linear_sum_assignment(near, maximize=True)
+    return int(near[rows, cols].sum())
+
+
+def test_a_radius_beyond_the_spacing_is_solved_exactly():
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(4)
+    truth = rng.uniform(0, 100, (500, 2))
+    found = np.concatenate(
+        [truth[:400] + rng.normal(0, 1, (400, 2)), rng.uniform(0, 100, (110, 2))]
+    )
+    far = np.linalg.norm(found[:, None] - truth[None], axis=2)
+    pairs = Pairs(*np.nonzero(far < 8), far[far < 8])
+    worth = np.where(far < 8, 1e4 - far, 0)
+    rows, cols = linear_sum_assignment(worth, maximize=True)
+    chosen = match_optimally(pairs)
+    assert len(chosen) == (worth[rows, cols] > 0).sum()
+    assert chosen.value.sum() == pytest.approx(1e4 * len(chosen) - worth[rows, cols].sum())
 
 
 def test_average_precision_by_hand():
