@@ -1,14 +1,7 @@
-"""Pictures for people: previews of a run, curves of a training.
-
-Every figure is an object of its own: nothing here touches matplotlib's global state.
-"""
+"""A scene with its detections: all of it, and crops at full resolution."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +19,8 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
 from shapely import STRtree
 
-from geo_retina.errors import LabelError, OutputError
+from geo_retina.draw.saving import save_figure
+from geo_retina.errors import LabelError
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
 
@@ -107,56 +101,7 @@ def draw_preview(
         axes.set_title(letter, loc="left", fontsize=10, pad=3, fontweight="bold")
         _mark_crop(main, window, letter)
     _draw_legend(figure, main, scene, boxes)
-    return _save(figure, Path(out))
-
-
-def draw_training_curves(history: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
-    """Draw how losses and scores went over a training.
-
-    Args:
-        history: one record per epoch: ``epoch``, any of ``loss``, ``class_loss`` and
-            ``box_loss``, and where it was validated any scores from 0 to 1. May be empty.
-        out: the picture, ending .png; replaced if it exists.
-
-    Returns:
-        The picture's path.
-
-    Raises:
-        OutputError: the picture cannot be written.
-    """
-    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    names = list(dict.fromkeys(name for record in history for name in record))
-    losses = [name for name in names if name == "loss" or name.endswith("_loss")]
-    scores = [name for name in names if name not in losses and name != "epoch"]
-    _draw_curves(upper, history, losses)
-    _draw_curves(lower, history, scores)
-    upper.set_ylabel("training loss")
-    upper.set_ylim(bottom=0)
-    lower.set_ylabel("validation score")
-    lower.set_ylim(0, 1.02)
-    lower.set_xlabel("epoch")
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    return _save(figure, Path(out))
-
-
-def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], names: list[str]) -> None:
-    for name in names:
-        points = [(record["epoch"], record[name]) for record in history if _is_number(record, name)]
-        if points:
-            epochs, values = zip(*points, strict=True)
-            axes.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize=8, loc="best", ncols=2)
-    else:
-        axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
-
-
-def _is_number(record: Mapping[str, Any], name: str) -> bool:
-    value = record.get(name)
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    return save_figure(figure, Path(out))
 
 
 def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
@@ -394,24 +339,3 @@ def _draw_legend(figure: Figure, main: Axes, scene: Scene, boxes: _Boxes) -> Non
             framealpha=1,
         )
         legend.get_frame().set_linewidth(0)
-
-
-def _save(figure: Figure, out: Path) -> Path:
-    """Write beside the target and rename, so that no half picture is left."""
-    if out.suffix.lower() != ".png":
-        raise OutputError(f"the picture {out} does not end in .png; give it that suffix")
-    try:
-        handle, name = tempfile.mkstemp(suffix=".png", prefix=f".{out.stem}.", dir=out.parent)
-    except OSError as error:
-        raise OutputError(f"the picture {out} cannot be written: {error.strerror}") from error
-    os.close(handle)
-    try:
-        figure.savefig(name, facecolor="white")
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, out)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-    return out

@@ -1,0 +1,9 @@
+"""Pictures for people: previews of a run, curves of a training.
+
+Every figure is an object of its own: nothing here touches matplotlib's global state.
+"""
+
+from geo_retina.draw.curves import draw_training_curves
+from geo_retina.draw.preview import CLASS_COLOURS, draw_preview
+
+__all__ = ["CLASS_COLOURS", "draw_preview", "draw_training_curves"]
