@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -19,6 +19,7 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
 from shapely import STRtree
 
+from geo_retina.draw.look import Look
 from geo_retina.draw.saving import save_figure
 from geo_retina.errors import LabelError
 from geo_retina.grid import Window
@@ -89,7 +90,7 @@ def draw_preview(
     """
     boxes = _place(scene, detections)
     pixels, valid, scale = scene.overview(_OVERVIEW_PX)
-    look = _Look.of(scene, pixels, valid)
+    look = Look.of(scene, pixels, valid)
     windows = _choose_crops(scene, boxes, crops)
     figure, main, sides = _lay_out(len(windows), scene.grid.height / scene.grid.width)
     height, width = scene.grid.shape
@@ -133,37 +134,6 @@ def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
     found = detections["class"].to_numpy(str)[kept][on] if named else np.full(len(rings), "object")
     names, labels = np.unique(found, return_inverse=True)
     return _Boxes(rings, labels.astype(np.int64), tuple(str(name) for name in names))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How pixels become a picture: which bands, and what is black and what white in them."""
-
-    bands: tuple[int, ...]
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> _Look:
-        """Chosen by band names and, except for bytes, stretched over the middle 99 % of values."""
-        names = [name.lower() for name in scene.band_names]
-        bands: tuple[int, ...] = tuple(range(3)) if len(pixels) >= 3 else (0,)
-        if {"red", "green", "blue"} <= set(names):
-            bands = tuple(names.index(name) for name in ("red", "green", "blue"))
-        if scene.dtype == "uint8" or not valid.any():
-            return cls(bands, 0.0, 255.0)
-        values = pixels[list(bands)][:, valid].astype(np.float64)
-        low, high = np.percentile(values[np.isfinite(values)], (0.5, 99.5))
-        return cls(bands, float(low), float(high) if high > low else float(low) + 1)
-
-    def picture(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(height, width, 3) of pixels (bands, height, width); empty ones are light grey."""
-        chosen = pixels[list(self.bands)].astype(np.float32)
-        share = (chosen - np.float32(self.low)) / np.float32(self.high - self.low)
-        share = np.where(np.isfinite(share), share, 0).clip(0, 1)
-        bytes_ = (share * 255 + 0.5).astype(np.uint8)
-        bytes_[:, ~valid] = 225
-        return np.broadcast_to(bytes_, (3, *valid.shape)).transpose(1, 2, 0)
 
 
 def _choose_crops(scene: Scene, boxes: _Boxes, crops: int) -> list[Window]:
@@ -259,7 +229,7 @@ def _draw_boxes(axes: Axes, boxes: _Boxes, scale: float) -> None:
             axes.scatter(x, y, s=1.2, c=colour, linewidths=0)
 
 
-def _draw_crop(axes: Axes, scene: Scene, look: _Look, boxes: _Boxes, window: Window) -> None:
+def _draw_crop(axes: Axes, scene: Scene, look: Look, boxes: _Boxes, window: Window) -> None:
     pixels, valid = scene.read(window)
     x_min, y_min, x_max, y_max = window.box_px
     axes.imshow(
