@@ -1,9 +1,10 @@
-"""Pictures for people: previews of a run, curves of a training.
+"""Pictures for people: previews of a run, maps of counts, curves of a training.
 
 Every figure is an object of its own: nothing here touches matplotlib's global state.
 """
 
 from geo_retina.draw.curves import draw_training_curves
+from geo_retina.draw.density import DensityMap, draw_density
 from geo_retina.draw.preview import CLASS_COLOURS, draw_preview
 
-__all__ = ["CLASS_COLOURS", "draw_preview", "draw_training_curves"]
+__all__ = ["CLASS_COLOURS", "DensityMap", "draw_density", "draw_preview", "draw_training_curves"]

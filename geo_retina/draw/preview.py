@@ -24,6 +24,7 @@ from geo_retina.draw.saving import save_figure
 from geo_retina.errors import LabelError
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
+from geo_retina.vector import pixel_sides_m
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -262,17 +263,20 @@ def _mark_crop(axes: Axes, window: Window, letter: str) -> None:
 
 
 def _draw_scale_bar(axes: Axes, scene: Scene, width_px: int) -> None:
-    """A bar of a round length, up to a fifth of the picture, at its lower left."""
-    gsd_m = scene.grid.gsd_m
-    if gsd_m is None:
+    """A bar of a round length, up to a fifth of the picture, at its lower left.
+
+    It lies along the rows of the grid, so it takes the length of a pixel along them.
+    """
+    if scene.grid.gsd_m is None:
         return
-    wanted_m = width_px * gsd_m / 5
+    side_m = float(pixel_sides_m(scene.grid)[0])
+    wanted_m = width_px * side_m / 5
     power = 10.0 ** np.floor(np.log10(wanted_m))
     length_m = power * max(step for step in (1, 2, 5) if step * power <= wanted_m)
     text = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     bar = AnchoredSizeBar(
         axes.transData,
-        length_m / gsd_m,
+        length_m / side_m,
         text,
         "lower left",
         color="white",

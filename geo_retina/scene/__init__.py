@@ -1,4 +1,4 @@
-"""Scenes: the only room that reads rasters.
+"""Scenes: the only room that reads rasters, and that writes maps of numbers.
 
 A scene is a picklable handle: paths and numbers, never an open dataset.
 """
@@ -7,14 +7,17 @@ from geo_retina.scene.describing import describe_scene
 from geo_retina.scene.finding import absolute, find_scenes, fingerprint, scene_names
 from geo_retina.scene.opening import count_bands, open_scene
 from geo_retina.scene.reading import Scene
+from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
     "Scene",
     "absolute",
+    "check_raster_output",
     "count_bands",
     "describe_scene",
     "find_scenes",
     "fingerprint",
     "open_scene",
     "scene_names",
+    "write_raster",
 ]

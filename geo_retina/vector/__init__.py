@@ -2,11 +2,13 @@
 
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
 from geo_retina.vector.reading import filter_frame, read_detections
+from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
 from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
-from geo_retina.vector.transforms import reproject
+from geo_retina.vector.transforms import pixel_sides_m, reproject
 from geo_retina.vector.writing import check_output, file_crs, write_vector
 
 __all__ = [
+    "Centres",
     "LabelLayer",
     "check_output",
     "detections_table",
@@ -14,11 +16,14 @@ __all__ = [
     "filter_frame",
     "label_boxes",
     "label_layer",
+    "layer_crs",
     "outline_table",
+    "pixel_sides_m",
     "read_detections",
     "read_ground",
     "read_labels",
     "reproject",
+    "stream_centres",
     "to_geodataframe",
     "write_vector",
 ]

@@ -35,15 +35,8 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
         LabelError: the file is missing, cannot be read, or has several layers and none is
             ``detections``.
     """
-    from pyogrio import list_layers
-
-    frame_layer = None
-    if not is_parquet(path):
-        check_readable(path)
-        names = [str(name) for name, _ in list_layers(path)]
-        frame_layer = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
-    remedy = f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}"
-    frame = read_frame(path, layer=frame_layer, layer_remedy=remedy)
+    check_readable(path)
+    frame = read_frame(path, layer=None if is_parquet(path) else detections_layer(path))
     if not len(frame):
         bare = to_geodataframe([], frame.crs)
         return bare.join(frame[[c for c in frame.columns if c not in bare.columns]])
@@ -52,6 +45,19 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
     if "id" in frame.columns:
         frame = frame.sort_values("id", kind="stable", ignore_index=True)
     return frame
+
+
+def detections_layer(path: str | Path) -> str:
+    """The layer named ``detections`` of a file that is no GeoParquet, or its only one.
+
+    Raises:
+        LabelError: there are several, and none is ``detections``.
+    """
+    from pyogrio import list_layers
+
+    names = [str(name) for name, _ in list_layers(path)]
+    wanted = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
+    return _choose_layer(path, wanted, f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}")
 
 
 def read_frame(

@@ -1,0 +1,99 @@
+"""``geo-retina preview``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from geo_retina.cli import _report
+from geo_retina.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from geo_retina.draw import DensityMap
+
+_CROPS = 3
+
+
+def preview(
+    detections: Annotated[Path, Parameter(name="DETECTIONS")],
+    scene: Annotated[Path | None, Parameter(name="SCENE")] = None,
+    /,
+    *,
+    out: Path,
+    density_m: float | None = None,
+    score: float | None = None,
+    bands: tuple[int, ...] | None = None,
+    crops: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=12))] = _CROPS,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Draw a scene with its detections, or map how many there are.
+
+    The picture shows the whole scene and, at full resolution, the places with the most
+    detections. With `--density 100m`, the output is a GeoTIFF of counts per cell instead,
+    which needs no scene.
+
+    Args:
+        detections: Vector file that `detect` wrote.
+        scene: The image they were found in; with --density it may be left out.
+        out: File to write: .png, or .tif with --density.
+        density_m: Count objects in cells of this side, such as `100m`.
+        score: Leave out detections that score less.
+        bands: The file's bands to show as red, green and blue, such as `4,1,2`.
+        crops: Places to show at full resolution.
+        overwrite: Replace the output.
+    """
+    if density_m is not None:
+        _map_density(detections, scene, out, density_m, score, overwrite)
+        return
+    if scene is None:
+        raise OptionError(
+            "a preview needs the scene that the detections were found in; name it after them, or "
+            "map counts with --density"
+        )
+    from geo_retina.draw import draw_preview
+    from geo_retina.scene import open_scene
+    from geo_retina.vector import read_detections
+
+    if out.suffix.lower() != ".png":
+        raise OutputError(f"the picture {out} does not end in .png; give it that suffix")
+    _report.check_text_output(out, overwrite=overwrite)
+    found = read_detections(detections)
+    if score is not None:
+        found = found[found["score"] >= score]
+    draw_preview(open_scene(scene, bands=bands), found, out, crops=crops)
+    print(f"written to {out}")
+
+
+def _map_density(
+    detections: Path,
+    scene: Path | None,
+    out: Path,
+    cell_m: float,
+    score: float | None,
+    overwrite: bool,
+) -> None:
+    from geo_retina.draw import draw_density
+    from geo_retina.scene import open_scene
+
+    ground = None if scene is None else open_scene(scene)
+    made = draw_density(
+        detections, out, cell_m=cell_m, scene=ground, score=score, overwrite=overwrite
+    )
+    print(_describe(made, cell_m))
+
+
+def _describe(made: DensityMap, cell_m: float) -> str:
+    grid = made.grid
+    lines = [
+        f"{_report.plural(made.total, 'object')} in {grid.width:,} x {grid.height:,} cells of "
+        f"{cell_m:g} m, at most {made.most:,} in one"
+    ]
+    if len(made.counts) > 1:
+        counts = {name: f"{count:>9,}" for name, count in made.counts.items()}
+        lines.append(_report.columns(counts, indent="  "))
+    crs = grid.crs
+    known = crs.to_authority() if crs is not None else None
+    lines.append(f"written to {made.path}, in {':'.join(known) if known else crs}")
+    return "\n".join(lines)
