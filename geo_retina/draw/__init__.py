@@ -5,6 +5,7 @@ Every figure is an object of its own: nothing here touches matplotlib's global s
 
 from geo_retina.draw.curves import draw_training_curves
 from geo_retina.draw.density import DensityMap, draw_density
-from geo_retina.draw.preview import CLASS_COLOURS, draw_preview
+from geo_retina.draw.preview import draw_preview
+from geo_retina.vector import CLASS_COLOURS
 
 __all__ = ["CLASS_COLOURS", "DensityMap", "draw_density", "draw_preview", "draw_training_curves"]

@@ -24,14 +24,10 @@ from geo_retina.draw.saving import save_figure
 from geo_retina.errors import LabelError
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
-from geo_retina.vector import pixel_sides_m
+from geo_retina.vector import CLASS_COLOURS, pixel_sides_m
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
-
-CLASS_COLOURS = ("#ffd400", "#00e5ff", "#ff4fa3", "#ff7f0e", "#7cff4f", "#b07cff", "#ffffff")
-"""Outlines by class, in order; bright on imagery, and told apart by colour-blind eyes in the
-first three."""
 
 _OVERVIEW_PX = 1400
 _CROP_PX = 256
