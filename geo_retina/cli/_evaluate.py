@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from geo_retina.cli import _flags, _report
+from geo_retina.errors import OptionError
 from geo_retina.options import EvaluateOptions
 
 _DEFAULTS = EvaluateOptions()
@@ -21,6 +22,8 @@ def evaluate(
     /,
     *,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
+    scenes: list[str] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[EvaluateOptions, _flags.MATCHING] = _DEFAULTS,
 ) -> None:
@@ -33,17 +36,30 @@ def evaluate(
         detections: Vector file that `detect` wrote.
         labels: Vector file with the true objects.
         json_file: Write all numbers to this file too, with what was compared and how.
-        overwrite: Replace that file.
+        report: Folder for a page of plots and pictures, report.html, and for errors.gpkg, with
+            what was found rightly, wrongly and not at all.
+        scenes: Images, folders or globs, for pictures of the worst places in the report.
+        overwrite: Replace these files.
         options: How detections are matched with labels.
     """
     from geo_retina.evaluation import evaluate as score
+    from geo_retina.report import check_report, write_report
+    from geo_retina.scene import find_scenes, open_scene
 
+    if scenes and report is None:
+        raise OptionError("scenes are for the pictures of a report; name its folder with --report")
+    if report is not None:
+        check_report(report, overwrite=overwrite)
+    imagery = [open_scene(path) for path in find_scenes(scenes)] if scenes else []
     if json_file is not None:
         _report.check_text_output(json_file, overwrite=overwrite)
     evaluation = score(detections, labels, options)
     print(evaluation.table())
+    compared = {"detections": str(detections), "labels": str(labels), "options": asdict(options)}
     if json_file is not None:
-        compared = {"detections": str(detections), "labels": str(labels)}
-        numbers = {**compared, "options": asdict(options), **evaluation.to_dict()}
+        numbers = {**compared, **evaluation.to_dict()}
         _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
         print(f"written to {json_file}")
+    if report is not None:
+        page = write_report(evaluation, report, about=compared, scenes=imagery, overwrite=overwrite)
+        print(f"written to {page}")

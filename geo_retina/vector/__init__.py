@@ -1,6 +1,7 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
+from geo_retina.vector.layers import write_layers
 from geo_retina.vector.reading import filter_frame, read_detections
 from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
@@ -29,6 +30,7 @@ __all__ = [
     "reproject",
     "stream_centres",
     "to_geodataframe",
+    "write_layers",
     "write_styles",
     "write_vector",
 ]

@@ -110,7 +110,7 @@ def write_vector(
         )
     target_crs = file_crs(path, crs)
     rows = _Rows(tables, crs, target_crs)
-    with _beside(path) as folder, rows.passing_errors_on(path):
+    with beside(path) as folder, rows.passing_errors_on(path):
         draft = folder / path.name
         if suffix == ".parquet":
             write_parquet(draft, rows.schema, rows, target_crs)
@@ -203,8 +203,12 @@ def _geometry_type(table: pa.Table) -> str:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A hidden folder next to a file, on the same disk, that goes away in any case."""
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden folder next to a file, on the same disk, that goes away in any case.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
     except OSError as error:

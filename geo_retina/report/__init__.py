@@ -1,0 +1,5 @@
+"""Evaluations for people: a page to read and layers to open in a GIS."""
+
+from geo_retina.report.page import check_report, write_report
+
+__all__ = ["check_report", "write_report"]

@@ -1,0 +1,76 @@
+"""Numbers on a page, each of which knows where in the JSON it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Literal
+
+Form = Literal["rate", "count", "change", "share"]
+"""How a number is shown: three decimals, whole with separators, that with a sign, percent
+with a sign."""
+
+_FORMATS: dict[Form, str] = {"rate": ".3f", "count": ",", "change": "+,", "share": "+.1%"}
+
+
+class Facts:
+    """What is known, as JSON has it, and how it is shown.
+
+    Every number that ``show`` puts on a page carries its place in the JSON (RFC 6901), so that
+    any program can check the one against the other.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def get(self, *keys: str | int) -> Any:
+        """The value at a place, None where there is no such place."""
+        value: Any = self._values
+        for key in keys:
+            known = key in value if isinstance(value, Mapping) else _is_within(key, value)
+            if not known:
+                return None
+            value = value[key]
+        return value
+
+    def show(self, *keys: str | int, form: Form = "rate") -> str:
+        """A number as HTML; a dash for what has no meaning."""
+        value = self.get(*keys)
+        if value is None:
+            return '<span class="none">&ndash;</span>'
+        place = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
+        text = format(value, _FORMATS[form])
+        return f'<data value="{value!r}" data-at="{escape(place)}">{text}</data>'
+
+    def span(self, *keys: str | int, form: Form = "rate") -> str:
+        """An interval as HTML, nothing where there is none; keys lead to [low, high]."""
+        if self.get(*keys) is None:
+            return ""
+        return f"{self.show(*keys, 0, form=form)} to {self.show(*keys, 1, form=form)}"
+
+
+def _is_within(key: str | int, value: Any) -> bool:
+    return isinstance(value, list) and isinstance(key, int) and key < len(value)
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", total: bool = False
+) -> str:
+    """A table as HTML.
+
+    Args:
+        head: titles of columns, plain text.
+        rows: HTML of cells, of which the first is the row's title.
+        kind: class of the table.
+        total: the last row sums up the others.
+    """
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = []
+    for i, (first, *cells) in enumerate(rows):
+        mark = ' class="total"' if total and i == len(rows) - 1 else ""
+        rest = "".join(f"<td>{cell}</td>" for cell in cells)
+        body.append(f'<tr{mark}><th scope="row">{first}</th>{rest}</tr>')
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{titles}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
