@@ -21,7 +21,8 @@ from geo_retina.scene import Scene
 from geo_retina.vector import pixel_sides_m, reproject
 
 PICTURES = 12
-_MOST_OF_A_SCENE = 3
+_FEWEST_OF_A_SCENE = 3
+"""So many windows a scene may have, more where there are few scenes."""
 _LEAST_PX, _MOST_PX = 192, 768
 _OBJECTS_ACROSS = 14
 _JPEG_QUALITY = 85
@@ -82,9 +83,10 @@ def worst_places(matches: MatchTable, scenes: Sequence[Scene], names: Sequence[s
     detections = _Side(matches.detections, matches.crs)
     labels = _Side(matches.labels, matches.crs)
     places: list[Place] = []
+    most = max(_FEWEST_OF_A_SCENE, PICTURES // max(len(scenes), 1))
     for scene, name in zip(scenes, names, strict=True):
         found, there = detections.on(scene, name), labels.on(scene, name)
-        places += _places_of(scene, matches, found, there)
+        places += _places_of(scene, matches, found, there)[:most]
     places.sort(key=lambda place: (-place.wrong, place.scene.name, place.window))
     return places[:PICTURES]
 
@@ -149,39 +151,35 @@ def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
 def _worst_windows(
     scene: Scene, wrong_xy: NDArray[np.float64], size: tuple[int, int]
 ) -> list[Window]:
-    """Windows with the most points, each without those that an earlier one shows."""
+    """Windows apart from each other, the one with the most points first."""
     chosen: list[Window] = []
-    for _ in range(_MOST_OF_A_SCENE):
-        if not len(wrong_xy):
-            break
-        window = _fullest(scene, wrong_xy, size)
-        inside = _inside(window, wrong_xy)
-        if not inside.any() or any(_overlap(window, other) for other in chosen):
+    while len(chosen) < PICTURES:
+        window = _fullest(scene, wrong_xy, size, chosen)
+        if window is None:
             break
         chosen.append(window)
-        wrong_xy = wrong_xy[~inside]
     return chosen
 
 
-def _fullest(scene: Scene, points: NDArray[np.float64], size: tuple[int, int]) -> Window:
-    """A window around some point's cell that holds the most points."""
+def _fullest(
+    scene: Scene, points: NDArray[np.float64], size: tuple[int, int], taken: list[Window]
+) -> Window | None:
+    """The window with the most points, of those on a grid of half windows and off those taken."""
     height, width = size
-    cells = np.floor(points / [width / 2, height / 2]).astype(np.int64)
-    unique, counts = np.unique(cells, axis=0, return_counts=True)
-    best, most = Window(0, 0, height, width), -1
-    for col, row in unique[np.argsort(-counts, kind="stable")][:64]:
-        for up, left in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            top = int((row - up) * height / 2)
-            start = int((col - left) * width / 2)
-            window = Window(
-                min(max(top, 0), scene.grid.height - height),
-                min(max(start, 0), scene.grid.width - width),
-                height,
-                width,
-            )
-            count = int(_inside(window, points).sum())
-            if count > most:
-                best, most = window, count
+    half = np.array([max(width // 2, 1), max(height // 2, 1)])
+    cells, counts = np.unique(np.floor(points / half).astype(np.int64), axis=0, return_counts=True)
+    of_cell = {(col, row): n for (col, row), n in zip(cells.tolist(), counts.tolist(), strict=True)}
+    best, most = None, 0
+    corners = {(col - left, row - up) for col, row in of_cell for left in (0, 1) for up in (0, 1)}
+    for col, row in sorted(corners):
+        held = sum(of_cell.get((col + a, row + b), 0) for a in (0, 1) for b in (0, 1))
+        if held <= most:
+            continue
+        top = min(max(row * int(half[1]), 0), scene.grid.height - height)
+        start = min(max(col * int(half[0]), 0), scene.grid.width - width)
+        window = Window(top, start, height, width)
+        if not any(_overlap(window, other) for other in taken):
+            best, most = window, held
     return best
 
 

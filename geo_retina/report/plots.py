@@ -116,7 +116,7 @@ class Plot:
 
 def ticks(low: float, high: float) -> list[float]:
     """About five round numbers from low to high; both must be finite and high above low."""
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(s for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -52,7 +52,7 @@ def cards(facts: Facts) -> str:
             parts.append(_card(name, facts.show("overall", field), interval))
     found = facts.show("overall", "detections", form="count")
     there = facts.show("overall", "labels", form="count")
-    parts.append(_card("found / labels", f"{found} / {there}", ""))
+    parts.append(_card("found", found, f"{there} labels"))
     share = facts.show("count_error", "relative", form="share")
     interval = facts.span("count_error", "interval", form="share")
     parts.append(_card("count error", share, interval))
@@ -144,9 +144,13 @@ def errors(facts: Facts) -> str:
 
 def _reasons(facts: Facts, side: str, reasons: Mapping[str, str], mark: str) -> str:
     counts = facts.get("errors", side)
-    most = max([1, *counts.values()])
+    most = max(counts.values())
+    if not most:
+        return '<p class="quiet">None.</p>'
     rows = []
     for kind, reason in reasons.items():
+        if not counts[kind]:
+            continue
         share = 100 * counts[kind] / most
         bar = f'<span class="stripe {mark}" style="width:{share:.1f}%"></span>'
         rows.append([escape(reason), facts.show("errors", side, kind, form="count"), bar])
@@ -185,20 +189,23 @@ def confusion(facts: Facts) -> str:
 def sizes(facts: Facts) -> str:
     """Scores by the size of objects, in pixels and in metres."""
     ranges = facts.get("sizes") or []
-    parts = []
+    tables, plots = [], []
     for unit in ("px", "m"):
+        places: dict[str, tuple[str | int, ...]]
         places = {
             _range_text(each): ("sizes", i, "overall")
             for i, each in enumerate(ranges)
             if each["unit"] == unit and each["overall"]["labels"] + each["overall"]["detections"]
         }
         if places:
-            parts.append(_pair(_score_table("size", facts, places), _size_plot(facts, places)))
+            tables.append(_score_table("size", facts, places))
+            plots.append(f"<div>{_size_plot(facts, places)}</div>")
     about = (
         '<p class="quiet">The size of an object is the square root of its area. Labels of other '
         "sizes need not be found in a row.</p>"
     )
-    return _section("By size", "".join(parts) + about) if parts else ""
+    pictures = f'<div class="pair plots">{"".join(plots)}</div>'
+    return _section("By size", "<br>".join(tables) + pictures + about) if tables else ""
 
 
 def _range_text(each: Mapping[str, Any]) -> str:
@@ -289,19 +296,18 @@ def pictures(places: Sequence[Place]) -> str:
         ("true", "matched detection", TRUE_COLOUR),
         ("found", "matched label", "#ffffff"),
     )
-    # The boxes stand before the pictures, so that plain CSS can switch these.
-    boxes = "".join(_switch(*each) for each in kinds)
+    switches = "".join(_switch(*each) for each in kinds)
     figures = "".join(
         f"<figure>{picture(place)}<figcaption>{escape(place.scene.name)} "
         f"<span>{place.false:,} false, {place.missed:,} missed</span></figcaption></figure>"
         for place in places
     )
-    return _section("Where most went wrong", f'{boxes}<div class="gallery">{figures}</div>')
+    return _section("Where most went wrong", f'{switches}<div class="gallery">{figures}</div>')
 
 
 def _switch(kind: str, name: str, colour: str) -> str:
     return (
-        f'<input type="checkbox" id="show-{kind}" checked><label class="toggle" for="show-{kind}">'
+        f'<label class="toggle"><input type="checkbox" id="show-{kind}" checked>'
         f'<span class="swatch" style="--line:{colour}"></span>{name}</label>'
     )
 
@@ -322,10 +328,11 @@ def notes(facts: Facts) -> str:
         )
     if facts.get("scenes_without_labels"):
         said.append(
-            f"{facts.show('scenes_without_labels', form='count')} scenes have detections and no "
-            "label; their detections count as false."
+            "Scenes with detections and no label: "
+            f"{facts.show('scenes_without_labels', form='count')}; what was found there counts as "
+            "false."
         )
-    return f'<p class="quiet" style="margin-top:12px">{" ".join(said)}</p>' if said else ""
+    return f'<p class="quiet">{" ".join(said)}</p>' if said else ""
 
 
 def _section(title: str, content: str) -> str:
