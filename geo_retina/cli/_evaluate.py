@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from geo_retina.cli import _flags, _report
 from geo_retina.errors import OptionError
 from geo_retina.options import EvaluateOptions
+
+if TYPE_CHECKING:
+    from geo_retina.scene import Scene
 
 _DEFAULTS = EvaluateOptions()
 
@@ -43,14 +46,8 @@ def evaluate(
         options: How detections are matched with labels.
     """
     from geo_retina.evaluation import evaluate as score
-    from geo_retina.report import check_report, write_report
-    from geo_retina.scene import find_scenes, open_scene
 
-    if scenes and report is None:
-        raise OptionError("scenes are for the pictures of a report; name its folder with --report")
-    if report is not None:
-        check_report(report, overwrite=overwrite)
-    imagery = [open_scene(path) for path in find_scenes(scenes)] if scenes else []
+    imagery = _prepare_report(report, scenes, overwrite=overwrite)
     if json_file is not None:
         _report.check_text_output(json_file, overwrite=overwrite)
     evaluation = score(detections, labels, options)
@@ -61,5 +58,24 @@ def evaluate(
         _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
         print(f"written to {json_file}")
     if report is not None:
+        from geo_retina.report import write_report
+
         page = write_report(evaluation, report, about=compared, scenes=imagery, overwrite=overwrite)
         print(f"written to {page}")
+
+
+def _prepare_report(
+    folder: Path | None, scenes: list[str] | None, *, overwrite: bool
+) -> list[Scene]:
+    """Refuse what could not be reported, before work is spent on it; gives the imagery."""
+    if folder is None:
+        if scenes:
+            raise OptionError(
+                "scenes are for the pictures of a report; name its folder with --report"
+            )
+        return []
+    from geo_retina.report import check_report
+    from geo_retina.scene import find_scenes, open_scene
+
+    check_report(folder, overwrite=overwrite)
+    return [open_scene(path) for path in find_scenes(scenes)] if scenes else []
