@@ -63,7 +63,7 @@ def test_counts_are_those_of_a_histogram(scattered, tmp_path, monkeypatch, batch
 
 def test_an_object_on_an_edge_is_counted_once(tmp_path):
     # A corner, an edge, and the far ends of the map.
-    centres = np.array([500_000, 5_000_000]) + [[100, 100], [100, 50], [0, 0], [200, 200]]
+    centres = np.add([500_000, 5_000_000], [[100, 100], [100, 50], [0, 0], [200, 200]])
     made = draw_density(layer(tmp_path / "d.gpkg", centres), tmp_path / "m.tif", cell_m=100)
     values, *_ = read(made.path)
     np.testing.assert_array_equal(values[0], [[0, 0, 1], [0, 1, 0], [1, 1, 0]])
