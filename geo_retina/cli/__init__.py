@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from geo_retina.cli import _demo, _detect, _evaluate, _flags, _inspect, _preview, _train
+from geo_retina.cli import _compare, _demo, _detect, _evaluate, _flags, _inspect, _preview, _train
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
@@ -42,6 +42,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _detect.detect,
     _train.train,
     _evaluate.evaluate,
+    _compare.compare,
     _preview.preview,
     _inspect.models,
     _inspect.info,

@@ -6,6 +6,7 @@ drawn, with replacement and as many as there are (Efron 1979; by blocks, Hall 19
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,28 +90,42 @@ class Draws:
         return np.asarray(self.times @ np.bincount(blocks[placed], weights, minlength=n))
 
 
-def draw_blocks(tally: Tally, blocks: Blocks, *, resamples: int, seed: int) -> Draws | None:
-    """Draw blocks that hold an object that counts; None where they are fewer than two.
-
-    Raises:
-        LabelError: they are too many.
-    """
+def counted_blocks(tally: Tally, blocks: Blocks) -> NDArray[np.int64]:
+    """Keys of the blocks that hold an object that counts, ascending."""
     counted = tally.outcome.states != IGNORED
     keys = np.union1d(blocks.found[counted], blocks.truth[tally.counts])
-    keys = keys[keys != NOWHERE]
+    return np.asarray(keys[keys != NOWHERE])
+
+
+def draw_blocks(
+    keys: NDArray[np.int64], sides: Sequence[Blocks], *, resamples: int, seed: int
+) -> list[Draws] | None:
+    """Draw blocks, the same ones for the objects of one or several evaluations.
+
+    Args:
+        keys: of the blocks to draw from, ascending.
+        sides: the blocks of each evaluation's objects, of one ``side_m``.
+        resamples: how often.
+        seed: of the draws.
+
+    Returns:
+        The draws for each of ``sides``; None where there are fewer than two blocks.
+
+    Raises:
+        LabelError: there are too many.
+    """
     if len(keys) < 2:
         return None
     if len(keys) > _MOST_BLOCKS:
         raise LabelError(
-            f"ground blocks of {blocks.side_m:g} m would be {len(keys):,}, wanted at most "
+            f"ground blocks of {sides[0].side_m:g} m would be {len(keys):,}, wanted at most "
             f"{_MOST_BLOCKS:,}; give a longer side with --block"
         )
     share = np.full(len(keys), 1 / len(keys))
     times = np.random.default_rng(seed).multinomial(len(keys), share, size=resamples)
     times = np.concatenate([np.ones((1, len(keys)), np.int64), times])
-    return Draws(
-        times.astype(np.float64), _positions(blocks.found, keys), _positions(blocks.truth, keys)
-    )
+    weights = times.astype(np.float64)
+    return [Draws(weights, _positions(s.found, keys), _positions(s.truth, keys)) for s in sides]
 
 
 def _positions(codes: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -129,23 +144,37 @@ def add_intervals(
         draws: of its blocks.
         parts: positions of the detections and labels of each class, and last those of all.
     """
+    return [
+        replace(each, intervals=_intervals(each, numbers))
+        for each, numbers in zip(scores, draw_numbers(tally, draws, parts), strict=True)
+    ]
+
+
+def _intervals(scores: Scores, numbers: Mapping[str, Numbers]) -> dict[str, tuple[float, float]]:
+    known = {k: interval(v) for k, v in numbers.items() if getattr(scores, k) is not None}
+    return {k: v for k, v in known.items() if v is not None}
+
+
+def draw_numbers(
+    tally: Tally, draws: Draws, parts: list[tuple[Rows, Rows]]
+) -> list[dict[str, Numbers]]:
+    """(1 + R,) rates, and AP or the position error, of each part in each draw.
+
+    Args:
+        tally: as in ``add_intervals``, and so the others.
+        draws: of its blocks.
+        parts: of its detections and labels.
+    """
     averages: list[Numbers | None] = [None] * len(parts)
     if tally.by_iou:
         known = [_draw_averages(tally, draws, *part) for part in parts[:-1]]
         averages = [*known, _mean_average(known)]
-    return [
-        replace(each, intervals=_intervals(each, tally, draws, part, average))
-        for each, part, average in zip(scores, parts, averages, strict=True)
-    ]
+    return [_rates(tally, draws, *each) for each in zip(parts, averages, strict=True)]
 
 
-def _intervals(
-    scores: Scores,
-    tally: Tally,
-    draws: Draws,
-    part: tuple[Rows, Rows],
-    averages: Numbers | None,
-) -> dict[str, tuple[float, float]]:
+def _rates(
+    tally: Tally, draws: Draws, part: tuple[Rows, Rows], averages: Numbers | None
+) -> dict[str, Numbers]:
     found, truth = part
     states = tally.outcome.states[found]
     true = found[states == TRUE]
@@ -161,15 +190,14 @@ def _intervals(
     elif len(true):
         far = draws.sums(draws.found[true], tally.outcome.value[true])
         numbers["position_error_m"] = _ratio(far, hits)
-    known = {k: interval(v) for k, v in numbers.items() if getattr(scores, k) is not None}
-    return {k: v for k, v in known.items() if v is not None}
+    return numbers
 
 
-def count_error_interval(tally: Tally, draws: Draws) -> tuple[float, float] | None:
-    """Interval of detections minus labels, over labels."""
+def draw_count_errors(tally: Tally, draws: Draws) -> Numbers:
+    """(1 + R,) detections minus labels, over labels, in each draw."""
     labels = draws.sums(draws.truth[tally.counts])
     given = draws.sums(draws.found[tally.outcome.states != IGNORED])
-    return interval(_ratio(given - labels, labels))
+    return _ratio(given - labels, labels)
 
 
 def interval(values: Numbers) -> tuple[float, float] | None:

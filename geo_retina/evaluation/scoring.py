@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from geo_retina.evaluation.attribution import LOCATION_IOU, attribute, confusion
 from geo_retina.evaluation.bootstrap import (
     Blocks,
     add_intervals,
-    count_error_interval,
+    counted_blocks,
     draw_blocks,
+    draw_count_errors,
     ground_blocks,
+    interval,
 )
 from geo_retina.evaluation.counting import count_parts, counting_places
 from geo_retina.evaluation.matches import IGNORED
@@ -25,7 +28,7 @@ from geo_retina.evaluation.pairs import inside, overlapping, within
 from geo_retina.evaluation.results import CountError, Evaluation
 from geo_retina.evaluation.scores import Scores
 from geo_retina.evaluation.sizes import score_sizes
-from geo_retina.evaluation.tally import Tally, rows_by, tally
+from geo_retina.evaluation.tally import Rows, Tally, rows_by, tally
 from geo_retina.options import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -74,13 +77,47 @@ def evaluate(
             labels name no scene, or no class, in common; or there would be too many cells or
             blocks of ground.
     """
+    return assess(prepare(detections, labels, options), options)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Detections and labels once they are matched.
+
+    Attributes:
+        problem: both sides.
+        matcher: how they are matched.
+        kept: (N,) detections from the score threshold on.
+        whole: what all of them come to.
+        blocks: the ground blocks they lie in.
+    """
+
+    problem: Problem
+    matcher: Matcher
+    kept: NDArray[np.bool_]
+    whole: Tally
+    blocks: Blocks
+
+
+def prepare(
+    detections: str | Path | gpd.GeoDataFrame,
+    labels: str | Path | gpd.GeoDataFrame,
+    options: EvaluateOptions,
+) -> Case:
+    """Read both sides and match them; arguments and errors as of ``evaluate``."""
     problem = on_ground(gather(detections, labels, options), options)
     kept = problem.found.scores >= (-np.inf if options.score is None else options.score)
     matcher = _matcher(problem, options, kept)
     whole = tally(problem, matcher, kept, problem.truth.counts, problem.found.counts)
     blocks = ground_blocks(problem, whole.outcome, options.block_m)
+    return Case(problem, matcher, kept, whole, blocks)
+
+
+def assess(case: Case, options: EvaluateOptions) -> Evaluation:
+    """Make everything of a case that an evaluation holds."""
+    problem, matcher, whole, blocks = case.problem, case.matcher, case.whole, case.blocks
     overall, classes, error = _score_whole(whole, blocks, options)
-    sizes, gsd_m = score_sizes(problem, matcher, kept, options)
+    sizes, gsd_m = score_sizes(problem, matcher, case.kept, options)
     sides = attribute(problem, matcher, whole.outcome)
     return Evaluation(
         matching=matcher.words,
@@ -91,7 +128,7 @@ def evaluate(
         matches=match_table(
             problem,
             sides,
-            kept,
+            case.kept,
             (blocks.found, blocks.truth),
             value_name=matcher.value_name,
             block_m=blocks.side_m,
@@ -123,26 +160,31 @@ def _score_whole(
     whole: Tally, blocks: Blocks, options: EvaluateOptions
 ) -> tuple[Scores, dict[str, Scores], CountError]:
     """Scores overall and by class, with curves and, where wanted, intervals."""
-    problem, names = whole.problem, whole.problem.class_names
-    # One class after the other, then all.
-    n = max(len(names), 1)
-    found = [*rows_by(problem.found.classes, n), np.arange(len(problem.found))]
-    truth = [*rows_by(problem.truth.classes, n), np.arange(len(problem.truth))]
-    parts = list(zip(found, truth, strict=True))
+    parts = class_parts(whole.problem)
     scores = [whole.with_curve(whole.scores(*part), part[0]) for part in parts]
-    draws = None
+    interval_of_error = None
     if options.resamples:
-        draws = draw_blocks(whole, blocks, resamples=options.resamples, seed=options.seed)
-    if draws is not None:
-        scores = add_intervals(scores, whole, draws, parts)
+        keys = counted_blocks(whole, blocks)
+        drawn = draw_blocks(keys, [blocks], resamples=options.resamples, seed=options.seed)
+        if drawn is not None:
+            scores = add_intervals(scores, whole, drawn[0], parts)
+            interval_of_error = interval(draw_count_errors(whole, drawn[0]))
     overall = scores[-1]
     total = overall.detections - overall.labels
     error = CountError(
         total=total,
         relative=total / overall.labels if overall.labels else None,
-        interval=None if draws is None else count_error_interval(whole, draws),
+        interval=interval_of_error,
     )
-    return overall, dict(zip(names, scores, strict=False)), error
+    return overall, dict(zip(whole.problem.class_names, scores, strict=False)), error
+
+
+def class_parts(problem: Problem) -> list[tuple[Rows, Rows]]:
+    """Positions of the detections and labels of each class, and last those of all."""
+    n = max(len(problem.class_names), 1)
+    found = [*rows_by(problem.found.classes, n), np.arange(len(problem.found))]
+    truth = [*rows_by(problem.truth.classes, n), np.arange(len(problem.truth))]
+    return list(zip(found, truth, strict=True))
 
 
 def _score_scenes(whole: Tally) -> dict[str, Scores]:

@@ -58,10 +58,10 @@ def _score_table(
         for end, name in enumerate(("  95 % from", "  to")):
             ends = (intervals[f][end] if f in intervals else None for f in fields)
             cells.append([name, *("" if x is None else _text(x) for x in ends)])
-    return _aligned(cells)
+    return aligned(cells)
 
 
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, the first to the left and the others to the right."""
     first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
@@ -85,7 +85,7 @@ def _confusion_table(confusion: Confusion) -> list[str]:
     cells = [["true \\ found", *confusion.names, "nothing"]]
     for name, row in zip((*confusion.names, "nothing"), confusion.matrix.tolist(), strict=True):
         cells.append([name, *(str(x) for x in row)])
-    return ["", *_aligned(cells)]
+    return ["", *aligned(cells)]
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
