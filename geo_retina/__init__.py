@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import RunReport, detect, detect_to_file
-    from geo_retina.draw import draw_preview
+    from geo_retina.draw import DensityMap, draw_density, draw_preview
     from geo_retina.errors import (
         GeoRetinaError,
         GridError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SceneMismatchError,
         TrainingError,
     )
-    from geo_retina.evaluation import Evaluation, evaluate
+    from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.grid import Grid
     from geo_retina.model import Card, Model, bundled_models, load_model
     from geo_retina.options import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         SynthOptions,
         TrainOptions,
     )
+    from geo_retina.report import write_report
     from geo_retina.run import plan_scenes
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
@@ -53,7 +54,9 @@ __all__ = [
     "PRESETS",
     "AssignOptions",
     "Card",
+    "Comparison",
     "DataOptions",
+    "DensityMap",
     "DetectOptions",
     "Detections",
     "EvaluateOptions",
@@ -82,8 +85,10 @@ __all__ = [
     "TrainingError",
     "__version__",
     "bundled_models",
+    "compare",
     "detect",
     "detect_to_file",
+    "draw_density",
     "draw_preview",
     "draw_scene",
     "evaluate",
@@ -93,20 +98,22 @@ __all__ = [
     "open_scene",
     "plan_scenes",
     "train",
+    "write_report",
 ]
 
 _NAMES_BY_MODULE = {
     "config": "load_train_options",
     "detections": "Detections",
     "detector": "RunReport detect detect_to_file",
-    "draw": "draw_preview",
+    "draw": "DensityMap draw_density draw_preview",
     "errors": "GeoRetinaError GridError LabelError ModelError OptionError OutputError RunError "
     "SceneError SceneMismatchError TrainingError",
-    "evaluation": "Evaluation evaluate",
+    "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
     "model": "Card Model bundled_models load_model",
     "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions LossOptions "
     "MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "report": "write_report",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",

@@ -133,7 +133,10 @@ def test_help_names_all_commands(capsys):
     text = capsys.readouterr().out
     places = [
         text.index(f"│ {c} ")
-        for c in ["demo", "detect", "train", "evaluate", "models", "info", "plan"]
+        for c in [
+            *("demo", "detect", "train", "evaluate", "compare", "preview"),
+            *("models", "info", "plan"),
+        ]
     ]
     assert places == sorted(places)
     assert "--debug" in text

@@ -34,10 +34,14 @@ HEAVY = {
 }
 
 VERBS = {
-    *("bundled_models", "detect", "detect_to_file", "draw_preview", "draw_scene", "evaluate"),
+    *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
+    *("draw_scene", "evaluate", "write_report"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
-VALUES = {"Card", "Detections", "Evaluation", "Grid", "Model", "RunReport", "Scene"}
+VALUES = {
+    *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
+    *("RunReport", "Scene"),
+}
 OPTIONS = {
     *("AssignOptions", "DataOptions", "DetectOptions", "EvaluateOptions", "LossOptions"),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
