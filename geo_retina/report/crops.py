@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -15,7 +16,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from geo_retina.draw.look import Look
-from geo_retina.evaluation import FALSE, TRUE, Matched, MatchTable
+from geo_retina.evaluation import FALSE, KINDS, TRUE, Matched, MatchTable
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
 from geo_retina.vector import pixel_sides_m, reproject
@@ -34,6 +35,7 @@ class Place:
 
     Attributes:
         scene: the scene.
+        name: what objects call it.
         window: in its grid.
         false: false detections in it, by their middle.
         missed: missed labels in it.
@@ -41,15 +43,22 @@ class Place:
     """
 
     scene: Scene
+    name: str
     window: Window
     false: int
     missed: int
-    marks: tuple[Mark, ...]
+    marks: tuple[Mark, ...] = ()
 
     @property
     def wrong(self) -> int:
         """What went wrong in it."""
         return self.false + self.missed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Where it is and what went wrong, ready for JSON."""
+        window = dict(zip(("row", "col", "height", "width"), self.window, strict=True))
+        counts = {"false": self.false, "missed": self.missed}
+        return {"scene": self.name, "window": window, **counts}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +89,38 @@ def worst_places(matches: MatchTable, scenes: Sequence[Scene], names: Sequence[s
         object that names its scene belongs to that one alone; others to every scene that they
         lie on. Windows without any error are left out.
     """
-    detections = _Side(matches.detections, matches.crs)
-    labels = _Side(matches.labels, matches.crs)
-    places: list[Place] = []
+    sides = _Side(matches.detections, matches.crs), _Side(matches.labels, matches.crs)
     most = max(_FEWEST_OF_A_SCENE, PICTURES // max(len(scenes), 1))
+    candidates: list[Place] = []
     for scene, name in zip(scenes, names, strict=True):
-        found, there = detections.on(scene, name), labels.on(scene, name)
-        places += _places_of(scene, matches, found, there)[:most]
-    places.sort(key=lambda place: (-place.wrong, place.scene.name, place.window))
-    return places[:PICTURES]
+        candidates += _places_of(scene, name, *(side.on(scene, name) for side in sides))[:most]
+    candidates.sort(key=lambda place: (-place.wrong, place.name, place.window))
+    return [
+        replace(place, marks=_marks(place, *(side.on(place.scene, place.name) for side in sides)))
+        for place in candidates[:PICTURES]
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Objects of one side on a scene.
+
+    Attributes:
+        shapes: (N,) shapely, in the grid's pixels.
+        outcome: (N,) as in ``Matched``, and so the others.
+        class_name: (N,) their classes.
+        score: (N,) their scores.
+    """
+
+    shapes: NDArray[np.object_]
+    outcome: NDArray[np.int8]
+    class_name: NDArray[np.object_]
+    score: NDArray[np.float64]
+
+    def wrong(self) -> NDArray[np.float64]:
+        """(W, 2) middles of those that are false, or missed."""
+        bounds = shapely.bounds(self.shapes[self.outcome == FALSE]).reshape(-1, 4)
+        return (bounds[:, :2] + bounds[:, 2:]) / 2
 
 
 class _Side:
@@ -99,41 +131,38 @@ class _Side:
         self._tree = shapely.STRtree(objects.geometries)
         self._named = np.asarray(objects.scene, dtype=str)
 
-    def on(self, scene: Scene, name: str) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-        """Rows of the objects on a scene, ascending, and their geometries in its pixels."""
-        grid = scene.grid
-        whole = shapely.segmentize(shapely.box(0, 0, grid.width, grid.height), grid.width / 16)
-        ground = shapely.transform(whole, grid.pixels_to_crs)
-        ground = reproject(np.array([ground]), grid.crs, self._crs)[0]
-        near = np.sort(self._tree.query(ground))
+    def on(self, scene: Scene, name: str) -> _Placed:
+        """The objects on a scene, in their order."""
+        grid, objects = scene.grid, self._objects
+        whole = shapely.box(0, 0, grid.width, grid.height)
+        outline = shapely.segmentize(whole, max(grid.shape) / 16)
+        ground = shapely.transform(outline, grid.pixels_to_crs)
+        near = np.sort(self._tree.query(reproject(np.array([ground]), grid.crs, self._crs)[0]))
         near = near[(self._named[near] == "") | (self._named[near] == name)]
-        shapes = reproject(self._objects.geometries[near], self._crs, grid.crs)
+        shapes = reproject(objects.geometries[near], self._crs, grid.crs)
         shapes = shapely.transform(shapes, grid.crs_to_pixels)
-        on = shapely.intersects(shapes, shapely.box(0, 0, grid.width, grid.height))
-        return near[on].astype(np.int64), shapes[on]
+        on = shapely.intersects(shapes, whole)
+        rows = near[on]
+        return _Placed(
+            shapes[on], objects.outcome[rows], objects.class_name[rows], objects.score[rows]
+        )
 
 
-_Placed = tuple[NDArray[np.int64], NDArray[np.object_]]
-
-
-def _places_of(scene: Scene, matches: MatchTable, found: _Placed, there: _Placed) -> list[Place]:
-    false = found[1][matches.detections.outcome[found[0]] == FALSE]
-    missed = there[1][matches.labels.outcome[there[0]] == FALSE]
-    if not len(false) and not len(missed):
-        return []
-    false_xy, missed_xy = _middles(false), _middles(missed)
-    size = _window_size(scene, np.concatenate([found[1], there[1]]))
-    places = []
-    for window in _worst_windows(scene, np.concatenate([false_xy, missed_xy]), size):
-        counts = (_inside(window, false_xy).sum(), _inside(window, missed_xy).sum())
-        marks = _marks(window, matches, found, there)
-        places.append(Place(scene, window, int(counts[0]), int(counts[1]), marks))
-    return places
-
-
-def _middles(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
-    bounds = shapely.bounds(shapes).reshape(-1, 4)
-    return (bounds[:, :2] + bounds[:, 2:]) / 2
+def _places_of(scene: Scene, name: str, found: _Placed, there: _Placed) -> list[Place]:
+    """Where most went wrong on a scene, the worst first, without marks."""
+    false, missed = found.wrong(), there.wrong()
+    size = _window_size(scene, np.concatenate([found.shapes, there.shapes]))
+    places = [
+        Place(
+            scene,
+            name,
+            window,
+            int(_inside(window, false).sum()),
+            int(_inside(window, missed).sum()),
+        )
+        for window in _worst_windows(scene, np.concatenate([false, missed]), size)
+    ]
+    return sorted((p for p in places if p.wrong), key=lambda place: -place.wrong)
 
 
 def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
@@ -151,36 +180,27 @@ def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
 def _worst_windows(
     scene: Scene, wrong_xy: NDArray[np.float64], size: tuple[int, int]
 ) -> list[Window]:
-    """Windows apart from each other, the one with the most points first."""
-    chosen: list[Window] = []
-    while len(chosen) < PICTURES:
-        window = _fullest(scene, wrong_xy, size, chosen)
-        if window is None:
-            break
-        chosen.append(window)
-    return chosen
-
-
-def _fullest(
-    scene: Scene, points: NDArray[np.float64], size: tuple[int, int], taken: list[Window]
-) -> Window | None:
-    """The window with the most points, of those on a grid of half windows and off those taken."""
+    """Windows on a grid of half windows, apart from each other, the fullest first."""
+    if not len(wrong_xy):
+        return []
     height, width = size
-    half = np.array([max(width // 2, 1), max(height // 2, 1)])
-    cells, counts = np.unique(np.floor(points / half).astype(np.int64), axis=0, return_counts=True)
-    of_cell = {(col, row): n for (col, row), n in zip(cells.tolist(), counts.tolist(), strict=True)}
-    best, most = None, 0
-    corners = {(col - left, row - up) for col, row in of_cell for left in (0, 1) for up in (0, 1)}
-    for col, row in sorted(corners):
-        held = sum(of_cell.get((col + a, row + b), 0) for a in (0, 1) for b in (0, 1))
-        if held <= most:
-            continue
-        top = min(max(row * int(half[1]), 0), scene.grid.height - height)
-        start = min(max(col * int(half[0]), 0), scene.grid.width - width)
-        window = Window(top, start, height, width)
-        if not any(_overlap(window, other) for other in taken):
-            best, most = window, held
-    return best
+    half_xy = np.maximum(np.array([width, height]) // 2, 1)
+    cells, counts = np.unique(np.floor(wrong_xy / half_xy), axis=0, return_counts=True)
+    # A window is four cells, so each cell counts in the four windows that hold it.
+    shifts = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    corners = (cells[None] - shifts[:, None]).reshape(-1, 2)
+    corners, window = np.unique(corners, axis=0, return_inverse=True)
+    held = np.bincount(window.ravel(), np.tile(counts, 4))
+    limits = np.array(scene.grid.shape[::-1]) - (width, height)
+    starts = np.clip(corners * half_xy, 0, limits).astype(np.int64)
+    chosen: list[Window] = []
+    for i in np.argsort(-held, kind="stable").tolist():
+        window_here = Window(int(starts[i, 1]), int(starts[i, 0]), height, width)
+        if not any(_overlap(window_here, other) for other in chosen):
+            chosen.append(window_here)
+        if len(chosen) == PICTURES:
+            break
+    return chosen
 
 
 def _inside(window: Window, points: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -193,23 +213,20 @@ def _overlap(a: Window, b: Window) -> bool:
     return abs(a.row - b.row) < a.height and abs(a.col - b.col) < a.width
 
 
-def _marks(window: Window, matches: MatchTable, found: _Placed, there: _Placed) -> tuple[Mark, ...]:
+def _marks(place: Place, found: _Placed, there: _Placed) -> tuple[Mark, ...]:
     """Labels below, detections above; what is right below what is wrong."""
-    frame = shapely.box(*window.box_px)
+    frame = shapely.box(*place.window.box_px)
     marks = []
     label_kinds = {TRUE: "found", FALSE: "missed"}
-    for row, shape in zip(*there, strict=True):
-        if shape.intersects(frame):
-            kind = label_kinds.get(int(matches.labels.outcome[row]), "ignored")
-            name = str(matches.labels.class_name[row]) or "object"
-            marks.append(Mark(kind, shape, f"label: {name}, {kind}"))
+    for i in np.flatnonzero(shapely.intersects(there.shapes, frame)):
+        kind = label_kinds.get(int(there.outcome[i]), "ignored")
+        name = there.class_name[i] or "object"
+        marks.append(Mark(kind, there.shapes[i], f"label: {name}, {kind}"))
     found_kinds = {TRUE: "true", FALSE: "false"}
-    for row, shape in zip(*found, strict=True):
-        if shape.intersects(frame):
-            kind = found_kinds.get(int(matches.detections.outcome[row]), "ignored")
-            name = str(matches.detections.class_name[row]) or "object"
-            score = matches.detections.score[row]
-            marks.append(Mark(kind, shape, f"detection: {name} {score:.2f}, {kind}"))
+    for i in np.flatnonzero(shapely.intersects(found.shapes, frame)):
+        kind = found_kinds.get(int(found.outcome[i]), "ignored")
+        name = f"{found.class_name[i] or 'object'} {found.score[i]:.2f}"
+        marks.append(Mark(kind, found.shapes[i], f"detection: {name}, {kind}"))
     order = ("ignored", "found", "true", "missed", "false")
     return tuple(sorted(marks, key=lambda mark: order.index(mark.kind)))
 
@@ -225,7 +242,7 @@ def picture(place: Place) -> str:
     width, height = x_max - x_min, y_max - y_min
     return (
         f'<svg class="crop" viewBox="{x_min} {y_min} {width} {height}" role="img" '
-        f'aria-label="{escape(place.scene.name)}">'
+        f'aria-label="{escape(place.name)}">'
         f'<image x="{x_min}" y="{y_min}" width="{width}" height="{height}" '
         f'preserveAspectRatio="none" href="data:image/jpeg;base64,{data}"/>'
         f"{''.join(_outline(mark, width) for mark in place.marks)}{_scale_bar(place)}</svg>"
@@ -270,8 +287,6 @@ def _scale_bar(place: Place) -> str:
 
 def count_errors(matches: MatchTable) -> Mapping[str, Mapping[str, int]]:
     """How many detections are false, and labels missed, by the reason why."""
-    from geo_retina.evaluation import KINDS
-
     sides = {"false_positive": matches.detections, "missed": matches.labels}
     counted = {}
     for name, side in sides.items():

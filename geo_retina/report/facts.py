@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Literal
 
-Form = Literal["rate", "count", "change", "share"]
-"""How a number is shown: three decimals, whole with separators, that with a sign, percent
-with a sign."""
+Form = Literal["rate", "count", "share", "plain"]
+"""How a number is shown: with three decimals, whole with separators, as percent with a sign, as
+short as it gets."""
 
-_FORMATS: dict[Form, str] = {"rate": ".3f", "count": ",", "change": "+,", "share": "+.1%"}
+_FORMATS: dict[Form, str] = {
+    "rate": ".3f",
+    "count": ",",
+    "share": "+.1%",
+    "plain": ",.10g",
+}
 
 
 class Facts:

@@ -75,13 +75,14 @@ def write_report(
     """
     folder = Path(folder)
     check_report(folder, overwrite=overwrite)
+    names = scene_names([scene.path for scene in scenes])
+    places = worst_places(evaluation.matches, scenes, names)
     values = {
         **(about or {}),
         **evaluation.to_dict(),
         "errors": count_errors(evaluation.matches),
+        "places": [place.to_dict() for place in places],
     }
-    names = scene_names([scene.path for scene in scenes])
-    places = worst_places(evaluation.matches, scenes, names)
     write_errors(evaluation.matches, folder / LAYERS, overwrite=overwrite)
     facts = Facts(values)
     parts = (
@@ -90,7 +91,7 @@ def write_report(
         sections.scores(facts),
         sections.curves(facts),
         sections.errors(facts),
-        sections.pictures(places),
+        sections.pictures(facts, places),
         sections.confusion(facts),
         sections.sizes(facts),
         sections.counts(facts),
@@ -107,8 +108,8 @@ def _title(facts: Facts) -> str:
     if detections and labels:
         named = [escape(Path(str(side)).name) for side in (detections, labels)]
         sides = f"<b>{named[0]}</b> against <b>{named[1]}</b>, "
-    score = facts.get("score")
-    since = "" if score is None else f", scores from {score:g}"
+    score = facts.show("score", form="plain")
+    since = "" if facts.get("score") is None else f", scores from {score}"
     matching = escape(str(facts.get("matching")))
     return f'<h1>Evaluation</h1><p class="lede">{sides}matched by {matching}{since}</p>'
 

@@ -286,7 +286,7 @@ def scenes(facts: Facts) -> str:
     return _section("Scenes, those with most false and missed objects first", made)
 
 
-def pictures(places: Sequence[Place]) -> str:
+def pictures(facts: Facts, places: Sequence[Place]) -> str:
     """Where most went wrong, with switches for what is drawn."""
     if not places:
         return ""
@@ -298,9 +298,10 @@ def pictures(places: Sequence[Place]) -> str:
     )
     switches = "".join(_switch(*each) for each in kinds)
     figures = "".join(
-        f"<figure>{picture(place)}<figcaption>{escape(place.scene.name)} "
-        f"<span>{place.false:,} false, {place.missed:,} missed</span></figcaption></figure>"
-        for place in places
+        f"<figure>{picture(place)}<figcaption>{escape(place.name)} "
+        f"<span>{facts.show('places', i, 'false', form='count')} false, "
+        f"{facts.show('places', i, 'missed', form='count')} missed</span></figcaption></figure>"
+        for i, place in enumerate(places)
     )
     return _section("Where most went wrong", f'{switches}<div class="gallery">{figures}</div>')
 
@@ -317,8 +318,8 @@ def notes(facts: Facts) -> str:
     said = []
     if facts.get("block_m") is not None:
         said.append(
-            f"Intervals hold 95 % of draws of ground blocks of {facts.get('block_m'):,.0f} m a "
-            "side."
+            "Intervals hold 95 % of draws of ground blocks of "
+            f"{facts.show('block_m', form='plain')} m a side."
         )
     detections, labels = facts.get("overall", "ignored"), facts.get("ignored_labels")
     if detections or labels:

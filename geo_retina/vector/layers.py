@@ -54,6 +54,7 @@ def write_layers(
                     draft,
                     layer=name,
                     driver=options.driver,
+                    use_arrow=True,
                     geometry_type=None if len(frame) else "Polygon",
                     layer_options=options.layer_options,
                     dataset_options={} if draft.exists() else options.dataset_options,
