@@ -16,6 +16,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from geo_retina.draw.look import Look
+from geo_retina.errors import SceneError
 from geo_retina.evaluation import FALSE, KINDS, TRUE, Matched, MatchTable
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
@@ -88,15 +89,28 @@ def worst_places(matches: MatchTable, scenes: Sequence[Scene], names: Sequence[s
         At most ``PICTURES``, the worst first, of one scene a few that do not overlap. An
         object that names its scene belongs to that one alone; others to every scene that they
         lie on. Windows without any error are left out.
+
+    Raises:
+        SceneError: a scene has no CRS, or cannot be read.
     """
+    for scene in scenes:
+        if scene.grid.crs is None:
+            raise SceneError(
+                f"the scene {scene.path} has no CRS, so no object can be placed on it; leave it "
+                "out, or give it one with gdal_edit.py -a_srs EPSG:32633"
+            )
     sides = _Side(matches.detections, matches.crs), _Side(matches.labels, matches.crs)
     most = max(_FEWEST_OF_A_SCENE, PICTURES // max(len(scenes), 1))
     candidates: list[Place] = []
     for scene, name in zip(scenes, names, strict=True):
-        candidates += _places_of(scene, name, *(side.on(scene, name) for side in sides))[:most]
+        candidates += _places_of(
+            scene, name, *(side.on(scene, name, scene.grid.window) for side in sides)
+        )[:most]
     candidates.sort(key=lambda place: (-place.wrong, place.name, place.window))
     return [
-        replace(place, marks=_marks(place, *(side.on(place.scene, place.name) for side in sides)))
+        replace(
+            place, marks=_marks(*(side.on(place.scene, place.name, place.window) for side in sides))
+        )
         for place in candidates[:PICTURES]
     ]
 
@@ -131,17 +145,18 @@ class _Side:
         self._tree = shapely.STRtree(objects.geometries)
         self._named = np.asarray(objects.scene, dtype=str)
 
-    def on(self, scene: Scene, name: str) -> _Placed:
-        """The objects on a scene, in their order."""
+    def on(self, scene: Scene, name: str, window: Window) -> _Placed:
+        """The objects that touch a window of a scene, in their order."""
         grid, objects = scene.grid, self._objects
-        whole = shapely.box(0, 0, grid.width, grid.height)
-        outline = shapely.segmentize(whole, max(grid.shape) / 16)
+        frame = shapely.box(*window.box_px)
+        # With vertices along its sides, as they may bend on the way to another CRS.
+        outline = shapely.segmentize(frame, max(window.height, window.width) / 16)
         ground = shapely.transform(outline, grid.pixels_to_crs)
         near = np.sort(self._tree.query(reproject(np.array([ground]), grid.crs, self._crs)[0]))
         near = near[(self._named[near] == "") | (self._named[near] == name)]
         shapes = reproject(objects.geometries[near], self._crs, grid.crs)
         shapes = shapely.transform(shapes, grid.crs_to_pixels)
-        on = shapely.intersects(shapes, whole)
+        on = shapely.intersects(shapes, frame)
         rows = near[on]
         return _Placed(
             shapes[on], objects.outcome[rows], objects.class_name[rows], objects.score[rows]
@@ -213,17 +228,16 @@ def _overlap(a: Window, b: Window) -> bool:
     return abs(a.row - b.row) < a.height and abs(a.col - b.col) < a.width
 
 
-def _marks(place: Place, found: _Placed, there: _Placed) -> tuple[Mark, ...]:
+def _marks(found: _Placed, there: _Placed) -> tuple[Mark, ...]:
     """Labels below, detections above; what is right below what is wrong."""
-    frame = shapely.box(*place.window.box_px)
     marks = []
     label_kinds = {TRUE: "found", FALSE: "missed"}
-    for i in np.flatnonzero(shapely.intersects(there.shapes, frame)):
+    for i in range(len(there.shapes)):
         kind = label_kinds.get(int(there.outcome[i]), "ignored")
         name = there.class_name[i] or "object"
         marks.append(Mark(kind, there.shapes[i], f"label: {name}, {kind}"))
     found_kinds = {TRUE: "true", FALSE: "false"}
-    for i in np.flatnonzero(shapely.intersects(found.shapes, frame)):
+    for i in range(len(found.shapes)):
         kind = found_kinds.get(int(found.outcome[i]), "ignored")
         name = f"{found.class_name[i] or 'object'} {found.score[i]:.2f}"
         marks.append(Mark(kind, found.shapes[i], f"detection: {name}, {kind}"))

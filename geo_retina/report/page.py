@@ -71,7 +71,7 @@ def write_report(
 
     Raises:
         OutputError: the folder holds a report already or cannot be written.
-        SceneError: a scene cannot be read.
+        SceneError: a scene has no CRS, or cannot be read.
     """
     folder = Path(folder)
     check_report(folder, overwrite=overwrite)

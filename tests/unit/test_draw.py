@@ -8,6 +8,7 @@ import shapely
 from affine import Affine
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from geo_retina import boxes
 from geo_retina.draw import CLASS_COLOURS, draw_preview, draw_training_curves
@@ -193,3 +194,24 @@ def test_training_curves_show_losses_and_scores(tmp_path):
     assert all(_share(upper, colour) > 1e-4 for colour in ("C0", "C1", "C2"))
     assert _share(lower, "C0") > 1e-4 > _share(lower, "C1")
     assert _share(empty, "C0") == 0
+
+
+def test_a_bar_has_the_length_that_it_says(tmp_path, monkeypatch):
+    """Along the rows, also where pixels are no squares and where the CRS stretches lengths."""
+    bars = []
+
+    def bar(transform, length_px, text, *args, **kwargs):
+        bars.append((length_px, float(text.removesuffix(" m"))))
+        return AnchoredSizeBar(transform, length_px, text, *args, **kwargs)
+
+    monkeypatch.setattr("geo_retina.draw.preview.AnchoredSizeBar", bar)
+    for name, crs, affine, side_m in (
+        ("a", "EPSG:32632", Affine(0.5, 0, 500_000, 0, -2, 5_000_000), 0.5),
+        # At 60 degrees north, Web Mercator draws everything twice as long as it is.
+        ("b", "EPSG:3857", Affine(1, 0, 0, 0, -1, 8_399_737.9), 0.5),
+    ):
+        scene = _plain_scene(tmp_path / f"{name}.tif", 50, crs=crs, affine=affine)
+        draw_preview(scene, _frame(scene, [], []), tmp_path / f"{name}.png")
+        length_px, metres = bars.pop()
+        assert length_px * side_m == pytest.approx(metres, rel=0.005)
+        assert not bars

@@ -1,6 +1,7 @@
 """The page of an evaluation and the layers beside it."""
 
 import json
+import re
 
 import geopandas as gpd
 import numpy as np
@@ -9,11 +10,11 @@ import shapely
 from support.pages import assert_shown_as, at, read_page
 from support.stubs import NORTH_UP, UTM, write_scene
 
-from geo_retina.errors import OutputError
+from geo_retina.errors import OutputError, SceneError
 from geo_retina.evaluation import FALSE, TRUE, evaluate
 from geo_retina.options import EvaluateOptions
 from geo_retina.report import check_report, write_report
-from geo_retina.report.crops import PICTURES, worst_places
+from geo_retina.report.crops import PICTURES, Place, picture, worst_places
 from geo_retina.report.plots import Plot, ticks
 from geo_retina.scene import open_scene
 from geo_retina.vector.styles import read_styles
@@ -245,6 +246,25 @@ def test_an_object_of_another_scene_of_the_same_ground_is_not_drawn(scenes, side
     ]
     assert not drawn
     assert any(p.scene.name == "one" for p in places)  # what was found there is all false
+
+
+def test_a_bar_has_the_length_that_it_says(evaluation, tmp_path):
+    """Along the rows, also where pixels are no squares and the grid is turned."""
+    turned = NORTH_UP @ NORTH_UP.rotation(30) @ NORTH_UP.scale(1, 3)
+    scene = open_scene(
+        write_scene(tmp_path / "one.tif", np.zeros((3, 200, 300), np.uint8), affine=turned)
+    )
+    place = Place(scene, "one", scene.grid.window, 0, 0)
+    bar = re.search(r'x1="([\d.]+)" x2="([\d.]+)".*>([\d.]+) m<', picture(place))
+    left, right, metres = (float(group) for group in bar.groups())
+    assert (right - left) * 0.5 == pytest.approx(metres, abs=0.01)
+    assert 300 / 10 < right - left <= 300 / 4
+
+
+def test_a_scene_without_a_place_is_refused(evaluation, tmp_path):
+    path = write_scene(tmp_path / "one.tif", np.zeros((3, 20, 30), np.uint8), crs=None)
+    with pytest.raises(SceneError, match="has no CRS"):
+        write_report(evaluation, tmp_path / "r", scenes=[open_scene(path)])
 
 
 def test_all_is_well_needs_no_pictures(sides, scenes, tmp_path):
