@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _OVERVIEW_PX = 1400
 _CROP_PX = 256
+_LEAST_CROP_PX = 64
 _DPI = 130
 
 
@@ -135,7 +136,9 @@ def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
 
 def _choose_crops(scene: Scene, boxes: _Boxes, crops: int) -> list[Window]:
     """Windows where each class in turn is densest, apart from each other."""
-    height, width = (min(_CROP_PX, side) for side in scene.grid.shape)
+    # Of a small scene a part is still to be a part.
+    most = max(min(_CROP_PX, max(scene.grid.shape) // 2), _LEAST_CROP_PX)
+    height, width = (min(most, side) for side in scene.grid.shape)
     chosen: list[Window] = []
     turns = np.argsort(-np.bincount(boxes.labels, minlength=1), kind="stable")
     for i in range(crops if len(boxes.labels) else 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -68,8 +68,9 @@ def _card(name: str, value: str, interval: str) -> str:
 
 def scores(facts: Facts) -> str:
     """Scores by class and over all."""
-    rows = {name: ("classes", name) for name in facts.get("classes") or {}}
-    places: dict[str, tuple[str | int, ...]] = {**rows, "all": ("overall",)}
+    classes = facts.get("classes") or {}
+    places: dict[str, tuple[str | int, ...]] = {name: ("classes", name) for name in classes}
+    places[_whole(classes)] = ("overall",)
     return _section("Scores", _score_table("class", facts, places, total=True))
 
 
@@ -90,11 +91,10 @@ def curves(facts: Facts) -> str:
     overall = facts.get("overall", "curve")
     if not overall or not overall["scores"]:
         return ""
-    named: dict[str, Any] = {"all": overall}
-    for name in facts.get("classes") or {}:
-        named[name] = facts.get("classes", name, "curve")
-    # More lines than colours would tell nobody anything.
-    named = named if 2 < len(named) <= SERIES else {"all": overall}
+    classes = facts.get("classes") or {}
+    named: dict[str, Any] = {_whole(classes): overall}
+    if 1 < len(classes) < SERIES:  # more lines than colours would tell nobody anything
+        named |= {name: facts.get("classes", name, "curve") for name in classes}
     ways = Plot((0, 1), (0, 1.02), "recall", "precision")
     lines = [
         ways.line(_points(curve, "recall", "precision"), f"s{i}")
@@ -105,8 +105,15 @@ def curves(facts: Facts) -> str:
     return _section("Curves", _pair(left, _thresholds(facts, overall)))
 
 
+def _whole(classes: Collection[str]) -> str:
+    """What all classes together are called: a name that no class has."""
+    return "all" if "all" not in classes else "all classes"
+
+
 def _thresholds(facts: Facts, curve: Mapping[str, Any]) -> str:
-    by_score = Plot((0, 1), (0, 1.02), "score threshold", "rate")
+    # Scores of other tools may go beyond 1.
+    span = min(0, curve["scores"][-1]), max(1, curve["scores"][0])
+    by_score = Plot(span, (0, 1.02), "score threshold", "rate")
     marks = [
         by_score.line(_points(curve, "scores", field), f"s{i}")
         for i, (field, _) in enumerate(_RATES)
@@ -136,10 +143,12 @@ def errors(facts: Facts) -> str:
     right = _reasons(facts, "missed", _MISSED_REASONS, "missed")
     about = (
         '<p class="quiet">Every one of them, and every match, is a feature in '
-        '<a href="errors.gpkg">errors.gpkg</a>, in the colours of the pictures.</p>'
+        '<a href="errors.gpkg">errors.gpkg</a>, in the colours of the pictures.'
     )
+    if not facts.get("places"):
+        about += " Pictures of the places where most went wrong come with the images: --scenes."
     sides = _pair(f"<h3>False detections</h3>{left}", f"<h3>Missed labels</h3>{right}")
-    return _section("What went wrong", sides + about)
+    return _section("What went wrong", f"{sides}{about}</p>")
 
 
 def _reasons(facts: Facts, side: str, reasons: Mapping[str, str], mark: str) -> str:

@@ -248,6 +248,24 @@ def test_an_object_of_another_scene_of_the_same_ground_is_not_drawn(scenes, side
     assert any(p.scene.name == "one" for p in places)  # what was found there is all false
 
 
+def test_a_class_called_all_is_not_lost(sides, tmp_path):
+    found, labels = (side.assign(**{"class": "all"}) for side in sides)
+    page = read_page(
+        write_report(evaluate(found, labels, OPTIONS), tmp_path).read_text(encoding="utf-8")
+    )
+    assert {"/classes/all/f1", "/overall/f1"} <= {place for place, _ in page.numbers}
+
+
+def test_scores_beyond_1_stay_on_the_plot(sides, tmp_path):
+    found, labels = sides
+    evaluation = evaluate(found.assign(score=found["score"] * 100), labels, OPTIONS)
+    html = write_report(evaluation, tmp_path).read_text(encoding="utf-8")
+    points = re.findall(r'points="([^"]+)"', html)
+    assert len(points) >= 5
+    across = [float(point.split(",")[0]) for line in points for point in line.split()]
+    assert 0 <= min(across) < max(across) <= 460
+
+
 def test_a_bar_has_the_length_that_it_says(evaluation, tmp_path):
     """Along the rows, also where pixels are no squares and the grid is turned."""
     turned = NORTH_UP @ NORTH_UP.rotation(30) @ NORTH_UP.scale(1, 3)
