@@ -211,6 +211,9 @@ def _refuse_keys(values: Mapping[str, Any], known: Iterable[str], prefix: str, s
 
 def _resolve_data_paths(values: dict[str, Any], config: Path) -> None:
     """Make the paths under ``data`` absolute, in place; wrong types are left to the check."""
+    weights = values.get("weights")
+    if isinstance(weights, str) and (weights.endswith(".safetensors") or os.sep in weights):
+        values["weights"] = _absolute(weights, "weights", config)  # else a bundled model's name
     data = values.get("data")
     if not isinstance(data, dict):
         return

@@ -153,7 +153,7 @@ def load_pretrained(backbone: Backbone) -> str:
             f"the ImageNet weights of {backbone.name} lack {missing[0]} and {len(missing) - 1} "
             "more tensors, wanted all of the backbone's; train with pretrained: false"
         )
-    stem = _stem_key(backbone.body)
+    stem = stem_key(backbone.body)
     state[stem] = adapt_stem(state[stem], backbone.in_channels)
     backbone.body.load_state_dict({key: state[key] for key in own})
     return f"The backbone {backbone.name} started from ImageNet weights of {source}."
@@ -263,7 +263,7 @@ def _info(body: nn.Module) -> FeatureInfo:
     return info
 
 
-def _stem_key(body: nn.Module) -> str:
+def stem_key(body: nn.Module) -> str:
     """Name of the weights of the first convolution."""
     return next(f"{key}.weight" for key, m in body.named_modules() if isinstance(m, nn.Conv2d))
 

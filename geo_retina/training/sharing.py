@@ -1,0 +1,83 @@
+"""How several processes share each batch, and which logs are written."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import Sampler
+
+from geo_retina.errors import TrainingError
+from geo_retina.options import TrainOptions
+from geo_retina.training.folder import RunFolder
+from geo_retina.training.samples import EpochSampler
+
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for the one that validates; torch's own minutes may be too few."""
+
+
+class SharedSampler(Sampler[int]):
+    """Every so many of the samples' numbers, so that processes share each batch.
+
+    With n processes, this one takes the numbers at its rank, its rank + n, and so on: what the
+    processes take for a step is together what one process would take for it.
+
+    Args:
+        every: the numbers of an epoch.
+    """
+
+    def __init__(self, every: EpochSampler) -> None:
+        self._every = every
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self._every.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._every) // _place()[1]
+
+    def __iter__(self) -> Iterator[int]:
+        rank, processes = _place()
+        numbers = list(self._every)[rank::processes]
+        return iter(numbers[: len(self)])
+
+
+def _place() -> tuple[int, int]:
+    """Rank of this process, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def share_batches() -> DDPStrategy:
+    """One process per device, each begun by this one, whatever program this is.
+
+    Weights that a network does not use, as some backbones have them, must not stop it.
+    """
+    return DDPStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
+
+
+def check_loggers(options: TrainOptions) -> None:
+    """Refuse a log that cannot be written, before anything is read.
+
+    Raises:
+        TrainingError: tensorboard is asked for and not installed.
+    """
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise TrainingError(
+            "tensorboard: true needs the package tensorboard, which is not installed; run "
+            "pip install tensorboard, or leave it out: epochs.csv has the same numbers"
+        )
+
+
+def make_loggers(options: TrainOptions, folder: RunFolder) -> list[Logger]:
+    """A CSV file of the steps for every start of the run, and TensorBoard's where asked for."""
+    start = f"{folder.facts['starts']:03d}"
+    loggers: list[Logger] = [CSVLogger(folder.path / "steps", name="", version=start)]
+    if options.tensorboard:
+        loggers.append(TensorBoardLogger(folder.path / "tensorboard", name="", version=start))
+    return loggers
