@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from geo_retina.errors import OutputError, TrainingError
@@ -78,6 +79,25 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The state after the last epoch that ended."""
         return _checkpoint(self.path)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The state after the last epoch that ended, mapped from the file; None before the first.
+
+        Raises:
+            TrainingError: the file holds something else than plain values and tensors, or is
+                damaged.
+        """
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            raise TrainingError(
+                f"{self.checkpoint} cannot be read ({type(error).__name__}), wanted the state of "
+                "a training as train writes it; give --overwrite to begin anew"
+            ) from error
+        assert isinstance(state, dict)
+        return state
 
     def write_manifest(self, options: TrainOptions) -> None:
         """Keep the options and facts, to compare with those of a resumed run."""

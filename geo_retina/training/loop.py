@@ -138,10 +138,11 @@ def _fit(
     validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
     callbacks = [average, validation, LastCheckpoint(folder.checkpoint)]
     trainer = _trainer(options, device, folder, callbacks, precision, progress)
-    done = folder.checkpoint if folder.checkpoint.exists() else None
+    done = None if folder.read_state() is None else folder.checkpoint
     _run(trainer, task, loader, done)
     if options.devices > 1:  # other processes did it all, and left it in the checkpoint
-        state = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
+        state = folder.read_state()
+        assert state is not None
         validation.load_state_dict(state["callbacks"][validation.state_key])
     facts = {
         "device": device.type,
