@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from geo_retina.draw.look import Look
 from geo_retina.draw.saving import save_figure
@@ -33,12 +34,15 @@ class Comparison:
     Attributes:
         scene: the imagery.
         window: the place, in the scene's grid.
+        ground: (height, width) of the window, where labels and finds are known; the rest is
+            drawn darker.
         truth: polygons or points with a column ``class``, in any CRS.
         found: polygons with a column ``class``, in any CRS.
     """
 
     scene: Scene
     window: Window
+    ground: NDArray[np.bool_]
     truth: GeoDataFrame
     found: GeoDataFrame
 
@@ -65,6 +69,7 @@ def draw_comparisons(places: Sequence[Comparison], out: str | Path) -> Path:
     for (left, right), place in zip(rows, places, strict=True):
         pixels, valid = place.scene.read(place.window)
         picture = Look.of(place.scene, pixels, valid).picture(pixels, valid)
+        picture = np.where(place.ground[..., None], picture, picture // 2)
         for axes, table, title in ((left, place.truth, "labels"), (right, place.found, "found")):
             x_min, y_min, x_max, y_max = place.window.box_px
             axes.imshow(picture, extent=(x_min, x_max, y_max, y_min), interpolation="nearest")

@@ -43,6 +43,7 @@ _EXPECTED_WARNINGS = (
     r"Experiment logs directory .* exists",
     r".*GPU available but not used",
     r".*tensorboardX",
+    r"Found \d+ module\(s\) in eval mode",  # frozen batch norms
     r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
 )
@@ -225,7 +226,6 @@ def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) ->
         persistent_workers=options.workers > 0,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # or the workers' seed would draw on the run's chance
     )
 
 

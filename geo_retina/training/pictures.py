@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from geo_retina.draw import Comparison, draw_comparisons
 from geo_retina.grid import Window
@@ -33,9 +34,10 @@ def choose_places(ground: TuningGround, *, seed: int) -> list[tuple[str, Scene, 
     rng = np.random.default_rng([seed, 0x91C7])
     scenes = dict(zip(ground.names, (each.scene for each in ground.scenes), strict=True))
     by_scene = [(name, rows) for name, rows in ground.truth.groupby("scene", observed=True)]
+    order = rng.permutation(len(by_scene))
     places = []
     for i in range(_PLACES):
-        name, rows = by_scene[(i + int(rng.integers(len(by_scene)))) % len(by_scene)]
+        name, rows = by_scene[order[i % len(order)]]
         label = rows.iloc[[int(rng.integers(len(rows)))]]
         scene = scenes[str(name)]
         centre = label.to_crs(scene.grid.crs).geometry.centroid
@@ -53,12 +55,13 @@ def draw_places(
     found: gpd.GeoDataFrame,
     out: Path,
 ) -> Path:
-    """Draw the places with their labels and what was found there, to a .png file."""
+    """Draw the places, their labels and what was found, to a .png file; other ground is dark."""
     return draw_comparisons(
         [
             Comparison(
                 scene,
                 window,
+                _on_ground(ground, scene, window),
                 ground.truth[ground.truth["scene"] == name],
                 found[found["scene"] == name],
             )
@@ -66,3 +69,11 @@ def draw_places(
         ],
         out,
     )
+
+
+def _on_ground(ground: TuningGround, scene: Scene, window: Window) -> NDArray[np.bool_]:
+    """(height, width), where pixels of a window lie, with their centre, on the ground."""
+    x_min, y_min, x_max, y_max = window.box_px
+    x, y = np.meshgrid(np.arange(x_min, x_max) + 0.5, np.arange(y_min, y_max) + 0.5)
+    points_px = np.stack([x, y], axis=-1).reshape(-1, 2)
+    return ground.on(scene.grid, points_px).reshape(window.height, window.width)

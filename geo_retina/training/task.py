@@ -127,13 +127,19 @@ class RetinaNetTask(pl.LightningModule):
         self._patches.close()
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's tally and its chance, which depends on seed and epoch alone.
-
-        A resumed training so has the chance of an unbroken one.
-        """
+        """Start the epoch's tally."""
         self.losses = {}
-        place = [self._options.seed, _EPOCH_CHANCE, self.current_epoch, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Give the epoch its chance, which depends on seed and epoch alone.
+
+        A resumed training so has the chance of an unbroken one. The loader, which draws from
+        it in its own ways when it begins, has begun by now.
+        """
+        if batch_idx == 0:
+            place = [self._options.seed, _EPOCH_CHANCE, self.current_epoch, self.global_rank]
+            chance = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(chance >> 1))
 
     def training_step(self, batch: tuple[Tensor, list[Target]], batch_idx: int) -> Tensor:
         """Loss of a batch."""

@@ -184,7 +184,7 @@ def test_what_does_not_fit_the_folder_says_what_to_do(
     with pytest.raises(TrainingError, match=r"train holds no training run to resume; leave --res"):
         train(options, out, resume=True)
     folder = begun(options, out, monkeypatch)
-    with pytest.raises(TrainingError, match="did not finish; give --resume .* or --overwrite"):
+    with pytest.raises(TrainingError, match=r"did not finish; give --resume .* or --overwrite"):
         train(options, out)
     other = tiny(*scene_and_labels, batch=2, epochs=5, workers=1)
     with pytest.raises(TrainingError, match=r"other options: batch was 4 and is 2; epochs was 4"):
