@@ -18,6 +18,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from geo_retina.cli import main
 from geo_retina.errors import ModelError, OptionError
 from geo_retina.model import import_checkpoint, load_model
 from geo_retina.options import ImportOptions
@@ -216,3 +217,21 @@ def test_options_are_checked() -> None:
         ImportOptions(gsd_m=0.1, object_px=(3, 2, 1))
     with pytest.raises(OptionError, match="each name once"):
         ImportOptions(gsd_m=0.1, classes=("a", "a"))
+
+
+def test_the_command_line_imports_and_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "tree.ckpt", tmp_path / "tree.safetensors"
+    torch.save(deepforest(resnet18()), path)
+    assert main(["import", str(path), "--gsd", "0.1m", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "0.05 m" in said
+    assert "Tree (score from 0.30)" in said
+    assert load_model(out).card.name == "tree"
+    assert main(["import", str(path), "--gsd", "0.1", "--out", str(out)]) == 1
+    assert "exists; give --overwrite" in capsys.readouterr().err
+    assert main(["import", str(path), "--out", str(out), "--overwrite"]) == 2
+    assert "--gsd" in capsys.readouterr().err
+    assert main(["import", str(path), "--gsd", "-1", "--out", str(out), "--overwrite"]) == 2
+    assert "--gsd is -1" in capsys.readouterr().err

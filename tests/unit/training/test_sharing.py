@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from geo_retina.errors import TrainingError
-from geo_retina.training import sharing, train
+from geo_retina.training import epochs, sharing, train
 from geo_retina.training.samples import EpochSampler
 from geo_retina.training.sharing import SharedSampler
 from tests.unit.training.fields import field
-from tests.unit.training.tiny import tiny
+from tests.unit.training.tiny import FakeScores, tiny
 
 
 @pytest.mark.parametrize(("per_epoch", "processes"), [(12, 2), (13, 3), (3, 4)])
@@ -58,6 +58,21 @@ def test_tensorboard_is_asked_for_before_anything_is_read(monkeypatch: pytest.Mo
     monkeypatch.setattr(sharing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrainingError, match=r"needs the package tensorboard .* pip install"):
         train(tiny("nowhere.tif", "nowhere.gpkg", tensorboard=True))
+
+
+def test_tensorboards_log_has_the_numbers_of_the_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(epochs, "validate", lambda *_: FakeScores(0.5))
+    scene, labels, _ = field(tmp_path, side=200)
+    out = tmp_path / "m.safetensors"
+    model = train(tiny(scene, labels, tensorboard=True, epochs=2), out)
+    events = reading.EventAccumulator(str(tmp_path / "m.safetensors.train/tensorboard/001"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("epoch_class_loss")]
+    history = model.card.training["history"]
+    assert logged == pytest.approx([record["class_loss"] for record in history])
 
 
 def test_the_logs_of_every_start_stand_side_by_side(tmp_path: Path) -> None:
