@@ -100,8 +100,13 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -
 
 
 def inverse_frequency(counts_K: Tensor) -> Tensor:
-    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1."""
+    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1.
+
+    A class without labels, which would outweigh all others, weighs as the rarest that has some.
+    """
     share = counts_K.double() / counts_K.sum().clamp(min=1)
+    if bool((share > 0).any()):
+        share = share.clamp(min=share[share > 0].min())
     weights = 1 / (share + 1e-3)
     return (weights / weights.mean()).float()
 

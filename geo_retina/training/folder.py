@@ -48,7 +48,7 @@ class RunFolder:
 
         Raises:
             TrainingError: there is nothing to resume, the options differ from the run's, or
-                the folder holds an unfinished run that neither flag speaks of.
+                the folder holds epochs of an unfinished run and neither flag speaks of them.
             OutputError: the folder cannot be written.
         """
         found = _read_manifest(path)
@@ -60,7 +60,7 @@ class RunFolder:
             _refuse_other_options(path, found["options"], options)
             folder = cls(path, dict(found["facts"]))
         else:
-            if found is not None and not overwrite:
+            if _checkpoint(path).exists() and not overwrite:
                 raise TrainingError(
                     f"{path} holds a training run that did not finish; give --resume to go on "
                     "with it, or --overwrite to begin anew"
@@ -72,7 +72,6 @@ class RunFolder:
             except OSError as error:
                 raise OutputError(f"{path} cannot be written: {error.strerror}") from error
         folder.facts["starts"] = folder.facts.get("starts", 0) + 1
-        folder.write_manifest(options)
         return folder
 
     @property
@@ -106,6 +105,8 @@ class RunFolder:
 
     def keep_data(self, fingerprint: str, options: TrainOptions) -> None:
         """Keep the data's fingerprint, or refuse data other than the run began with.
+
+        From here on the run can be resumed: what could be wrong with its input was found out.
 
         Raises:
             TrainingError: labels or scenes have changed since.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
@@ -29,7 +30,13 @@ from geo_retina.training.folder import LastCheckpoint, RunFolder
 from geo_retina.training.precision import TrainingPrecision, choose_training_precision
 from geo_retina.training.prepare import Preparation, prepare
 from geo_retina.training.samples import CACHE_BYTES, EpochSampler, FitSamples, collate
-from geo_retina.training.sharing import SharedSampler, check_loggers, make_loggers, share_batches
+from geo_retina.training.sharing import (
+    SharedSampler,
+    check_devices,
+    check_loggers,
+    make_loggers,
+    share_batches,
+)
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
 from geo_retina.training.validate import validate
 
@@ -93,6 +100,7 @@ def train(
         folder = folder or target.with_name(f"{target.name}.train")
     device = choose_device(options.device)
     check_loggers(options)
+    check_devices(options, device)
     # The caller's own chance is left as it was.
     gpus = [device] if device.type == "cuda" else []
     with (
@@ -132,8 +140,8 @@ def _fit(
     )
     loader = _loader(samples, options, device)
     precision, lr = _settle(prepared, options, device, folder, loader)
-    counts = prepared.training_set.counts.per_class
-    task = RetinaNetTask(prepared.network, loss_settings(options, counts), options, lr=lr)
+    settings = loss_settings(options, _fit_counts(prepared))
+    task = RetinaNetTask(prepared.network, settings, options, lr=lr)
     task = task.to(memory_format=torch.channels_last)
     average = AverageWeights(prepared.network, decay=options.ema)
     validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
@@ -185,7 +193,7 @@ def _settle(
     precision: TrainingPrecision = facts["precision"]
     if "lr" not in facts:
         if options.lr == "find":
-            settings = loss_settings(options, prepared.training_set.counts.per_class)
+            settings = loss_settings(options, _fit_counts(prepared))
             trial = find_rate(
                 *(prepared.network, loader, settings, options), device=device, precision=precision
             )
@@ -196,6 +204,13 @@ def _settle(
             facts["lr"] = options.lr
     folder.write_manifest(options)
     return precision, float(facts["lr"])
+
+
+def _fit_counts(prepared: Preparation) -> dict[str, int]:
+    """Labels per class on the ground that fits."""
+    classes = prepared.training_set.classes
+    counts = np.bincount(prepared.objects.label, minlength=len(classes)).tolist()
+    return dict(zip(classes, counts, strict=True))
 
 
 def _run(

@@ -61,6 +61,23 @@ def share_batches() -> DDPStrategy:
     return DDPStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
 
 
+def check_devices(options: TrainOptions, device: torch.device) -> None:
+    """Refuse more devices than there are, before anything is read.
+
+    Raises:
+        TrainingError: there are fewer, or only one of several is named.
+    """
+    if options.devices == 1 or device.type == "cpu":
+        return
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if options.devices > there or device.index is not None:
+        raise TrainingError(
+            f"{options.devices} devices were asked for and {device} is "
+            f"{'one' if device.index is not None else f'there {there} times'}; lower devices, or "
+            "give a device without a number"
+        )
+
+
 def check_loggers(options: TrainOptions) -> None:
     """Refuse a log that cannot be written, before anything is read.
 

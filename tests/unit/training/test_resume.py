@@ -167,9 +167,7 @@ def test_a_run_that_ended_early_ends_there_again(
     assert again.card.training["history"] == model.card.training["history"]
 
 
-def begun(
-    options: TrainOptions, out: Path, monkeypatch: pytest.MonkeyPatch, sample: int = 0
-) -> Path:
+def begun(options: TrainOptions, out: Path, monkeypatch: pytest.MonkeyPatch, sample: int) -> Path:
     with monkeypatch.context() as broken:
         kill_at(sample, broken)
         with pytest.raises(KeyError, match="killed"):
@@ -180,10 +178,11 @@ def begun(
 def test_what_does_not_fit_the_folder_says_what_to_do(
     scene_and_labels: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rising(monkeypatch)
     out, options = tmp_path / "m.safetensors", tiny(*scene_and_labels)
     with pytest.raises(TrainingError, match=r"train holds no training run to resume; leave --res"):
         train(options, out, resume=True)
-    folder = begun(options, out, monkeypatch)
+    folder = begun(options, out, monkeypatch, sample=9)
     with pytest.raises(TrainingError, match=r"did not finish; give --resume .* or --overwrite"):
         train(options, out)
     other = tiny(*scene_and_labels, batch=2, epochs=5, workers=1)
@@ -197,6 +196,15 @@ def test_what_does_not_fit_the_folder_says_what_to_do(
     (folder / "run.json").write_text("{")
     with pytest.raises(TrainingError, match=r"run\.json cannot be read .* --overwrite"):
         train(options, out, resume=True)
+
+
+def test_what_ended_before_its_first_epoch_is_in_nobodys_way(
+    scene_and_labels: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising(monkeypatch)
+    out, options = tmp_path / "m.safetensors", tiny(*scene_and_labels, epochs=1)
+    begun(options, out, monkeypatch, sample=3)
+    assert train(tiny(*scene_and_labels, epochs=1, batch=2), out).card.training["starts"] == 1
 
 
 def test_overwriting_begins_anew_and_spares_what_is_not_ours(
