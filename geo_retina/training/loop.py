@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,25 +33,13 @@ from geo_retina.training.sharing import (
     check_devices,
     check_loggers,
     make_loggers,
+    quiet_lightning,
     share_batches,
 )
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
 from geo_retina.training.validate import validate
 
 log = logging.getLogger(__name__)
-
-_EXPECTED_WARNINGS = (
-    r"The '?train_dataloader'? does not have many workers",
-    r"The number of training batches",
-    r"You defined a `validation_step`",
-    r"Checkpoint directory .* exists and is not empty",
-    r"Experiment logs directory .* exists",
-    r".*GPU available but not used",
-    r".*tensorboardX",
-    r"Found \d+ module\(s\) in eval mode",  # frozen batch norms
-    r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
-)
 
 
 def train(
@@ -106,7 +92,7 @@ def train(
     with (
         tempfile.TemporaryDirectory() as scratch,
         torch.random.fork_rng(devices=gpus),
-        _quiet_lightning(),
+        quiet_lightning(),
     ):
         run = RunFolder.open(
             Path(folder or Path(scratch) / "train"), options, resume=resume, overwrite=overwrite
@@ -290,20 +276,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about choices that are made here on purpose."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels, strict=True):
-                each.setLevel(level)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -18,6 +21,22 @@ from geo_retina.training.samples import EpochSampler
 
 _PATIENCE = timedelta(hours=12)
 """How long processes wait for the one that validates; torch's own minutes may be too few."""
+
+
+_LOGGERS = tuple(logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric"))
+
+_EXPECTED_WARNINGS = (
+    r"The '?train_dataloader'? does not have many workers",
+    r"The number of training batches",
+    r"You defined a `validation_step`",
+    r"Checkpoint directory .* exists and is not empty",
+    r"Experiment logs directory .* exists",
+    r".*GPU available but not used",
+    r".*tensorboardX",
+    r"Found \d+ module\(s\) in eval mode",  # frozen batch norms
+    r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
+)
 
 
 class SharedSampler(Sampler[int]):
@@ -53,12 +72,41 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
+class _QuietStrategy(DDPStrategy):
+    """As its parent, and each process that it begins is as quiet as this one."""
+
+    def setup_environment(self) -> None:
+        """Join the other processes."""
+        _quieten()
+        super().setup_environment()
+
+
 def share_batches() -> DDPStrategy:
     """One process per device, each begun by this one, whatever program this is.
 
     Weights that a network does not use, as some backbones have them, must not stop it.
     """
-    return DDPStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
+    return _QuietStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says about choices that are made here on purpose."""
+    levels = [each.level for each in _LOGGERS]
+    with warnings.catch_warnings():
+        _quieten()
+        try:
+            yield
+        finally:
+            for each, level in zip(_LOGGERS, levels, strict=True):
+                each.setLevel(level)
+
+
+def _quieten() -> None:
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for each in _LOGGERS:
+        each.setLevel(logging.ERROR)
 
 
 def check_devices(options: TrainOptions, device: torch.device) -> None:

@@ -27,7 +27,7 @@ def test_the_steepest_fall_is_taken() -> None:
 @pytest.mark.parametrize("losses", [[1.0] * 5, np.linspace(1, 2, 30).tolist()])
 def test_a_loss_that_never_falls_is_said(losses: list[float]) -> None:
     rates = np.geomspace(1e-6, 1, len(losses)).tolist()
-    with pytest.raises(TrainingError, match=r"no learning rate could be found .* give lr"):
+    with pytest.raises(TrainingError, match=r"no learning rate could be found.* give lr"):
         steepest(rates, losses)
 
 
@@ -36,7 +36,7 @@ def test_a_rate_is_found_on_a_copy_and_used(
 ) -> None:
     monkeypatch.setattr(epochs, "validate", lambda *_: FakeScores(0.5))
     monkeypatch.setattr(RunFolder, "finish", lambda self: None)
-    monkeypatch.setattr(finder, "_STEPS", 30)
+    monkeypatch.setattr(finder, "_STEPS", 14)
     scene, labels, _ = field(tmp_path, side=200)
     out = tmp_path / "m.safetensors"
     model = train(tiny(scene, labels, lr="find", epochs=1), out)

@@ -39,8 +39,8 @@ def perfect(prepared: Any, score: float = 0.9) -> Any:
 
     def detect(paths: Any, model: Any, options: Any, run: Any, *, crs: str) -> gpd.GeoDataFrame:
         polygons = to_polygons(each.boxes_px, each.scene.grid)
-        columns = {"scene": each.scene.name, "class": "object", "score": score}
-        return gpd.GeoDataFrame(columns, geometry=list(polygons), crs=each.scene.grid.crs)
+        found = gpd.GeoDataFrame(geometry=list(polygons), crs=each.scene.grid.crs)
+        return found.assign(**{"scene": each.scene.name, "class": "object", "score": score})
 
     return detect
 
