@@ -116,12 +116,25 @@ def import_checkpoint(path: str | Path, options: ImportOptions) -> Model:
             "checkpoint of torchvision's retinanet_resnet50_fpn, its second version or DeepForest"
         ) from error
     patch_px = options.patch_px or (_DEEPFOREST_PATCH_PX if found.deepforest else RESIZED_PX)
-    gsd_m = options.gsd_m * patch_px / RESIZED_PX
     source = "DeepForest" if found.deepforest else "torchvision"
+    origin = {"imported_from": path.name, "written_by": source, "patch_px": patch_px}
+    card = _card(options, options.name or path.stem, classes, network_options, patch_px)
+    return Model(network.eval(), replace(card, training=origin))
+
+
+def _card(
+    options: ImportOptions,
+    name: str,
+    classes: tuple[str, ...],
+    network: NetworkOptions,
+    patch_px: int,
+) -> Card:
+    """The card, without its origin; pixels are normalised as torchvision does it."""
+    gsd_m = options.gsd_m * patch_px / RESIZED_PX
     card = Card(
-        name=options.name or path.stem,
+        name=name,
         classes=classes,
-        bands=tuple(Band(name, i) for i, name in enumerate(("red", "green", "blue"), 1)),
+        bands=tuple(Band(band, i) for i, band in enumerate(("red", "green", "blue"), 1)),
         radiometry=Radiometry(
             "uint8",
             tuple(round(255 * mean, 6) for mean in _IMAGENET_MEAN),
@@ -131,15 +144,13 @@ def import_checkpoint(path: str | Path, options: ImportOptions) -> Model:
         gsd_range_m=(gsd_m / _GSD_SLACK, gsd_m * _GSD_SLACK),
         tile_px=RESIZED_PX,
         object_px=options.object_px,
-        network=network_options,
-        thresholds=(options.score,) * count,
+        network=network,
+        thresholds=(options.score,) * len(classes),
         description=options.description,
         licence=options.licence,
         attribution=options.attribution,
-        training={"imported_from": path.name, "written_by": source, "patch_px": patch_px},
     )
-    tile_px = choose_tile_px(options.object_px[2], card.stride_px)
-    return Model(network.eval(), replace(card, tile_px=tile_px))
+    return replace(card, tile_px=choose_tile_px(options.object_px[2], card.stride_px))
 
 
 def _read(path: Path) -> _Checkpoint:

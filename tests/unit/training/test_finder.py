@@ -1,15 +1,18 @@
-"""The learning-rate finder: a rate that works is found, and kept when the run goes on."""
+"""A rate that works is found, and kept when the run goes on; every loss can be trained on."""
 
 from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from geo_retina.config import dump_options, load_train_options
 from geo_retina.errors import TrainingError
+from geo_retina.options import AssignOptions, LossOptions
 from geo_retina.training import epochs, finder, loop, train
 from geo_retina.training.finder import steepest
 from geo_retina.training.folder import RunFolder
@@ -59,3 +62,25 @@ def test_a_rate_is_found_on_a_copy_and_used(
     monkeypatch.setattr(loop, "find_rate", None)
     resumed = train(tiny(scene, labels, lr="find", epochs=1), out, resume=True)
     assert resumed.card.training["lr"] == rate
+
+
+@pytest.mark.parametrize(
+    ("loss", "assign"),
+    [
+        ({"classification": "balanced", "box": "giou", "class_weights": "inverse"}, "atss"),
+        ({"classification": "ce", "box": "l1"}, "iou"),
+    ],
+)
+def test_other_losses_and_assignments_train_from_a_config(
+    loss: dict[str, str], assign: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "validate", lambda *_: FakeScores(0.5))
+    scene, labels, _ = field(tmp_path, side=200)
+    plain = tiny(scene, labels, epochs=3, lr=2e-3)
+    options = replace(plain, loss=LossOptions(**loss), assign=AssignOptions(method=assign))
+    (tmp_path / "c.yaml").write_text(dump_options(options))
+    read = load_train_options(tmp_path / "c.yaml")
+    assert read == options
+    history = train(read).card.training["history"]
+    total = [record["class_loss"] + record["box_loss"] for record in history]
+    assert total[2] < total[0]
