@@ -3,7 +3,7 @@
 Every figure is an object of its own: nothing here touches matplotlib's global state.
 """
 
-from geo_retina.draw.comparison import Comparison, draw_comparisons
+from geo_retina.draw.comparison import LabelledPlace, draw_comparisons
 from geo_retina.draw.curves import draw_training_curves
 from geo_retina.draw.density import DensityMap, draw_density
 from geo_retina.draw.preview import draw_preview
@@ -11,8 +11,8 @@ from geo_retina.vector import CLASS_COLOURS
 
 __all__ = [
     "CLASS_COLOURS",
-    "Comparison",
     "DensityMap",
+    "LabelledPlace",
     "draw_comparisons",
     "draw_density",
     "draw_preview",

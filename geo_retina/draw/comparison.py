@@ -28,7 +28,7 @@ _POLYGON = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class LabelledPlace:
     """A place to look at.
 
     Attributes:
@@ -47,7 +47,7 @@ class Comparison:
     found: GeoDataFrame
 
 
-def draw_comparisons(places: Sequence[Comparison], out: str | Path) -> Path:
+def draw_comparisons(places: Sequence[LabelledPlace], out: str | Path) -> Path:
     """Draw a row for each place: its labels to the left, what was found to the right.
 
     Args:
@@ -82,7 +82,7 @@ def draw_comparisons(places: Sequence[Comparison], out: str | Path) -> Path:
 
 
 def _draw_shapes(
-    axes: Axes, place: Comparison, table: GeoDataFrame, colours: dict[str, str]
+    axes: Axes, place: LabelledPlace, table: GeoDataFrame, colours: dict[str, str]
 ) -> int:
     """Outlines of polygons and crosses at points that reach into the window; how many."""
     if table.crs is not None and table.crs != place.scene.grid.crs:

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.draw import Comparison, draw_comparisons
+from geo_retina.draw import LabelledPlace, draw_comparisons
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
 from geo_retina.training.validate import TuningGround
@@ -58,7 +58,7 @@ def draw_places(
     """Draw the places, their labels and what was found, to a .png file; other ground is dark."""
     return draw_comparisons(
         [
-            Comparison(
+            LabelledPlace(
                 scene,
                 window,
                 _on_ground(ground, scene, window),
