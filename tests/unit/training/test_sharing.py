@@ -56,7 +56,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_tensorboard_is_asked_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TrainingError, match=r"needs the package tensorboard .* pip install"):
+    with pytest.raises(TrainingError, match=r"needs the package tensorboard,.* pip install"):
         train(tiny("nowhere.tif", "nowhere.gpkg", tensorboard=True))
 
 
