@@ -133,8 +133,10 @@ def _fit(
     validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
     callbacks = [average, validation, LastCheckpoint(folder.checkpoint)]
     trainer = _trainer(options, device, folder, callbacks, precision, progress)
-    done = None if folder.read_state() is None else folder.checkpoint
-    _run(trainer, task, loader, done)
+    state = folder.read_state()
+    if state is not None:  # Lightning lets workers read ahead before it names the epoch
+        loader.sampler.set_epoch(state["epoch"] + 1)  # type: ignore[attr-defined]
+    _run(trainer, task, loader, None if state is None else folder.checkpoint)
     if options.devices > 1:  # other processes did it all, and left it in the checkpoint
         state = folder.read_state()
         assert state is not None

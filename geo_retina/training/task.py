@@ -211,8 +211,12 @@ class AverageWeights(Callback):
         self._steps = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Follow the trained network to its device."""
-        self.network.to(pl_module.device)
+        """Follow the trained network to its device.
+
+        Processes that share batches begin with tensors in memory that is one for all, where
+        each would move the average again; a copy is this one's own.
+        """
+        self.network = copy.deepcopy(self.network).to(pl_module.device)
 
     @torch.no_grad()
     def on_train_batch_end(

@@ -87,7 +87,7 @@ def assert_same(one: Any, other: Any, place: str = "state") -> None:
         assert one == other, place
 
 
-@pytest.mark.parametrize("how", [{}, {"optimizer": "sgd", "lr": 1e-2, "accumulate": 2}])
+@pytest.mark.parametrize("how", [{"workers": 1}, {"optimizer": "sgd", "lr": 1e-2, "accumulate": 2}])
 def test_a_killed_run_ends_as_an_unbroken_one(
     how: dict[str, Any],
     scene_and_labels: tuple[Path, Path],
