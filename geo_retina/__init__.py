@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     )
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.grid import Grid
-    from geo_retina.model import Card, Model, bundled_models, load_model
+    from geo_retina.model import Card, Model, bundled_models, import_checkpoint, load_model
     from geo_retina.options import (
         PRESETS,
         AssignOptions,
         DataOptions,
         DetectOptions,
         EvaluateOptions,
+        ImportOptions,
         LossOptions,
         MergeOptions,
         NetworkOptions,
@@ -64,6 +65,7 @@ __all__ = [
     "GeoRetinaError",
     "Grid",
     "GridError",
+    "ImportOptions",
     "LabelError",
     "LossOptions",
     "MergeOptions",
@@ -93,6 +95,7 @@ __all__ = [
     "draw_scene",
     "evaluate",
     "find_scenes",
+    "import_checkpoint",
     "load_model",
     "load_train_options",
     "open_scene",
@@ -110,9 +113,10 @@ _NAMES_BY_MODULE = {
     "SceneError SceneMismatchError TrainingError",
     "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
-    "model": "Card Model bundled_models load_model",
-    "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions LossOptions "
-    "MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "model": "Card Model bundled_models import_checkpoint load_model",
+    "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions ImportOptions "
+    "LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions "
+    "TrainOptions",
     "report": "write_report",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",

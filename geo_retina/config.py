@@ -211,6 +211,9 @@ def _refuse_keys(values: Mapping[str, Any], known: Iterable[str], prefix: str, s
 
 def _resolve_data_paths(values: dict[str, Any], config: Path) -> None:
     """Make the paths under ``data`` absolute, in place; wrong types are left to the check."""
+    weights = values.get("weights")
+    if isinstance(weights, str) and (weights.endswith(".safetensors") or os.sep in weights):
+        values["weights"] = _absolute(weights, "weights", config)  # else a bundled model's name
     data = values.get("data")
     if not isinstance(data, dict):
         return
@@ -254,14 +257,17 @@ def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str
 
 def _first_sentence(error: ValidationError, prefix: str) -> str:
     """The first of pydantic's findings as key, found and wanted."""
-    found = error.errors(include_url=False)[0]
-    key = prefix + ".".join(str(part) for part in found["loc"])
+    found, *others = error.errors(include_url=False)
+    place = found["loc"]
+    # Where one of several types is wanted, each has its own finding, with its name at the end.
+    either = [other for other in others if place[-1] == "float" and other["loc"][:-1] == place[:-1]]
+    key = prefix + ".".join(str(part) for part in (place[:-1] if either else place))
     cause = found.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
         return _as_keys(str(cause), key)
     if found["type"] == "missing":
         return f"{key} is missing, and it has no default"
-    wanted = found["msg"].removeprefix("Input should be ")
+    wanted = " or ".join(each["msg"].removeprefix("Input should be ") for each in [found, *either])
     if found["type"] in ("dataclass_type", "dict_type"):
         wanted = "a group of keys"
     return f"{key} is {_show(found['input'])}, wanted {wanted.replace('array', 'list')}"

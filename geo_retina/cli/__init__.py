@@ -14,7 +14,17 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from geo_retina.cli import _compare, _demo, _detect, _evaluate, _flags, _inspect, _preview, _train
+from geo_retina.cli import (
+    _compare,
+    _demo,
+    _detect,
+    _evaluate,
+    _flags,
+    _import,
+    _inspect,
+    _preview,
+    _train,
+)
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
@@ -41,6 +51,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _demo.demo,
     _detect.detect,
     _train.train,
+    _import.import_,
     _evaluate.evaluate,
     _compare.compare,
     _preview.preview,

@@ -10,6 +10,7 @@ from cyclopts.config import Dict
 
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
+IMPORT = Parameter(name="*", group=Group("What the checkpoint does not say", sort_key=1))
 MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
 
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
@@ -30,7 +31,7 @@ def as_flags(sentence: str) -> str:
         r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
     )
     return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Synth)Options\.(\w+)",
+        r"\b(?:Detect|Run|Evaluate|Synth|Import)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
         sentence,
     )

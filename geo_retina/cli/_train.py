@@ -17,6 +17,7 @@ def train(
     *,
     out: Path,
     changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False)] = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train a model from scenes and a label layer, as a YAML file says.
@@ -25,13 +26,23 @@ def train(
         config: YAML file with the options of the training run.
         out: Model file to write, ending .safetensors.
         changes: A key that differs from the file, such as `loss.gamma=1.5`; may be repeated.
-        overwrite: Replace an existing output.
+        resume: Go on with a run that did not finish; its state is in `OUT.train`.
+        overwrite: Replace an existing output, and a run that did not finish.
     """
     from geo_retina.config import load_train_options
 
     options = load_train_options(config, changes or ())  # first: it fails fast
     from geo_retina.training import train as run_training
 
-    model = run_training(options, out, overwrite=overwrite, progress=sys.stderr.isatty())
+    try:
+        model = run_training(
+            options, out, overwrite=overwrite, resume=resume, progress=sys.stderr.isatty()
+        )
+    except KeyboardInterrupt:
+        print("the epochs that ended are kept; --resume goes on from there", file=sys.stderr)
+        raise
     print(_report.columns(_inspect.describe_card(model.card)))
-    print(f"written to {out}; the resolved config and a plot of the training lie beside it")
+    print(
+        f"written to {out}; the resolved config and a plot of the training lie beside it, "
+        f"logs and pictures in {out.name}.train"
+    )

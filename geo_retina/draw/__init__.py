@@ -1,11 +1,20 @@
-"""Pictures for people: previews of a run, maps of counts, curves of a training.
+"""Pictures for people: previews of a run, maps of counts, curves and samples of a training.
 
 Every figure is an object of its own: nothing here touches matplotlib's global state.
 """
 
+from geo_retina.draw.comparison import LabelledPlace, draw_comparisons
 from geo_retina.draw.curves import draw_training_curves
 from geo_retina.draw.density import DensityMap, draw_density
 from geo_retina.draw.preview import draw_preview
 from geo_retina.vector import CLASS_COLOURS
 
-__all__ = ["CLASS_COLOURS", "DensityMap", "draw_density", "draw_preview", "draw_training_curves"]
+__all__ = [
+    "CLASS_COLOURS",
+    "DensityMap",
+    "LabelledPlace",
+    "draw_comparisons",
+    "draw_density",
+    "draw_preview",
+    "draw_training_curves",
+]

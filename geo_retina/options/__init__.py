@@ -13,6 +13,7 @@ from geo_retina.options.detection import (
     RunOptions,
 )
 from geo_retina.options.evaluation import EvaluateOptions
+from geo_retina.options.importing import ImportOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
@@ -32,6 +33,7 @@ __all__ = [
     "DetectOptions",
     "Device",
     "EvaluateOptions",
+    "ImportOptions",
     "LossOptions",
     "MergeOptions",
     "NetworkOptions",

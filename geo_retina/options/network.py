@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from geo_retina.errors import OptionError
@@ -83,18 +83,23 @@ class NetworkOptions:
                 )
 
 
+_PAPER_LEVELS = (3, 4, 5, 6, 7)
 _OCTAVE = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+
+_PAPER = NetworkOptions(
+    backbone="resnet50",
+    levels=_PAPER_LEVELS,
+    channels=256,
+    convs=4,
+    norm="none",
+    anchor_sides_px=tuple(tuple(4.0 * 2**lv * s for s in _OCTAVE) for lv in _PAPER_LEVELS),
+    anchor_ratios=(0.5, 1.0, 2.0),
+)
 
 PRESETS: dict[str, NetworkOptions] = {
     "small": NetworkOptions(),
-    "paper": NetworkOptions(
-        backbone="resnet50",
-        levels=(3, 4, 5, 6, 7),
-        channels=256,
-        convs=4,
-        norm="none",
-        anchor_sides_px=tuple(tuple(32.0 * 2**i * s for s in _OCTAVE) for i in range(5)),
-        anchor_ratios=(0.5, 1.0, 2.0),
-    ),
+    "paper": _PAPER,
+    "paper-101": replace(_PAPER, backbone="resnet101"),
 }
-"""Networks by name: ``small`` for dense small objects at speed, ``paper`` for Lin et al. 2017."""
+"""Networks by name: ``small`` for dense small objects at speed, ``paper`` for Lin et al. 2017,
+on ResNet-50, and ``paper-101`` on ResNet-101."""

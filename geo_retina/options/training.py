@@ -8,76 +8,8 @@ from typing import Any, Literal
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check, unknown_key
 from geo_retina.options.detection import Device, Precision
+from geo_retina.options.losses import AssignOptions, LossOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossOptions:
-    """What training minimises."""
-
-    classification: Literal["focal", "balanced", "ce"] = "focal"
-    """Focal loss, alpha-balanced cross entropy (focal at gamma 0), or cross entropy."""
-
-    alpha: float = 0.25
-    """Weight of objects; background weighs 1 - alpha. Not used by ce."""
-
-    gamma: float = 2.0
-    """Focusing exponent of the focal loss."""
-
-    class_weights: Literal["none", "inverse"] = "none"
-    """Weigh classes alike, or by the inverse of their frequency in the labels."""
-
-    box: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
-    """Loss of the boxes."""
-
-    beta: float = 1 / 9
-    """Where smooth L1 turns from square to linear."""
-
-    box_weight: float = 1.0
-    """Weight of the box loss against the class loss."""
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            {
-                "alpha": (0, 1),
-                "gamma": (0, INFINITY),
-                "beta": (0, INFINITY),
-                "box_weight": (0, INFINITY),
-            },
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssignOptions:
-    """Which anchors stand for which objects."""
-
-    method: Literal["iou", "atss"] = "iou"
-    """By fixed IoU thresholds, or adaptively (ATSS)."""
-
-    foreground_iou: float = 0.5
-    """An anchor with at least this IoU stands for the object."""
-
-    background_iou: float = 0.4
-    """An anchor below this IoU with every object is background; between, it is not used."""
-
-    atss_candidates: int = 9
-    """Nearest anchors per level that ATSS looks at."""
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            {
-                "foreground_iou": (0, 1),
-                "background_iou": (0, 1),
-                "atss_candidates": (1, INFINITY),
-            },
-        )
-        if self.background_iou > self.foreground_iou:
-            raise OptionError(
-                f"AssignOptions.background_iou {self.background_iou} is above foreground_iou "
-                f"{self.foreground_iou}; it must not be"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +133,7 @@ class TrainOptions:
     attribution: str = ""
     """Whom a user of the model must name, for its card."""
 
-    preset: Literal["small", "paper"] = "small"
+    preset: Literal["small", "paper", "paper-101"] = "small"
     """Network to start from."""
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -209,6 +141,16 @@ class TrainOptions:
 
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
+
+    weights: str | None = None
+    """A model file or bundled model to start from: its network, weights, bands and radiometry
+    are taken, and other classes than its own get a fresh class output."""
+
+    freeze: int = 0
+    """Stages of the backbone that keep their first weights, from the image on."""
+
+    freeze_norms: bool = False
+    """Keep all batch norms of the backbone as they start, as for very small batches."""
 
     loss: LossOptions = field(default_factory=LossOptions)
     """What training minimises."""
@@ -229,19 +171,41 @@ class TrainOptions:
     """Samples in an epoch; left out, as many as cover the labelled ground once."""
 
     batch: int = 8
-    """Samples in a step."""
+    """Samples in a step, over all devices."""
 
-    lr: float = 2e-3
-    """Peak learning rate of AdamW under a one-cycle schedule."""
+    accumulate: int = 1
+    """Steps whose gradients are gathered before the weights move."""
+
+    clip_norm: float | None = 10.0
+    """Greatest norm of the gradient; longer ones are shortened to it."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with Nesterov's momentum."""
+
+    momentum: float = 0.9
+    """Momentum of sgd."""
+
+    lr: float | Literal["find"] = 2e-3
+    """Peak learning rate; find tries many on a copy before training begins."""
+
+    warm_up: float = 0.1
+    """Share of the training in which the rate rises to its peak; then it falls by half a
+    cosine."""
 
     weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
+    """Weight decay, on kernels only."""
 
     ema: float = 0.998
     """Decay of the moving average of the weights, which is what is saved; 0 switches it off."""
 
+    patience: int | None = None
+    """Validations without a better score after which training ends early."""
+
     device: Device = "auto"
     """cpu, cuda, mps, or auto for the best one present."""
+
+    devices: int = 1
+    """GPUs of this machine, or processes on a cpu, that share each batch."""
 
     precision: Precision = "auto"
     """Arithmetic in training; auto is bf16 where the hardware has it."""
@@ -251,6 +215,12 @@ class TrainOptions:
 
     validate_every: int = 1
     """Epochs between validations on the tuning ground."""
+
+    picture_every: int = 1
+    """Validations between pictures of what was found beside what is there; 0 for none."""
+
+    tensorboard: bool = False
+    """Write TensorBoard's log too; needs the package tensorboard."""
 
     radius_m: float | None = None
     """Score point labels by centre distance within this radius; left out, the point size.
@@ -266,7 +236,14 @@ class TrainOptions:
                 "epochs": (1, INFINITY),
                 "samples_per_epoch": (1, INFINITY),
                 "batch": (1, INFINITY),
-                "lr": (0, INFINITY),
+                "freeze": (0, 4),
+                "accumulate": (1, INFINITY),
+                "clip_norm": (1e-9, INFINITY),
+                "momentum": (0, 0.9999),
+                "warm_up": (0, 1),
+                "patience": (1, INFINITY),
+                "devices": (1, INFINITY),
+                "picture_every": (0, INFINITY),
                 "weight_decay": (0, INFINITY),
                 "ema": (0, 0.999999),
                 "workers": (0, INFINITY),
@@ -274,6 +251,18 @@ class TrainOptions:
                 "radius_m": (1e-6, INFINITY),
             },
         )
+        if self.lr != "find":
+            check(self, {"lr": (0, INFINITY)})
+        if self.batch % self.devices:
+            raise OptionError(
+                f"TrainOptions.batch is {self.batch}, which {self.devices} devices cannot share "
+                "evenly; make it a multiple of devices"
+            )
+        if self.weights is not None and self.network:
+            raise OptionError(
+                "TrainOptions.network and weights exclude each other: the model that training "
+                "starts from has its network already; drop one"
+            )
         self.resolved_network  # noqa: B018 - refuses unknown keys now rather than later
 
     @property
@@ -284,6 +273,9 @@ class TrainOptions:
             if key not in known:
                 raise OptionError(unknown_key(f"network.{key}", [f"network.{k}" for k in known]))
         values = {f.name: getattr(PRESETS[self.preset], f.name) for f in fields(NetworkOptions)}
+        levels = self.network.get("levels", values["levels"])
+        if _tuples(levels) != values["levels"]:  # the preset's anchors are for its own levels
+            values["anchor_sides_px"] = None
         return NetworkOptions(**{**values, **{k: _tuples(v) for k, v in self.network.items()}})
 
 

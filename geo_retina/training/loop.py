@@ -5,48 +5,41 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
-from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from geo_retina.draw import draw_training_curves
 from geo_retina.engine import choose_device
-from geo_retina.errors import GeoRetinaError, TrainingError
-from geo_retina.model import Card, Model, build_network, check_model_output
+from geo_retina.errors import GeoRetinaError
+from geo_retina.model import Card, Model, check_model_output
 from geo_retina.options import RunOptions, TrainOptions
-from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
+from geo_retina.training.epochs import Validation
+from geo_retina.training.finder import find_rate
+from geo_retina.training.folder import LastCheckpoint, RunFolder
+from geo_retina.training.precision import TrainingPrecision, choose_training_precision
 from geo_retina.training.prepare import Preparation, prepare
 from geo_retina.training.samples import CACHE_BYTES, EpochSampler, FitSamples, collate
+from geo_retina.training.sharing import (
+    SharedSampler,
+    check_devices,
+    check_loggers,
+    make_loggers,
+    quiet_lightning,
+    share_batches,
+)
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
-from geo_retina.training.validate import TuningGround, TuningScores, validate
+from geo_retina.training.validate import validate
 
 log = logging.getLogger(__name__)
-
-_CLIP_NORM = 10.0
-
-_EXPECTED_WARNINGS = (
-    r"The '?train_dataloader'? does not have many workers",
-    r"The number of training batches",
-    r"You defined a `validation_step`",
-    r"Checkpoint directory .* exists and is not empty",
-    r"Experiment logs directory .* exists",
-    r".*GPU available but not used",
-    r".*tensorboardX",
-    r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
-)
 
 
 def train(
@@ -54,6 +47,7 @@ def train(
     out: str | Path | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     folder: Path | None = None,
     progress: bool = False,
 ) -> Model:
@@ -64,11 +58,16 @@ def train(
     path as ``detect`` and ``evaluate``, and the best-scoring ones are the result, with the
     score threshold per class that gave the best F1.
 
+    The state after every epoch is kept in a folder, so that a training that was killed goes on
+    with ``resume``, to the result that it would have had. On a CPU the same seed gives the same
+    model.
+
     Args:
         options: the whole run.
         out: model file to write; ``OUT.config.yaml`` and ``OUT.training.png`` go beside it.
-        overwrite: replace an existing output.
-        folder: where logs and the last checkpoint go; left out, ``OUT.training``, or nowhere
+        overwrite: replace an existing output, and an unfinished run.
+        resume: go on with an unfinished run of the same options.
+        folder: where the state, logs and pictures go; left out, ``OUT.train``, or nowhere
             without ``out``.
         progress: show a progress bar.
 
@@ -77,30 +76,43 @@ def train(
 
     Raises:
         OutputError: the output exists, or its folder cannot be written.
-        TrainingError: the ground or the labels allow no training.
+        TrainingError: the ground or the labels allow no training, or the folder holds a run
+            that does not fit.
         GeoRetinaError: scenes, labels or options cannot be used.
     """
     target = None if out is None else Path(out)
     if target is not None:
         check_model_output(target, overwrite=overwrite)
-        folder = folder or target.with_name(f"{target.name}.training")
+        folder = folder or target.with_name(f"{target.name}.train")
     device = choose_device(options.device)
+    check_loggers(options)
+    check_devices(options, device)
     # The caller's own chance is left as it was.
     gpus = [device] if device.type == "cuda" else []
     with (
         tempfile.TemporaryDirectory() as scratch,
         torch.random.fork_rng(devices=gpus),
-        _quiet_lightning(),
+        quiet_lightning(),
     ):
+        run = RunFolder.open(
+            Path(folder or Path(scratch) / "train"), options, resume=resume, overwrite=overwrite
+        )
         torch.manual_seed(options.seed)
-        model = _fit(prepare(options), options, device, Path(folder or scratch), progress)
-    if target is not None:
-        _write(model, target, options, overwrite=overwrite)
+        prepared = prepare(options)
+        run.keep_data(prepared.training_set.fingerprint, options)
+        model = _fit(prepared, options, device, run, progress)
+        if target is not None:
+            _write(model, target, options, overwrite=overwrite)
+        run.finish()
     return model
 
 
 def _fit(
-    prepared: Preparation, options: TrainOptions, device: torch.device, folder: Path, progress: bool
+    prepared: Preparation,
+    options: TrainOptions,
+    device: torch.device,
+    folder: RunFolder,
+    progress: bool,
 ) -> Model:
     """Run the loop and make the model of its best epoch."""
     start = time.perf_counter()
@@ -110,41 +122,98 @@ def _fit(
         prepared.bands,
         options.samples,
         seed=options.seed,
-        cache_bytes=CACHE_BYTES // max(1, options.workers),
+        cache_bytes=CACHE_BYTES // max(1, options.workers * options.devices),
     )
     loader = _loader(samples, options, device)
-    task = RetinaNetTask(
-        prepared.network,
-        loss_settings(options, prepared.training_set.counts.per_class),
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-    ).to(memory_format=torch.channels_last)
+    precision, lr = _settle(prepared, options, device, folder, loader)
+    settings = loss_settings(options, _fit_counts(prepared))
+    task = RetinaNetTask(prepared.network, settings, options, lr=lr)
+    task = task.to(memory_format=torch.channels_last)
     average = AverageWeights(prepared.network, decay=options.ema)
-    validation = Validation(prepared.card, average, prepared.tuning, options, device)
-    trainer = _trainer(options, device, folder, [average, validation], progress)
-    _run(trainer, task, loader)
+    validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
+    callbacks = [average, validation, LastCheckpoint(folder.checkpoint)]
+    trainer = _trainer(options, device, folder, callbacks, precision, progress)
+    state = folder.read_state()
+    if state is not None:  # Lightning lets workers read ahead before it names the epoch
+        loader.sampler.set_epoch(state["epoch"] + 1)  # type: ignore[attr-defined]
+    _run(trainer, task, loader, None if state is None else folder.checkpoint)
+    if options.devices > 1:  # other processes did it all, and left it in the checkpoint
+        state = folder.read_state()
+        assert state is not None
+        validation.load_state_dict(state["callbacks"][validation.state_key])
     facts = {
         "device": device.type,
-        "precision": trainer.precision,
-        "seconds": round(time.perf_counter() - start, 1),
+        "precision": precision,
+        "lr": lr,
+        "seconds": round(time.perf_counter() - start + folder.facts.get("seconds", 0.0), 1),
+        "starts": folder.facts["starts"],
         "samples_per_epoch": len(loader.sampler),  # type: ignore[arg-type]
     }
-    return validation.best_model(facts)
+    model = validation.best_model(facts)
+    return score_test_ground(model, prepared, RunOptions(device=str(device)))
 
 
-def _run(trainer: pl.Trainer, task: RetinaNetTask, loader: DataLoader[Any]) -> None:
+def score_test_ground(model: Model, prepared: Preparation, run: RunOptions) -> Model:
+    """Score the finished model on the ground that tests, if there is any; it selects nothing."""
+    if prepared.test is None:
+        return model
+    scores = validate(model, prepared.test, run, model.card.thresholds)
+    metrics = {
+        **model.card.metrics,
+        "test": scores.to_dict(),
+        "test_measured_on": prepared.test.measured_on,
+    }
+    card = replace(model.card, metrics=metrics)
+    return Model(model.network, Card.from_json(card.to_json()))
+
+
+def _settle(
+    prepared: Preparation,
+    options: TrainOptions,
+    device: torch.device,
+    folder: RunFolder,
+    loader: DataLoader[Any],
+) -> tuple[TrainingPrecision, float]:
+    """Precision and learning rate, found out once and kept for when the run is resumed."""
+    facts = folder.facts
+    if "precision" not in facts:
+        facts["precision"] = choose_training_precision(options.precision, device)
+    precision: TrainingPrecision = facts["precision"]
+    if "lr" not in facts:
+        if options.lr == "find":
+            settings = loss_settings(options, _fit_counts(prepared))
+            trial = find_rate(
+                *(prepared.network, loader, settings, options), device=device, precision=precision
+            )
+            trial.write(folder.path / "rates.csv")
+            log.info("learning rate %.3g", trial.best)
+            facts["lr"] = trial.best
+        else:
+            facts["lr"] = options.lr
+    folder.write_manifest(options)
+    return precision, float(facts["lr"])
+
+
+def _fit_counts(prepared: Preparation) -> dict[str, int]:
+    """Labels per class on the ground that fits."""
+    classes = prepared.training_set.classes
+    counts = np.bincount(prepared.objects.label, minlength=len(classes)).tolist()
+    return dict(zip(classes, counts, strict=True))
+
+
+def _run(
+    trainer: pl.Trainer, task: RetinaNetTask, loader: DataLoader[Any], done: Path | None
+) -> None:
     """Let Lightning run the loop, and its workers' errors stay one sentence."""
-    mixed_on_cpu = isinstance(trainer.accelerator, CPUAccelerator) and (
-        trainer.precision == "bf16-mixed"
-    )
-    with depthwise_in_single_precision(task.network) if mixed_on_cpu else nullcontext():
-        try:
-            trainer.fit(task, loader)
-        except GeoRetinaError as error:
-            # A worker process hands its error over as the text of a traceback.
-            *before, last = str(error).strip().splitlines()
-            sentence = last.partition("Error: ")[2] if before else last
-            raise type(error)(sentence or last) from error
+    try:
+        trainer.fit(task, loader, ckpt_path=done, weights_only=True)
+    except GeoRetinaError as error:
+        # A worker process hands its error over as the text of a traceback.
+        *before, last = str(error).strip().splitlines()
+        sentence = last.partition("Error: ")[2] if before else last
+        raise type(error)(sentence or last) from error
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from error
 
 
 def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) -> DataLoader[Any]:
@@ -153,8 +222,8 @@ def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) ->
     )
     return DataLoader(
         samples,
-        batch_size=options.batch,
-        sampler=EpochSampler(per_epoch),
+        batch_size=options.batch // options.devices,
+        sampler=SharedSampler(EpochSampler(per_epoch)),
         drop_last=per_epoch >= options.batch,
         num_workers=options.workers,
         persistent_workers=options.workers > 0,
@@ -166,102 +235,30 @@ def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) ->
 def _trainer(
     options: TrainOptions,
     device: torch.device,
-    folder: Path,
+    folder: RunFolder,
     callbacks: list[Callback],
+    precision: TrainingPrecision,
     progress: bool,
 ) -> pl.Trainer:
-    checkpoint = ModelCheckpoint(
-        dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False
-    )
+    several = options.devices > 1
+    only = options.devices if device.index is None else [device.index]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1 if device.index is None else [device.index],
-        precision=choose_training_precision(options.precision, device),
+        devices=options.devices if several else only,
+        strategy=share_batches() if several else "auto",
+        use_distributed_sampler=False,
+        precision=precision,
         max_epochs=options.epochs,
-        logger=CSVLogger(folder, name="", version=""),
-        callbacks=[*callbacks, checkpoint],
-        gradient_clip_val=_CLIP_NORM,
+        logger=make_loggers(options, folder),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        gradient_clip_val=options.clip_norm,
+        accumulate_grad_batches=options.accumulate,
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,
+        default_root_dir=folder.path,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Best:
-    """The best epoch so far."""
-
-    epoch: int
-    f1: float
-    weights: Mapping[str, Tensor]
-    card: Card
-
-
-@dataclass(eq=False)
-class Validation(Callback):
-    """Scores the averaged weights on the tuning ground, and keeps the best.
-
-    Attributes:
-        card: of the model, without scores.
-        average: the weights that are scored.
-        ground: what they are scored on.
-        options: of the run.
-        device: where to detect.
-        history: one record per epoch: losses, and scores where it was validated.
-        best: the best epoch; None before the first validation.
-    """
-
-    card: Card
-    average: AverageWeights
-    ground: TuningGround
-    options: TrainOptions
-    device: torch.device
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: Best | None = None
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record the epoch, and score it where it is due."""
-        assert isinstance(pl_module, RetinaNetTask)
-        epoch = trainer.current_epoch + 1
-        record: dict[str, Any] = {"epoch": epoch, **pl_module.epoch_losses()}
-        if epoch % self.options.validate_every == 0 or epoch == self.options.epochs:
-            record |= self._score(epoch)
-            pl_module.log("f1", record["f1"], prog_bar=True)
-        self.history.append(record)
-        log.info("%s", record)
-
-    def _score(self, epoch: int) -> dict[str, float]:
-        model = Model(self.average.network, self.card)
-        scores = validate(model, self.ground, RunOptions(device=str(self.device)))
-        if self.best is None or scores.f1 > self.best.f1:
-            state = self.average.network.state_dict()
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-            self.best = Best(epoch, scores.f1, weights, self._scored_card(scores))
-        return scores.numbers()
-
-    def best_model(self, facts: Mapping[str, Any]) -> Model:
-        """The network of the best epoch on the CPU; ``facts`` go into its training record.
-
-        Raises:
-            TrainingError: no epoch was validated.
-        """
-        if self.best is None:
-            raise TrainingError(
-                "training was stopped before its first validation, so there is no model"
-            )
-        record = {**facts, "best_epoch": self.best.epoch, "history": self.history}
-        card = self.best.card
-        card = replace(card, training={**card.training, **record})
-        card = Card.from_json(card.to_json())  # equal to what a reader of the file gets
-        network = build_network(
-            card.network, in_channels=len(card.bands), classes=len(card.classes)
-        )
-        network.load_state_dict(self.best.weights)
-        return Model(network.eval(), card)
-
-    def _scored_card(self, scores: TuningScores) -> Card:
-        metrics = {"tune": scores.to_dict(), "measured_on": self.ground.measured_on}
-        return replace(self.card, thresholds=scores.thresholds, metrics=metrics)
 
 
 def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool) -> None:
@@ -281,20 +278,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about choices that are made here on purpose."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels, strict=True):
-                each.setLevel(level)

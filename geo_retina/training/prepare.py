@@ -14,20 +14,24 @@ import numpy as np
 import torch
 
 from geo_retina.errors import TrainingError
-from geo_retina.model import OVERLAP_MARGIN_PX, OVERLAPS_PER_TILE, Band, Card, build_network
+from geo_retina.model import Band, Card, choose_tile_px
 from geo_retina.nn.anchors import fit_anchors
-from geo_retina.nn.backbones import check_pretrained, load_pretrained
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.training.labels import TrainingSet, load_training_set
 from geo_retina.training.radiometry import BandStatistics, measure_bands
 from geo_retina.training.samples import FitObjects, fit_objects
 from geo_retina.training.split import Split, split_ground
+from geo_retina.training.start import (
+    about_resolution,
+    first_network,
+    keep_radiometry,
+    load_start,
+)
 from geo_retina.training.validate import SCORE_FLOOR, TuningGround, choose_tuning_ground
 
 log = logging.getLogger(__name__)
 
-_TILE_PX = 1024
 _GSD_SLACK = 1.25  # a model holds for pixels this much coarser or finer than it saw
 _PACKAGES = ("geo-retina", "python", "torch", "torchvision", "timm", "lightning", "rasterio")
 
@@ -44,6 +48,7 @@ class Preparation:
         tuning: what validation detects and scores.
         network: with its first weights.
         card: without scores and provenance of a run.
+        test: ground that selects nothing and is scored once, at the end.
     """
 
     training_set: TrainingSet
@@ -53,6 +58,7 @@ class Preparation:
     tuning: TuningGround
     network: RetinaNet
     card: Card
+    test: TuningGround | None = None
 
 
 def prepare(options: TrainOptions) -> Preparation:
@@ -61,8 +67,7 @@ def prepare(options: TrainOptions) -> Preparation:
     Raises:
         GeoRetinaError: something in the data or the options cannot be used.
     """
-    if options.pretrained:  # before minutes are spent on reading
-        check_pretrained(options.resolved_network.backbone)
+    start = load_start(options)  # before minutes are spent on reading
     training_set = load_training_set(options.data)
     scenes = [each.scene for each in training_set.scenes]
     split = split_ground(scenes, options.split, seed=options.seed)
@@ -78,13 +83,16 @@ def prepare(options: TrainOptions) -> Preparation:
         tuning.objects,
         100 * split.share,
     )
-    bands = measure_bands(scenes, seed=options.seed)
-    network_options = resolve_network(options.resolved_network, objects)
-    network = build_network(
-        network_options, in_channels=len(bands.mean), classes=len(training_set.classes)
+    seen = _bands(options, scenes[0].bands, scenes[0].band_names)
+    bands = keep_radiometry(measure_bands(scenes, seed=options.seed), seen, start)
+    network_options = (
+        resolve_network(options.resolved_network, objects) if start is None else start.card.network
     )
-    source = load_pretrained(network.backbone) if options.pretrained else "Started from scratch."
+    classes = training_set.classes
+    network, source = first_network(options, network_options, seen, classes, start)
     card = _first_card(options, training_set, objects, bands, network_options)
+    source = about_resolution(source, start, card.gsd_m)
+    log.info("%s", source)
     training = {
         "options": _shareable(options),
         "data_fingerprint": training_set.fingerprint,
@@ -110,7 +118,8 @@ def _shareable(options: TrainOptions) -> dict[str, Any]:
         labels=Path(data.labels).name,
         ground=None if data.ground is None else Path(data.ground).name,
     )
-    return asdict(replace(options, data=named))
+    weights = options.weights and Path(options.weights).name
+    return asdict(replace(options, data=named, weights=weights))
 
 
 def resolve_network(options: NetworkOptions, objects: FitObjects) -> NetworkOptions:
@@ -152,7 +161,7 @@ def _first_card(
         radiometry=bands.radiometry,
         gsd_m=float(np.median(gsds_m)),
         gsd_range_m=(min(gsds_m) / _GSD_SLACK, max(gsds_m) * _GSD_SLACK),
-        tile_px=_TILE_PX,
+        tile_px=1,  # chosen below, when the card knows the network's stride
         object_px=(low, middle, high),
         network=network,
         thresholds=(SCORE_FLOOR,) * len(classes),
@@ -161,12 +170,6 @@ def _first_card(
         attribution=options.attribution,
     )
     return replace(card, tile_px=choose_tile_px(high, card.stride_px))
-
-
-def choose_tile_px(object_px: float, stride_px: int) -> int:
-    """Choose the tile side for objects up to a size, a multiple of the network's stride."""
-    wanted_px = max(_TILE_PX, OVERLAPS_PER_TILE * (object_px + OVERLAP_MARGIN_PX))
-    return math.ceil(wanted_px / stride_px) * stride_px
 
 
 def _bands(

@@ -5,20 +5,30 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
-from geo_retina.nn.losses import LossSettings, Target, inverse_frequency, retinanet_loss
+from geo_retina.nn.losses import (
+    LossSettings,
+    Target,
+    at_least_one,
+    inverse_frequency,
+    retinanet_loss,
+)
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import TrainOptions
+from geo_retina.training.precision import depthwise_in_single_precision
 
-_WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _LAST = 1e-3  # share of the peak rate at the end
+_EPOCH_CHANCE = 0x5EED  # tells the chance of epochs from that of other parts of one seed
 
 
 def loss_settings(options: TrainOptions, counts: Mapping[str, int]) -> LossSettings:
@@ -46,62 +56,116 @@ def loss_settings(options: TrainOptions, counts: Mapping[str, int]) -> LossSetti
     )
 
 
+def batch_losses(
+    network: RetinaNet, batch: tuple[Tensor, list[Target]], settings: LossSettings
+) -> dict[str, Tensor]:
+    """The losses of a batch; where several processes share it, of this one's part."""
+    images_NCHW, targets = batch
+    images_NCHW = images_NCHW.to(memory_format=torch.channels_last)
+    outputs = network(images_NCHW)
+    anchors = network.anchors((images_NCHW.shape[2], images_NCHW.shape[3]), images_NCHW.device)
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    divisor = partial(_share_of_positives, device=images_NCHW.device) if together else at_least_one
+    return retinanet_loss(outputs, anchors, targets, settings, divisor)
+
+
+def _share_of_positives(positives: int, *, device: torch.device) -> float:
+    """Positive anchors of all processes over their number.
+
+    The processes' gradients are averaged, so that the sum of all parts is divided by the
+    positives of the whole batch, as it is on one device.
+    """
+    total = torch.tensor(float(positives), device=device)
+    torch.distributed.all_reduce(total)
+    return max(float(total), 1.0) / torch.distributed.get_world_size()
+
+
+def build_optimizer(network: nn.Module, options: TrainOptions, lr: float) -> Optimizer:
+    """AdamW or SGD over what is trained; norms and biases do not decay."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if options.optimizer == "sgd":
+        momentum = options.momentum
+        return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    return AdamW(groups, lr=lr)
+
+
 class RetinaNetTask(pl.LightningModule):
     """A RetinaNet on the way to a minimum of its loss.
 
     Args:
         network: trained in place.
         settings: the loss.
-        lr: peak of the one-cycle schedule.
-        weight_decay: of AdamW, on kernels only.
+        options: of the run.
+        lr: peak of the schedule.
 
     Attributes:
         losses: sums of the losses over the steps of this epoch, and their number.
     """
 
     def __init__(
-        self, network: RetinaNet, settings: LossSettings, *, lr: float, weight_decay: float
+        self, network: RetinaNet, settings: LossSettings, options: TrainOptions, *, lr: float
     ) -> None:
         super().__init__()
         self.network = network
         self._settings = settings
+        self._options = options
         self._lr = lr
-        self._weight_decay = weight_decay
+        self._patches = ExitStack()
         self.losses: dict[str, Tensor] = {}
+
+    def on_fit_start(self) -> None:
+        """Keep bf16 away from what is slow in it on a CPU."""
+        if self.device.type == "cpu" and self.trainer.precision == "bf16-mixed":
+            self._patches.enter_context(depthwise_in_single_precision(self.network))
+
+    def on_fit_end(self) -> None:
+        """Undo what ``on_fit_start`` did."""
+        self._patches.close()
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's tally."""
         self.losses = {}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Give the epoch its chance, which depends on seed and epoch alone.
+
+        A resumed training so has the chance of an unbroken one. The loader, which draws from
+        it in its own ways when it begins, has begun by now.
+        """
+        if batch_idx == 0:
+            place = [self._options.seed, _EPOCH_CHANCE, self.current_epoch, self.global_rank]
+            chance = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(chance >> 1))
+
     def training_step(self, batch: tuple[Tensor, list[Target]], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        images_NCHW, targets = batch
-        images_NCHW = images_NCHW.to(memory_format=torch.channels_last)
-        outputs = self.network(images_NCHW)
-        shape = (images_NCHW.shape[2], images_NCHW.shape[3])
-        anchors = self.network.anchors(shape, images_NCHW.device)
-        losses = retinanet_loss(outputs, anchors, targets, self._settings)
+        losses = batch_losses(self.network, batch, self._settings)
         # Summed on the device: reading a number would wait for it at every step.
         tally = {**{k: v.detach() for k, v in losses.items()}, "steps": torch.ones(())}
         self.losses = {k: self.losses.get(k, 0) + v for k, v in tally.items()}
         total = torch.stack(list(losses.values())).sum()
-        self.log("loss", total.detach(), prog_bar=True, batch_size=len(images_NCHW))
+        self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch[0]))
         return total
 
     def epoch_losses(self) -> dict[str, float]:
-        """Mean losses over the steps of this epoch so far."""
+        """Mean losses over the steps of this epoch so far, on all devices."""
         steps = float(self.losses["steps"])
-        return {k: float(v) / steps for k, v in self.losses.items() if k != "steps"}
+        means = {k: v / steps for k, v in self.losses.items() if k != "steps"}
+        reduce = self.trainer.strategy.reduce
+        return {k: float(reduce(v, reduce_op="mean")) for k, v in means.items()}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW under a one-cycle schedule; norms and biases do not decay."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self._weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self._lr)
-        shape = partial(one_cycle, steps=int(self.trainer.estimated_stepping_batches))
+        """The optimiser under a schedule that rises to the peak rate and falls from it."""
+        optimizer = build_optimizer(self.network, self._options, self._lr)
+        shape = partial(
+            rise_and_fall,
+            steps=int(self.trainer.estimated_stepping_batches),
+            warm_up=self._options.warm_up,
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {
             "optimizer": optimizer,
@@ -109,19 +173,18 @@ class RetinaNetTask(pl.LightningModule):
         }
 
 
-def one_cycle(step: int, *, steps: int) -> float:
-    """Share of the peak learning rate at a step: a short linear rise, then half a cosine.
-
-    Smith and Topin 2017 (arXiv:1708.07120), in a form that also serves a handful of steps.
+def rise_and_fall(step: int, *, steps: int, warm_up: float) -> float:
+    """Share of the peak learning rate at a step: a linear rise, then half a cosine.
 
     Args:
         step: from 0.
         steps: of the whole training, 1 or more.
+        warm_up: share of the steps that rise; one step rises at the least.
 
     Returns:
         Above 0, and 1 at the end of the rise.
     """
-    rise = max(1, round(_WARM_UP * steps))
+    rise = max(1, round(warm_up * steps))
     if step < rise:
         return (step + 1) / rise
     fall = min(1.0, (step - rise + 1) / max(1, steps - rise))
@@ -148,16 +211,22 @@ class AverageWeights(Callback):
         self._steps = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Follow the trained network to its device."""
-        self.network.to(pl_module.device)
+        """Follow the trained network to its device.
+
+        Processes that share batches begin with tensors in memory that is one for all, where
+        each would move the average again; a copy is this one's own.
+        """
+        self.network = copy.deepcopy(self.network).to(pl_module.device)
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Move the average towards the weights."""
+        """Move the average towards the weights, where they have moved."""
         assert isinstance(pl_module, RetinaNetTask)
-        self._steps += 1
+        if trainer.global_step == self._steps:  # gradients are still being gathered
+            return
+        self._steps = trainer.global_step
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         own = list(self.network.state_dict().values())
         new = list(pl_module.network.state_dict().values())

@@ -1,8 +1,8 @@
-"""Validation: the real detect path and the real metrics, on the ground that tunes."""
+"""Validation: the real detect path and the real metrics, on the ground that tunes or tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from geo_retina.boxes import to_polygons
 from geo_retina.detector import detect
 from geo_retina.errors import TrainingError
 from geo_retina.evaluation import Evaluation, evaluate
+from geo_retina.grid import Grid
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
@@ -25,6 +26,9 @@ from geo_retina.vector import to_geodataframe
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+OnGround = Callable[[Grid, NDArray[np.float64]], NDArray[np.bool_]]
+"""Tells which pixel positions (N, 2) of a grid lie on some ground; can be pickled."""
 
 SCORE_FLOOR = 0.05
 """Detections from this score on are looked at when thresholds are chosen."""
@@ -38,9 +42,10 @@ class TuningGround:
     """What validation detects on, and what is to be found there.
 
     Attributes:
-        scenes: those that show tuning ground.
+        scenes: those that show such ground.
         names: of these scenes, as detections have them.
-        split: where that is.
+        on: tells which pixel positions (N, 2) of a grid lie on it.
+        about: where that is, for people.
         truth: labels on it, with their class and scene.
         crs: CRS in which detections and labels meet.
         options: how they are matched.
@@ -50,7 +55,8 @@ class TuningGround:
 
     scenes: tuple[LabelledScene, ...]
     names: tuple[str, ...]
-    split: Split
+    on: OnGround
+    about: str
     truth: gpd.GeoDataFrame
     crs: pyproj.CRS
     options: EvaluateOptions
@@ -66,9 +72,8 @@ class TuningGround:
             else f"centre distance within {self.options.radius_m:g} m"
         )
         return (
-            f"{self.objects} labels on the tuning ground: {len(self.split.tune)} ground blocks of "
-            f"{self.split.block_m:g} m, {self.split.share:.0%} of the ground, shown by "
-            f"{len(self.scenes)} scenes; matched by {matching}"
+            f"{self.objects} labels on {self.about}, shown by {len(self.scenes)} scenes; matched "
+            f"by {matching}"
         )
 
 
@@ -80,14 +85,34 @@ def choose_tuning_ground(
     Raises:
         TrainingError: no label lies on it.
     """
-    tuning = tuple(each for each in training_set.scenes if _shows_tune(each, split))
-    objects = [_on_tuning_ground(each, each.centres_px, split) for each in tuning]
-    count = sum(int(on.sum()) for on in objects)
+    about = (
+        f"the tuning ground: {len(split.tune)} ground blocks of {split.block_m:g} m, "
+        f"{split.share:.0%} of the ground"
+    )
+    return choose_ground(training_set, split.on_tune, about, options)
+
+
+def choose_ground(
+    training_set: TrainingSet, on: OnGround, about: str, options: TrainOptions
+) -> TuningGround:
+    """Gather the scenes and labels of some ground, to be scored on.
+
+    Args:
+        training_set: scenes and labels.
+        on: tells which pixel positions (N, 2) of a grid lie on that ground.
+        about: where that is, for people, such as ``the tuning ground: 4 blocks``.
+        options: how labels and detections are matched.
+
+    Raises:
+        TrainingError: no label lies on it.
+    """
+    tuning = tuple(each for each in training_set.scenes if _shows(each, on))
+    objects = [_on_ground(each, each.centres_px, on) for each in tuning]
+    count = sum(int(rows.sum()) for rows in objects)
     if not count:
         raise TrainingError(
-            f"no label lies on the tuning ground ({len(split.tune)} blocks of "
-            f"{split.block_m:g} m, {split.share:.0%} of the ground), so nothing can choose the "
-            "best epoch; change split.block_m, split.tune_fraction or seed"
+            f"no label lies on {about}, so nothing can be scored there; change the split's "
+            "options, such as split.block_m or split.tune_fraction, or the seed"
         )
     found = [each.scene.grid.crs for each in tuning]
     crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
@@ -95,8 +120,8 @@ def choose_tuning_ground(
     points = training_set.points
     names = scene_names([each.scene.path for each in tuning])
     tables = [
-        _truth_table(each, on, training_set.classes, points=points, crs=crs, name=name)
-        for each, on, name in zip(tuning, objects, names, strict=True)
+        _truth_table(each, rows, training_set.classes, points=points, crs=crs, name=name)
+        for each, rows, name in zip(tuning, objects, names, strict=True)
     ]
     truth = to_geodataframe(tables, crs)
     # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
@@ -105,7 +130,8 @@ def choose_tuning_ground(
     return TuningGround(
         scenes=tuning,
         names=tuple(names),
-        split=split,
+        on=on,
+        about=about,
         truth=truth,
         crs=crs,
         options=EvaluateOptions(
@@ -130,12 +156,14 @@ class TuningScores:
         at_thresholds: the evaluation of detections from those scores on.
         ap50: average precision at IoU 0.5 of all detections; None for points.
         ap: the same over IoU 0.5 to 0.95.
+        found: the detections from those scores on.
     """
 
     thresholds: tuple[float, ...]
     at_thresholds: Evaluation
     ap50: float | None
     ap: float | None
+    found: gpd.GeoDataFrame
 
     @property
     def f1(self) -> float:
@@ -157,10 +185,21 @@ class TuningScores:
         return {**self.at_thresholds.summary(), "ap50": self.ap50, "ap": self.ap}
 
 
-def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScores:
+def validate(
+    model: Model,
+    ground: TuningGround,
+    run: RunOptions,
+    thresholds: Sequence[float] | None = None,
+) -> TuningScores:
     """Detect on the tuning ground and score what was found there.
 
-    Objects count for tuning ground when their centre lies on it, detections and labels alike.
+    Objects count for the ground when their centre lies on it, detections and labels alike.
+
+    Args:
+        model: to be scored.
+        ground: where.
+        run: how detections are carried out.
+        thresholds: score threshold of each class; left out, those that suit it best there.
     """
     paths = [each.scene.path for each in ground.scenes]
     found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
@@ -169,12 +208,11 @@ def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScore
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
     every = evaluate(found, ground.truth, ground.options)
     classes = model.card.classes
-    thresholds = choose_thresholds(every, found, classes)
-    least = found["class"].map(dict(zip(classes, thresholds, strict=True))).astype(float)
+    chosen = choose_thresholds(every, found, classes) if thresholds is None else tuple(thresholds)
+    least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
     kept = found[found["score"] >= least]
-    return TuningScores(
-        thresholds, evaluate(kept, ground.truth, ground.options), every.ap50, every.ap
-    )
+    scores = evaluate(kept, ground.truth, ground.options)
+    return TuningScores(chosen, scores, every.ap50, every.ap, kept)
 
 
 def choose_thresholds(
@@ -204,7 +242,7 @@ def _middle_of_gap(best: float | None, scores: NDArray[np.float64]) -> float:
 
 
 def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.GeoDataFrame:
-    """Keep detections whose centre lies on labelled tuning ground of their scene."""
+    """Keep detections whose centre lies on labelled ground of that kind in their scene."""
     centres = shapely.get_coordinates(shapely.centroid(np.asarray(found.geometry)))
     rows_of = found.groupby("scene").indices
     keep = np.zeros(len(found), np.bool_)
@@ -220,22 +258,22 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
             transformers[id(crs)] = move
         points_crs = np.column_stack(move.transform(*centres[rows].T))
         points_px = each.scene.grid.crs_to_pixels(points_crs)
-        keep[rows] = _on_tuning_ground(each, points_px, ground.split)
+        keep[rows] = _on_ground(each, points_px, ground.on)
     return found[keep].reset_index(drop=True)
 
 
-def _shows_tune(each: LabelledScene, split: Split) -> bool:
+def _shows(each: LabelledScene, on: OnGround) -> bool:
     grid = each.scene.grid
     x = np.linspace(0.5, grid.width - 0.5, max(2, min(grid.width, 256)))
     y = np.linspace(0.5, grid.height - 0.5, max(2, min(grid.height, 256)))
-    return bool(split.on_tune(grid, np.stack(np.meshgrid(x, y), axis=-1)).any())
+    return bool(on(grid, np.stack(np.meshgrid(x, y), axis=-1)).any())
 
 
-def _on_tuning_ground(
-    each: LabelledScene, points_px: NDArray[np.float64], split: Split
+def _on_ground(
+    each: LabelledScene, points_px: NDArray[np.float64], on: OnGround
 ) -> NDArray[np.bool_]:
-    """Tell which points lie inside the scene, on labelled ground that tunes."""
-    return each.holds(points_px) & split.on_tune(each.scene.grid, points_px)
+    """Tell which points lie inside the scene, on labelled ground of that kind."""
+    return each.holds(points_px) & on(each.scene.grid, points_px)
 
 
 def _truth_table(

@@ -134,7 +134,7 @@ def test_help_names_all_commands(capsys):
     places = [
         text.index(f"│ {c} ")
         for c in [
-            *("demo", "detect", "train", "evaluate", "compare", "preview"),
+            *("demo", "detect", "train", "import", "evaluate", "compare", "preview"),
             *("models", "info", "plan"),
         ]
     ]
@@ -344,17 +344,27 @@ def test_evaluate_overwrites_only_when_told(evaluation, here, capsys):
 def test_train(monkeypatch, here, capsys):
     calls = []
 
-    def train(options, out, *, overwrite, progress):
-        calls.append((options, out, overwrite, progress))
+    def train(options, out, *, overwrite, resume, progress):
+        calls.append((options, out, overwrite, resume, progress))
         raise OutputError("m.safetensors exists; give --overwrite or another name")
 
     monkeypatch.setitem(sys.modules, "geo_retina.training", SimpleNamespace(train=train))
     Path("c.yaml").write_text("data: {scenes: [a.tif], labels: b.gpkg}")
-    line = "train --set epochs=3 c.yaml --set loss.gamma=1.5 --out m.safetensors --overwrite"
+    line = "train --set epochs=3 c.yaml --set loss.gamma=1.5 --out m.safetensors --resume"
     assert main(line.split()) == 1
-    ((options, out, overwrite, progress),) = calls
+    ((options, out, overwrite, resume, progress),) = calls
     assert (options.epochs, options.loss.gamma) == (3, 1.5)
-    assert (out, overwrite, progress) == (Path("m.safetensors"), True, False)
+    assert (out, overwrite, resume, progress) == (Path("m.safetensors"), False, True, False)
+
+
+def test_an_interrupted_training_says_how_to_go_on(monkeypatch, here, capsys):
+    def train(options, out, **how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "geo_retina.training", SimpleNamespace(train=train))
+    Path("c.yaml").write_text("data: {scenes: [a.tif], labels: b.gpkg}")
+    assert main(["train", "c.yaml", "--out", "m.safetensors"]) == 130
+    assert "--resume goes on" in capsys.readouterr().err
 
 
 def test_flags_in_errors():

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +126,22 @@ def test_bundled_models_are_small_and_say_what_they_are(name):
     assert model.card.metrics
     assert model.card.training
     assert all(np.isfinite(p.detach().numpy()).all() for p in model.network.parameters())
+
+
+def test_a_model_loads_without_what_only_training_needs(tmp_path):
+    path = tiny_model().save(tmp_path / "m.safetensors")
+    script = (
+        "import sys\n"
+        "for name in ('lightning', 'tensorboard', 'torchvision.transforms.v2', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"  # importing it fails
+        "import geo_retina\n"
+        f"model = geo_retina.load_model({str(path)!r})\n"
+        "assert next(model.network.parameters()).device.type == 'cpu'\n"
+        "geo_retina.detect\n"
+        "try:\n"
+        "    geo_retina.train\n"
+        "except ImportError:\n"
+        "    print(model.card.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "tiny", done.stderr

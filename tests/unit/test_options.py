@@ -24,6 +24,7 @@ def made(kind, **changes):
     needed = {
         "DataOptions": {"scenes": ("a.tif",), "labels": "a.gpkg"},
         "TrainOptions": REQUIRED,
+        "ImportOptions": {"gsd_m": 0.1},
     }
     return kind(**{**needed.get(kind.__name__, {}), **changes})
 
@@ -77,6 +78,12 @@ def test_presets_resolve_with_changes():
     changed = made(options.TrainOptions, network={"channels": 64, "anchor_ratios": [0.5, 2]})
     assert changed.resolved_network.channels == 64
     assert changed.resolved_network.anchor_ratios == (0.5, 2)
+
+
+def test_other_levels_than_the_presets_get_anchors_of_their_own():
+    train = made(options.TrainOptions, preset="paper-101", network={"levels": [2, 3, 4]})
+    assert train.resolved_network.anchor_sides_px is None
+    assert train.resolved_network.backbone == "resnet101"
 
 
 def test_the_paper_has_nine_anchors_from_32_to_812_px():

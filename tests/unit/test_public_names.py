@@ -35,7 +35,7 @@ HEAVY = {
 
 VERBS = {
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
-    *("draw_scene", "evaluate", "write_report"),
+    *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
 VALUES = {
@@ -45,7 +45,7 @@ VALUES = {
 OPTIONS = {
     *("AssignOptions", "DataOptions", "DetectOptions", "EvaluateOptions", "LossOptions"),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
-    *("SynthOptions", "TrainOptions"),
+    *("SynthOptions", "ImportOptions", "TrainOptions"),
 }
 ERRORS = {
     *("GeoRetinaError", "GridError", "LabelError", "ModelError", "OptionError", "OutputError"),

@@ -195,3 +195,70 @@ def test_hub_weights_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in backbone.body.state_dict().items():
         expected = adapt_stem(wanted[key], 4) if key == "conv1.weight" else wanted[key]
         assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto", "efficientnet_b0"])
+def test_backbones_of_other_families_serve(name: str) -> None:
+    backbone = Backbone(name, in_channels=5)
+    assert backbone.levels == (2, 3, 4, 5)
+    assert backbone.training
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tiny_patch16_224", r"strides \[16, 16, 16\], wanted a pyramid"),
+        ("xcit_nano_12_p8_224", r"strides \[8, 8, 8\], wanted a pyramid"),
+        ("swin_tiny_patch4_window7_224", r"takes no image of \(64, 96\) px"),
+        ("volo_d1_224", "the backbone volo_d1_224"),
+    ],
+)
+def test_what_gives_no_pyramid_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Backbone(name, in_channels=3)
+
+
+def test_the_trial_run_draws_no_chance() -> None:
+    torch.manual_seed(0)
+    for indices in (None, (1, 2, 3, 4)):  # once to learn the levels, and once without C1
+        chosen = {} if indices is None else {"out_indices": indices}
+        body = timm.create_model("test_resnet", features_only=True, **chosen)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    backbone = Backbone("test_resnet", in_channels=3)
+    assert torch.equal(torch.rand(1), wanted)
+    for name, tensor in body.state_dict().items():
+        assert torch.equal(tensor, backbone.body.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+def test_frozen_stages_keep_weights_and_statistics(name: str) -> None:
+    backbone = Backbone(name, in_channels=3).train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    backbone.freeze(2, norms=False)
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    image = torch.randn(2, 3, 64, 96)
+    backbone.eval().train()  # as every validation does
+    sum(f.square().mean() for f in backbone(image)).backward()
+    optimizer.step()
+    after = backbone.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    # Features of the frozen stages are what they were; those above have moved.
+    own = Backbone(name, in_channels=3).eval()
+    own.load_state_dict(before)
+    with torch.no_grad():
+        for level, (old, new) in enumerate(zip(own(image), backbone.eval()(image), strict=True)):
+            assert torch.equal(old, new) == (level < 2)
+    assert changed
+
+
+def test_frozen_norms_and_too_many_stages() -> None:
+    backbone = Backbone("test_resnet", in_channels=3).train()
+    backbone.freeze(0, norms=True)
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert not any(m.training or m.weight.requires_grad for m in norms)
+    convs = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.weight.requires_grad and m.training for m in convs)
+    with pytest.raises(ModelError, match="5 stages of the backbone test_resnet cannot be frozen"):
+        backbone.freeze(5, norms=False)

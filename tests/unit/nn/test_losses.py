@@ -123,6 +123,13 @@ def test_extreme_logits_stay_finite(gamma: float, dtype: torch.dtype) -> None:
     assert float(logits.grad[2]) == pytest.approx(0, abs=1e-30)
 
 
+def test_a_class_without_labels_weighs_as_the_rarest() -> None:
+    weights = inverse_frequency(torch.tensor([90, 0, 10]))
+    assert weights[1] == weights[2]
+    assert float(weights[2] / weights[0]) == pytest.approx(9, rel=0.02)
+    assert torch.equal(inverse_frequency(torch.tensor([0, 0])), torch.ones(2))
+
+
 def test_class_weights_by_inverse_frequency() -> None:
     weights = inverse_frequency(torch.tensor([900, 90, 10]))
     assert float(weights.mean()) == pytest.approx(1)

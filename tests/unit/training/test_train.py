@@ -1,8 +1,10 @@
 """Training from end to end on a tiny scene, and its parts that decide what is kept."""
 
+import csv
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +19,11 @@ from geo_retina.model import load_model
 from geo_retina.nn import backbones
 from geo_retina.options import DataOptions, SampleOptions, SplitOptions, TrainOptions
 from geo_retina.scene import open_scene
-from geo_retina.training import loop, train
+from geo_retina.training import epochs, loop, train
 from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
 from geo_retina.training.prepare import choose_tile_px, prepare
 from geo_retina.training.samples import FitSamples
-from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings, one_cycle
+from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings, rise_and_fall
 from geo_retina.training.validate import keep_on_tuning_ground
 from tests.unit.training.fields import field, squares, write_labels, write_scene
 
@@ -38,6 +40,7 @@ def tiny(scene, labels, **how):
         "batch": 4,
         "lr": 5e-3,
         "workers": 0,
+        "picture_every": 0,
         "device": "cpu",
         "precision": "fp32",
     }
@@ -52,7 +55,7 @@ def scene_and_labels(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(scene_and_labels, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "m.safetensors"
-    options = tiny(*scene_and_labels, name="squares", licence="MIT")
+    options = tiny(*scene_and_labels, name="squares", licence="MIT", picture_every=1)
     before = torch.random.get_rng_state()
     model = train(options, out)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -96,12 +99,20 @@ def test_the_files_beside_it(trained):
     options, _, out = trained
     assert load_train_options(out.with_name("m.safetensors.config.yaml")) == options
     assert out.with_name("m.safetensors.training.png").read_bytes()[:4] == b"\x89PNG"
-    folder = out.with_name("m.safetensors.training")
-    lines = (folder / "metrics.csv").read_text().splitlines()
-    assert {"epoch", "step", "loss", "f1"} == set(lines[0].split(","))
-    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == 1
-    assert checkpoint["callbacks"]["AverageWeights"]["steps"] == 16
+    folder = out.with_name("m.safetensors.train")
+    with (folder / "epochs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    history = trained[1].card.training["history"]
+    assert [float(row["f1"]) for row in rows] == [record["f1"] for record in history]
+    assert {"epoch", "class_loss", "box_loss", "lr", "precision", "recall"} <= set(rows[0])
+    steps = (folder / "steps" / "001" / "metrics.csv").read_text().splitlines()
+    assert "loss" in steps[0].split(",")
+    for picture in ("training.png", "pictures/epoch-0001.png", "pictures/epoch-0002.png"):
+        assert (folder / picture).read_bytes()[:4] == b"\x89PNG"
+    # What only a resumed run needs is gone, and nothing half-written is left.
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("epochs.csv", "pictures", "steps", "training.png"),
+    ]
 
 
 def test_same_seed_same_weights_and_another_seed_others(trained, scene_and_labels):
@@ -139,7 +150,7 @@ def test_the_check_of_the_weights_does_not_change_the_first_ones(scene_and_label
     monkeypatch.setattr(backbones, "_hub_state", lambda name: dict(state))
     found = []
     for check in (backbones.check_pretrained, lambda name: None):
-        monkeypatch.setattr("geo_retina.training.prepare.check_pretrained", check)
+        monkeypatch.setattr("geo_retina.training.start.check_pretrained", check)
         torch.manual_seed(0)
         found.append(prepare(tiny(*scene_and_labels, pretrained=True)).network.state_dict())
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
@@ -222,6 +233,7 @@ def test_the_best_epoch_is_kept_not_the_last(scene_and_labels, monkeypatch):
 
     class Scores:
         thresholds = (0.25,)
+        found = None
 
         def __init__(self):
             self.f1 = next(scores)
@@ -236,7 +248,7 @@ def test_the_best_epoch_is_kept_not_the_last(scene_and_labels, monkeypatch):
         seen.append({k: v.clone() for k, v in model.network.state_dict().items()})
         return Scores()
 
-    monkeypatch.setattr(loop, "validate", fake)
+    monkeypatch.setattr(epochs, "validate", fake)
     model = train(tiny(*scene_and_labels, epochs=4, samples_per_epoch=4))
     assert model.card.training["best_epoch"] == 2
     assert model.card.thresholds == (0.25,)
@@ -247,9 +259,11 @@ def test_the_best_epoch_is_kept_not_the_last(scene_and_labels, monkeypatch):
 
 def test_validation_is_due_every_few_epochs_and_at_the_end(scene_and_labels, monkeypatch):
     due = []
-    original = loop.Validation._score
+    original = epochs.Validation._score
     monkeypatch.setattr(
-        loop.Validation, "_score", lambda self, epoch: (due.append(epoch), original(self, epoch))[1]
+        epochs.Validation,
+        "_score",
+        lambda self, epoch: (due.append(epoch), original(self, epoch))[1],
     )
     train(tiny(*scene_and_labels, epochs=3, samples_per_epoch=4, validate_every=2))
     assert due == [2, 3]
@@ -290,7 +304,8 @@ def test_average_of_weights_is_the_recursion(scene_and_labels):
             network[0].weight.fill_(float(step))
             network[1].running_mean.fill_(10.0 * step)
             network[1].num_batches_tracked.fill_(step)
-        average.on_train_batch_end(None, Task())
+        for _ in range(2):  # a step that only gathers gradients moves nothing
+            average.on_train_batch_end(SimpleNamespace(global_step=step), Task())
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     torch.testing.assert_close(average.network[0].weight, expected)
@@ -303,10 +318,10 @@ def test_average_of_weights_is_the_recursion(scene_and_labels):
 
 
 def test_norms_and_biases_do_not_decay(scene_and_labels):
-    options = tiny(*scene_and_labels)
+    options = tiny(*scene_and_labels, weight_decay=0.3)
     prepared = prepare(options)
     settings = loss_settings(options, {"object": 5})
-    task = RetinaNetTask(prepared.network, settings, lr=0.1, weight_decay=0.3)
+    task = RetinaNetTask(prepared.network, settings, options, lr=0.1)
 
     class Trainer:
         estimated_stepping_batches = 10
@@ -323,7 +338,7 @@ def test_norms_and_biases_do_not_decay(scene_and_labels):
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
 def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(steps):
-    rates = [one_cycle(step, steps=steps) for step in range(steps)]
+    rates = [rise_and_fall(step, steps=steps, warm_up=0.1) for step in range(steps)]
     assert max(rates) == 1
     peak = rates.index(1)
     assert peak == max(1, steps // 10) - 1
@@ -332,7 +347,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(steps):
     assert min(rates) > 0
     if steps > 1:
         assert rates[-1] == pytest.approx(1e-3)
-    assert one_cycle(steps + 5, steps=steps) > 0  # asked once more at the very end
+    assert rise_and_fall(steps + 5, steps=steps, warm_up=0.1) > 0  # asked once more at the very end
 
 
 def test_rare_classes_weigh_more_where_asked(scene_and_labels):

@@ -36,7 +36,9 @@ OVERLAP_MARGIN_PX = 24
 OVERLAPS_PER_TILE = 3
 """Tiles are at least this many overlaps wide, or most pixels would be seen several times."""
 
-WEIGHTS = Path(__file__).parent / "weights"
+_TILE_PX = 1024  # a larger tile pays for few more pixels of overlap, and takes more memory
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,12 @@ class Model:
         return hashlib.sha256(
             safetensors_bytes(tensors, metadata={"card": self.card.to_json()})
         ).hexdigest()
+
+
+def choose_tile_px(object_px: float, stride_px: int) -> int:
+    """Choose the tile side for objects up to a size, a multiple of the network's stride."""
+    wanted_px = max(_TILE_PX, OVERLAPS_PER_TILE * (object_px + OVERLAP_MARGIN_PX))
+    return math.ceil(wanted_px / stride_px) * stride_px
 
 
 def check_model_output(path: Path, *, overwrite: bool) -> None:

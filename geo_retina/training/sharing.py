@@ -1,0 +1,148 @@
+"""How several processes share each batch, and which logs are written."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import Sampler
+
+from geo_retina.errors import TrainingError
+from geo_retina.options import TrainOptions
+from geo_retina.training.folder import RunFolder
+from geo_retina.training.samples import EpochSampler
+
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for the one that validates; torch's own minutes may be too few."""
+
+
+_LOGGERS = tuple(logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric"))
+
+_EXPECTED_WARNINGS = (
+    r"The '?train_dataloader'? does not have many workers",
+    r"The number of training batches",
+    r"You defined a `validation_step`",
+    r"Checkpoint directory .* exists and is not empty",
+    r"Experiment logs directory .* exists",
+    r".*GPU available but not used",
+    r".*tensorboardX",
+    r"Found \d+ module\(s\) in eval mode",  # frozen batch norms
+    r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
+)
+
+
+class SharedSampler(Sampler[int]):
+    """Every so many of the samples' numbers, so that processes share each batch.
+
+    With n processes, this one takes the numbers at its rank, its rank + n, and so on: what the
+    processes take for a step is together what one process would take for it.
+
+    Args:
+        every: the numbers of an epoch.
+    """
+
+    def __init__(self, every: EpochSampler) -> None:
+        self._every = every
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self._every.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._every) // _place()[1]
+
+    def __iter__(self) -> Iterator[int]:
+        rank, processes = _place()
+        numbers = list(self._every)[rank::processes]
+        return iter(numbers[: len(self)])
+
+
+def _place() -> tuple[int, int]:
+    """Rank of this process, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class _QuietStrategy(DDPStrategy):
+    """As its parent, and each process that it begins is as quiet as this one."""
+
+    def setup_environment(self) -> None:
+        """Join the other processes."""
+        _quieten()
+        super().setup_environment()
+
+
+def share_batches() -> DDPStrategy:
+    """One process per device, each begun by this one, whatever program this is.
+
+    Weights that a network does not use, as some backbones have them, must not stop it.
+    """
+    return _QuietStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says about choices that are made here on purpose."""
+    levels = [each.level for each in _LOGGERS]
+    with warnings.catch_warnings():
+        _quieten()
+        try:
+            yield
+        finally:
+            for each, level in zip(_LOGGERS, levels, strict=True):
+                each.setLevel(level)
+
+
+def _quieten() -> None:
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for each in _LOGGERS:
+        each.setLevel(logging.ERROR)
+
+
+def check_devices(options: TrainOptions, device: torch.device) -> None:
+    """Refuse more devices than there are, before anything is read.
+
+    Raises:
+        TrainingError: there are fewer, or only one of several is named.
+    """
+    if options.devices == 1 or device.type == "cpu":
+        return
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if options.devices > there or device.index is not None:
+        raise TrainingError(
+            f"{options.devices} devices were asked for and {device} is "
+            f"{'one' if device.index is not None else f'there {there} times'}; lower devices, or "
+            "give a device without a number"
+        )
+
+
+def check_loggers(options: TrainOptions) -> None:
+    """Refuse a log that cannot be written, before anything is read.
+
+    Raises:
+        TrainingError: tensorboard is asked for and not installed.
+    """
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise TrainingError(
+            "tensorboard: true needs the package tensorboard, which is not installed; run "
+            "pip install tensorboard, or leave it out: epochs.csv has the same numbers"
+        )
+
+
+def make_loggers(options: TrainOptions, folder: RunFolder) -> list[Logger]:
+    """A CSV file of the steps for every start of the run, and TensorBoard's where asked for."""
+    start = f"{folder.facts['starts']:03d}"
+    loggers: list[Logger] = [CSVLogger(folder.path / "steps", name="", version=start)]
+    if options.tensorboard:
+        loggers.append(TensorBoardLogger(folder.path / "tensorboard", name="", version=start))
+    return loggers
