@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         DetectOptions,
         EvaluateOptions,
         ImportOptions,
+        LabelOptions,
         LossOptions,
         MergeOptions,
         NetworkOptions,
@@ -67,6 +68,7 @@ __all__ = [
     "GridError",
     "ImportOptions",
     "LabelError",
+    "LabelOptions",
     "LossOptions",
     "MergeOptions",
     "Model",
@@ -115,6 +117,7 @@ _NAMES_BY_MODULE = {
     "grid": "Grid",
     "model": "Card Model bundled_models import_checkpoint load_model",
     "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions ImportOptions "
+    "LabelOptions "
     "LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions "
     "TrainOptions",
     "report": "write_report",

@@ -27,7 +27,7 @@ from geo_retina.training.finder import find_rate
 from geo_retina.training.folder import LastCheckpoint, RunFolder
 from geo_retina.training.precision import TrainingPrecision, choose_training_precision
 from geo_retina.training.prepare import Preparation, prepare
-from geo_retina.training.samples import CACHE_BYTES, EpochSampler, FitSamples, collate
+from geo_retina.training.samples import EpochSampler, FitSamples, collate
 from geo_retina.training.sharing import (
     SharedSampler,
     check_devices,
@@ -122,7 +122,8 @@ def _fit(
         prepared.bands,
         options.samples,
         seed=options.seed,
-        cache_bytes=CACHE_BYTES // max(1, options.workers * options.devices),
+        cache_bytes=int(options.samples.cache_gb * 2**30)
+        // max(1, options.workers * options.devices),
     )
     loader = _loader(samples, options, device)
     precision, lr = _settle(prepared, options, device, folder, loader)

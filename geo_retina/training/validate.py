@@ -21,7 +21,7 @@ from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.labels import LabelledScene, TrainingSet
-from geo_retina.training.split import Split
+from geo_retina.training.split import Part, Split
 from geo_retina.vector import to_geodataframe
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def choose_tuning_ground(
     Raises:
         TrainingError: no label lies on it.
     """
-    about = (
-        f"the tuning ground: {len(split.tune)} ground blocks of {split.block_m:g} m, "
-        f"{split.share:.0%} of the ground"
-    )
+    about = f"the tuning ground: {split.describe(Part.TUNE)}"
     return choose_ground(training_set, split.on_tune, about, options)
 
 
@@ -126,7 +123,7 @@ def choose_ground(
     truth = to_geodataframe(tables, crs)
     # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
     truth["class"] = truth["class"].astype("category").cat.set_categories(training_set.classes)
-    radius_m = (options.radius_m or options.data.point_size_m) if points else None
+    radius_m = (options.radius_m or training_set.point_size_m) if points else None
     return TuningGround(
         scenes=tuning,
         names=tuple(names),
@@ -273,7 +270,7 @@ def _on_ground(
     each: LabelledScene, points_px: NDArray[np.float64], on: OnGround
 ) -> NDArray[np.bool_]:
     """Tell which points lie inside the scene, on labelled ground of that kind."""
-    return each.holds(points_px) & on(each.scene.grid, points_px)
+    return each.scores(points_px) & on(each.scene.grid, points_px)
 
 
 def _truth_table(
