@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from geo_retina.run import plan_scenes
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
-    from geo_retina.training import train
+    from geo_retina.training import LabelReport, check_labels, train
 
     __version__: str
 
@@ -69,6 +69,7 @@ __all__ = [
     "ImportOptions",
     "LabelError",
     "LabelOptions",
+    "LabelReport",
     "LossOptions",
     "MergeOptions",
     "Model",
@@ -89,6 +90,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "bundled_models",
+    "check_labels",
     "compare",
     "detect",
     "detect_to_file",
@@ -124,7 +126,7 @@ _NAMES_BY_MODULE = {
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",
-    "training": "train",
+    "training": "LabelReport check_labels train",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 
