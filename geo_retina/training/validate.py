@@ -113,7 +113,11 @@ def choose_ground(
         )
     found = [each.scene.grid.crs for each in tuning]
     crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
-    assert crs is not None
+    if None in found or crs is None:
+        raise TrainingError(
+            f"{tuning[found.index(None)].scene.path} has no CRS, so a model cannot be scored on "
+            "it in map coordinates; give it one, for example with gdal_edit.py -a_srs EPSG:32633"
+        )
     points = training_set.points
     names = scene_names([each.scene.path for each in tuning])
     tables = [
