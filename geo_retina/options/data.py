@@ -160,6 +160,8 @@ class DataOptions:
         object.__setattr__(self, "scenes", scenes)
         if not self.scenes:
             raise OptionError("DataOptions.scenes is empty, wanted at least one file or folder")
+        if hasattr(self.labels, "__fspath__"):  # a Path is one file, too
+            object.__setattr__(self, "labels", str(self.labels))
         if not isinstance(self.labels, str):
             object.__setattr__(self, "labels", tuple(self.labels))
         if not any(not source.ignore for source in self.sources):

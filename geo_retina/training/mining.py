@@ -36,8 +36,8 @@ def mine(network: RetinaNet, samples: FitSamples, numbers: Sequence[int], batch:
     """Detect in windows of the ground that fits, and list what is found where nothing is.
 
     The windows are those of samples before augmentation, so no other ground is looked at. A
-    find is false when it overlaps no object of its class and no ignored box, and its centre lies
-    on labelled ground.
+    find is false when it overlaps no object of its class, touches no ignored box, and its centre
+    lies on labelled ground.
 
     Args:
         network: in evaluation mode; on whatever device it is.
@@ -75,11 +75,7 @@ def is_false(boxes_P4: Tensor, labels_P: Tensor, sample: Sample) -> Tensor:
         same = labels_P[:, None] == sample.labels_M[None]
         far = (box_iou(boxes_P4, sample.boxes_M4) * same).amax(dim=1) < _FAR_IOU
     if len(sample.ignore_I4):
-        low = torch.maximum(boxes_P4[:, None, :2], sample.ignore_I4[None, :, :2])
-        high = torch.minimum(boxes_P4[:, None, 2:], sample.ignore_I4[None, :, 2:])
-        area = (boxes_P4[:, 2:] - boxes_P4[:, :2]).prod(dim=1)
-        far &= (high - low).clamp(min=0).prod(dim=2).amax(dim=1) <= 0.5 * area
-        far &= box_iou(boxes_P4, sample.ignore_I4).amax(dim=1) < _FAR_IOU
+        far &= box_iou(boxes_P4, sample.ignore_I4).amax(dim=1) == 0  # touching is in doubt
     centre = ((boxes_P4[:, :2] + boxes_P4[:, 2:]) / 2).floor().long()
     height, width = sample.ground_HW.shape
     x, y = centre[:, 0].clamp(0, width - 1), centre[:, 1].clamp(0, height - 1)

@@ -100,7 +100,7 @@ def test_coverage_and_histogram_by_hand():
 def test_what_should_be_looked_at_is_said(tmp_path):
     scene, _, boxes_px = field(tmp_path)
     grid = open_scene(scene).grid
-    twice = np.concatenate([boxes_px, boxes_px[:50] + 0.05, boxes_px + 3000])
+    twice = np.concatenate([boxes_px, boxes_px[:50] + 0.05, boxes_px + 3000, boxes_px + 4000])
     kinds = ["rare" if i < 3 else "common" for i in range(len(twice))]
     labels = write_labels(tmp_path / "l.gpkg", twice, grid=grid, kind=kinds)
     ground = write_labels(tmp_path / "g.gpkg", [[0.0, 0, 400, 300]], grid=grid)
