@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         DetectOptions,
         EvaluateOptions,
         ImportOptions,
+        LabelOptions,
         LossOptions,
         MergeOptions,
         NetworkOptions,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from geo_retina.run import plan_scenes
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
-    from geo_retina.training import train
+    from geo_retina.training import LabelReport, check_labels, train
 
     __version__: str
 
@@ -67,6 +68,8 @@ __all__ = [
     "GridError",
     "ImportOptions",
     "LabelError",
+    "LabelOptions",
+    "LabelReport",
     "LossOptions",
     "MergeOptions",
     "Model",
@@ -87,6 +90,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "bundled_models",
+    "check_labels",
     "compare",
     "detect",
     "detect_to_file",
@@ -115,13 +119,14 @@ _NAMES_BY_MODULE = {
     "grid": "Grid",
     "model": "Card Model bundled_models import_checkpoint load_model",
     "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions ImportOptions "
+    "LabelOptions "
     "LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions "
     "TrainOptions",
     "report": "write_report",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",
-    "training": "train",
+    "training": "LabelReport check_labels train",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from geo_retina.errors import OptionError
-from geo_retina.options import DetectOptions, NetworkOptions, RunOptions, TrainOptions, unknown_key
+from geo_retina.options import (
+    DetectOptions,
+    LabelOptions,
+    NetworkOptions,
+    RunOptions,
+    TrainOptions,
+    unknown_key,
+)
 
 if TYPE_CHECKING:
     import yaml
@@ -27,14 +34,19 @@ DATA_VARIABLE = "GEO_RETINA_DATA"
 """Environment variable for the folder of data that the configs in the repository refer to."""
 
 _DATA_BESIDE_PROJECT = Path("..", "shared", "data")
-_PATH_KEYS = ("scenes", "labels", "ground")
+_PATH_KEYS = {
+    "data": ("scenes", "labels", "ground"),
+    "split": ("areas",),
+    "samples": ("cache_folder",),
+}
+"""The keys that hold paths, by their group."""
 
 
 def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> TrainOptions:
     """Read the YAML file of a training run.
 
-    In ``data.scenes``, ``data.labels`` and ``data.ground``, ``~`` and ``$VARIABLES`` are
-    expanded and relative paths are taken from the file's own folder. ``$GEO_RETINA_DATA``,
+    In the paths of scenes, labels, ground, areas and the cache, ``~`` and ``$VARIABLES`` are
+    expanded and relative ones are taken from the file's own folder. ``$GEO_RETINA_DATA``,
     where unset, is ``../shared/data`` beside the project that the file's folder lies in.
 
     Args:
@@ -53,7 +65,8 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
         _override(values, override)
     source = str(path)
     _refuse_unknown(values, TrainOptions, source)
-    _resolve_data_paths(values, path)
+    _tidy_labels(values, source)
+    _resolve_paths(values, path)
     if isinstance(values.get("network"), dict):
         _refuse_unknown(values["network"], NetworkOptions, source, "network.")
         _build(NetworkOptions, values["network"], source, "network.")
@@ -209,22 +222,49 @@ def _refuse_keys(values: Mapping[str, Any], known: Iterable[str], prefix: str, s
             raise OptionError(f"{source}: {unknown_key(f'{prefix}{key}', known)}")
 
 
-def _resolve_data_paths(values: dict[str, Any], config: Path) -> None:
-    """Make the paths under ``data`` absolute, in place; wrong types are left to the check."""
+def _tidy_labels(values: dict[str, Any], source: str) -> None:
+    """Make ``data.labels`` a path, or a list of groups each of which is right, in place."""
+    data = values.get("data")
+    if not isinstance(data, dict) or "labels" not in data or isinstance(data["labels"], str):
+        return
+    given = [data["labels"]] if isinstance(data["labels"], dict) else data["labels"]
+    if not isinstance(given, list):
+        raise OptionError(
+            f"{source}: data.labels is {_show(given)}, wanted a file, or a list of layers"
+        )
+    groups = [{"path": item} if isinstance(item, str) else item for item in given]
+    for i, group in enumerate(groups):
+        prefix = f"data.labels.{i}."
+        if not isinstance(group, dict):
+            raise OptionError(
+                f"{source}: {prefix[:-1]} is {_show(group)}, wanted a file or a group of keys"
+            )
+        _refuse_unknown(group, LabelOptions, source, prefix)
+        _build(LabelOptions, group, source, prefix)
+    data["labels"] = groups
+
+
+def _resolve_paths(values: dict[str, Any], config: Path) -> None:
+    """Make the paths in the options absolute, in place; wrong types are left to the check."""
     weights = values.get("weights")
     if isinstance(weights, str) and (weights.endswith(".safetensors") or os.sep in weights):
         values["weights"] = _absolute(weights, "weights", config)  # else a bundled model's name
-    data = values.get("data")
-    if not isinstance(data, dict):
-        return
-    for key in _PATH_KEYS:
-        value = data.get(key)
+    for name, keys in _PATH_KEYS.items():
+        group = values.get(name)
+        if isinstance(group, dict):
+            _resolve_keys(group, keys, f"{name}.", config)
+    labels = values.get("data", {}).get("labels") if isinstance(values.get("data"), dict) else None
+    for i, layer in enumerate(labels if isinstance(labels, list) else ()):
+        _resolve_keys(layer, ("path",), f"data.labels.{i}.", config)
+
+
+def _resolve_keys(group: dict[str, Any], keys: Sequence[str], prefix: str, config: Path) -> None:
+    for key in keys:
+        value, name = group.get(key), f"{prefix}{key}"
         if isinstance(value, str):
-            data[key] = _absolute(value, f"data.{key}", config)
+            group[key] = _absolute(value, name, config)
         elif isinstance(value, list):
-            data[key] = [
-                _absolute(v, f"data.{key}", config) if isinstance(v, str) else v for v in value
-            ]
+            group[key] = [_absolute(v, name, config) if isinstance(v, str) else v for v in value]
 
 
 def _absolute(text: str, key: str, config: Path) -> str:
@@ -252,16 +292,16 @@ def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str
         text = json.dumps(values, default=str)
         return TypeAdapter(options).validate_json(text, strict=True)
     except ValidationError as error:
-        raise OptionError(f"{source}: {_first_sentence(error, prefix)}") from error
+        raise OptionError(f"{source}: {_first_sentence(error, prefix, values)}") from error
 
 
-def _first_sentence(error: ValidationError, prefix: str) -> str:
+def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, Any]) -> str:
     """The first of pydantic's findings as key, found and wanted."""
     found, *others = error.errors(include_url=False)
     place = found["loc"]
     # Where one of several types is wanted, each has its own finding, with its name at the end.
     either = [other for other in others if place[-1] == "float" and other["loc"][:-1] == place[:-1]]
-    key = prefix + ".".join(str(part) for part in (place[:-1] if either else place))
+    key = prefix + ".".join(_keys_of(place, values, found["type"] == "missing"))
     cause = found.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
         return _as_keys(str(cause), key)
@@ -271,6 +311,19 @@ def _first_sentence(error: ValidationError, prefix: str) -> str:
     if found["type"] in ("dataclass_type", "dict_type"):
         wanted = "a group of keys"
     return f"{key} is {_show(found['input'])}, wanted {wanted.replace('array', 'list')}"
+
+
+def _keys_of(place: tuple[int | str, ...], values: Any, is_missing: bool) -> list[str]:
+    """The part of pydantic's path that the file has; it also names the type it tried last."""
+    keys = []
+    for i, part in enumerate(place):
+        is_key = isinstance(values, Mapping) and part in values
+        if is_key or (isinstance(values, (list, tuple)) and isinstance(part, int)):
+            keys.append(str(part))
+            values = values[part] if is_key or int(part) < len(values) else None
+        elif is_missing and i == len(place) - 1:
+            keys.append(str(part))
+    return keys
 
 
 def _as_keys(sentence: str, group: str) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from geo_retina.cli import (
+    _check,
     _compare,
     _demo,
     _detect,
@@ -51,6 +52,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _demo.demo,
     _detect.detect,
     _train.train,
+    _check.check_labels,
     _import.import_,
     _evaluate.evaluate,
     _compare.compare,

@@ -1,4 +1,4 @@
-"""Pictures for people: previews of a run, maps of counts, curves and samples of a training.
+"""Pictures for people: previews, maps of counts, labels on their imagery, a training's course.
 
 Every figure is an object of its own: nothing here touches matplotlib's global state.
 """
@@ -6,6 +6,7 @@ Every figure is an object of its own: nothing here touches matplotlib's global s
 from geo_retina.draw.comparison import LabelledPlace, draw_comparisons
 from geo_retina.draw.curves import draw_training_curves
 from geo_retina.draw.density import DensityMap, draw_density
+from geo_retina.draw.labels import LabelledView, draw_samples, draw_sizes
 from geo_retina.draw.preview import draw_preview
 from geo_retina.vector import CLASS_COLOURS
 
@@ -13,8 +14,11 @@ __all__ = [
     "CLASS_COLOURS",
     "DensityMap",
     "LabelledPlace",
+    "LabelledView",
     "draw_comparisons",
     "draw_density",
     "draw_preview",
+    "draw_samples",
+    "draw_sizes",
     "draw_training_curves",
 ]

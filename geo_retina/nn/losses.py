@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geo_retina.nn.assign import IGNORE, assign_atss, assign_iou, mask_ignored
+from geo_retina.nn.assign import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
 from geo_retina.nn.heads import Outputs
 
 _GREATEST_LOG_SCALE = math.log(1000 / 16)
@@ -209,18 +209,30 @@ def retinanet_loss(
 
 
 def assign(anchors: Sequence[Tensor], target: Target, settings: LossSettings) -> Tensor:
-    """(A,) which object each anchor of an image stands for, by the settings' method."""
+    """(A,) which object each anchor of an image stands for, by the settings' method.
+
+    Anchors that would stand for an ignored box, or for nothing because of it, are no background
+    either: one may be much larger than the box, and yet be its best.
+    """
     anchors_A4 = torch.cat(list(anchors))
-    if settings.assign == "atss":
-        found = assign_atss(anchors, target.boxes_M4, candidates=settings.atss_candidates)
-    else:
-        found = assign_iou(
-            anchors_A4,
-            target.boxes_M4,
-            foreground_iou=settings.foreground_iou,
-            background_iou=settings.background_iou,
-        )
+    found = _assign(anchors, anchors_A4, target.boxes_M4, settings)
+    if len(target.ignore_I4):
+        touched = _assign(anchors, anchors_A4, target.ignore_I4, settings) != BACKGROUND
+        found = found.masked_fill(touched & (found == BACKGROUND), IGNORE)
     return mask_ignored(found, anchors_A4, target.ignore_I4, target.ground_HW)
+
+
+def _assign(
+    anchors: Sequence[Tensor], anchors_A4: Tensor, boxes_M4: Tensor, settings: LossSettings
+) -> Tensor:
+    if settings.assign == "atss":
+        return assign_atss(anchors, boxes_M4, candidates=settings.atss_candidates)
+    return assign_iou(
+        anchors_A4,
+        boxes_M4,
+        foreground_iou=settings.foreground_iou,
+        background_iou=settings.background_iou,
+    )
 
 
 def _wrong_way(logits: Tensor, targets: Tensor) -> Tensor:

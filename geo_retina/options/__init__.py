@@ -5,6 +5,7 @@ dataclasses; nowhere else is a default written.
 """
 
 from geo_retina.options.checks import INFINITY, unknown_key
+from geo_retina.options.data import DataOptions, LabelOptions, SampleOptions, SplitOptions
 from geo_retina.options.detection import (
     DetectOptions,
     Device,
@@ -18,10 +19,7 @@ from geo_retina.options.network import PRESETS, NetworkOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
     AssignOptions,
-    DataOptions,
     LossOptions,
-    SampleOptions,
-    SplitOptions,
     TrainOptions,
 )
 
@@ -34,6 +32,7 @@ __all__ = [
     "Device",
     "EvaluateOptions",
     "ImportOptions",
+    "LabelOptions",
     "LossOptions",
     "MergeOptions",
     "NetworkOptions",

@@ -6,14 +6,18 @@ sample; every geometric change moves them exactly as it moves the pixels.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur_image
 
 from geo_retina.options import SampleOptions
+
+_LEAST_SIGMA = 0.1  # pixels; less changes nothing that could be seen
 
 
 class Sample(NamedTuple):
@@ -116,3 +120,16 @@ def change_light(
         image += noise.mul_((options.noise * std_C)[:, None, None])
     image *= sample.visible_HW
     return sample._replace(image_CHW=image)
+
+
+def blur(sample: Sample, options: SampleOptions, *, rng: np.random.Generator) -> Sample:
+    """Blur the image by a Gaussian of a width drawn up to ``options.blur`` pixels.
+
+    What is not visible was 0 before and is 0 after, so none of it leaks into what is.
+    """
+    sigma = rng.uniform(0, options.blur) if options.blur else 0.0
+    if sigma < _LEAST_SIGMA:
+        return sample
+    side = 2 * max(1, math.ceil(3 * sigma)) + 1
+    blurred = gaussian_blur_image(sample.image_CHW, [side, side], [sigma, sigma])
+    return sample._replace(image_CHW=blurred * sample.visible_HW)

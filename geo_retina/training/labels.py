@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyproj
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
-from geo_retina import boxes
-from geo_retina.errors import LabelError, TrainingError
-from geo_retina.grid import Grid, Window
+from geo_retina.errors import TrainingError
+from geo_retina.grid import Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes, open_scene
 from geo_retina.training.index import BoxIndex
-from geo_retina.vector import label_boxes, read_ground, read_labels
-
-if TYPE_CHECKING:
-    from geo_retina.vector import LabelLayer
+from geo_retina.training.placing import Placed, place
+from geo_retina.training.regions import Regions, ground_under
+from geo_retina.training.sources import LabelCounts, Source, number_classes, read_source_layers
+from geo_retina.training.whereabouts import whereabouts
+from geo_retina.vector import LabelLayer
 
 log = logging.getLogger(__name__)
 
-ONE_CLASS = "object"
-"""Name of the class where neither a column nor a name is given."""
+_APART_M = 1_000_000  # local frames of scenes without a CRS begin this far from each other
+
+
+def _no_boxes() -> NDArray[np.float64]:
+    return np.empty((0, 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +41,27 @@ class LabelledScene:
     """A scene and what is known about its ground.
 
     Attributes:
-        scene: the imagery.
+        scene: the imagery. One without a CRS has a grid in metres of a frame of its own.
         boxes_px: (N, 4) float64 label boxes in grid pixels, not clipped to the grid; each
             touches it.
         labels: (N,) int64 positions in the classes.
         ground_px: the labelled ground as one geometry in grid pixels, or None for all of it.
+        ignored_px: (K, 4) float64 boxes that are neither object nor background.
+        places: distinct places that its labels name, sorted.
     """
 
     scene: Scene
     boxes_px: NDArray[np.float64]
     labels: NDArray[np.int64]
     ground_px: Any | None
+    ignored_px: NDArray[np.float64] = field(default_factory=_no_boxes)
+    places: tuple[str, ...] = ()
+
+    @property
+    def gsd_m(self) -> float:
+        """Metres a pixel."""
+        grid = self.scene.grid
+        return grid.gsd_m or math.sqrt(abs(grid.affine.determinant))
 
     @property
     def centres_px(self) -> NDArray[np.float64]:
@@ -62,10 +77,19 @@ class LabelledScene:
         """Positions, ascending, of the label boxes that a window shows, and of some more."""
         return self._index.near_rows(window.row, window.row + window.height)
 
+    def near_ignored(self, window: Window) -> NDArray[np.float64]:
+        """(K, 4) ignored boxes that a window shows, and some more."""
+        rows = self._ignored_index.near_rows(window.row, window.row + window.height)
+        return np.asarray(self.ignored_px[rows])
+
     @cached_property
     def _index(self) -> BoxIndex:
         """Built at the first window; a scene may have a million labels."""
         return BoxIndex(self.boxes_px)
+
+    @cached_property
+    def _ignored_index(self) -> BoxIndex:
+        return BoxIndex(self.ignored_px)
 
     def holds(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which positions x, y (N, 2) lie inside the grid, on labelled ground."""
@@ -74,6 +98,19 @@ class LabelledScene:
         if self.ground_px is not None:
             inside &= shapely.contains_xy(self.ground_px, points_px)
         return np.asarray(inside)
+
+    def scores(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell where, of positions x, y (N, 2), an object counts when a model is scored.
+
+        On labelled ground, and in no ignored box.
+        """
+        counts = self.holds(points_px)
+        if len(self.ignored_px) and counts.any():
+            rows = np.flatnonzero(counts)
+            tree = shapely.STRtree(shapely.box(*self.ignored_px.T))
+            hit, _ = tree.query(shapely.points(points_px[rows]), predicate="intersects")
+            counts[rows[hit]] = False
+        return counts
 
     def labelled(self, window: Window) -> NDArray[np.bool_]:
         """Tell which pixels of a window lie, with their centre, on labelled ground.
@@ -97,35 +134,6 @@ class LabelledScene:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelCounts:
-    """What became of the labels, so that nothing is dropped in silence.
-
-    Attributes:
-        read: labels in the layer, after its filter.
-        used: labels that lie on a scene.
-        per_class: used labels by class.
-        no_scene: labels that no scene shows.
-        other_class: labels of a class that is not among those trained.
-        dropped: features of the layer without a usable geometry.
-    """
-
-    read: int
-    used: int
-    per_class: dict[str, int]
-    no_scene: int
-    other_class: int
-    dropped: int
-
-    def __str__(self) -> str:
-        classes = ", ".join(f"{name} {count}" for name, count in self.per_class.items())
-        return (
-            f"{self.read} labels read, {self.used} on scenes ({classes}); left out: "
-            f"{self.no_scene} on no scene, {self.other_class} of other classes, "
-            f"{self.dropped} without a usable geometry"
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class TrainingSet:
     """Scenes with their labels.
 
@@ -135,6 +143,10 @@ class TrainingSet:
         points: whether the labels are points with a size.
         counts: what became of the labels.
         fingerprint: SHA-256 of the labels and of the scenes' names and shapes.
+        sources: what became of the labels of each layer, in order.
+        warnings: one sentence on each layer that does not fit its scenes.
+        ground: the polygons of the labelled ground as they were read, or None for all ground.
+        point_size_m: the middle size of point labels; None for others.
     """
 
     scenes: tuple[LabelledScene, ...]
@@ -142,167 +154,193 @@ class TrainingSet:
     points: bool
     counts: LabelCounts
     fingerprint: str
+    sources: tuple[LabelCounts, ...] = ()
+    warnings: tuple[str, ...] = ()
+    ground: LabelLayer | None = None
+    point_size_m: float | None = None
 
 
-def load_training_set(options: DataOptions) -> TrainingSet:
-    """Read the label layer once and place it on every scene.
+def load_training_set(options: DataOptions, *, place_column: str | None = None) -> TrainingSet:
+    """Read the label layers once and place them on every scene.
+
+    Args:
+        options: scenes and layers.
+        place_column: column of the labelled ground, or where there is none of the labels, that
+            names the place to which ground belongs.
 
     Raises:
         SceneError: a scene is missing or is no raster.
-        LabelError: the layer, or a class or column that the options name, cannot be used.
+        LabelError: a layer, or a class or column that the options name, cannot be used.
         TrainingError: the scenes do not go together, or no label lies on any of them.
     """
     scenes = _open_scenes(options)
-    layer = read_labels(
-        options.labels,
-        layer=options.layer,
-        where=options.where,
-        class_column=options.class_column,
-        scene_column=options.scene_column,
+    sources, ignore = read_source_layers(
+        options, place_column=None if options.ground else place_column
     )
-    read = len(layer)
-    classes, numbers = _number_classes(layer, options)
-    layer, numbers = layer.take(numbers >= 0), numbers[numbers >= 0]
-    placed, seen = _place(scenes, layer, numbers, options)
-    per_class = np.bincount(numbers[seen], minlength=len(classes))
-    counts = LabelCounts(
-        read=read,
-        used=int(seen.sum()),
-        per_class=dict(zip(classes, per_class.tolist(), strict=True)),
-        no_scene=int((~seen).sum()),
-        other_class=read - len(layer),
-        dropped=_dropped(layer),
+    classes = number_classes(sources, options)
+    placed = [place(source, scenes) for source in sources]
+    ground = Regions.read_ground(options, place_column)
+    labelled = _gather(scenes, sources, placed, ground, ignore)
+    counts = tuple(
+        _count(source, part, labelled, classes)
+        for source, part in zip(sources, placed, strict=True)
     )
-    log.info("%s", counts)
-    if not counts.used:
-        raise TrainingError(_no_labels_sentence(options, counts, len(scenes)))
-    return TrainingSet(placed, classes, layer.is_points, counts, _fingerprint(placed, classes))
+    warnings = tuple(
+        whereabouts(source, scenes)
+        for source, count in zip(sources, counts, strict=True)
+        if len(source) and not count.used + count.ignored
+    )
+    total = LabelCounts.total(counts)
+    log.info("%s", total)
+    if not total.used:
+        raise TrainingError(_no_labels_sentence(options, total, len(scenes), warnings))
+    for warning in warnings:
+        log.warning("%s", warning)
+    return TrainingSet(
+        labelled,
+        classes,
+        all(source.is_points for source in sources if len(source)),
+        total,
+        _fingerprint(labelled, classes),
+        counts,
+        warnings,
+        None if ground is None else ground.layer,
+        _middle_size(sources),
+    )
 
 
 def _open_scenes(options: DataOptions) -> list[Scene]:
     """Open all scenes and refuse those that cannot be trained on together."""
-    scenes = [open_scene(path, bands=options.bands) for path in find_scenes(options.scenes)]
+    scenes = [_open(path, options) for path in find_scenes(options.scenes)]
     first = scenes[0]
+    in_pixels = all(source.path.lower().endswith(".json") for source in options.sources)
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):
-        if scene.grid.crs is None:
-            raise TrainingError(
-                f"{scene.path} has no CRS, so labels cannot be placed on it; give it one, for "
-                "example with gdal_edit.py -a_srs EPSG:32633"
-            )
         if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
             raise TrainingError(
                 f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} "
                 f"has {len(first.bands)} of {first.dtype}; train on scenes of one kind, or "
                 "choose the same bands of all with data.bands"
             )
+        if scene.grid.crs is None:
+            scenes[i] = _in_frame_of_its_own(scene, i, options, in_pixels=in_pixels)
+            continue
         # One object per CRS: comparing two of them costs more than reprojecting a label.
         crs = crs_by_wkt.setdefault(scene.grid.crs.to_wkt(), scene.grid.crs)
         scenes[i] = replace(scene, grid=replace(scene.grid, crs=crs))
     return scenes
 
 
-def _number_classes(
-    layer: LabelLayer, options: DataOptions
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The class names, and each label's position among them (-1 for none of them)."""
-    if layer.class_names is None:
-        classes = options.classes or (ONE_CLASS,)
-        if len(classes) > 1:
-            raise LabelError(
-                f"data.classes names {len(classes)} classes, but {layer.path} is read without a "
-                "class column; name the column with data.class_column"
-            )
-        return tuple(classes), np.zeros(len(layer), np.int64)
-    names = np.array([str(name) for name in layer.class_names], dtype=object)
-    found = sorted(set(names) - {"", "None", "nan"})
-    classes = tuple(options.classes or found)
-    unknown = [name for name in classes if name not in found]
-    if unknown:
-        raise LabelError(
-            f"no label in {layer.path} has {options.class_column} = {unknown[0]}, which "
-            f"data.classes names; it holds {', '.join(found[:20]) or 'no class at all'}"
+def _open(path: str, options: DataOptions) -> Scene:
+    """Open a scene; one without a CRS is not resampled, as its resolution is not known."""
+    scene = open_scene(path, bands=options.bands)
+    if options.gsd_m is None or scene.grid.crs is None:
+        return scene
+    return open_scene(path, bands=options.bands, gsd_m=options.gsd_m)
+
+
+def _in_frame_of_its_own(
+    scene: Scene, number: int, options: DataOptions, *, in_pixels: bool
+) -> Scene:
+    """Give a scene without a CRS a grid in metres, far from those of all others."""
+    if not in_pixels:
+        raise TrainingError(
+            f"{scene.path} has no CRS, so labels cannot be placed on it; give it one, for "
+            "example with gdal_edit.py -a_srs EPSG:32633, or labels in its pixels, as COCO's"
         )
-    number = {name: i for i, name in enumerate(classes)}
-    return classes, np.array([number.get(name, -1) for name in names], np.int64)
+    if options.gsd_m is None:
+        raise TrainingError(
+            f"{scene.path} has no CRS, so the size of its pixels is not known; say how many "
+            "metres they are with data.gsd_m"
+        )
+    side_m = options.gsd_m
+    affine = Affine(side_m, 0, number * _APART_M, 0, -side_m, 0)
+    return replace(scene, grid=replace(scene.grid, affine=affine))
 
 
-def _dropped(layer: LabelLayer) -> int:
-    return layer.dropped_null + layer.dropped_empty + layer.dropped_invalid
-
-
-def _place(
-    scenes: Sequence[Scene], layer: LabelLayer, numbers: NDArray[np.int64], options: DataOptions
-) -> tuple[tuple[LabelledScene, ...], NDArray[np.bool_]]:
-    """Give every scene its labels; also tells which labels any scene got."""
-    by_name = None if layer.scenes is None else _labels_by_scene(layer, scenes, options)
-    placed: dict[str, LabelledScene] = {}
-    seen = np.zeros(len(layer), np.bool_)
-    for crs in {id(s.grid.crs): s.grid.crs for s in scenes}.values():
-        assert crs is not None  # scenes without one were refused
-        # Reprojected once per CRS, not once per scene.
-        here = layer.to_crs(crs)
-        tree = None if by_name is not None else shapely.STRtree(here.geometries)
-        ground = None if options.ground is None else read_ground(options.ground, crs)
-        for scene in (s for s in scenes if s.grid.crs is crs):
-            if tree is None:
-                assert by_name is not None
-                rows = by_name.get(scene.name, np.empty(0, np.int64))
-            else:
-                rows = np.sort(tree.query(_footprint(scene.grid, options.point_size_m)))
-            boxes_px = label_boxes(here.take(rows), scene.grid, point_size_m=options.point_size_m)
-            keep = boxes.area(boxes.clip(boxes_px, scene.grid.window.box_px)) > 0
-            seen[rows[keep]] = True
-            ground_px = None if ground is None else _to_pixels(ground, scene.grid)
-            placed[scene.path] = LabelledScene(
-                scene, boxes_px[keep], numbers[rows[keep]], ground_px
-            )
-    return tuple(placed[scene.path] for scene in scenes), seen
-
-
-def _labels_by_scene(
-    layer: LabelLayer, scenes: Sequence[Scene], options: DataOptions
-) -> dict[str, NDArray[np.int64]]:
-    """Row numbers of the labels by the scene stem that their column names."""
-    paths: dict[str, str] = {}
-    for scene in scenes:
-        other = paths.setdefault(scene.name, scene.path)
-        if other != scene.path:
-            raise LabelError(
-                f"{scene.path} and {other} share the stem {scene.name}, so the column "
-                f"{options.scene_column} cannot tell them apart; rename one, or leave out "
-                "data.scene_column to join labels by place"
-            )
-    assert layer.scenes is not None
-    names, inverse = np.unique(layer.scenes.astype(str), return_inverse=True)
-    rows = np.argsort(inverse, kind="stable").astype(np.int64)
-    ends = np.cumsum(np.bincount(inverse, minlength=len(names)))[:-1]
-    return dict(zip(names.tolist(), np.split(rows, ends), strict=True))
-
-
-def _footprint(grid: Grid, point_size_m: float | None) -> Any:
-    """The grid's outline on the ground, widened so that half of a point's square fits."""
-    margin_px = 1.0 if point_size_m is None else 1.0 + point_size_m / (grid.gsd_m or 1.0)
-    outline = np.array([[-margin_px, -margin_px, grid.width + margin_px, grid.height + margin_px]])
-    return boxes.to_polygons(outline, grid)[0]
-
-
-def _to_pixels(ground: Any, grid: Grid) -> Any:
-    """Labelled ground in grid pixels, prepared for many queries."""
-    near = shapely.intersection(ground, _footprint(grid, None))
-    ground_px = shapely.transform(near, grid.crs_to_pixels)
-    shapely.prepare(ground_px)
-    return ground_px
-
-
-def _no_labels_sentence(options: DataOptions, counts: LabelCounts, scenes: int) -> str:
-    how = (
-        "lies on any of them; check that both show the same place and that the layer's CRS is right"
-        if options.scene_column is None
-        else f"names one of them in its column {options.scene_column} and lies on it; it must hold "
-        "the stems of the scene files"
+def _gather(
+    scenes: Sequence[Scene],
+    sources: Sequence[Source],
+    placed: Sequence[Placed],
+    ground: Regions | None,
+    ignore: Sequence[Regions],
+) -> tuple[LabelledScene, ...]:
+    """Bring the labels of all layers together, scene by scene, layer by layer."""
+    every = Placed.concat(placed)
+    offsets = np.cumsum([0, *(len(source) for source in sources)])[:-1]
+    owner = np.concatenate(
+        [np.full(len(part), at) for at, part in zip(offsets, placed, strict=True)]
     )
-    return f"{options.labels} gives {counts.read} labels for {scenes} scenes, but no label {how}"
+    row = every.row + owner.astype(np.int64)
+    numbers = np.concatenate([source.numbers for source in sources])
+    ignored = np.concatenate([source.ignored for source in sources])
+    places = np.concatenate([source.places for source in sources])
+    order = np.argsort(every.scene, kind="stable")
+    ends = np.cumsum(np.bincount(every.scene, minlength=len(scenes)))[:-1]
+    gathered = []
+    for scene, part in zip(scenes, np.split(order, ends), strict=True):
+        rows, boxes_px = row[part], every.boxes_px[part]
+        is_object = ~ignored[rows]
+        named = {str(name) for name in places[rows] if name is not None}
+        gathered.append(
+            LabelledScene(
+                scene,
+                boxes_px[is_object],
+                numbers[rows[is_object]],
+                ground_under(scene, ground, ignore),
+                boxes_px[~is_object],
+                tuple(sorted(named)),
+            )
+        )
+    return tuple(gathered)
+
+
+def _count(
+    source: Source, placed: Placed, scenes: Sequence[LabelledScene], classes: Sequence[str]
+) -> LabelCounts:
+    """What became of the labels of a layer."""
+    seen = np.zeros(len(source), np.bool_)
+    seen[placed.row] = True
+    held = np.zeros(len(source), np.bool_)
+    for number in np.unique(placed.scene):
+        rows = placed.scene == number
+        boxes_px = placed.boxes_px[rows]
+        on = scenes[int(number)].holds((boxes_px[:, :2] + boxes_px[:, 2:]) / 2)
+        held[placed.row[rows][on]] = True
+    used = seen & ~source.ignored
+    per_class = np.bincount(source.numbers[used], minlength=len(classes))
+    return LabelCounts(
+        name=source.name,
+        read=source.read,
+        used=int(used.sum()),
+        per_class=dict(zip(classes, per_class.tolist(), strict=True)),
+        no_scene=int((~seen).sum()),
+        other_class=source.read - len(source),
+        ignored=int((seen & source.ignored).sum()),
+        off_ground=int((used & ~held).sum()),
+        by_place=source.by_place,
+        no_geometry=source.layer.dropped_null,
+        empty=getattr(source.layer, "dropped_empty", 0),
+        invalid=source.layer.dropped_invalid,
+        mended=getattr(source.layer, "mended", 0),
+    )
+
+
+def _middle_size(sources: Sequence[Source]) -> float | None:
+    sizes = [source.size_m for source in sources if source.size_m is not None]
+    return float(np.median(sizes)) if sizes else None
+
+
+def _no_labels_sentence(
+    options: DataOptions, counts: LabelCounts, scenes: int, warnings: Sequence[str]
+) -> str:
+    if counts.read and warnings:
+        return "; ".join(warnings)
+    names = ", ".join(source.path for source in options.sources)
+    return (
+        f"{names} gives {counts.read} labels for {scenes} scenes, but none of them is an object of "
+        f"a class that is trained ({counts}); check data.classes and the ignore column"
+    )
 
 
 def _fingerprint(scenes: Sequence[LabelledScene], classes: Sequence[str]) -> str:
@@ -311,4 +349,7 @@ def _fingerprint(scenes: Sequence[LabelledScene], classes: Sequence[str]) -> str
         grid = each.scene.grid
         digest.update(repr((each.scene.name, grid.shape, tuple(grid.affine)[:6])).encode())
         digest.update(each.boxes_px.tobytes() + each.labels.tobytes())
+        digest.update(each.ignored_px.tobytes())
+        if each.ground_px is not None:
+            digest.update(shapely.to_wkb(each.ground_px))
     return digest.hexdigest()

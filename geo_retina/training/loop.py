@@ -25,9 +25,10 @@ from geo_retina.options import RunOptions, TrainOptions
 from geo_retina.training.epochs import Validation
 from geo_retina.training.finder import find_rate
 from geo_retina.training.folder import LastCheckpoint, RunFolder
+from geo_retina.training.mining import MineHardNegatives
 from geo_retina.training.precision import TrainingPrecision, choose_training_precision
 from geo_retina.training.prepare import Preparation, prepare
-from geo_retina.training.samples import CACHE_BYTES, EpochSampler, FitSamples, collate
+from geo_retina.training.samples import EpochSampler, FitSamples, collate
 from geo_retina.training.sharing import (
     SharedSampler,
     check_devices,
@@ -122,16 +123,19 @@ def _fit(
         prepared.bands,
         options.samples,
         seed=options.seed,
-        cache_bytes=CACHE_BYTES // max(1, options.workers * options.devices),
+        cache_bytes=int(options.samples.cache_gb * 2**30)
+        // max(1, options.workers * options.devices),
     )
-    loader = _loader(samples, options, device)
+    sampler = _sampler(samples, options)
+    loader = _loader(samples, sampler, options, device)
     precision, lr = _settle(prepared, options, device, folder, loader)
     settings = loss_settings(options, _fit_counts(prepared))
     task = RetinaNetTask(prepared.network, settings, options, lr=lr)
     task = task.to(memory_format=torch.channels_last)
     average = AverageWeights(prepared.network, decay=options.ema)
     validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
-    callbacks = [average, validation, LastCheckpoint(folder.checkpoint)]
+    mining = MineHardNegatives(average, samples, sampler, options.samples, batch=options.batch)
+    callbacks = [average, validation, mining, LastCheckpoint(folder.checkpoint)]
     trainer = _trainer(options, device, folder, callbacks, precision, progress)
     state = folder.read_state()
     if state is not None:  # Lightning lets workers read ahead before it names the epoch
@@ -216,15 +220,22 @@ def _run(
         raise KeyboardInterrupt from error
 
 
-def _loader(samples: FitSamples, options: TrainOptions, device: torch.device) -> DataLoader[Any]:
+def _sampler(samples: FitSamples, options: TrainOptions) -> EpochSampler:
+    """An epoch's samples: as many as asked for, or as cover the labelled ground once."""
     per_epoch = options.samples_per_epoch or max(
         options.batch, round(samples.fit_px / options.samples.window_px**2)
     )
+    return EpochSampler(per_epoch, seed=options.seed, hard_share=options.samples.hard_share)
+
+
+def _loader(
+    samples: FitSamples, sampler: EpochSampler, options: TrainOptions, device: torch.device
+) -> DataLoader[Any]:
     return DataLoader(
         samples,
         batch_size=options.batch // options.devices,
-        sampler=SharedSampler(EpochSampler(per_epoch)),
-        drop_last=per_epoch >= options.batch,
+        sampler=SharedSampler(sampler),
+        drop_last=len(sampler) >= options.batch,
         num_workers=options.workers,
         persistent_workers=options.workers > 0,
         collate_fn=collate,

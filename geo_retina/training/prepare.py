@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import platform
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -20,15 +19,20 @@ from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.training.labels import TrainingSet, load_training_set
 from geo_retina.training.radiometry import BandStatistics, measure_bands
-from geo_retina.training.samples import FitObjects, fit_objects
-from geo_retina.training.split import Split, split_ground
+from geo_retina.training.split import Part, Split, split_ground
 from geo_retina.training.start import (
     about_resolution,
     first_network,
     keep_radiometry,
     load_start,
 )
-from geo_retina.training.validate import SCORE_FLOOR, TuningGround, choose_tuning_ground
+from geo_retina.training.validate import (
+    SCORE_FLOOR,
+    TuningGround,
+    choose_ground,
+    choose_tuning_ground,
+)
+from geo_retina.training.windows import FitObjects, fit_objects
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +72,18 @@ def prepare(options: TrainOptions) -> Preparation:
         GeoRetinaError: something in the data or the options cannot be used.
     """
     start = load_start(options)  # before minutes are spent on reading
-    training_set = load_training_set(options.data)
+    training_set, split = load_and_split(options)
     scenes = [each.scene for each in training_set.scenes]
-    split = split_ground(scenes, options.split, seed=options.seed)
     objects = fit_objects(training_set, split)
     if not len(objects.label):
         raise TrainingError(
             "no label lies on the ground that fits; lower split.tune_fraction or split.block_m"
         )
     tuning = choose_tuning_ground(training_set, split, options)
+    test = None
+    if split.has_test:
+        about = f"the testing ground: {split.describe(Part.TEST)}"
+        test = choose_ground(training_set, split.on_test, about, options)
     log.info(
         "%d labels to fit, %d to tune on %.0f%% of the ground",
         len(objects.label),
@@ -84,7 +91,7 @@ def prepare(options: TrainOptions) -> Preparation:
         100 * split.share,
     )
     seen = _bands(options, scenes[0].bands, scenes[0].band_names)
-    bands = keep_radiometry(measure_bands(scenes, seed=options.seed), seen, start)
+    bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
     network_options = (
         resolve_network(options.resolved_network, objects) if start is None else start.card.network
     )
@@ -103,7 +110,20 @@ def prepare(options: TrainOptions) -> Preparation:
         "packages": {name: _version(name) for name in _PACKAGES},
     }
     card = replace(card, training=training)
-    return Preparation(training_set, split, objects, bands, tuning, network, card)
+    return Preparation(training_set, split, objects, bands, tuning, network, card, test)
+
+
+def load_and_split(options: TrainOptions) -> tuple[TrainingSet, Split]:
+    """Read labels and scenes, and split the ground.
+
+    Raises:
+        GeoRetinaError: something in the data or the options cannot be used.
+    """
+    column = None if options.split.areas is not None else options.split.column
+    training_set = load_training_set(options.data, place_column=column)
+    scenes = [each.scene for each in training_set.scenes]
+    split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
+    return training_set, split
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:
@@ -113,13 +133,21 @@ def _shareable(options: TrainOptions) -> dict[str, Any]:
     named = replace(
         data,
         scenes=tuple(
-            Path(path).name for path in ([scenes] if isinstance(scenes, (str, Path)) else scenes)
+            _name(path) for path in ([scenes] if isinstance(scenes, (str, Path)) else scenes)
         ),
-        labels=Path(data.labels).name,
-        ground=None if data.ground is None else Path(data.ground).name,
+        labels=_name(data.labels)
+        if isinstance(data.labels, (str, Path))
+        else tuple(replace(each, path=_name(each.path)) for each in data.labels),
+        ground=_name(data.ground),
     )
-    weights = options.weights and Path(options.weights).name
-    return asdict(replace(options, data=named, weights=weights))
+    weights = _name(options.weights)
+    split = replace(options.split, areas=_name(options.split.areas))
+    samples = replace(options.samples, cache_folder=_name(options.samples.cache_folder))
+    return asdict(replace(options, data=named, weights=weights, split=split, samples=samples))
+
+
+def _name(path: Any) -> Any:
+    return None if path is None else Path(path).name
 
 
 def resolve_network(options: NetworkOptions, objects: FitObjects) -> NetworkOptions:
@@ -149,7 +177,7 @@ def _first_card(
     network: NetworkOptions,
 ) -> Card:
     scenes = [each.scene for each in training_set.scenes]
-    gsds_m = [scene.grid.gsd_m or math.nan for scene in scenes]
+    gsds_m = [each.gsd_m for each in training_set.scenes]
     # The longer side: an overlap must hold all of a long, thin object.
     sides_px = objects.sides_px.max(axis=1)
     low, middle, high = np.percentile(sides_px, [1, 50, 99]).tolist()

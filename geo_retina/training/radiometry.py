@@ -14,6 +14,7 @@ from geo_retina.errors import TrainingError
 from geo_retina.grid import Window
 from geo_retina.model import Radiometry
 from geo_retina.scene import Scene
+from geo_retina.training.split import Part, Split
 
 _SCENES = 64  # looked at for statistics
 _WINDOW_PX = 256
@@ -35,8 +36,12 @@ class BandStatistics:
     std: NDArray[np.float32]
 
 
-def measure_bands(scenes: Sequence[Scene], *, seed: int) -> BandStatistics:
+def measure_bands(
+    scenes: Sequence[Scene], *, seed: int, split: Split | None = None
+) -> BandStatistics:
     """Choose the normalisation, and measure what is normal after it.
+
+    Only ground that fits is looked at: the normalisation is part of the model.
 
     uint8 becomes [-1, 1], which is what backbones trained with mean = std = 0.5 expect. Other
     types, whose range says little about what is in it, put their 1st and 99th percentile per
@@ -53,13 +58,15 @@ def measure_bands(scenes: Sequence[Scene], *, seed: int) -> BandStatistics:
     # forked next, and a dataset must not be shared with one.
     with ThreadPoolExecutor(2) as threads:
         parts = list(
-            threads.map(lambda i, chance: _some_pixels(scenes[i], chance, per_scene), chosen, seeds)
+            threads.map(
+                lambda i, chance: _some_pixels(scenes[i], chance, per_scene, split), chosen, seeds
+            )
         )
     pixels = np.concatenate(parts, axis=1).astype(np.float64)
     if not pixels.shape[1]:
         raise TrainingError(
-            f"no valid pixel was met in {len(chosen)} scenes, such as {scenes[chosen[0]].path}; "
-            "check their nodata value"
+            f"no valid pixel of ground that fits was met in {len(chosen)} scenes, such as "
+            f"{scenes[chosen[0]].path}; check their nodata value"
         )
     dtype = scenes[0].dtype
     if dtype == "uint8":
@@ -76,13 +83,18 @@ def measure_bands(scenes: Sequence[Scene], *, seed: int) -> BandStatistics:
     )
 
 
-def _some_pixels(scene: Scene, rng: np.random.Generator, windows: int) -> NDArray[Any]:
-    """(bands, n) valid pixels of random windows, thinned."""
+def _some_pixels(
+    scene: Scene, rng: np.random.Generator, windows: int, split: Split | None
+) -> NDArray[Any]:
+    """(bands, n) valid pixels, on ground that fits, of random windows, thinned."""
     height, width = (min(_WINDOW_PX, side) for side in scene.grid.shape)
     found = []
     for _ in range(windows):
         row = int(rng.integers(0, scene.grid.height - height + 1))
         col = int(rng.integers(0, scene.grid.width - width + 1))
-        pixels, valid = scene.read(Window(row, col, height, width))
+        window = Window(row, col, height, width)
+        pixels, valid = scene.read(window)
+        if split is not None:
+            valid = valid & (split.mask(scene.grid, window) == Part.FIT)
         found.append(pixels[:, valid][:, ::7])
     return np.concatenate(found, axis=1)

@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 from geo_retina.errors import TrainingError
 from geo_retina.options import TrainOptions
 from geo_retina.training.folder import RunFolder
-from geo_retina.training.samples import EpochSampler
+from geo_retina.training.samples import EpochSampler, HardDraw
 
 _PATIENCE = timedelta(hours=12)
 """How long processes wait for the one that validates; torch's own minutes may be too few."""
@@ -39,7 +39,7 @@ _EXPECTED_WARNINGS = (
 )
 
 
-class SharedSampler(Sampler[int]):
+class SharedSampler(Sampler[int | HardDraw]):
     """Every so many of the samples' numbers, so that processes share each batch.
 
     With n processes, this one takes the numbers at its rank, its rank + n, and so on: what the
@@ -59,7 +59,7 @@ class SharedSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self._every) // _place()[1]
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | HardDraw]:
         rank, processes = _place()
         numbers = list(self._every)[rank::processes]
         return iter(numbers[: len(self)])

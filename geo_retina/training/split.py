@@ -1,12 +1,13 @@
-"""Fit and tune: ground is dealt out by place, in whole blocks, never by file."""
+"""Fit, tune and test: ground is dealt out by place, in whole blocks or areas, never by file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import pyproj
@@ -18,31 +19,71 @@ from geo_retina.errors import TrainingError
 from geo_retina.grid import Grid, Window
 from geo_retina.options import SplitOptions
 from geo_retina.scene import Scene
+from geo_retina.training.areas import Areas, gather_areas
+
+if TYPE_CHECKING:
+    from geo_retina.training.labels import TrainingSet
 
 BlockKey: TypeAlias = tuple[str, int, int]
 """CRS, column and row of a ground block."""
 
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Part(IntEnum):
+    """What ground is for."""
+
+    FIT = 0
+    """Samples are drawn from it."""
+
+    TUNE = 1
+    """It chooses checkpoint, early stop and thresholds."""
+
+    TEST = 2
+    """It chooses nothing, and is scored once."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Which ground tunes; all other ground fits.
+    """Which ground tunes and which tests; all other ground fits.
 
     Attributes:
         block_m: side of a block on the ground.
         tune: the blocks that tune, each (CRS, column, row). The same place in another year's
             scene lies in the same block.
         share: share of the scenes' ground that tunes.
+        test: the blocks that test.
+        test_share: share of the scenes' ground that tests.
+        areas: polygons that tune and test, instead of blocks.
     """
 
     block_m: float
     tune: frozenset[BlockKey]
     share: float
+    test: frozenset[BlockKey] = frozenset()
+    test_share: float = 0.0
+    areas: Areas | None = None
 
-    def on_tune(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which pixel positions x, y (..., 2) of a grid lie on tuning ground."""
+    @property
+    def has_test(self) -> bool:
+        """Whether any ground tests."""
+        return self.test_share > 0
+
+    def describe(self, part: Part) -> str:
+        """What the ground of a part is, for people."""
+        share = self.share if part is Part.TUNE else self.test_share
+        if self.areas is not None:
+            return f"{self.areas.describe(part)}, {share:.0%} of the ground"
+        blocks = self.tune if part is Part.TUNE else self.test
+        return f"{len(blocks)} ground blocks of {self.block_m:g} m, {share:.0%} of the ground"
+
+    def parts(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Tell to which part pixel positions x, y (..., 2) of a grid belong."""
         points_px = np.asarray(points_px, dtype=np.float64)
         if not points_px.size:
-            return np.zeros(points_px.shape[:-1], np.bool_)
+            return np.zeros(points_px.shape[:-1], np.int8)
+        if self.areas is not None:
+            return self.areas.parts(grid, points_px)
         col_row = _block_numbers(grid, points_px, self.block_m)
         low = col_row.reshape(-1, 2).min(axis=0)
         high = col_row.reshape(-1, 2).max(axis=0)
@@ -50,94 +91,220 @@ class Split:
         offset = col_row - low
         return np.asarray(table[offset[..., 0], offset[..., 1]])
 
-    def tune_mask(self, grid: Grid, window: Window) -> NDArray[np.bool_]:
-        """Tell which pixels of a window lie, with their centre, on tuning ground.
+    def mask(self, grid: Grid, window: Window) -> NDArray[np.int8]:
+        """Tell to which part the pixels of a window belong, with their centre.
 
         Returns:
-            (height, width) bool.
+            (height, width) numbers of ``Part``.
         """
+        whole = self._whole(grid, window)
+        if whole is not None:
+            return np.full((window.height, window.width), whole, np.int8)
         x_min, y_min, x_max, y_max = window.box_px
-        corners = np.array([[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max]])
-        col_row = _block_numbers(grid, corners.astype(np.float64), self.block_m)
-        # Numbers at the outermost corners bound all those inside; most windows end here.
-        table = self._table(grid, col_row.min(axis=0), col_row.max(axis=0))
-        if table.all() or not table.any():
-            return np.full((window.height, window.width), bool(table.any()))
         x, y = np.meshgrid(np.arange(x_min, x_max) + 0.5, np.arange(y_min, y_max) + 0.5)
-        return self.on_tune(grid, np.stack([x, y], axis=-1))
+        return self.parts(grid, np.stack([x, y], axis=-1))
+
+    def _whole(self, grid: Grid, window: Window) -> int | None:
+        """The part of all of a window, where that is easily told; most windows end here."""
+        if self.areas is not None:
+            return self.areas.whole(grid, window)
+        corners = boxes.corners(np.array([window.box_px], dtype=np.float64))[0]
+        col_row = _block_numbers(grid, corners, self.block_m)
+        # Numbers at the outermost corners bound all those inside.
+        table = self._table(grid, col_row.min(axis=0), col_row.max(axis=0))
+        return int(table.flat[0]) if (table == table.flat[0]).all() else None
+
+    def on(self, part: Part, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which pixel positions x, y (..., 2) of a grid lie on ground of a part."""
+        return np.asarray(self.parts(grid, points_px) == part)
+
+    def on_tune(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which pixel positions x, y (..., 2) of a grid lie on tuning ground."""
+        return self.on(Part.TUNE, grid, points_px)
+
+    def on_test(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which pixel positions x, y (..., 2) of a grid lie on testing ground."""
+        return self.on(Part.TEST, grid, points_px)
+
+    def tune_mask(self, grid: Grid, window: Window) -> NDArray[np.bool_]:
+        """Tell which pixels of a window lie, with their centre, on tuning ground."""
+        return np.asarray(self.mask(grid, window) == Part.TUNE)
 
     def _table(
         self, grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Whether each block of a range tunes, by column and row from ``low``."""
-        crs = _crs_name(grid.crs)
+    ) -> NDArray[np.int8]:
+        """The part of each block of a range, by column and row from ``low``."""
+        crs = frame_name(grid.crs)
         return np.array(
             [
-                [(crs, int(col), int(row)) in self.tune for row in range(low[1], high[1] + 1)]
-                for col in range(low[0], high[0] + 1)
+                [self._part_of((crs, col, row)) for row in range(int(low[1]), int(high[1]) + 1)]
+                for col in range(int(low[0]), int(high[0]) + 1)
             ],
-            dtype=np.bool_,
+            dtype=np.int8,
         )
 
+    def _part_of(self, key: BlockKey) -> Part:
+        if key in self.tune:
+            return Part.TUNE
+        return Part.TEST if key in self.test else Part.FIT
 
-def split_ground(scenes: Sequence[Scene], options: SplitOptions, *, seed: int) -> Split:
-    """Deal the ground under the scenes to fit and tune.
 
-    Blocks are visited in the order of a hash of their place and the seed, and each goes to
-    tune where that brings tune's share of the ground nearer to ``tune_fraction``. More scenes,
-    or scenes in another order, so change little in where a place lands.
+def split_ground(
+    scenes: Sequence[Scene],
+    options: SplitOptions,
+    *,
+    seed: int,
+    training_set: TrainingSet | None = None,
+) -> Split:
+    """Deal the ground under the scenes to fit, tune and test.
+
+    Blocks, or the places of a column, are visited in the order of a hash of their name and the
+    seed, and each goes to a part where that brings the part's share of the ground nearer to its
+    fraction; first to test, so that what tunes does not change what tests. More scenes, or
+    scenes in another order, so change little in where a place lands.
+
+    Args:
+        scenes: whose ground is dealt.
+        options: how.
+        seed: decides chance.
+        training_set: with the labelled ground and the labels' places; needed where the options
+            name a column and no areas.
 
     Raises:
-        TrainingError: all the ground lies in one block.
+        LabelError: the areas or their column cannot be used.
+        TrainingError: a part gets no ground.
     """
+    if options.areas is not None or options.column is not None:
+        return _split_areas(scenes, options, seed, training_set)
     area: dict[BlockKey, float] = {}
     for scene in scenes:
         for key, pixels in _blocks_under(scene.grid, options.block_m).items():
             area[key] = area.get(key, 0.0) + pixels
-    if len(area) < 2:
+    least = 3 if options.test_fraction else 2
+    if len(area) < least:
         raise TrainingError(
-            f"all scenes lie in one ground block of {options.block_m:g} m, so none is left to "
-            "tune on; lower split.block_m to a fraction of the scenes' extent"
+            f"all scenes lie in {'one ground block' if len(area) == 1 else 'two ground blocks'} of "
+            f"{options.block_m:g} m, so none is left to "
+            f"{'tune on' if len(area) == 1 else 'test on'}; lower split.block_m to a fraction of "
+            "the scenes' extent"
         )
+    tune, test = _deal(area, options, seed)
     total = sum(area.values())
-    wanted = options.tune_fraction * total
-    tune: set[BlockKey] = set()
+    return Split(
+        options.block_m,
+        frozenset(tune),
+        sum(area[key] for key in tune) / total,
+        frozenset(test),
+        sum(area[key] for key in test) / total,
+    )
+
+
+def _split_areas(
+    scenes: Sequence[Scene],
+    options: SplitOptions,
+    seed: int,
+    training_set: TrainingSet | None,
+) -> Split:
+    """Deal out areas by the names that they have."""
+    found = gather_areas(options, training_set)
+    pixels = found.pixels(scenes)
+    if options.column is None:
+        tune, test = set(pixels), set[str]()
+    else:
+        tune, test = _named_or_dealt(pixels, options, seed, found.source)
+    areas = found.choose(tune, test, scenes)
+    total = float(sum(scene.grid.height * scene.grid.width for scene in scenes))
+    tunes, tests = areas.pixels(scenes)
+    if not tunes:
+        raise TrainingError(
+            f"no area of {found.source} that tunes lies under a scene; check that they show the "
+            "same place, or name other places in split.tune"
+        )
+    return Split(options.block_m, frozenset(), tunes / total, test_share=tests / total, areas=areas)
+
+
+def _named_or_dealt(
+    pixels: Mapping[str, float], options: SplitOptions, seed: int, source: str
+) -> tuple[set[str], set[str]]:
+    """The places that tune and that test, by name where the options have them."""
+    for name in (*(options.tune or ()), *(options.test or ())):
+        if name not in pixels:
+            raise TrainingError(
+                f"no ground under the scenes has {options.column} = {name} in {source}, which "
+                f"split names; it holds {', '.join(sorted(pixels)[:20]) or 'no place at all'}"
+            )
+    tune, test = set(options.tune or ()), set(options.test or ())
+    free = {name: p for name, p in pixels.items() if name not in tune | test}
+    if options.tune is not None and options.test is not None:
+        return tune, test
+    if len(free) < 2 and options.tune is None:
+        raise TrainingError(
+            f"the column {options.column} of {source} names {len(pixels)} places under the scenes "
+            f"({', '.join(sorted(pixels)[:5])}), too few to deal out; name a column with more, or "
+            "leave split.column out to split by blocks"
+        )
+    total = sum(pixels.values())
+    if options.test is None and options.test_fraction:
+        test = _reach(free, options.test_fraction * total, f"test {seed}")
+    if options.tune is None:
+        free = {name: p for name, p in free.items() if name not in test}
+        tune = _reach(free, options.tune_fraction * total, seed)
+    return tune, test
+
+
+def _deal(
+    area: Mapping[BlockKey, float], options: SplitOptions, seed: int
+) -> tuple[set[BlockKey], set[BlockKey]]:
+    """Blocks that tune, and blocks that test."""
+    total = sum(area.values())
+    test: set[BlockKey] = set()
+    if options.test_fraction:
+        test = _reach(area, options.test_fraction * total, f"test {seed}")
+    free = {key: pixels for key, pixels in area.items() if key not in test}
+    return _reach(free, options.tune_fraction * total, seed), test
+
+
+def _reach(area: Mapping[Key, float], wanted: float, seed: int | str) -> set[Key]:
+    """Keys that together have about an area wanted, and at least one."""
+    chosen: set[Key] = set()
     held = 0.0
     for key in sorted(area, key=lambda key: _hash(key, seed)):
         if abs(held + area[key] - wanted) < abs(held - wanted):
-            tune.add(key)
+            chosen.add(key)
             held += area[key]
-    if not tune:
-        smallest = min(area, key=lambda key: (area[key], key))
-        tune, held = {smallest}, area[smallest]
-    return Split(options.block_m, frozenset(tune), held / total)
+    if not chosen and area:
+        chosen = {min(area, key=lambda key: (area[key], repr(key)))}
+    return chosen
 
 
-def _hash(key: BlockKey, seed: int) -> bytes:
-    return hashlib.sha256(repr((seed, *key)).encode()).digest()
+def _hash(key: Hashable, seed: int | str) -> bytes:
+    named = key if isinstance(key, tuple) else (key,)
+    return hashlib.sha256(repr((seed, *named)).encode()).digest()
 
 
 @lru_cache(maxsize=256)
-def _crs_name(crs: pyproj.CRS | None) -> str:
-    """A short, stable name of the CRS."""
-    assert crs is not None
+def frame_name(crs: pyproj.CRS | None) -> str:
+    """A short, stable name of the CRS; scenes without one share a frame in which they lie apart."""
+    if crs is None:
+        return "none"
     authority = crs.to_authority()
     return ":".join(authority) if authority else crs.to_wkt()
 
 
+def _unit_m(grid: Grid) -> float:
+    axes = grid.crs.axis_info if grid.crs is not None else None
+    return float(axes[0].unit_conversion_factor) if axes else 1.0
+
+
 def _block_numbers(grid: Grid, points_px: NDArray[np.float64], block_m: float) -> NDArray[np.int64]:
     """Column and row (..., 2) of the blocks under pixel positions (..., 2)."""
-    assert grid.crs is not None
-    axes = grid.crs.axis_info
-    unit_m = axes[0].unit_conversion_factor if axes else 1.0
-    return np.floor(grid.pixels_to_crs(points_px) * unit_m / block_m).astype(np.int64)
+    points_m = grid.pixels_to_crs(points_px) * _unit_m(grid)
+    return np.floor(points_m / block_m).astype(np.int64)
 
 
 def _blocks_under(grid: Grid, block_m: float) -> dict[BlockKey, float]:
     """Ground blocks that a grid shows, with the pixels of it in each."""
-    assert grid.crs is not None
-    axes = grid.crs.axis_info
-    block = block_m / (axes[0].unit_conversion_factor if axes else 1.0)
+    block = block_m / _unit_m(grid)
     whole = np.array([[0.0, 0.0, grid.width, grid.height]])
     outline = boxes.to_polygons(whole, grid)[0]
     low = np.floor(np.array(outline.bounds[:2]) / block).astype(np.int64)
@@ -145,7 +312,7 @@ def _blocks_under(grid: Grid, block_m: float) -> dict[BlockKey, float]:
     col, row = (a.ravel() for a in np.mgrid[low[0] : high[0] + 1, low[1] : high[1] + 1])
     cells = shapely.box(col * block, row * block, (col + 1) * block, (row + 1) * block)
     pixels = shapely.area(shapely.intersection(cells, outline)) / abs(grid.affine.determinant)
-    crs = _crs_name(grid.crs)
+    crs = frame_name(grid.crs)
     return {
         (crs, int(c), int(r)): float(p) for c, r, p in zip(col, row, pixels, strict=True) if p > 0.5
     }

@@ -21,7 +21,7 @@ from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.labels import LabelledScene, TrainingSet
-from geo_retina.training.split import Split
+from geo_retina.training.split import Part, Split
 from geo_retina.vector import to_geodataframe
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def choose_tuning_ground(
     Raises:
         TrainingError: no label lies on it.
     """
-    about = (
-        f"the tuning ground: {len(split.tune)} ground blocks of {split.block_m:g} m, "
-        f"{split.share:.0%} of the ground"
-    )
+    about = f"the tuning ground: {split.describe(Part.TUNE)}"
     return choose_ground(training_set, split.on_tune, about, options)
 
 
@@ -116,7 +113,11 @@ def choose_ground(
         )
     found = [each.scene.grid.crs for each in tuning]
     crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
-    assert crs is not None
+    if None in found or crs is None:
+        raise TrainingError(
+            f"{tuning[found.index(None)].scene.path} has no CRS, so a model cannot be scored on "
+            "it in map coordinates; give it one, for example with gdal_edit.py -a_srs EPSG:32633"
+        )
     points = training_set.points
     names = scene_names([each.scene.path for each in tuning])
     tables = [
@@ -126,7 +127,7 @@ def choose_ground(
     truth = to_geodataframe(tables, crs)
     # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
     truth["class"] = truth["class"].astype("category").cat.set_categories(training_set.classes)
-    radius_m = (options.radius_m or options.data.point_size_m) if points else None
+    radius_m = (options.radius_m or training_set.point_size_m) if points else None
     return TuningGround(
         scenes=tuning,
         names=tuple(names),
@@ -273,7 +274,7 @@ def _on_ground(
     each: LabelledScene, points_px: NDArray[np.float64], on: OnGround
 ) -> NDArray[np.bool_]:
     """Tell which points lie inside the scene, on labelled ground of that kind."""
-    return each.holds(points_px) & on(each.scene.grid, points_px)
+    return each.scores(points_px) & on(each.scene.grid, points_px)
 
 
 def _truth_table(

@@ -1,6 +1,15 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
-from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
+from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
+from geo_retina.vector.labels import (
+    LabelLayer,
+    ground_polygons,
+    label_boxes,
+    label_layer,
+    read_ground,
+    read_labels,
+    read_source,
+)
 from geo_retina.vector.layers import write_layers
 from geo_retina.vector.reading import filter_frame, read_detections
 from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
@@ -12,21 +21,26 @@ from geo_retina.vector.writing import check_output, file_crs, write_vector
 __all__ = [
     "CLASS_COLOURS",
     "Centres",
+    "CocoLabels",
     "LabelLayer",
     "check_output",
     "class_style",
     "detections_table",
     "file_crs",
     "filter_frame",
+    "ground_polygons",
+    "is_coco",
     "label_boxes",
     "label_layer",
     "layer_crs",
     "outline_table",
     "pixel_sides_m",
     "plain_style",
+    "read_coco",
     "read_detections",
     "read_ground",
     "read_labels",
+    "read_source",
     "reproject",
     "stream_centres",
     "to_geodataframe",

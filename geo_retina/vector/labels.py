@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
+from geo_retina.options import LabelOptions
+from geo_retina.vector.columns import flag_column, size_column, text_column
 from geo_retina.vector.reading import ONE_LAYER, read_frame
 from geo_retina.vector.tables import densify
 from geo_retina.vector.transforms import pixel_sides_m, reproject
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _POINT, _POLYGON, _MULTIPOLYGON = 0, 3, 6
+_COLUMNS = ("class_names", "scenes", "sizes_m", "ignored", "places")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,13 @@ class LabelLayer:
             that was invalid may have become a multi-polygon, still one object.
         crs: of the geometries, x before y.
         class_names: (N,) text, or None where no class column was named.
-        scenes: (N,) stems of scene files, or None where no scene column was named.
+        scenes: (N,) stems of scene files, or None where no scene column was named; None among
+            them for a label that names none.
+        sizes_m: (N,) float64 sides of the squares around points, or None where no size column
+            was named.
+        ignored: (N,) which labels are neither object nor background, or None for none of them.
+        places: (N,) text of the column that ground is split by, or None where none was named.
+        mended: polygons that were invalid and were made valid.
         dropped_null: features left out for having no geometry.
         dropped_empty: features left out for an empty one.
         dropped_invalid: features left out for one without area or with infinite coordinates.
@@ -45,6 +54,10 @@ class LabelLayer:
     crs: pyproj.CRS
     class_names: NDArray[np.object_] | None = None
     scenes: NDArray[np.object_] | None = None
+    sizes_m: NDArray[np.float64] | None = None
+    ignored: NDArray[np.bool_] | None = None
+    places: NDArray[np.object_] | None = None
+    mended: int = 0
     dropped_null: int = 0
     dropped_empty: int = 0
     dropped_invalid: int = 0
@@ -63,12 +76,11 @@ class LabelLayer:
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> LabelLayer:
         """The labels where a mask is true, or at positions, in that order."""
-        return replace(
-            self,
-            geometries=self.geometries[index],
-            class_names=None if self.class_names is None else self.class_names[index],
-            scenes=None if self.scenes is None else self.scenes[index],
-        )
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+        taken: dict[str, Any] = {
+            name: None if c is None else c[index] for name, c in columns.items()
+        }
+        return replace(self, geometries=self.geometries[index], **taken)
 
 
 def read_labels(
@@ -99,10 +111,43 @@ def read_labels(
             chosen, has no CRS, no label, no such column, gaps in it, points mixed with
             polygons, or ``where`` is not understood.
     """
-    frame = read_frame(path, layer=layer, where=where, layer_remedy=layer_remedy)
+    options = LabelOptions(
+        path=str(path),
+        layer=layer,
+        where=where,
+        class_column=class_column,
+        scene_column=scene_column,
+    )
+    return read_source(options, layer_remedy=layer_remedy, strict=True)
+
+
+def read_source(
+    options: LabelOptions,
+    *,
+    place_column: str | None = None,
+    layer_remedy: str = "say which one with data.layer in the config",
+    strict: bool = False,
+) -> LabelLayer:
+    """Read labels from a vector file with all columns that training knows.
+
+    Args:
+        options: the file and its columns.
+        place_column: column that names the place to which a label's ground belongs.
+        layer_remedy: as in ``read_labels``.
+        strict: refuse a label that names no scene. A box that was drawn into a layer of
+            detections names none, and belongs where it lies.
+
+    Returns:
+        As ``read_labels``; multi-part polygons are one label where the options say ``box``.
+
+    Raises:
+        LabelError: as ``read_labels``, or a size is no number above 0, or a flag no truth value.
+    """
+    path = options.path
+    frame = read_frame(path, layer=options.layer, where=options.where, layer_remedy=layer_remedy)
     if not len(frame):
-        raise LabelError(_empty_sentence(path, layer, where))
-    labels = label_layer(frame, str(path), class_column=class_column, scene_column=scene_column)
+        raise LabelError(_empty_sentence(path, options.layer, options.where))
+    labels = layer_of(frame, path, options, place_column=place_column, strict=strict)
     if not len(labels):
         raise LabelError(
             f"none of the {len(frame)} features of {path} has a usable geometry, wanted points "
@@ -136,58 +181,69 @@ def label_layer(
     Raises:
         LabelError: as ``read_labels``.
     """
+    columns = LabelOptions(path=name, class_column=class_column, scene_column=scene_column)
+    return layer_of(frame, name, columns, strict=True)
+
+
+def layer_of(
+    frame: gpd.GeoDataFrame,
+    name: str,
+    options: LabelOptions,
+    *,
+    place_column: str | None = None,
+    strict: bool,
+) -> LabelLayer:
+    """Labels from a GeoDataFrame with the columns that options name; as ``read_source``."""
     if frame.crs is None:
         raise LabelError(
             f"{name} has no CRS, so its place on Earth is unknown; give it the right one, for "
             f"example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {name}"
         )
-    classes = _text_column(frame, class_column, "class", name)
-    scenes = _text_column(frame, scene_column, "scene", name)
+    columns: dict[str, Any] = {
+        "class_names": text_column(frame, options.class_column, "class", name),
+        "scenes": text_column(frame, options.scene_column, "scene", name, gaps=not strict),
+        "sizes_m": size_column(frame, options.point_size_column, name),
+        "ignored": flag_column(frame, options.ignore_column, name),
+        "places": text_column(frame, place_column, "place", name),
+    }
     geometry = np.asarray(frame.geometry.array, dtype=object)
     is_null = shapely.is_missing(geometry)
     is_empty = shapely.is_empty(geometry)
     rows = np.flatnonzero(~is_null & ~is_empty)
-    parts, source = shapely.get_parts(shapely.force_2d(geometry[rows]), return_index=True)
+    parts, source = _parts(shapely.force_2d(geometry[rows]), options.multi or "explode")
     _check_kinds(parts, name)
+    was_valid = shapely.is_valid(parts)
     parts, usable = _mend(parts)
     rows = rows[source[usable]]
     return LabelLayer(
         name,
         parts[usable],
         pyproj.CRS.from_user_input(frame.crs),
-        None if classes is None else classes[rows],
-        None if scenes is None else scenes[rows],
+        **{key: None if column is None else column[rows] for key, column in columns.items()},
+        mended=int((usable & ~was_valid).sum()),
         dropped_null=int(is_null.sum()),
         dropped_empty=int(is_empty.sum()),
         dropped_invalid=int((~usable).sum()),
     )
 
 
-def _text_column(
-    frame: gpd.GeoDataFrame, column: str | None, role: str, name: str
-) -> NDArray[np.object_] | None:
-    """A column as text; whole numbers without a decimal point."""
-    if column is None:
-        return None
-    known = [str(c) for c in frame.columns if c != frame.geometry.name]
-    if column not in known:
-        raise LabelError(
-            f"{name} has no {role} column {column}; its columns are {', '.join(known) or 'none'}"
-        )
-    values = frame[column]
-    gaps = int(values.isna().sum())
-    if gaps:
-        raise LabelError(
-            f"{gaps} of {len(frame)} labels in {name} have no value in the {role} column {column}; "
-            f'fill them, or leave them out with the filter "{column} IS NOT NULL"'
-        )
-    if values.dtype.kind == "f" and (values == np.floor(values)).all():
-        values = values.astype(np.int64)
-    return np.array([str(value) for value in values], dtype=object)
+def _parts(
+    geometry: NDArray[np.object_], multi: str
+) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Geometries that are a label each, and the position of the one that each was part of."""
+    if multi == "explode":
+        parts, source = shapely.get_parts(geometry, return_index=True)
+        return parts, source
+    whole = shapely.get_type_id(geometry) == _MULTIPOLYGON
+    parts, source = shapely.get_parts(geometry[~whole], return_index=True)
+    source = np.concatenate([np.flatnonzero(~whole)[source], np.flatnonzero(whole)])
+    order = np.argsort(source, kind="stable")
+    return np.concatenate([parts, geometry[whole]])[order], source[order]
 
 
 def _check_kinds(parts: NDArray[np.object_], name: str) -> None:
     kinds = set(np.unique(shapely.get_type_id(parts)).tolist())
+    kinds = {_POLYGON if kind == _MULTIPOLYGON else kind for kind in kinds}
     if kinds - {_POINT, _POLYGON}:
         raise LabelError(f"{name} holds geometries such as lines, wanted points or polygons only")
     if len(kinds) > 1:
@@ -225,7 +281,7 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
         labels: in any CRS.
         grid: grid of the scene.
         point_size_m: ground length of the sides of boxes around point labels, along rows and
-            columns; not used for polygons.
+            columns, where they have no sizes of their own; not used for polygons.
 
     Returns:
         (N, 4) float64 grid pixels, x_min y_min x_max y_max, in the order of the labels, not
@@ -240,10 +296,11 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
             f"the scene has no CRS, so the labels of {labels.path} cannot be placed on it; give "
             "it one, for example with gdal_edit.py -a_srs EPSG:32633"
         )
-    if labels.is_points and point_size_m is None:
+    if labels.is_points and point_size_m is None and labels.sizes_m is None:
         raise LabelError(
             f"the labels of {labels.path} are points without a size; give the side of their "
-            "boxes in metres with point_size_m"
+            "boxes in metres with point_size_m, or the column that holds it with "
+            "point_size_column"
         )
     if not len(labels):
         return np.empty((0, 4))
@@ -253,9 +310,10 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     points_px = np.where(np.isnan(points_px).any(axis=1, keepdims=True), np.inf, points_px)
     starts = np.searchsorted(owner, np.arange(len(labels)))
     low, high = np.minimum.reduceat(points_px, starts), np.maximum.reduceat(points_px, starts)
-    half_px = np.zeros(2)
-    if labels.is_points and point_size_m is not None:
-        half_px = point_size_m / pixel_sides_m(grid) / 2
+    half_px = np.zeros((1, 2))
+    if labels.is_points:
+        sizes_m = np.array([point_size_m]) if labels.sizes_m is None else labels.sizes_m
+        half_px = sizes_m[:, None].astype(np.float64) / pixel_sides_m(grid) / 2
     return np.concatenate([low - half_px, high + half_px], axis=1)
 
 
@@ -272,10 +330,25 @@ def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    ground = read_labels(path, layer_remedy=ONE_LAYER)
+    return shapely.union_all(ground_polygons(read_labels(path, layer_remedy=ONE_LAYER), crs))
+
+
+def ground_polygons(ground: LabelLayer, crs: pyproj.CRS) -> NDArray[np.object_]:
+    """Polygons of ground in a CRS.
+
+    Args:
+        ground: polygons; N may be 0.
+        crs: CRS of the result; edges get extra vertices where it is not the layer's own.
+
+    Returns:
+        (N,) valid shapely geometries in ``crs``, in order.
+
+    Raises:
+        LabelError: the layer holds points.
+    """
     if ground.is_points:
-        raise LabelError(f"{path} holds points, wanted polygons of ground")
-    polygons = ground.geometries
-    if ground.crs != crs:
-        polygons = shapely.make_valid(reproject(densify(polygons), ground.crs, crs))
-    return shapely.union_all(polygons)
+        raise LabelError(f"{ground.path} holds points, wanted polygons of ground")
+    if ground.crs == crs or not len(ground):
+        return ground.geometries
+    moved = reproject(densify(ground.geometries), ground.crs, crs)
+    return np.asarray(shapely.make_valid(moved), dtype=object)

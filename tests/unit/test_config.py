@@ -252,3 +252,76 @@ def test_unreadable_configs(write, tmp_path):
 def test_dump_refuses_what_is_no_options_value():
     with pytest.raises(TypeError, match="not an options value"):
         dump_options(DetectOptions)
+
+
+def test_label_layers_are_paths_or_groups(write, monkeypatch):
+    monkeypatch.setenv("GEO_RETINA_DATA", "/data")
+    path = write(
+        "data:\n  scenes: [a.tif]\n  class_column: kind\n  labels:\n    - cars.gpkg\n"
+        "    - {path: $GEO_RETINA_DATA/trees.shp, class_name: tree, point_size_m: 4}\n"
+        "    - {path: clouds.fgb, ignore: true}\n"
+        "  classes: {car: [car, van], tree: [tree]}\n"
+        "split: {areas: val.gpkg}\nsamples: {cache_folder: chips}\n"
+    )
+    options = load_train_options(path)
+    folder = str(path.parent)
+    cars, trees, clouds = options.data.sources
+    assert [each.path for each in (cars, trees, clouds)] == [
+        f"{folder}/cars.gpkg",
+        "/data/trees.shp",
+        f"{folder}/clouds.fgb",
+    ]
+    assert (cars.class_column, cars.class_name, cars.multi) == ("kind", None, "explode")
+    assert (trees.class_column, trees.class_name, trees.point_size_m) == (None, "tree", 4)
+    assert (clouds.class_column, clouds.ignore) == (None, True)
+    assert options.data.class_of == {"car": "car", "van": "car", "tree": "tree"}
+    assert options.data.class_names == ("car", "tree")
+    assert options.split.areas == f"{folder}/val.gpkg"
+    assert options.samples.cache_folder == f"{folder}/chips"
+    assert load_train_options(write(dump_options(options), "again.yaml")) == options
+    one = load_train_options(write("data: {scenes: [a], labels: {path: b.gpkg, layer: x}}"))
+    assert one.data.sources[0].layer == "x"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("labels: 3", "data.labels is 3, wanted a file, or a list of layers"),
+        ("labels: [3]", "data.labels.0 is 3, wanted a file or a group of keys"),
+        ("labels: []", "data.labels is empty, wanted at least one layer"),
+        (
+            "labels: [{path: b, clas_name: x}]",
+            "unknown option data.labels.0.clas_name; did you mean data.labels.0.class_name?",
+        ),
+        ("labels: [b, {layer: x}]", "data.labels.1.path is missing"),
+        ("labels: [{path: b, ignore: 1}]", "data.labels.0.ignore is 1, wanted a valid boolean"),
+        ("labels: [{path: b, point_size_m: 0}]", "data.labels.0.point_size_m is 0.0, wanted 1e-06"),
+        ("labels: [{path: b, class_column: c, class_name: d}]", "class_name are both given"),
+        ("labels: [{path: b, ignore: true}]", "data.labels is empty"),
+        ("labels: b, multi: boxes", "data.multi is \"boxes\", wanted 'explode' or 'box'"),
+        ("labels: b, classes: 3", "data.classes is 3, wanted a valid list"),
+        ("labels: b, classes: {a: [x], b: [x]}", "data.classes has x in a and in b"),
+        ("labels: b, ground_laier: x", "did you mean data.ground_layer?"),
+    ],
+)
+def test_wrong_label_layers(write, data, said):
+    with pytest.raises(OptionError, match=r"c\.yaml") as caught:
+        load_train_options(write(f"data: {{scenes: [a.tif], {data}}}"))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("split: {colum: x}", "did you mean split.column?"),
+        ("split: {tune: [a]}", "give split.column"),
+        ("samples: {drop_visible: 0.6}", "samples.drop_visible 0.6 is above min_visible 0.5"),
+        ("samples: {empty_share: 0.3}", "samples.object_share 0.8 and empty_share 0.3 are more"),
+        ("samples: {hard_from_epochs: 2}", "did you mean samples.hard_from_epoch?"),
+    ],
+)
+def test_wrong_split_and_samples(write, text, said):
+    with pytest.raises(OptionError) as caught:
+        load_train_options(write(MINIMAL + text))
+    assert said in str(caught.value)

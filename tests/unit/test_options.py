@@ -23,6 +23,7 @@ CLASSES = [
 def made(kind, **changes):
     needed = {
         "DataOptions": {"scenes": ("a.tif",), "labels": "a.gpkg"},
+        "LabelOptions": {"path": "a.gpkg"},
         "TrainOptions": REQUIRED,
         "ImportOptions": {"gsd_m": 0.1},
     }

@@ -34,16 +34,24 @@ HEAVY = {
 }
 
 VERBS = {
+    "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
 VALUES = {
     *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
-    *("RunReport", "Scene"),
+    *("LabelReport", "RunReport", "Scene"),
 }
 OPTIONS = {
-    *("AssignOptions", "DataOptions", "DetectOptions", "EvaluateOptions", "LossOptions"),
+    *(
+        "AssignOptions",
+        "DataOptions",
+        "DetectOptions",
+        "EvaluateOptions",
+        "LabelOptions",
+        "LossOptions",
+    ),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
     *("SynthOptions", "ImportOptions", "TrainOptions"),
 }

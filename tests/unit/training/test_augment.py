@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geo_retina.options import SampleOptions
-from geo_retina.training.augment import Sample, change_light, resize, turn
+from geo_retina.training.augment import Sample, blur, change_light, resize, turn
 
 BOXES = [[3, 5, 10, 9], [20, 2, 23, 14], [30, 25, 32, 32]]
 
@@ -128,3 +128,25 @@ def test_all_ranges_at_0_change_nothing():
     own = sample()
     options = SampleOptions(brightness=0.0, contrast=0.0, noise=0.0)
     torch.testing.assert_close(light(options, own).image_CHW, own.image_CHW)
+
+
+def test_blur_spreads_a_point_as_a_gaussian_does_and_hides_what_was_hidden():
+    own = sample(side=64, boxes=[])
+    own.image_CHW[:, 40, 30] = 1.0
+    drawn = []
+    for seed in range(20):
+        blurred = blur(own, SampleOptions(blur=2.0), rng=np.random.default_rng(seed))
+        sigma = np.random.default_rng(seed).uniform(0, 2.0)
+        weight = blurred.image_CHW[0].double()
+        assert float(weight.sum()) == pytest.approx(1, abs=1e-4)
+        x = torch.arange(64.0)
+        mean = float((weight.sum(dim=0) * x).sum())
+        assert mean == pytest.approx(30, abs=1e-3)
+        variance = float((weight.sum(dim=0) * (x - 30) ** 2).sum())
+        if sigma > 0.6:  # a narrower one is hardly sampled
+            assert variance == pytest.approx(sigma**2, rel=0.1)
+        drawn.append(variance)
+        assert not blurred.image_CHW[:, :2].any()
+        assert blurred.boxes_M4 is own.boxes_M4
+    assert len(set(drawn)) > 15
+    assert blur(own, SampleOptions(), rng=np.random.default_rng(0)) is own

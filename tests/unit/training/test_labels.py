@@ -161,7 +161,7 @@ def test_labels_on_no_scene_are_an_error_that_says_where_to_look(tmp_path, scene
     labels = write_labels(tmp_path / "l.gpkg", BOXES + 5000, grid=grid, tile="b")
     with pytest.raises(TrainingError, match=r"gives 3 labels for 1 scenes.*the layer's CRS"):
         load(scene, labels)
-    with pytest.raises(TrainingError, match=r"column tile .*stems of the scene files"):
+    with pytest.raises(TrainingError, match=r"its column tile, which holds b; .*such as a$"):
         load(scene, labels, scene_column="tile")
 
 

@@ -11,18 +11,23 @@ from torch.utils.data import DataLoader
 
 from geo_retina import boxes
 from geo_retina.grid import Window
-from geo_retina.options import DataOptions, SampleOptions, SplitOptions
-from geo_retina.scene import open_scene
+from geo_retina.nn.heads import Outputs
+from geo_retina.nn.losses import retinanet_loss
+from geo_retina.options import (
+    AssignOptions,
+    DataOptions,
+    SampleOptions,
+    SplitOptions,
+    TrainOptions,
+)
+from geo_retina.scene import Scene, open_scene
+from geo_retina.training.caching import CachedReader
 from geo_retina.training.labels import LabelledScene, load_training_set
 from geo_retina.training.radiometry import measure_bands
-from geo_retina.training.samples import (
-    EpochSampler,
-    FitSamples,
-    _label_window,
-    collate,
-    fit_objects,
-)
+from geo_retina.training.samples import EpochSampler, FitSamples, collate
 from geo_retina.training.split import Split, split_ground
+from geo_retina.training.task import loss_settings
+from geo_retina.training.windows import fit_objects, label_window
 from tests.unit.training.fields import AFFINE, field, rotated, squares, write_labels, write_scene
 
 PLAIN = SampleOptions(
@@ -68,7 +73,8 @@ def test_every_bright_pixel_lies_in_a_box_and_every_box_is_bright(squares_set, o
         sample = samples[number]
         covered = torch.zeros_like(sample.ground_HW)
         for x0, y0, x1, y1 in torch.cat([sample.boxes_M4, sample.ignore_I4]).tolist():
-            covered[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
+            x0, y0, x1, y1 = (max(0.0, edge) for edge in (x0, y0, x1, y1))
+            covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
             inside = bright(sample)[int(np.ceil(y0)) : int(y1), int(np.ceil(x0)) : int(x1)]
             assert inside.all()
         assert not (bright(sample) & ~covered).any()
@@ -146,7 +152,7 @@ def test_labels_cut_by_the_border_are_kept_ignored_or_gone(tmp_path, offset, kep
     scene = write_scene(tmp_path / "a.tif", np.full((1, 100, 100), 50, np.uint8))
     labels = write_labels(tmp_path / "l.gpkg", [[40.0, 40, 52, 52]], grid=open_scene(scene).grid)
     samples = samples_of(load([scene], labels))
-    each = samples._scenes[0]
+    each = samples.scenes[0]
     sample = samples.read(each, Window(30, 40 + offset, 32, 32))
     assert len(sample.boxes_M4) == kept
     assert len(sample.ignore_I4) == ignored
@@ -171,7 +177,7 @@ def plainly_labelled(each, window, fits, min_visible):
             kept.append([a0, b0, a1, b1])
             labels.append(label)
         elif share > 0:
-            ignored.append([a0, b0, a1, b1])
+            ignored.append(shifted)
     return kept, labels, ignored
 
 
@@ -186,10 +192,10 @@ def test_labels_of_a_window_equal_those_found_by_looking_at_all(squares_set):
         row, col = rng.integers(-30, 380, 2)
         window = Window(int(row), int(col), int(rng.integers(8, 90)), int(rng.integers(8, 90)))
         fits = rng.random((window.height, window.width)) < 0.8
-        found = _label_window(each, window, fits, 0.4)
-        for have, wanted in zip(found, plainly_labelled(each, window, fits, 0.4), strict=True):
-            wanted = np.array(wanted, have.numpy().dtype).reshape(have.shape)
-            np.testing.assert_allclose(have.numpy(), wanted, rtol=1e-6, atol=1e-5)
+        found = label_window(each, window, fits, SampleOptions(min_visible=0.4))
+        for have, wanted in zip(found[:3], plainly_labelled(each, window, fits, 0.4), strict=True):
+            wanted = np.array(wanted, have.dtype).reshape(have.shape)
+            np.testing.assert_allclose(have, wanted, rtol=1e-6, atol=1e-5)
 
 
 def test_a_sample_looks_at_few_of_many_labels(squares_set, monkeypatch):
@@ -220,7 +226,7 @@ def test_nodata_and_unlabelled_ground_are_not_background(tmp_path):
     labels = write_labels(tmp_path / "l.gpkg", [[20, 20, 30, 30], [5, 2, 15, 12]], grid=grid)
     ground = write_labels(tmp_path / "g.gpkg", [[0, 0, 40, 60]], grid=grid)
     samples = samples_of(load([scene], labels, ground=str(ground)))
-    sample = samples.read(samples._scenes[0], Window(-5, 0, 65, 90))
+    sample = samples.read(samples.scenes[0], Window(-5, 0, 65, 90))
     wanted = np.zeros((65, 90), bool)
     wanted[15:, :40] = True
     np.testing.assert_array_equal(sample.ground_HW.numpy(), wanted)
@@ -305,9 +311,9 @@ def test_the_cache_stays_within_its_bound(tmp_path):
     samples = samples_of(load(scenes, labels), cache_bytes=bound)
     for number in range(100):
         samples[number]
-        held = sum(p.nbytes + v.nbytes for p, v in samples._reader._scenes.values())
+        held = sum(p.nbytes + v.nbytes for p, v in samples._reader._chips.values())
         assert held == samples._reader._held <= bound
-    assert len(samples._reader._scenes) >= 8
+    assert len(samples._reader._chips) >= 8
 
 
 def test_objects_are_balanced_over_classes(tmp_path):
@@ -375,3 +381,116 @@ def test_radiometry_of_bytes_and_of_other_types(tmp_path):
     assert (bands.radiometry.offset[1], bands.radiometry.scale[1]) == (7.0, 1.0)
     assert bands.mean[0] == pytest.approx(0, abs=0.05)
     assert bands.std[0] == pytest.approx(1 / 2.326, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("keep", "drop", "found"),
+    [(0.0, 0.0, (1, 0)), (0.5, 0.0, (0, 1)), (0.5, 0.5, (0, 0)), (0.4, 0.1, (1, 0))],
+    ids=["kept", "ignored", "dropped", "enough of it"],
+)
+def test_a_cut_label_is_kept_ignored_or_dropped_by_what_is_visible(tmp_path, keep, drop, found):
+    scene = write_scene(tmp_path / "a.tif", np.full((1, 100, 100), 50, np.uint8))
+    labels = write_labels(tmp_path / "l.gpkg", [[40.0, 40, 52, 52]], grid=open_scene(scene).grid)
+    each = load([scene], labels).scenes[0]
+    options = SampleOptions(min_visible=keep, drop_visible=drop)
+    window = Window(30, 47, 32, 32)  # shows 5 of 12 columns
+    labelled = label_window(each, window, np.ones((32, 32), bool), options)
+    assert (len(labelled.boxes), len(labelled.ignored)) == found
+    assert (labelled.cut, labelled.dropped) == (1, int(drop == 0.5))
+    if found[1]:  # whole, as the anchors that stand for it are
+        np.testing.assert_allclose(labelled.ignored, [[-7, 10, 5, 22]], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["iou", "atss"])
+@pytest.mark.parametrize("how", ["flagged", "cut"])
+def test_anchors_of_ignored_boxes_carry_no_gradient(tmp_path, how, method):
+    """From a label layer through a sample to the loss: no logit near the box is moved."""
+    scene = write_scene(tmp_path / "a.tif", np.full((1, 128, 128), 50, np.uint8))
+    boxes_px = [[20.0, 20, 32, 32], [80, 80, 92, 92]]
+    labels = write_labels(
+        tmp_path / "l.gpkg", boxes_px, grid=open_scene(scene).grid, skip=[0, int(how == "flagged")]
+    )
+    each = load([scene], labels, ignore_column="skip").scenes[0]
+    # The window ends at x = 84, so that it shows a third of the second label.
+    window = Window(0, 0, 128, 128) if how == "flagged" else Window(0, -44, 128, 128)
+    samples = samples_of(load([scene], labels, ignore_column="skip"))
+    sample = samples.read(each, window)
+    assert (len(sample.boxes_M4), len(sample.ignore_I4)) == (1, 1)
+    _, targets = collate([sample])
+    y, x = torch.meshgrid(torch.arange(2, 128, 4.0), torch.arange(2, 128, 4.0), indexing="ij")
+    anchors = [
+        torch.stack([x - s, y - s, x + s, y + s], dim=-1).reshape(-1, 4) for s in (6.0, 12.0)
+    ]
+    logits = [torch.zeros(1, len(a), 1, requires_grad=True) for a in anchors]
+    deltas = [torch.zeros(1, len(a), 4, requires_grad=True) for a in anchors]
+    settings = loss_settings(
+        TrainOptions(
+            data=DataOptions(scenes=("a",), labels="b"), assign=AssignOptions(method=method)
+        ),
+        {"object": 1},
+    )
+    losses = retinanet_loss(Outputs(logits, deltas), anchors, targets, settings)
+    sum(losses.values()).backward()
+    ignored = sample.ignore_I4.repeat(len(anchors[0]), 1).double().numpy()
+    overlap = boxes.iou(anchors[0].double().numpy(), ignored)
+    gradient = logits[0].grad[0, :, 0].abs().numpy()
+    assert (overlap > 0.3).sum() >= 1
+    assert not gradient[overlap > 0.4].any()
+    assert not gradient[overlap == overlap.max()].any()
+    inside = sample.ground_HW[anchors[0][:, 1].long() + 6, anchors[0][:, 0].long() + 6].numpy()
+    assert (gradient[(overlap == 0) & inside] > 0).mean() > 0.9
+    own = boxes.iou(
+        anchors[0].double().numpy(),
+        sample.boxes_M4.repeat(len(anchors[0]), 1).double().numpy(),
+    )
+    assert gradient[own > 0.6].all()
+
+
+def test_empty_ground_is_shown_in_its_share(tmp_path):
+    pixels = np.full((1, 400, 400), 50, np.uint8)
+    scene = write_scene(tmp_path / "a.tif", pixels)
+    boxes_px = [[x, y, x + 10, y + 10] for x in range(0, 300, 15) for y in range(0, 390, 15)]
+    labels = write_labels(tmp_path / "l.gpkg", boxes_px, grid=open_scene(scene).grid)
+    shares = {}
+    for empty_share in (0.0, 0.5):
+        options = replace(PLAIN, object_share=0.5, empty_share=empty_share)
+        samples = samples_of(load([scene], labels), options=options)
+        shares[empty_share] = np.mean([not len(samples[i].boxes_M4) for i in range(120)])
+    assert shares[0.0] < 0.2
+    assert 0.35 < shares[0.5] < 0.65
+
+
+def test_chips_on_disk_serve_later_runs_and_follow_the_file(squares_set, tmp_path, monkeypatch):
+    options = replace(PLAIN, cache_folder=str(tmp_path / "chips"))
+    plain = samples_of(squares_set)
+    first = samples_of(squares_set, options=options, cache_bytes=0)
+    wanted = [plain[i].image_CHW for i in range(5)]
+    for number, image in enumerate(wanted):
+        torch.testing.assert_close(first[number].image_CHW, image, rtol=0, atol=0)
+    chips = list((tmp_path / "chips").glob("*.npy"))
+    assert len(chips) == 1  # 400 px are one chip
+    later = samples_of(squares_set, options=options, cache_bytes=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scene, "read", lambda *_: pytest.fail("it is on disk"))
+        for number, image in enumerate(wanted):
+            torch.testing.assert_close(later[number].image_CHW, image, rtol=0, atol=0)
+    chips[0].write_bytes(chips[0].read_bytes()[:1000])  # cut short
+    again = samples_of(squares_set, options=options, cache_bytes=0)
+    torch.testing.assert_close(again[0].image_CHW, wanted[0], rtol=0, atol=0)
+
+
+def test_windows_over_many_chips_are_whole(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 255, (2, 1100, 1300)).astype(np.uint16)
+    scene = open_scene(write_scene(tmp_path / "a.tif", pixels, nodata=0))
+    reader = CachedReader(1 << 28)
+    for window in (
+        Window(500, 500, 600, 700),
+        Window(-20, 1000, 80, 400),
+        Window(0, 0, 1100, 1300),
+        Window(1090, 1290, 40, 40),
+        Window(2000, 0, 10, 10),
+    ):
+        found, valid = reader.read(scene, window)
+        wanted, wanted_valid = scene.read(window)
+        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(valid, wanted_valid)

@@ -1,0 +1,37 @@
+"""``geo-retina check-labels``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def check_labels(
+    config: Annotated[Path, Parameter(name="CONFIG")],
+    /,
+    *,
+    out: Path | None = None,
+    changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False)] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Tell what a training would work with: labels, sizes, split, samples.
+
+    Args:
+        config: YAML file with the options of the training run.
+        out: Folder for the report, and for pictures of samples and scenes with their labels.
+        changes: A key that differs from the file, such as `split.block_m=50`; may be repeated.
+        overwrite: Replace an earlier report.
+    """
+    from geo_retina.config import load_train_options
+
+    options = load_train_options(config, changes or ())  # first: it fails fast
+    from geo_retina.training import check_labels as check
+
+    report = check(options, out, overwrite=overwrite)
+    print(report.text())
+    if out is None:
+        print("\nsee the labels on their imagery with --out FOLDER")
+    else:
+        print(f"\nwritten to {out}: report.txt, report.json, samples.png, scenes.png, sizes.png")

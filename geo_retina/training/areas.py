@@ -1,0 +1,204 @@
+"""Ground as polygons with a name: the areas and places by which ground can be split."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.errors import LabelError, TrainingError
+from geo_retina.grid import Grid, Window
+from geo_retina.options import LabelOptions, SplitOptions
+from geo_retina.scene import Scene
+from geo_retina.training.regions import Regions, footprint
+from geo_retina.vector import LabelLayer, ground_polygons
+
+if TYPE_CHECKING:
+    from geo_retina.training.labels import TrainingSet
+
+ALL = "all areas"
+"""Name of areas that have none."""
+
+_FIT, _TUNE, _TEST = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """Ground that tunes and ground that tests, as one geometry each in every CRS.
+
+    Ground under both tests; all other ground fits.
+
+    Attributes:
+        tune: by the CRS's WKT; "" for scenes without one.
+        test: likewise.
+        tune_names: places that tune, sorted.
+        test_names: places that test, sorted.
+        source: where they came from, for messages.
+    """
+
+    tune: Mapping[str, Any]
+    test: Mapping[str, Any]
+    tune_names: tuple[str, ...]
+    test_names: tuple[str, ...]
+    source: str
+
+    def describe(self, part: int) -> str:
+        """What the ground of a part is, for people."""
+        names = self.tune_names if part == _TUNE else self.test_names
+        if names == (ALL,):
+            return f"the areas of {self.source}"
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        return f"the {len(names)} places {shown} of {self.source}"
+
+    def parts(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Tell to which part pixel positions x, y (..., 2) of a grid belong."""
+        points = grid.pixels_to_crs(points_px)
+        parts = np.zeros(points.shape[:-1], np.int8)
+        for part, ground in ((_TUNE, self.tune), (_TEST, self.test)):
+            area = ground[_key(grid.crs)]
+            shapely.prepare(area)
+            parts[shapely.contains_xy(area, points[..., 0], points[..., 1])] = part
+        return parts
+
+    def whole(self, grid: Grid, window: Window) -> int | None:
+        """The part of all of a window, or None where several meet in it."""
+        corners = np.array([window.box_px], dtype=np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+        outline = shapely.polygons(grid.pixels_to_crs(corners.reshape(4, 2)))
+        found = _FIT
+        for part, ground in ((_TEST, self.test), (_TUNE, self.tune)):
+            area = ground[_key(grid.crs)]
+            shapely.prepare(area)
+            if shapely.contains_properly(area, outline):
+                return part if found == _FIT else None
+            if shapely.intersects(area, outline):
+                return None
+        return found
+
+    def pixels(self, scenes: Sequence[Scene]) -> tuple[float, float]:
+        """Pixels of the scenes that tune, and that test."""
+        tunes = tests = 0.0
+        for scene in scenes:
+            outline = footprint(scene.grid, 0.0)
+            key, pixel = _key(scene.grid.crs), abs(scene.grid.affine.determinant)
+            test = shapely.intersection(self.test[key], outline)
+            tune = shapely.difference(shapely.intersection(self.tune[key], outline), test)
+            tests += shapely.area(test) / pixel
+            tunes += shapely.area(tune) / pixel
+        return tunes, tests
+
+
+@dataclass(frozen=True, eq=False)
+class NamedAreas:
+    """Polygons of ground with the name of the place that each belongs to.
+
+    Attributes:
+        names: (N,) text.
+        source: where they came from, for messages.
+    """
+
+    names: NDArray[np.object_]
+    source: str
+    _layer: LabelLayer | None = None
+    _outlines: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+
+    def _in_crs(self, crs: pyproj.CRS | None) -> NDArray[np.object_]:
+        """(N,) the polygons in a CRS; empty ones where they have no place in it."""
+        if self._layer is None:
+            return self._outlines[_key(crs)]
+        if crs is None:
+            raise LabelError(
+                f"a scene has no CRS, so the areas of {self.source} cannot be placed on it; give "
+                "it one, for example with gdal_edit.py -a_srs EPSG:32633, or split by blocks"
+            )
+        return ground_polygons(self._layer, crs)
+
+    def pixels(self, scenes: Sequence[Scene]) -> dict[str, float]:
+        """Pixels of the scenes on the ground of each place; places under no scene are left out."""
+        found: dict[str, float] = {}
+        for crs, own in _by_crs(scenes):
+            polygons = self._in_crs(crs)
+            tree = shapely.STRtree(polygons)
+            for scene in own:
+                outline = footprint(scene.grid, 0.0)
+                rows = tree.query(outline, predicate="intersects")
+                for name in dict.fromkeys(self.names[np.sort(rows)].tolist()):
+                    mine = polygons[rows[self.names[rows] == name]]
+                    area = shapely.area(shapely.intersection(shapely.union_all(mine), outline))
+                    pixels = area / abs(scene.grid.affine.determinant)
+                    if pixels > 0.5:
+                        found[name] = found.get(name, 0.0) + pixels
+        return found
+
+    def choose(
+        self, tune: Collection[str], test: Collection[str], scenes: Sequence[Scene]
+    ) -> Areas:
+        """The ground of the places that tune and that test, in the CRS of every scene."""
+        grounds: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        for crs, _ in _by_crs(scenes):
+            polygons = self._in_crs(crs)
+            for ground, chosen in zip(grounds, (tune, test), strict=True):
+                rows = np.array([name in chosen for name in self.names], dtype=np.bool_)
+                ground[_key(crs)] = shapely.union_all(polygons[rows])
+        return Areas(*grounds, tuple(sorted(tune)), tuple(sorted(test)), self.source)
+
+
+def gather_areas(options: SplitOptions, training_set: TrainingSet | None) -> NamedAreas:
+    """Find the polygons to split by: the areas given, else the ground, else whole scenes.
+
+    Raises:
+        LabelError: the areas cannot be read, or lack the column.
+        TrainingError: the labels of one scene name several places.
+    """
+    if options.areas is not None:
+        source = LabelOptions(path=options.areas, layer=options.areas_layer)
+        remedy = "say which one with split.areas_layer"
+        layer = Regions.read(source, place_column=options.column, layer_remedy=remedy).layer
+        return _of_layer(layer)
+    assert training_set is not None  # a column of what was labelled
+    if training_set.ground is not None:
+        return _of_layer(training_set.ground)
+    return _of_scenes(training_set, options)
+
+
+def _of_layer(layer: LabelLayer) -> NamedAreas:
+    names = layer.places if layer.places is not None else np.full(len(layer), ALL, dtype=object)
+    return NamedAreas(names, layer.path, layer)
+
+
+def _of_scenes(training_set: TrainingSet, options: SplitOptions) -> NamedAreas:
+    """Outlines of the scenes, each of the place that its labels name; those without any fit."""
+    names: list[str] = []
+    outlines: list[tuple[str, Any]] = []
+    for each in training_set.scenes:
+        if len(each.places) > 1:
+            raise TrainingError(
+                f"{each.scene.path} holds labels of several places in the column {options.column} "
+                f"({', '.join(each.places[:3])}), so its ground cannot be given to one; give "
+                "polygons of ground with that column as data.ground, or split.areas"
+            )
+        if each.places:
+            names.append(each.places[0])
+            outlines.append((_key(each.scene.grid.crs), footprint(each.scene.grid, 0.0)))
+    empty = shapely.Polygon()
+    by_crs = {
+        key: np.array([o if own == key else empty for own, o in outlines], dtype=object)
+        for key in {_key(each.scene.grid.crs) for each in training_set.scenes}
+    }
+    source = f"the labels' column {options.column}"
+    return NamedAreas(np.array(names, dtype=object), source, None, by_crs)
+
+
+def _by_crs(scenes: Sequence[Scene]) -> list[tuple[pyproj.CRS | None, list[Scene]]]:
+    groups: dict[str, tuple[pyproj.CRS | None, list[Scene]]] = {}
+    for scene in scenes:
+        groups.setdefault(_key(scene.grid.crs), (scene.grid.crs, []))[1].append(scene)
+    return list(groups.values())
+
+
+def _key(crs: pyproj.CRS | None) -> str:
+    return "" if crs is None else str(crs.to_wkt())

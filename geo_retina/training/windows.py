@@ -1,0 +1,248 @@
+"""Windows of the ground that fits: where samples are taken, and which labels one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina import boxes
+from geo_retina.errors import TrainingError
+from geo_retina.grid import Window
+from geo_retina.options import SampleOptions
+from geo_retina.scene import Scene
+from geo_retina.training.labels import LabelledScene, TrainingSet
+from geo_retina.training.split import Part, Split
+
+_EDGE_SHARE = 16  # a window may reach over the scene's edge by its side over this
+_TRIES = 300  # to find a point on ground that fits, before taking any
+_EMPTY_TRIES = 20  # to find a window without an object, before taking any
+
+
+@dataclass(frozen=True, eq=False)
+class FitObjects:
+    """The objects on the ground that fits, as columns of one length.
+
+    Attributes:
+        scene: (N,) position of the scene.
+        index: (N,) position among that scene's labels.
+        label: (N,) class.
+        sides_px: (N, 2) width and height in grid pixels.
+    """
+
+    scene: NDArray[np.int64]
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    sides_px: NDArray[np.float64]
+
+    def per_class(self, classes: Sequence[str]) -> dict[str, int]:
+        """Objects by class, in the order of the classes."""
+        counts = np.bincount(self.label, minlength=len(classes))
+        return dict(zip(classes, counts.tolist(), strict=True))
+
+
+def fit_objects(training_set: TrainingSet, split: Split) -> FitObjects:
+    """List the labels whose centre lies on labelled ground that fits, scene by scene."""
+    return objects_on(Part.FIT, training_set, split)
+
+
+def objects_on(part: Part, training_set: TrainingSet, split: Split) -> FitObjects:
+    """List the labels whose centre lies on labelled ground of a part, scene by scene."""
+    columns: list[tuple[NDArray[Any], ...]] = []
+    for number, each in enumerate(training_set.scenes):
+        centres_px = each.centres_px
+        on = each.holds(centres_px) & split.on(part, each.scene.grid, centres_px)
+        index = np.flatnonzero(on)
+        sides_px = each.boxes_px[index, 2:] - each.boxes_px[index, :2]
+        columns.append((np.full(len(index), number), index, each.labels[index], sides_px))
+    return FitObjects(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+class Spot(NamedTuple):
+    """A place to look at: the position of a scene, and x, y in its grid's pixels."""
+
+    scene: int
+    x: float
+    y: float
+
+
+class WindowLabels(NamedTuple):
+    """The labels that a window shows, in its own pixels.
+
+    Attributes:
+        boxes: (M, 4) float64 objects, cut to the window.
+        labels: (M,) int64 classes.
+        ignored: (I, 4) float64 boxes that are neither object nor background; whole, so they may
+            reach beyond the window, as the anchors do that stand for what is cut.
+        cut: labels of which the window shows some but not all.
+        dropped: labels of which it shows so little that they count as background.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    ignored: NDArray[np.float64]
+    cut: int
+    dropped: int
+
+
+class WindowDraw:
+    """Draws windows: around objects, classes alike; where there is none; or anywhere.
+
+    Args:
+        training_set: scenes and labels.
+        split: whose ground that fits is drawn from.
+        options: shares and size of the windows.
+
+    Attributes:
+        objects: labels on ground that fits.
+        fit_px: pixels of labelled ground that fits, estimated on a lattice.
+
+    Raises:
+        TrainingError: no ground fits.
+    """
+
+    def __init__(self, training_set: TrainingSet, split: Split, options: SampleOptions) -> None:
+        self._scenes = training_set.scenes
+        self._split = split
+        self._options = options
+        self.objects = fit_objects(training_set, split)
+        present = np.unique(self.objects.label)
+        self._of_class = [np.flatnonzero(self.objects.label == label) for label in present]
+        fit_px = np.array([_fit_pixels(each, split) for each in self._scenes])
+        self.fit_px = float(fit_px.sum())
+        if not self.fit_px:
+            raise TrainingError("no ground is left to fit; lower split.tune_fraction")
+        self._scene_ends = np.cumsum(fit_px / self.fit_px)
+
+    def side(self, rng: np.random.Generator) -> int:
+        """Draw the side of a window in grid pixels, by the scale jitter."""
+        low, high = sorted(self._options.scale)
+        return max(8, round(self._options.window_px / rng.uniform(low, high)))
+
+    def choose(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+        """Draw a window; returns the position of its scene, and the window."""
+        chance = rng.random()
+        if self._of_class and chance < self._options.object_share:
+            of_class = self._of_class[rng.integers(len(self._of_class))]
+            row = of_class[rng.integers(len(of_class))]
+            number = int(self.objects.scene[row])
+            centre = self._scenes[number].centre_px(int(self.objects.index[row]))
+            return number, window_with(rng, centre, self._scenes[number].scene, side)
+        wants_empty = chance >= 1 - self._options.empty_share
+        for _ in range(_EMPTY_TRIES if wants_empty else 1):
+            number, window = self.anywhere(rng, side)
+            if not _shows_object(self._scenes[number], window):
+                break
+        return number, window
+
+    def anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+        """A window anywhere on ground that fits."""
+        found = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
+        number = min(found, len(self._scenes) - 1)
+        each = self._scenes[number]
+        extent = [each.scene.grid.width, each.scene.grid.height]
+        for _ in range(_TRIES):
+            point = rng.uniform(0, 1, 2) * extent
+            if fits(each, self._split, point[None])[0]:
+                break
+        return number, window_with(rng, point, each.scene, side)
+
+
+def window_with(
+    rng: np.random.Generator, point_px: NDArray[np.float64], scene: Scene, side: int
+) -> Window:
+    """Draw a window that shows a point anywhere in it, and hardly more beyond the scene.
+
+    It may reach over the scene's edge by a sixteenth of its side, so that small scenes too are
+    seen at every phase of the network's strides.
+    """
+    start = np.floor(point_px - rng.uniform(0, side, 2)).astype(np.int64)
+    extent = np.array([scene.grid.width, scene.grid.height])
+    margin = side // _EDGE_SHARE
+    spare = np.maximum(side - extent, 0)  # a scene smaller than the window moves about in it
+    low, high = -margin - spare, np.maximum(extent - side, 0) + margin
+    col, row = np.clip(start, low, high)
+    # Clipping must not push the point out of sight.
+    col, row = np.minimum([col, row], np.floor(point_px).astype(np.int64))
+    col, row = np.maximum([col, row], np.floor(point_px).astype(np.int64) - side + 1)
+    return Window(int(row), int(col), side, side)
+
+
+def label_window(
+    each: LabelledScene, window: Window, shown: NDArray[np.bool_], options: SampleOptions
+) -> WindowLabels:
+    """Find the labels that a window shows.
+
+    A label's visible share is that of its area which lies on pixels that the sample shows:
+    inside the window, valid, and on ground that fits.
+
+    Args:
+        each: the scene.
+        window: pixels of its grid.
+        shown: (height, width) pixels that the sample shows.
+        options: what becomes of labels of which little is visible.
+    """
+    near = each.near(window)
+    whole, clipped, visible = _visible(each.boxes_px[near], window, shown)
+    keep = visible >= options.min_visible
+    dropped = ~keep & (visible < options.drop_visible)
+    marked, _, marked_visible = _visible(each.near_ignored(window), window, shown)
+    seen = visible > 0
+    return WindowLabels(
+        clipped[keep & seen],
+        each.labels[near][keep & seen],
+        np.concatenate([whole[~keep & ~dropped & seen], marked[marked_visible > 0]]),
+        int((seen & (visible < 1 - 1e-9)).sum()),
+        int((dropped & seen).sum()),
+    )
+
+
+def _visible(
+    boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Boxes in a window's pixels, whole and cut to it, and the share of each that is shown."""
+    whole = boxes.shift(boxes_px, -window.col, -window.row)
+    clipped = boxes.clip(whole, (0, 0, window.width, window.height))
+    visible = boxes.area(clipped) / boxes.area(whole)
+    if not shown.all():
+        seen = np.flatnonzero(visible > 0)
+        visible[seen] *= _shown_share(clipped[seen], shown)
+    return whole, clipped, visible
+
+
+def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N,) share of the pixels under each box, to whole pixels, that are shown."""
+    height, width = shown.shape
+    sums = np.zeros((height + 1, width + 1), np.int64)
+    sums[1:, 1:] = shown.cumsum(axis=0).cumsum(axis=1)
+    x0, y0 = np.floor(clipped[:, :2]).astype(np.int64).T
+    x1, y1 = np.ceil(clipped[:, 2:]).astype(np.int64).T
+    under = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return np.asarray(under / ((x1 - x0) * (y1 - y0)), dtype=np.float64)
+
+
+def fits(each: LabelledScene, split: Split, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which positions x, y (N, 2) lie on labelled ground that fits."""
+    return each.holds(points_px) & split.on(Part.FIT, each.scene.grid, points_px)
+
+
+def _shows_object(each: LabelledScene, window: Window) -> bool:
+    near = each.boxes_px[each.near(window)]
+    return bool((boxes.area(boxes.clip(near, window.box_px)) > 0).any())
+
+
+def _fit_pixels(each: LabelledScene, split: Split) -> float:
+    """Pixels of a scene on labelled ground that fits, estimated on a lattice."""
+    return part_pixels(each, split, Part.FIT)
+
+
+def part_pixels(each: LabelledScene, split: Split, part: Part) -> float:
+    """Pixels of a scene on labelled ground of a part, estimated on a lattice."""
+    grid = each.scene.grid
+    x, y = ((np.arange(64) + 0.5) / 64 * side for side in (grid.width, grid.height))
+    lattice = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    on = each.holds(lattice) & split.on(part, grid, lattice)
+    return float(on.mean() * grid.height * grid.width)
