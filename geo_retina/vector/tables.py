@@ -15,14 +15,14 @@ from geo_retina import boxes
 from geo_retina.detections import Detections
 from geo_retina.errors import GridError
 from geo_retina.grid import Grid
-from geo_retina.vector.transforms import reproject
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.measures import ground_sizes
+from geo_retina.vector.transforms import reproject, reproject_rings
+from geo_retina.vector.wkb import rings_to_wkb
 
 if TYPE_CHECKING:
     import geopandas as gpd
     from affine import Affine
-
-GEOMETRY = "geometry"
-"""Name of the column that holds the WKB."""
 
 DETECTION_SCHEMA = pa.schema(
     [
@@ -32,6 +32,8 @@ DETECTION_SCHEMA = pa.schema(
         ("tile", pa.int64()),
         ("cut", pa.int32()),
         ("joined", pa.bool_()),
+        ("area_m2", pa.float64()),
+        ("longest_m", pa.float64()),
         ("x_min_px", pa.float64()),
         ("y_min_px", pa.float64()),
         ("x_max_px", pa.float64()),
@@ -65,29 +67,32 @@ def detections_table(
     Returns:
         One row per detection, in order, with the columns of ``DETECTION_SCHEMA``: ``geometry``
         as WKB polygons, counter-clockwise; ``score`` as float64 of the same value; ``cut`` the
-        bits of ``Cut``; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A
-        turned ``to_file`` gives the bounds there. No detections give a table without rows.
+        bits of ``Cut``; ``area_m2`` and ``longest_m`` as ``ground_sizes`` has them, null without
+        a CRS; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A turned
+        ``to_file`` gives the bounds there. No detections give a table without rows.
 
     Raises:
         GridError: a box is not finite, or ``crs`` cannot express its place.
     """
-    polygons = reproject(boxes.to_polygons(detections.boxes_px, grid), grid.crs, crs)
-    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+    rings = reproject_rings(boxes.to_rings(detections.boxes_px, grid), grid.crs, crs)
+    if not np.isfinite(rings).all():
         raise GridError(
             f"scene {scene} lies where {crs.name if crs else 'its CRS'} has no coordinates; choose "
             "a CRS that covers it"
         )
     count = len(detections)
-    names = np.asarray(classes, dtype=object)[detections.labels]
+    names = pa.DictionaryArray.from_arrays(detections.labels, pa.array(classes, pa.string()))
+    sizes = ground_sizes(detections.boxes_px, grid)
     columns = [
-        pa.array(names, pa.string()),
+        names.dictionary_decode(),
         pa.array(detections.scores.astype(np.float64)),
-        pa.array([scene] * count, pa.string()),
+        pa.repeat(scene, count),
         pa.array(detections.tile),
         pa.array(detections.cut.astype(np.int32)),
         pa.array(detections.joined),
+        *(pa.array(values, from_pandas=True) for values in sizes),
         *_file_pixels(detections.boxes_px, to_file),
-        pa.array(shapely.to_wkb(polygons), pa.binary()),
+        rings_to_wkb(rings),
     ]
     return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
 
@@ -95,6 +100,8 @@ def detections_table(
 def _file_pixels(boxes_px: boxes.Boxes, to_file: Affine | None) -> list[pa.Array]:
     if to_file is None:
         return [pa.nulls(len(boxes_px), pa.float64())] * 4
+    if to_file.is_identity:
+        return [pa.array(np.ascontiguousarray(values)) for values in boxes_px.T]
     corners = boxes.corners(boxes_px)
     x = to_file.a * corners[..., 0] + to_file.b * corners[..., 1] + to_file.c
     y = to_file.d * corners[..., 0] + to_file.e * corners[..., 1] + to_file.f
