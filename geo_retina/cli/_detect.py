@@ -14,6 +14,7 @@ from geo_retina.options import DetectOptions, RunOptions
 if TYPE_CHECKING:
     from geo_retina.run import Estimate, ScenePlan
 
+Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 Scenes = Annotated[list[str], Parameter(name="SCENE...")]
 Detection = Annotated[DetectOptions, _flags.DETECTION]
 Run = Annotated[RunOptions, _flags.RUN]
@@ -29,7 +30,7 @@ def detect(
     /,
     *,
     model: str,
-    out: Path,
+    out: Outs,
     crs: str | None = None,
     config: Path | None = None,
     options: Detection = _DETECTION,
@@ -41,6 +42,7 @@ def detect(
         scenes: Files, folders or globs of georeferenced images.
         model: A bundled model's name (see `geo-retina models`) or a .safetensors file.
         out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
+            Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
         options: What changes the detections.
@@ -56,7 +58,8 @@ def detect(
         "scenes": ", ".join(scenes),
         "crs": crs or "left out, so that of the scenes",
     }
-    _report.write_config(out, dump_options(options, run), about)
+    for path in out:
+        _report.write_config(path, dump_options(options, run), about)
     print(_report.summary(report))
     _report.warn_of_truncation(report)
     _report.warn_of_failures(report.failures)

@@ -8,6 +8,7 @@ from geo_retina.options.checks import INFINITY, unknown_key
 from geo_retina.options.detection import (
     DetectOptions,
     Device,
+    Geometry,
     MergeOptions,
     Precision,
     RunOptions,
@@ -32,6 +33,7 @@ __all__ = [
     "DetectOptions",
     "Device",
     "EvaluateOptions",
+    "Geometry",
     "LossOptions",
     "MergeOptions",
     "NetworkOptions",

@@ -2,7 +2,13 @@
 
 from geo_retina.vector.formats import check_output, file_crs
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
-from geo_retina.vector.layers import write_layers
+from geo_retina.vector.outputs import (
+    Companions,
+    Target,
+    check_target,
+    read_metadata,
+    write_outputs,
+)
 from geo_retina.vector.reading import filter_frame, read_detections
 from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
@@ -12,9 +18,11 @@ from geo_retina.vector.writing import write_vector
 
 __all__ = [
     "CLASS_COLOURS",
-    "Centres",
+    "Companions",
     "LabelLayer",
+    "Target",
     "check_output",
+    "check_target",
     "class_style",
     "detections_table",
     "file_crs",
@@ -28,10 +36,11 @@ __all__ = [
     "read_detections",
     "read_ground",
     "read_labels",
+    "read_metadata",
     "reproject",
     "stream_centres",
     "to_geodataframe",
-    "write_layers",
+    "write_outputs",
     "write_styles",
     "write_vector",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,17 +24,15 @@ class Spool:
         self.schema: pa.Schema | None = None
         self.rows = 0
         self.longest_texts: dict[str, int] = {}
-        writer: pa.RecordBatchStreamWriter | None = None
-        try:
-            for table in tables:
-                if writer is None:
-                    self.schema = table.schema
-                    writer = pa.ipc.new_stream(str(path), table.schema)
+        iterator = iter(tables)
+        first = next(iterator, None)
+        if first is None:
+            return
+        self.schema = first.schema
+        with pa.ipc.new_stream(str(path), first.schema) as writer:
+            for table in itertools.chain([first], iterator):
                 self._note(table)
-                writer.write_table(table.select(self.schema.names))
-        finally:
-            if writer is not None:
-                writer.close()
+                writer.write_table(table.select(first.schema.names))
 
     def __iter__(self) -> Iterator[pa.Table]:
         if self.schema is None:

@@ -43,6 +43,8 @@ DETECTION_SCHEMA = pa.schema(
 )
 """Columns of ``detections_table``, in order."""
 
+_MULTIPOLYGON = 6
+
 
 def detections_table(
     detections: Detections,
@@ -117,7 +119,8 @@ def outline_table(
     """Outlines of ground, such as what a run did not cover, as rows of a file.
 
     Args:
-        polygons: (N,) shapely polygons in ``source``; None for ground of unknown place.
+        polygons: (N,) shapely polygons or multi-polygons in ``source``, of one kind, which is
+            kept; None for ground of unknown place.
         columns: further columns of N values each.
         source: CRS of the polygons.
         crs: CRS wanted. Outlines are long, so their edges get extra vertices on the way.
@@ -125,10 +128,17 @@ def outline_table(
     Returns:
         One row per polygon, in order: ``geometry`` as WKB, then ``columns``.
     """
+    are_multi = (shapely.get_type_id(polygons) == _MULTIPOLYGON).any()
     if source is not None and crs is not None and source != crs:
         polygons = reproject(densify(polygons), source, crs)
+    if are_multi:  # GEOS unwraps those of one part
+        polygons = np.array([_as_multi(polygon) for polygon in polygons], dtype=object)
     geometry = pa.array(shapely.to_wkb(polygons), pa.binary())
     return pa.table({GEOMETRY: geometry, **{k: pa.array(list(v)) for k, v in columns.items()}})
+
+
+def _as_multi(polygon: Any) -> Any:
+    return None if polygon is None else shapely.multipolygons(shapely.get_parts(polygon))
 
 
 def densify(polygons: NDArray[np.object_]) -> NDArray[np.object_]:

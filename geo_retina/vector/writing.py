@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +41,16 @@ class Layer:
         crs: of the geometries given; None for those of an image without a place.
         shape: write geometries as they are, or the centres of boxes.
         append: add the layer to a file that exists.
-        about: texts that a Parquet file carries in its footer, by key.
+        geometry_type: as OGR calls it; left out, that of the first rows.
+        about: asked at the end for texts that a Parquet file carries in its footer, by key.
     """
 
     name: str = "detections"
     crs: pyproj.CRS | None = None
     shape: Shape = "asis"
     append: bool = False
-    about: Mapping[str, str] | None = None
+    geometry_type: str | None = None
+    about: Callable[[], Mapping[str, str]] | None = None
 
 
 def write_vector(
@@ -109,7 +111,7 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
     rows = Rows(tables, layer.crs, crs, layer.shape)
     with rows.passing_errors_on(target):
         if draft.suffix.lower() == ".parquet":
-            write_parquet(draft, rows.schema, rows, crs, layer.about or {})
+            write_parquet(draft, rows.schema, rows, crs, layer.about)
         else:
             _write_gdal(draft, rows, crs, layer)
     return rows.count
@@ -188,7 +190,7 @@ def _write_gdal(path: Path, rows: Rows, crs: pyproj.CRS | None, layer: Layer) ->
             layer=path.stem if driver == _SHAPEFILE else layer.name,
             driver=driver,
             geometry_name=GEOMETRY,
-            geometry_type=rows.geometry_type,
+            geometry_type=layer.geometry_type or rows.geometry_type,
             crs=None if crs is None else crs.to_wkt(),
             append=layer.append,
             layer_options=layer_options,
