@@ -14,7 +14,6 @@ from geo_retina.options import DetectOptions, RunOptions
 if TYPE_CHECKING:
     from geo_retina.run import Estimate, ScenePlan
 
-Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 Scenes = Annotated[list[str], Parameter(name="SCENE...")]
 Detection = Annotated[DetectOptions, _flags.DETECTION]
 Run = Annotated[RunOptions, _flags.RUN]
@@ -30,7 +29,7 @@ def detect(
     /,
     *,
     model: str,
-    out: Outs,
+    out: _flags.Outs,
     crs: str | None = None,
     config: Path | None = None,
     options: Detection = _DETECTION,

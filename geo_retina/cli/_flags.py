@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.config import Dict
 
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
+Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
 
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
@@ -30,7 +32,7 @@ def as_flags(sentence: str) -> str:
         r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
     )
     return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Synth)Options\.(\w+)",
+        r"\b(?:Detect|Run|Evaluate|Synth|Filter)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
         sentence,
     )
@@ -40,7 +42,7 @@ def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     """Let metres be written ``6m`` and lists ``4,1,2``; refuse 12.5 where 12 would be taken."""
     for argument in arguments:
         numbers = _numbers(argument.hint)
-        if not numbers:
+        if not numbers and not _is_texts(argument.hint):
             continue
         tokens = [part for token in argument.tokens for part in _split(token)]
         if argument.field_info.name.endswith("_m"):
@@ -55,6 +57,11 @@ def _numbers(hint: Any) -> set[type]:
     """The kinds of number that a type hint mentions, at any depth."""
     inner = get_args(hint)
     return set().union(*map(_numbers, inner)) if inner else {hint} & {int, float}
+
+
+def _is_texts(hint: Any) -> bool:
+    """Whether a type hint means several texts, such as names of classes."""
+    return tuple[str, ...] in (hint, *get_args(hint))
 
 
 def _split(token: Token) -> list[Token]:

@@ -15,6 +15,7 @@ from geo_retina.options.detection import (
 )
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
+from geo_retina.options.output import FilterOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
     AssignOptions,
@@ -33,6 +34,7 @@ __all__ = [
     "DetectOptions",
     "Device",
     "EvaluateOptions",
+    "FilterOptions",
     "Geometry",
     "LossOptions",
     "MergeOptions",

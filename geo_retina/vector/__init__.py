@@ -1,5 +1,6 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
+from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
 from geo_retina.vector.formats import check_output, file_crs
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
 from geo_retina.vector.outputs import (
@@ -18,7 +19,9 @@ from geo_retina.vector.writing import write_vector
 
 __all__ = [
     "CLASS_COLOURS",
+    "SEAM_NOTE",
     "Companions",
+    "FilterReport",
     "LabelLayer",
     "Target",
     "check_output",
@@ -26,6 +29,7 @@ __all__ = [
     "class_style",
     "detections_table",
     "file_crs",
+    "filter_detections",
     "filter_frame",
     "label_boxes",
     "label_layer",

@@ -28,6 +28,7 @@ from geo_retina.vector.formats import (
 )
 from geo_retina.vector.rows import Shape
 from geo_retina.vector.spool import Spool
+from geo_retina.vector.streaming import read_layer
 from geo_retina.vector.styles import (
     NOT_COVERED_COLOUR,
     SCANNED_COLOUR,
@@ -66,13 +67,14 @@ class Companions:
     """What explains a set of detections.
 
     Attributes:
-        scanned: the ground that was looked at, polygons with columns of its own.
+        scanned: the ground that was looked at, polygons with columns of its own; None where
+            that is not known.
         not_covered: the ground that should have been and was not; may be without rows.
         metadata: texts by name: model, options, versions, time.
     """
 
-    scanned: pa.Table
-    not_covered: pa.Table
+    scanned: pa.Table | None
+    not_covered: pa.Table | None
     metadata: Mapping[str, str]
 
 
@@ -161,7 +163,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        text = (pq.read_schema(path).metadata or {}).get(PARQUET_KEY.encode())
+        text = (pq.read_metadata(path).metadata or {}).get(PARQUET_KEY.encode())
         return dict(json.loads(text)) if text else {}
     path = path if is_package(path) else companion_path(path, SCANNED)
     if not path.exists():
@@ -171,6 +173,36 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         if not database.execute(query, (METADATA,)).fetchall():
             return {}
         return dict(database.execute(f"SELECT name, value FROM {METADATA} ORDER BY fid"))
+
+
+def read_companions(path: str | Path) -> Companions | None:
+    """What explains the detections of a file.
+
+    Args:
+        path: a file that ``write_outputs`` wrote.
+
+    Returns:
+        All of it, in the CRS of the file; None where nothing is known.
+
+    Raises:
+        LabelError: the file, or one beside it, cannot be read.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    scanned = _read_ground(path, SCANNED)
+    if scanned is None and not metadata:
+        return None
+    return Companions(scanned, _read_ground(path, NOT_COVERED), metadata)
+
+
+def _read_ground(path: Path, name: str) -> pa.Table | None:
+    from pyogrio import list_layers
+
+    file = path if is_package(path) else companion_path(path, name)
+    if not file.exists() or name not in {str(layer) for layer, _ in list_layers(file)}:
+        return None
+    table, _ = read_layer(file, name)
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +234,12 @@ class _Draft:
         else:
             scanned = companion_path(self.path, SCANNED)
             missing = companion_path(self.path, NOT_COVERED)
-        self._write_ground(scanned, companions.scanned, SCANNED)
-        if companions.not_covered.num_rows or is_package(self.path):
+        if companions.scanned is not None:
+            self._write_ground(scanned, companions.scanned, SCANNED)
+        if _has_rows(companions.not_covered) or is_package(self.path):
             self._write_ground(missing, companions.not_covered, NOT_COVERED)
-        _write_metadata(scanned, companions.metadata)
+        if scanned.exists():
+            _write_metadata(scanned, companions.metadata)
         styles = {
             SCANNED: plain_style(SCANNED_COLOUR),
             NOT_COVERED: plain_style(NOT_COVERED_COLOUR, hatched=True),
@@ -219,9 +253,11 @@ class _Draft:
             if path.exists():
                 write_styles(path, styles)
 
-    def _write_ground(self, path: Path, table: pa.Table, name: str) -> None:
+    def _write_ground(self, path: Path, table: pa.Table | None, name: str) -> None:
+        if table is None:
+            return
         layer = Layer(name, self.crs, append=path.exists(), geometry_type="MultiPolygon")
-        write_draft(path, [table], layer, target=path)
+        write_draft(path, [table], layer, target=self.target)
 
 
 def _has_shapefile(targets: Sequence[Target]) -> bool:
@@ -238,8 +274,12 @@ def _check_sizes(targets: Sequence[Target], rows: Spool) -> None:
 def _forget_stale(path: Path, companions: Companions) -> None:
     """Remove what an earlier output of this name left and this one does not have."""
     stale = companion_path(path, NOT_COVERED)
-    if is_package(path) or not companions.not_covered.num_rows:
+    if is_package(path) or not _has_rows(companions.not_covered):
         stale.unlink(missing_ok=True)
+
+
+def _has_rows(table: pa.Table | None) -> bool:
+    return table is not None and table.num_rows > 0
 
 
 def _write_metadata(path: Path, metadata: Mapping[str, str]) -> None:

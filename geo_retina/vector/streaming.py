@@ -1,134 +1,113 @@
-"""Positions from vector files of any length, some rows at a time."""
+"""Vector files as streams of Arrow tables, so that their size does not matter."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyproj
-import shapely
-from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
-from geo_retina.vector.reading import ONE_LAYER, check_readable, detections_layer, is_parquet
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.parquet import BBOX
+from geo_retina.vector.reading import DETECTIONS_LAYER, check_readable, choose_layer, is_parquet
 
 _BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True, eq=False)
-class Centres:
-    """Where some of the detections lie.
+class Stream:
+    """One layer of a vector file, open.
 
     Attributes:
-        positions: (N, 2) float64 x, y: the middle of each one's bounds, in the layer's CRS.
-        codes: (N,) positions in ``names``; all 0 where the layer has no column ``class``.
-        names: classes of these rows, in no order.
+        crs: of its geometries; None where it has none.
+        tables: its rows in the order of the file, in parts, with the geometry as WKB in
+            ``geometry``; to be read once.
     """
 
-    positions: NDArray[np.float64]
-    codes: NDArray[np.int64]
-    names: tuple[str, ...]
-
-
-def stream_centres(path: str | Path, *, score: float | None = None) -> Iterator[Centres]:
-    """Read the centres of a layer of detections without holding its rows.
-
-    Args:
-        path: as ``read_detections`` takes; a layer of points too.
-        score: leave out what scores less.
-
-    Yields:
-        Up to some ten thousand rows at a time, in the order of the file. Rows without a
-        geometry are left out.
-
-    Raises:
-        LabelError: the file is missing or cannot be read, has several layers and none is
-            ``detections``, or lacks a column ``score`` although one is asked for.
-    """
-    check_readable(path)
-    with _batches(path, score) as (geometry, batches):
-        for batch in batches:
-            yield _centres(batch, geometry, score)
-
-
-def layer_crs(path: str | Path) -> pyproj.CRS | None:
-    """The CRS of a layer of detections, without reading its rows.
-
-    Raises:
-        LabelError: as ``stream_centres``.
-    """
-    check_readable(path)
-    if is_parquet(path):
-        stored = _geo_metadata(path)["columns"]
-        column = next(iter(stored.values()))
-        # GeoParquet says that a missing CRS is longitude and latitude, and null is none.
-        crs = column.get("crs", "OGC:CRS84")
-        return None if crs is None else pyproj.CRS.from_user_input(crs)
-    from pyogrio import read_info
-
-    crs = read_info(path, layer=detections_layer(path))["crs"]
-    return None if crs is None else pyproj.CRS.from_user_input(crs)
+    crs: pyproj.CRS | None
+    tables: Iterator[pa.Table]
 
 
 @contextmanager
-def _batches(
-    path: str | Path, score: float | None
-) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """The geometry column's name, and batches with it, the score and the class."""
-    wanted = ["class", *(["score"] if score is not None else [])]
+def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
+    """Open one layer of a vector file.
+
+    Args:
+        path: any file GDAL reads, or GeoParquet.
+        layer: left out, the one named ``detections``, or the only one.
+
+    Raises:
+        LabelError: the file is missing, cannot be read, or has other layers.
+    """
+    check_readable(path)
     if is_parquet(path):
-        import pyarrow.parquet as pq
-
-        geometry = str(_geo_metadata(path)["primary_column"])
-        with pq.ParquetFile(path) as file:
-            columns = [c for c in wanted if c in file.schema_arrow.names]
-            _check_score(path, score, columns)
-            yield geometry, file.iter_batches(_BATCH_ROWS, columns=[*columns, geometry])
+        with _open_parquet(path) as stream:
+            yield stream
         return
-    from pyogrio import open_arrow, read_info
+    from pyogrio import list_layers
+    from pyogrio.raw import open_arrow
 
-    layer = detections_layer(path)
-    columns = [c for c in wanted if c in read_info(path, layer=layer)["fields"]]
-    _check_score(path, score, columns)
-    how: dict[str, Any] = {"batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with open_arrow(path, layer=layer, columns=columns, **how) as (meta, reader):
-        yield meta["geometry_name"] or "wkb_geometry", iter(reader)
+    if layer is None and DETECTIONS_LAYER in {str(name) for name, _ in list_layers(path)}:
+        layer = DETECTIONS_LAYER
+    remedy = f"wanted one named {DETECTIONS_LAYER}, or one layer"
+    name = choose_layer(path, layer, remedy)
+    with open_arrow(path, layer=name, use_pyarrow=True, batch_size=_BATCH_ROWS) as (meta, reader):
+        wkb = meta["geometry_name"] or "wkb_geometry"
+        if wkb not in reader.schema.names:
+            raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
+        crs = pyproj.CRS.from_user_input(meta["crs"]) if meta["crs"] else None
+        tables = (_tidy(pa.Table.from_batches([batch]), wkb) for batch in reader)
+        with closing(tables):
+            yield Stream(crs, tables)
 
 
-def _check_score(path: str | Path, score: float | None, columns: list[str]) -> None:
-    if score is not None and "score" not in columns:
-        raise LabelError(
-            f"{path} has no column score, so nothing can be left out by score; leave the score out"
-        )
+def read_layer(path: str | Path, layer: str) -> tuple[pa.Table, pyproj.CRS | None]:
+    """Read a small layer whole."""
+    with open_stream(path, layer) as stream:
+        parts = list(stream.tables)
+        crs = stream.crs
+    if parts:
+        return pa.concat_tables(parts), crs
+    from pyogrio.raw import read_arrow
+
+    meta, table = read_arrow(path, layer=layer)
+    return _tidy(table, meta["geometry_name"] or "wkb_geometry"), crs
 
 
-def _geo_metadata(path: str | Path) -> dict[str, Any]:
-    import json
-
+@contextmanager
+def _open_parquet(path: str | Path) -> Iterator[Stream]:
     import pyarrow.parquet as pq
 
     try:
-        stored: dict[str, Any] = json.loads((pq.read_metadata(path).metadata or {})[b"geo"])
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise LabelError(f"{path} is not a GeoParquet file: {error}; {ONE_LAYER}") from error
-    return stored
+        file = pq.ParquetFile(path)
+        geo = json.loads(file.metadata.metadata[b"geo"])
+    except (pa.ArrowInvalid, OSError, TypeError, KeyError, ValueError) as error:
+        raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
+    column = geo["columns"][geo["primary_column"]]
+    # Left out, the CRS is longitude and latitude; null says that there is none.
+    crs = column.get("crs", "OGC:CRS84")
+    names = [name for name in file.schema_arrow.names if name != BBOX]
+    batches = file.iter_batches(_BATCH_ROWS, columns=names)
+    tables = (_tidy(pa.Table.from_batches([b]), geo["primary_column"]) for b in batches)
+    with file, closing(tables):
+        yield Stream(None if crs is None else pyproj.CRS.from_user_input(crs), tables)
 
 
-def _centres(batch: pa.RecordBatch, geometry: str, score: float | None) -> Centres:
-    shapes = shapely.from_wkb(batch.column(geometry).to_numpy(zero_copy_only=False))
-    bounds = shapely.bounds(shapes)
-    kept = ~np.isnan(bounds).any(axis=1)
-    if score is not None:
-        scores = batch.column("score").to_numpy(zero_copy_only=False)
-        kept &= scores.astype(np.float64) >= score
-    positions = (bounds[kept, :2] + bounds[kept, 2:]) / 2
-    if "class" not in batch.schema.names:
-        return Centres(positions, np.zeros(len(positions), np.int64), ("object",))
-    classes = batch.column("class").cast(pa.string()).fill_null("").dictionary_encode()
-    codes = classes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return Centres(positions, codes[kept], tuple(classes.dictionary.to_pylist()))
+def _tidy(table: pa.Table, wkb: str) -> pa.Table:
+    """Plain columns and types, whichever driver they come from, the geometry last."""
+    names = [n for n in table.column_names if n not in (wkb, "fid", "OGC_FID")]
+    columns = {name: _plain(table[name]) for name in names}
+    if "joined" in columns:  # a shapefile has no such type
+        columns["joined"] = columns["joined"].cast(pa.bool_())
+    return pa.table({**columns, GEOMETRY: table[wkb].cast(pa.binary())})
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_large_string(column.type) or pa.types.is_dictionary(column.type):
+        return column.cast(pa.string())
+    return column
