@@ -7,43 +7,61 @@ from geo_retina.vector.outputs import (
     Companions,
     Target,
     check_target,
+    read_companions,
     read_metadata,
     write_outputs,
 )
 from geo_retina.vector.reading import filter_frame, read_detections
-from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
+from geo_retina.vector.streaming import Stream, open_stream
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
-from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
-from geo_retina.vector.transforms import reproject
+from geo_retina.vector.tables import (
+    DETECTION_SCHEMA,
+    cut_table,
+    detections_table,
+    geometry_of,
+    outline_table,
+    reproject_table,
+    to_geodataframe,
+)
+from geo_retina.vector.transforms import reproject, reproject_rings
+from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writing import write_vector
 
 __all__ = [
     "CLASS_COLOURS",
+    "DETECTION_SCHEMA",
     "SEAM_NOTE",
     "Companions",
     "FilterReport",
     "LabelLayer",
+    "Stream",
     "Target",
     "check_output",
     "check_target",
     "class_style",
+    "cut_table",
     "detections_table",
     "file_crs",
     "filter_detections",
     "filter_frame",
+    "geometry_of",
     "label_boxes",
     "label_layer",
-    "layer_crs",
+    "open_stream",
     "outline_table",
     "pixel_sides_m",
     "plain_style",
+    "read_companions",
     "read_detections",
     "read_ground",
     "read_labels",
     "read_metadata",
     "reproject",
-    "stream_centres",
+    "reproject_rings",
+    "reproject_table",
+    "rings_to_wkb",
     "to_geodataframe",
+    "wkb_to_rings",
     "write_outputs",
     "write_styles",
     "write_vector",

@@ -28,6 +28,7 @@ from geo_retina.vector.outputs import (
     write_outputs,
 )
 from geo_retina.vector.streaming import open_stream
+from geo_retina.vector.tables import cut_table, geometry_of
 from geo_retina.vector.wkb import centres, wkb_to_rings
 
 SEAM_NOTE = (
@@ -214,8 +215,7 @@ def _are_points(table: pa.Table) -> bool:
 
 
 def _centres(table: pa.Table) -> NDArray[np.float64]:
-    wkb = table[GEOMETRY].combine_chunks()
-    wkb = wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
+    wkb = geometry_of(table)
     rings = wkb_to_rings(wkb)
     if rings is not None:
         return centres(rings)
@@ -240,17 +240,6 @@ def _filtered(
 
 
 def _cut(table: pa.Table | None, area: Any) -> pa.Table | None:
-    """The part of outlines that lies in an area; rows of no known place stay."""
-    if table is None or area is None or not table.num_rows:
+    if table is None or area is None:
         return table
-    polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
-    unknown = shapely.is_missing(polygons)
-    cut = shapely.intersection(polygons, area)
-    parts = [
-        None if g is None else shapely.multipolygons([p for p in shapely.get_parts(g) if p.area])
-        for g in cut
-    ]
-    keep = unknown | ~shapely.is_empty(np.array(parts, dtype=object))
-    column = pa.array(shapely.to_wkb(np.array(parts, dtype=object)), pa.binary())
-    at = table.column_names.index(GEOMETRY)
-    return table.set_column(at, GEOMETRY, column).filter(pa.array(keep))
+    return cut_table(table, lambda polygons: shapely.intersection(polygons, area))

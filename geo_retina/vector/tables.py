@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +139,49 @@ def outline_table(
 
 def _as_multi(polygon: Any) -> Any:
     return None if polygon is None else shapely.multipolygons(shapely.get_parts(polygon))
+
+
+def cut_table(
+    table: pa.Table, cut: Callable[[NDArray[np.object_]], NDArray[np.object_]]
+) -> pa.Table:
+    """Outlines after an operation on their polygons; those of which nothing is left are dropped.
+
+    Args:
+        table: as ``outline_table`` makes it. Rows without a geometry stay as they are.
+        cut: (N,) polygons to the parts of them wanted.
+    """
+    if not table.num_rows:
+        return table
+    polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    unknown = shapely.is_missing(polygons)
+    left = [
+        None
+        if part is None
+        else shapely.MultiPolygon([p for p in shapely.get_parts(part) if shapely.area(p) > 0])
+        for part in cut(polygons)
+    ]
+    kept = np.array(left, dtype=object)
+    column = pa.array(shapely.to_wkb(kept), pa.binary())
+    at = table.column_names.index(GEOMETRY)
+    return table.set_column(at, GEOMETRY, column).filter(
+        pa.array(unknown | ~shapely.is_empty(kept))
+    )
+
+
+def reproject_table(table: pa.Table, source: pyproj.CRS | None, crs: pyproj.CRS | None) -> pa.Table:
+    """Outlines in another CRS, with extra vertices on the way."""
+    polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    others = {n: table[n].to_pylist() for n in table.column_names if n != GEOMETRY}
+    moved = outline_table(polygons, others, source, crs)
+    return moved.select([*others, GEOMETRY]).cast(
+        pa.schema([*(table.schema.field(n) for n in others), (GEOMETRY, pa.binary())])
+    )
+
+
+def geometry_of(table: pa.Table) -> pa.Array:
+    """The WKB of a table in one piece."""
+    wkb = table[GEOMETRY].combine_chunks()
+    return wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
 
 
 def densify(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
