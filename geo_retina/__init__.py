@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geo_retina.combine import CombineReport, combine_runs
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import RunReport, detect, detect_to_file
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     )
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.grid import Grid
+    from geo_retina.interchange import ChipReport, export_chips, export_onnx
     from geo_retina.model import Card, Model, bundled_models, load_model
     from geo_retina.options import (
         PRESETS,
         AssignOptions,
+        ChipOptions,
         DataOptions,
         DetectOptions,
         EvaluateOptions,
+        FilterOptions,
         LossOptions,
         MergeOptions,
         NetworkOptions,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
     from geo_retina.training import train
+    from geo_retina.vector import FilterReport, filter_detections
 
     __version__: str
 
@@ -54,13 +59,17 @@ __all__ = [
     "PRESETS",
     "AssignOptions",
     "Card",
-    "Comparison",
+    "ChipOptions",
+    "ChipReport",
+    "CombineReport",
     "DataOptions",
     "DensityMap",
     "DetectOptions",
     "Detections",
     "EvaluateOptions",
     "Evaluation",
+    "FilterOptions",
+    "FilterReport",
     "GeoRetinaError",
     "Grid",
     "GridError",
@@ -85,13 +94,16 @@ __all__ = [
     "TrainingError",
     "__version__",
     "bundled_models",
-    "compare",
+    "combine_runs",
     "detect",
     "detect_to_file",
     "draw_density",
     "draw_preview",
     "draw_scene",
     "evaluate",
+    "export_chips",
+    "export_onnx",
+    "filter_detections",
     "find_scenes",
     "load_model",
     "load_train_options",
@@ -102,6 +114,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "combine": "CombineReport combine_runs",
     "config": "load_train_options",
     "detections": "Detections",
     "detector": "RunReport detect detect_to_file",
@@ -110,14 +123,16 @@ _NAMES_BY_MODULE = {
     "SceneError SceneMismatchError TrainingError",
     "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
+    "interchange": "ChipReport export_chips export_onnx",
     "model": "Card Model bundled_models load_model",
-    "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions LossOptions "
-    "MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
-    "report": "write_report",
+    "options": "PRESETS AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
+    "FilterOptions LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions "
+    "SynthOptions TrainOptions",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",
     "training": "train",
+    "vector": "FilterReport filter_detections",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

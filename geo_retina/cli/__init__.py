@@ -14,7 +14,17 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from geo_retina.cli import _demo, _detect, _evaluate, _filter, _flags, _inspect, _merge, _train
+from geo_retina.cli import (
+    _demo,
+    _detect,
+    _evaluate,
+    _export,
+    _filter,
+    _flags,
+    _inspect,
+    _merge,
+    _train,
+)
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
@@ -49,6 +59,8 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _detect.plan,
     _filter.filter_,
     _merge.merge,
+    _export.export_chips,
+    _export.export_onnx,
 )
 for _place, _command in enumerate(_COMMANDS):
     app.command(_command, name=_flags.flag_name(_command.__name__), sort_key=_place)

@@ -15,7 +15,7 @@ from geo_retina.options.detection import (
 )
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
-from geo_retina.options.output import FilterOptions
+from geo_retina.options.output import ChipForm, ChipOptions, FilterOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
     AssignOptions,
@@ -30,6 +30,8 @@ __all__ = [
     "INFINITY",
     "PRESETS",
     "AssignOptions",
+    "ChipForm",
+    "ChipOptions",
     "DataOptions",
     "DetectOptions",
     "Device",

@@ -66,7 +66,9 @@ def run(path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, 
         "grid_crs": [grid.crs.to_wkt()],
         "affine": [" ".join(map(repr, map(float, tuple(grid.affine)[:6])))],
     }
-    scanned = outline_table(shapely.multipolygons(outline[:, None]), about, grid.crs, grid.crs)
+    seen = shapely.difference(outline[0], shapely.union_all(list(missing)))
+    seen = np.array([shapely.MultiPolygon(list(shapely.get_parts(seen)))], dtype=object)
+    scanned = outline_table(seen, about, grid.crs, grid.crs)
     holes = np.array([shapely.multipolygons([hole]) for hole in missing], dtype=object)
     errors = {"scene": [name] * len(missing), "error": ["x"] * len(missing)}
     nowhere = outline_table(holes, errors, grid.crs, grid.crs).cast(NOT_COVERED)
