@@ -60,6 +60,8 @@ def detect(
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
     print(_report.summary(report))
+    if options.min_score is not None:
+        print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
     _report.warn_of_truncation(report)
     _report.warn_of_failures(report.failures)
     if report.complete:

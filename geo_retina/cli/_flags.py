@@ -81,7 +81,10 @@ def read_config_flag(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     path = given[0].tokens[-1].value
     load_detect_config(path)  # checks types and ranges, naming the file
     values = _as_flag_names(read_detect_config(path))
-    Dict(values, source=path, use_commands_as_keys=False)(app, commands, arguments)
+    # Under the command's name, or a key that is also a command, such as merge, would be left out.
+    for name in reversed(commands):
+        values = {name: values}
+    Dict(values, source=path)(app, commands, arguments)
 
 
 def _as_flag_names(values: dict[str, Any]) -> dict[str, Any]:
