@@ -112,7 +112,8 @@ def test_yolo(tmp_path, data):
     assert about["names"] == {0: "car", 1: "tree"}
     got = {}
     for picture in (out / about["train"]).iterdir():
-        rows = np.loadtxt(out / "labels" / "train" / f"{picture.stem}.txt", ndmin=2).reshape(-1, 5)
+        text = (out / "labels" / "train" / f"{picture.stem}.txt").read_text()
+        rows = np.array(text.split(), dtype=float).reshape(-1, 5)
         low, high = rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2
         got[picture.stem] = {
             (about["names"][int(k)], *box)

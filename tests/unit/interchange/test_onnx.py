@@ -73,13 +73,18 @@ def test_objects_by_the_documented_way_are_those_of_detect(exported):
     keep = batched_nms(found, score, label, 0.5)
     with torch.no_grad():
         outputs = model.network(images)
-    settings = DecodeSettings(torch.full((2,), threshold), 100_000, 0.5, 100_000)
+    settings = DecodeSettings(
+        thresholds=torch.full((2,), threshold),
+        candidates=100_000,
+        nms_iou=0.5,
+        max_per_image=100_000,
+    )
     want = decode(outputs, model.network.anchors((SIDE, SIDE), "cpu"), (SIDE, SIDE), settings)
     assert len(keep) > 20
-    assert abs(len(keep) - len(want.scores)) <= 1  # a score at the threshold itself
-    common = min(len(keep), len(want.scores)) - 1
-    np.testing.assert_allclose(score[keep][:common], want.scores[:common], atol=1e-4)
-    np.testing.assert_allclose(found[keep][:common], want.boxes[:common], atol=1e-2)
+    assert abs(len(keep) - len(want.scores_M)) <= 1  # a score at the threshold itself
+    common = min(len(keep), len(want.scores_M)) - 1
+    np.testing.assert_allclose(score[keep][:common], want.scores_M[:common], atol=1e-4)
+    np.testing.assert_allclose(found[keep][:common], want.boxes_M4[:common], atol=1e-2)
 
 
 def test_what_cannot_be_exported(tmp_path):
