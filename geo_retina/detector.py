@@ -36,7 +36,6 @@ from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
     Companions,
     Target,
-    check_output,
     check_target,
     detections_table,
     file_crs,
@@ -183,12 +182,10 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         Target(o, run.overwrite or own.get(str(o.resolve())) == fingerprint(str(o))) for o in outs
     ]
     for target in targets:
-        check_output(target.path, overwrite=target.overwrite)
+        check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
-    for target in targets:
-        check_target(target, work.crs, run.geometry)
     if not work.carry_out(progress):
         raise work.failed_everywhere()
     rows = write_outputs(

@@ -113,7 +113,7 @@ def combine_runs(
     target_crs = _choose_crs(crs, runs)
     targets = [Target(o, overwrite) for o in outs]
     for target in targets:
-        check_target(target, target_crs, "polygon")
+        check_target(target, "polygon")
     work = _Work.read(runs, options or MergeOptions(), target_crs)
     rows = write_outputs(
         targets,

@@ -99,7 +99,7 @@ def filter_detections(
         is_points = head is not None and _are_points(head)
         targets = [Target(o, overwrite) for o in outs]
         for target in targets:
-            check_target(target, stream.crs, "polygon")
+            check_target(target, "polygon")
         kept = write_outputs(
             targets,
             choice.of(head, stream.tables),

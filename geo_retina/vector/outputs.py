@@ -107,7 +107,8 @@ def write_outputs(
         OutputError: a target could not be written or is not fit for what it should hold.
     """
     for target in targets:
-        check_target(target, crs, geometry)
+        check_target(target, geometry)
+        check_has_place(target.path, crs)
     companions = cache(finish)
     with ExitStack() as stack:
         folders = [stack.enter_context(beside(target.path)) for target in targets]
@@ -129,7 +130,7 @@ def write_outputs(
     return rows
 
 
-def check_target(target: Target, crs: pyproj.CRS | None, geometry: Geometry) -> None:
+def check_target(target: Target, geometry: Geometry) -> None:
     """Refuse what could not be written, before work is spent on it.
 
     Raises:
@@ -137,7 +138,6 @@ def check_target(target: Target, crs: pyproj.CRS | None, geometry: Geometry) -> 
     """
     path = target.path
     check_output(path, overwrite=target.overwrite)
-    check_has_place(path, crs)
     if geometry == "both" and not is_package(path):
         raise OutputError(
             f"{path} holds one layer, but polygons and points are asked for; write .gpkg, or "

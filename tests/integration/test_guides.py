@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import geo_retina
 from geo_retina.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,3 +35,14 @@ def test_commands_of_a_guide(guide, tmp_path, monkeypatch, capsys):
                 assert code == 0, f"{line}\n{capsys.readouterr().err}"
                 ran += 1
     assert ran >= 6
+
+
+def test_the_reference_holds_every_name_and_command(tmp_path):
+    path = tmp_path / "reference.md"
+    script = DOCS.parent / "scripts" / "reference"
+    subprocess.run([sys.executable, script, path], check=True, env={**os.environ, "COLUMNS": "100"})
+    text = path.read_text()
+    for name in set(geo_retina.__all__) - {"__version__"}:
+        assert f"### {name}\n" in text
+    assert "--min-score" in text
+    assert "### geo-retina merge\n" in text
