@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -49,39 +50,33 @@ def write_parquet(
     texts = [name for name in _REPEATED if name in schema.names]
     with pq.ParquetWriter(path, whole, compression="snappy", use_dictionary=texts) as writer:
         for batch in batches:
-            boxes, found = _bounds(batch.column(GEOMETRY))
-            here = _total(boxes)
+            sides, found = _bounds(batch.column(GEOMETRY))
+            here = _total(sides)
             bounds[:2], bounds[2:] = np.fmin(bounds[:2], here[:2]), np.fmax(bounds[2:], here[2:])
             kinds |= found
-            sides = [pa.array(np.ascontiguousarray(v), from_pandas=True) for v in boxes.T]
-            column = pa.StructArray.from_arrays(
-                sides, list(_SIDES), mask=pa.array(np.isnan(boxes[:, 0]))
-            )
+            column = pa.StructArray.from_arrays(sides, list(_SIDES), mask=sides[0].is_null())
             writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, column], schema=whole))
         # Types and bounds are known only now; the footer is written last.
         geo = json.dumps(_metadata(bounds, kinds, crs))
         writer.add_key_value_metadata({**(about() if about else {}), "geo": geo})
 
 
-def _bounds(wkb: pa.Array) -> tuple[NDArray[np.float64], set[str]]:
-    """(N, 4) bounds of the geometries, not numbers for missing ones, and their kinds."""
+def _bounds(wkb: pa.Array) -> tuple[list[pa.Array], set[str]]:
+    """Columns x_min, y_min, x_max, y_max, null for missing geometries; and the kinds."""
     rings = wkb_to_rings(wkb)
     if rings is not None:
-        low, high = rings[:, 0].copy(), rings[:, 0].copy()
-        for corner in range(1, 4):
-            np.minimum(low, rings[:, corner], out=low)
-            np.maximum(high, rings[:, corner], out=high)
-        return np.hstack([low, high]), {"Polygon"} if len(rings) else set()
+        x, y = rings[:, :4, 0].T, rings[:, :4, 1].T
+        sides = (x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0))
+        return [pa.array(side) for side in sides], {"Polygon"} if len(rings) else set()
     geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
     kinds = {_name(kind) for kind in np.unique(shapely.get_type_id(geometries))} - {""}
-    return shapely.bounds(geometries), kinds
+    boxes = shapely.bounds(geometries).reshape(-1, 4)
+    return [pa.array(np.ascontiguousarray(v), from_pandas=True) for v in boxes.T], kinds
 
 
-def _total(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    boxes = boxes[~np.isnan(boxes[:, 0])]
-    if not len(boxes):
-        return np.full(4, np.nan)
-    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+def _total(sides: Sequence[pa.Array]) -> NDArray[np.float64]:
+    ends = [pc.min(side) for side in sides[:2]] + [pc.max(side) for side in sides[2:]]
+    return np.array([end.as_py() for end in ends], dtype=np.float64)
 
 
 def _metadata(bounds: Any, kinds: set[str], crs: pyproj.CRS | None) -> dict[str, Any]:
