@@ -12,7 +12,7 @@ from geo_retina.vector.outputs import (
     write_outputs,
 )
 from geo_retina.vector.reading import filter_frame, read_detections
-from geo_retina.vector.streaming import Stream, open_stream
+from geo_retina.vector.streams import Stream, open_stream
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,

@@ -27,7 +27,7 @@ from geo_retina.vector.outputs import (
     read_companions,
     write_outputs,
 )
-from geo_retina.vector.streaming import open_stream
+from geo_retina.vector.streams import open_stream
 from geo_retina.vector.tables import cut_table, geometry_of
 from geo_retina.vector.wkb import centres, wkb_to_rings
 

@@ -28,7 +28,7 @@ from geo_retina.vector.formats import (
 )
 from geo_retina.vector.rows import Shape
 from geo_retina.vector.spool import Spool
-from geo_retina.vector.streaming import read_layer
+from geo_retina.vector.streams import read_layer
 from geo_retina.vector.styles import (
     NOT_COVERED_COLOUR,
     SCANNED_COLOUR,
