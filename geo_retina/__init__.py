@@ -62,6 +62,7 @@ __all__ = [
     "ChipOptions",
     "ChipReport",
     "CombineReport",
+    "Comparison",
     "DataOptions",
     "DensityMap",
     "DetectOptions",
@@ -95,6 +96,7 @@ __all__ = [
     "__version__",
     "bundled_models",
     "combine_runs",
+    "compare",
     "detect",
     "detect_to_file",
     "draw_density",
@@ -128,6 +130,7 @@ _NAMES_BY_MODULE = {
     "options": "PRESETS AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
     "FilterOptions LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions "
     "SynthOptions TrainOptions",
+    "report": "write_report",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",

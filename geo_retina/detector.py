@@ -26,6 +26,7 @@ from geo_retina.run import (
     SceneRecord,
     describe_run,
     manifest_for,
+    merge_scene,
     not_covered_table,
     pack_units,
     plan_scenes,
@@ -245,7 +246,7 @@ class _Work:
         )
 
     def tables(self) -> Iterator[pa.Table]:
-        """One table of merged detections per scene, in the order of the scenes."""
+        """Tables of merged detections, by scene and position; holds one at a time."""
         name_of = {plan.index: name for name, plan in self.by_name.items()}
         for record in self.ledger.scenes():
             plan = self.plans.get(record.scene_index)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from geo_retina.cli import (
+    _compare,
     _demo,
     _detect,
     _evaluate,
@@ -23,6 +24,7 @@ from geo_retina.cli import (
     _flags,
     _inspect,
     _merge,
+    _preview,
     _train,
 )
 from geo_retina.errors import GeoRetinaError, OptionError

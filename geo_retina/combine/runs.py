@@ -90,7 +90,7 @@ def combine_runs(
     Args:
         paths: files that ``detect_to_file`` wrote, with polygons.
         out: the file to write, or several.
-        options: thresholds, as for tiles; ``rank`` is always that of whole boxes first.
+        options: thresholds, as for tiles; other ranks and methods than the default are refused.
         crs: CRS of the result; left out, that of the files, or EPSG:4326 where they differ.
         overwrite: replace existing files.
 
@@ -100,10 +100,16 @@ def combine_runs(
 
     Raises:
         LabelError: a file cannot be read, holds no boxes, or does not say what was scanned.
-        OptionError: no file was named, or the CRS is unknown.
+        OptionError: no file was named, the CRS is unknown, or an option does not apply.
         OutputError: the output cannot be written, or exists.
     """
     outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
+    options = options or MergeOptions()
+    if (options.rank, options.method) != ("whole", "select"):
+        raise OptionError(
+            "runs are merged by keeping the best, whole boxes first; rank "
+            f"{options.rank} with method {options.method} is for tiles only"
+        )
     if {o.resolve() for o in outs} & {Path(p).resolve() for p in paths} or not paths:
         raise OptionError(
             f"{len(paths)} files are to become {', '.join(map(str, outs))}; name at least one, "
@@ -114,7 +120,7 @@ def combine_runs(
     targets = [Target(o, overwrite) for o in outs]
     for target in targets:
         check_target(target, "polygon")
-    work = _Work.read(runs, options or MergeOptions(), target_crs)
+    work = _Work.read(runs, options, target_crs)
     rows = write_outputs(
         targets,
         work.tables(),

@@ -11,6 +11,8 @@ from geo_retina.options.checks import INFINITY, check
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Geometry = Literal["polygon", "point", "both"]
+RankOrder = Literal["whole", "owner", "score"]
+MergeMethod = Literal["select", "soft-nms", "fuse"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ __all__ = [
     "describe_run",
     "estimate",
     "manifest_for",
+    "merge_scene",
     "not_covered_table",
     "pack_units",
     "plan_scene",

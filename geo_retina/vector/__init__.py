@@ -3,6 +3,7 @@
 from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
 from geo_retina.vector.formats import check_output, file_crs
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
+from geo_retina.vector.layers import write_layers
 from geo_retina.vector.outputs import (
     Companions,
     Target,
@@ -12,6 +13,7 @@ from geo_retina.vector.outputs import (
     write_outputs,
 )
 from geo_retina.vector.reading import filter_frame, read_detections
+from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
 from geo_retina.vector.streams import Stream, open_stream
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
 from geo_retina.vector.tables import (
@@ -23,7 +25,7 @@ from geo_retina.vector.tables import (
     reproject_table,
     to_geodataframe,
 )
-from geo_retina.vector.transforms import reproject, reproject_rings
+from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writing import write_vector
 
@@ -31,6 +33,7 @@ __all__ = [
     "CLASS_COLOURS",
     "DETECTION_SCHEMA",
     "SEAM_NOTE",
+    "Centres",
     "Companions",
     "FilterReport",
     "LabelLayer",
@@ -47,6 +50,7 @@ __all__ = [
     "geometry_of",
     "label_boxes",
     "label_layer",
+    "layer_crs",
     "open_stream",
     "outline_table",
     "pixel_sides_m",
@@ -60,8 +64,10 @@ __all__ = [
     "reproject_rings",
     "reproject_table",
     "rings_to_wkb",
+    "stream_centres",
     "to_geodataframe",
     "wkb_to_rings",
+    "write_layers",
     "write_outputs",
     "write_styles",
     "write_vector",

@@ -85,7 +85,7 @@ def read_frame(
         return frame if where is None else filter_frame(frame, where, str(path))
     from pyogrio import read_dataframe
 
-    chosen = choose_layer(path, layer, layer_remedy)
+    chosen = _choose_layer(path, layer, layer_remedy)
     try:
         frame = read_dataframe(path, layer=chosen, where=where)
     except Exception as error:
@@ -156,12 +156,7 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
         raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
 
 
-def choose_layer(path: str | Path, layer: str | None, remedy: str) -> str:
-    """The layer that was named, or the only one.
-
-    Raises:
-        LabelError: there is no such layer, or several and none was named.
-    """
+def _choose_layer(path: str | Path, layer: str | None, remedy: str) -> str:
     from pyogrio import list_layers
 
     names = [str(name) for name, _ in list_layers(path)]

@@ -14,7 +14,7 @@ import pyproj
 from geo_retina.errors import LabelError
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.parquet import BBOX
-from geo_retina.vector.reading import DETECTIONS_LAYER, check_readable, choose_layer, is_parquet
+from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
 
 _BATCH_ROWS = 65_536
 
@@ -49,13 +49,9 @@ def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
         with _open_parquet(path) as stream:
             yield stream
         return
-    from pyogrio import list_layers
     from pyogrio.raw import open_arrow
 
-    if layer is None and DETECTIONS_LAYER in {str(name) for name, _ in list_layers(path)}:
-        layer = DETECTIONS_LAYER
-    remedy = f"wanted one named {DETECTIONS_LAYER}, or one layer"
-    name = choose_layer(path, layer, remedy)
+    name = layer or detections_layer(path)
     with open_arrow(path, layer=name, use_pyarrow=True, batch_size=_BATCH_ROWS) as (meta, reader):
         wkb = meta["geometry_name"] or "wkb_geometry"
         if wkb not in reader.schema.names:

@@ -142,7 +142,11 @@ def check_still_free(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A hidden folder next to a file, on the same disk, that goes away in any case."""
+    """A hidden folder next to a file, on the same disk, that goes away in any case.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
     except OSError as error:

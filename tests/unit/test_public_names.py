@@ -34,17 +34,14 @@ HEAVY = {
 }
 
 VERBS = {
-    *("bundled_models", "detect", "detect_to_file", "draw_preview", "draw_scene", "evaluate"),
+    *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
+    *("draw_scene", "evaluate", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
-VALUES = {"Card", "ChipReport", "CombineReport", "FilterReport"} | {
-    "Detections",
-    "Evaluation",
-    "Grid",
-    "Model",
-    "RunReport",
-    "Scene",
+VALUES = {
+    *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
+    *("ChipReport", "CombineReport", "FilterReport", "RunReport", "Scene"),
 }
 OPTIONS = {
     *("AssignOptions", "DataOptions", "DetectOptions", "EvaluateOptions", "LossOptions"),
