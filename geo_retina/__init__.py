@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geo_retina.combine import CombineReport, combine_runs
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import RunReport, detect, detect_to_file
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     )
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.grid import Grid
+    from geo_retina.interchange import ChipReport, export_chips, export_onnx
     from geo_retina.model import Card, Model, bundled_models, import_checkpoint, load_model
     from geo_retina.options import (
         PRESETS,
         AssignOptions,
+        ChipOptions,
         DataOptions,
         DetectOptions,
         EvaluateOptions,
+        FilterOptions,
         ImportOptions,
         LabelOptions,
         LossOptions,
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
     from geo_retina.training import LabelReport, check_labels, train
+    from geo_retina.vector import FilterReport, filter_detections
 
     __version__: str
 
@@ -56,6 +61,9 @@ __all__ = [
     "PRESETS",
     "AssignOptions",
     "Card",
+    "ChipOptions",
+    "ChipReport",
+    "CombineReport",
     "Comparison",
     "DataOptions",
     "DensityMap",
@@ -63,6 +71,8 @@ __all__ = [
     "Detections",
     "EvaluateOptions",
     "Evaluation",
+    "FilterOptions",
+    "FilterReport",
     "GeoRetinaError",
     "Grid",
     "GridError",
@@ -91,6 +101,7 @@ __all__ = [
     "__version__",
     "bundled_models",
     "check_labels",
+    "combine_runs",
     "compare",
     "detect",
     "detect_to_file",
@@ -98,6 +109,9 @@ __all__ = [
     "draw_preview",
     "draw_scene",
     "evaluate",
+    "export_chips",
+    "export_onnx",
+    "filter_detections",
     "find_scenes",
     "import_checkpoint",
     "load_model",
@@ -109,6 +123,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "combine": "CombineReport combine_runs",
     "config": "load_train_options",
     "detections": "Detections",
     "detector": "RunReport detect detect_to_file",
@@ -117,16 +132,17 @@ _NAMES_BY_MODULE = {
     "SceneError SceneMismatchError TrainingError",
     "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
+    "interchange": "ChipReport export_chips export_onnx",
     "model": "Card Model bundled_models import_checkpoint load_model",
-    "options": "PRESETS AssignOptions DataOptions DetectOptions EvaluateOptions ImportOptions "
-    "LabelOptions "
-    "LossOptions MergeOptions NetworkOptions RunOptions SampleOptions SplitOptions SynthOptions "
-    "TrainOptions",
+    "options": "PRESETS AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
+    "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions RunOptions "
+    "SampleOptions SplitOptions SynthOptions TrainOptions",
     "report": "write_report",
     "run": "plan_scenes",
     "scene": "Scene find_scenes open_scene",
     "synth": "draw_scene",
     "training": "LabelReport check_labels train",
+    "vector": "FilterReport filter_detections",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

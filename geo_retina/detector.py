@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
 
-from geo_retina.boxes import to_polygons
 from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
 from geo_retina.model import Model, load_model
@@ -25,20 +24,24 @@ from geo_retina.run import (
     Progress,
     ScenePlan,
     SceneRecord,
+    describe_run,
     manifest_for,
     merge_scene,
+    not_covered_table,
     pack_units,
     plan_scenes,
     run_units,
+    scanned_table,
 )
 from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
-    check_output,
+    Companions,
+    Target,
+    check_target,
     detections_table,
     file_crs,
-    outline_table,
     to_geodataframe,
-    write_vector,
+    write_outputs,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +60,7 @@ class RunReport:
     """What a run did.
 
     Attributes:
-        out: the file written.
+        out: the file written, the first of several.
         detections: objects in it.
         counts: objects per class.
         crs: CRS of the file.
@@ -69,6 +72,7 @@ class RunReport:
         truncated_tiles: tiles that reached the limit of candidates or detections.
         joined: objects made of fragments at seams.
         failures: ground that is not covered.
+        outs: all files written.
     """
 
     out: Path
@@ -83,6 +87,7 @@ class RunReport:
     truncated_tiles: int
     joined: int
     failures: tuple[Failure, ...]
+    outs: tuple[Path, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -134,30 +139,32 @@ def detect(
 def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option values
     scenes: str | Path | Sequence[str | Path],
     model: str | Path | Model,
-    out: str | Path,
+    out: str | Path | Sequence[str | Path],
     options: DetectOptions | None = None,
     run: RunOptions | None = None,
     *,
     crs: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunReport:
-    """Find objects and write them, scene by scene, to a vector file.
+    """Find objects and write them, scene by scene, to vector files.
 
-    What is finished is kept in the folder ``OUT.run`` until the file is written, so that the
-    same call goes on where an interrupted one stopped.
+    What is finished is kept in the folder ``OUT.run`` of the first file until all are written,
+    so that the same call goes on where an interrupted one stopped.
 
     Args:
         scenes: files, folders or globs.
         model: a model, a model file, or the name of a bundled model.
-        out: file ending .gpkg, .shp, .geojson or .parquet.
+        out: file ending .gpkg, .shp, .geojson, .parquet or .fgb, or several of them.
         options: what changes the result.
         run: how it is carried out.
         crs: CRS of the file; left out, the scenes' own, or EPSG:4326 where they differ.
         progress: called after every finished unit of work.
 
     Returns:
-        What was done; ``failures`` names ground that is not covered, which is also written to
-        ``OUT.not_covered.gpkg``.
+        What was done; ``failures`` names ground that is not covered. A GeoPackage has it as its
+        layer ``not_covered``, the ground that was looked at as ``scanned``, and how all came
+        about as the table ``metadata``; beside other formats these are ``OUT.not_covered.gpkg``
+        and ``OUT.scanned.gpkg``.
 
     Raises:
         GeoRetinaError: nothing could be done: no scene or model can be used, every block
@@ -165,25 +172,36 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
             An older output is left as it was.
     """
     start = time.perf_counter()
-    out = Path(out)
+    outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]
     options, run = options or DetectOptions(), run or RunOptions()
-    folder = out.with_name(f"{out.name}.run")
+    if not outs or len({o.resolve() for o in outs}) < len(outs):
+        raise OptionError(f"{len(outs)} outputs were named, wanted one or several different ones")
+    folder = outs[0].with_name(f"{outs[0].name}.run")
     found = None if run.restart else Ledger.peek(folder)
-    own = found is not None and found.get("written") == fingerprint(str(out))
-    check_output(out, overwrite=run.overwrite or own)
+    own = {} if found is None else found.get("written", {})
+    targets = [
+        Target(o, run.overwrite or own.get(str(o.resolve())) == fingerprint(str(o))) for o in outs
+    ]
+    for target in targets:
+        check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
     if not work.carry_out(progress):
         raise work.failed_everywhere()
-    overwrite = run.overwrite or own
-    rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
-    _write_not_covered(out, work.failures, work.crs)
+    rows = write_outputs(
+        targets,
+        work.tables(),
+        work.companions,
+        crs=work.crs,
+        classes=work.model.card.classes,
+        geometry=run.geometry,
+    )
     if work.failures:
-        work.ledger.update({"written": fingerprint(str(out))})
+        work.ledger.update({"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}})
     elif not run.keep:
         work.ledger.remove()
-    return work.report(out, rows, time.perf_counter() - start)
+    return work.report(outs, rows, time.perf_counter() - start)
 
 
 @dataclass(eq=False)
@@ -229,9 +247,7 @@ class _Work:
 
     def tables(self) -> Iterator[pa.Table]:
         """Tables of merged detections, by scene and position; holds one at a time."""
-        planned = list(self.plans.values())
-        names = scene_names([plan.scene.path for plan in planned])
-        name_of = {plan.index: name for plan, name in zip(planned, names, strict=True)}
+        name_of = {plan.index: name for name, plan in self.by_name.items()}
         for record in self.ledger.scenes():
             plan = self.plans.get(record.scene_index)
             if plan is None:  # it was readable when this run began, and is not now
@@ -261,8 +277,25 @@ class _Work:
                 self.tally[name] += getattr(part, name)
         self.tally["scenes"] += any(part.error is None for part in record.parts)
 
-    def report(self, out: Path, rows: int, seconds: float) -> RunReport:
+    @property
+    def by_name(self) -> dict[str, ScenePlan]:
+        """The plans, by the name that their scenes have in the output."""
+        planned = list(self.plans.values())
+        return dict(zip(scene_names([p.scene.path for p in planned]), planned, strict=True))
+
+    def companions(self) -> Companions:
+        """What explains the detections, once the tables have been read."""
+        return Companions(
+            scanned=scanned_table(self.by_name, self.failures, self.crs),
+            not_covered=not_covered_table(self.failures, self.crs),
+            metadata=describe_run(
+                self.model, self.options, [plan.scene.path for plan in self.plans.values()]
+            ),
+        )
+
+    def report(self, outs: Sequence[Path], rows: int, seconds: float) -> RunReport:
         """Sum up, once the tables have been read."""
+        out = outs[0]
         crs = file_crs(out, self.crs) or self.crs
         authority = crs.to_authority()
         return RunReport(
@@ -278,6 +311,7 @@ class _Work:
             truncated_tiles=self.tally["truncated"],
             joined=self.tally["joined"],
             failures=tuple(self.failures),
+            outs=tuple(outs),
         )
 
 
@@ -326,27 +360,3 @@ def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
         assert found[0] is not None  # scenes without a CRS are refused
         return found[0]
     return pyproj.CRS.from_user_input(FALLBACK_CRS)
-
-
-def not_covered_path(out: Path) -> Path:
-    """Where the ground that a run did not cover is written."""
-    return out.with_name(f"{out.name}.not_covered.gpkg")
-
-
-def _write_not_covered(out: Path, failures: Sequence[Failure], crs: pyproj.CRS) -> None:
-    path = not_covered_path(out)
-    if not failures:
-        path.unlink(missing_ok=True)  # of an earlier try of this output
-        return
-    tables: list[Any] = []
-    for failure in failures:
-        polygons = np.array([None], dtype=object)
-        source = crs
-        if failure.plan is not None:
-            grid = failure.plan.scene.grid
-            window = failure.window or grid.window
-            polygons = to_polygons(np.array([window.box_px], np.float64), grid)
-            source = grid.crs or crs
-        columns = {"scene": [failure.scene], "error": [failure.error]}
-        tables.append(outline_table(polygons, columns, source, crs))
-    write_vector(path, tables, crs=crs, overwrite=True, layer="not_covered")

@@ -135,8 +135,8 @@ class Engine:
         )
         thresholds = (
             self.card.thresholds
-            if options.score is None
-            else (options.score,) * len(self.card.classes)
+            if options.floor is None
+            else (options.floor,) * len(self.card.classes)
         )
         self._decode = DecodeSettings(
             thresholds=torch.tensor(thresholds, device=self.device),

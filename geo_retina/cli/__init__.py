@@ -20,9 +20,12 @@ from geo_retina.cli import (
     _demo,
     _detect,
     _evaluate,
+    _export,
+    _filter,
     _flags,
     _import,
     _inspect,
+    _merge,
     _preview,
     _train,
 )
@@ -60,9 +63,13 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _inspect.models,
     _inspect.info,
     _detect.plan,
+    _filter.filter_,
+    _merge.merge,
+    _export.export_chips,
+    _export.export_onnx,
 )
 for _place, _command in enumerate(_COMMANDS):
-    app.command(_command, sort_key=_place)
+    app.command(_command, name=_flags.flag_name(_command.__name__), sort_key=_place)
 
 
 @app.meta.default

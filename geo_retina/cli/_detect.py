@@ -29,7 +29,7 @@ def detect(
     /,
     *,
     model: str,
-    out: Path,
+    out: _flags.Outs,
     crs: str | None = None,
     config: Path | None = None,
     options: Detection = _DETECTION,
@@ -41,6 +41,7 @@ def detect(
         scenes: Files, folders or globs of georeferenced images.
         model: A bundled model's name (see `geo-retina models`) or a .safetensors file.
         out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
+            Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
         options: What changes the detections.
@@ -56,8 +57,11 @@ def detect(
         "scenes": ", ".join(scenes),
         "crs": crs or "left out, so that of the scenes",
     }
-    _report.write_config(out, dump_options(options, run), about)
+    for path in out:
+        _report.write_config(path, dump_options(options, run), about)
     print(_report.summary(report))
+    if options.min_score is not None:
+        print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
     _report.warn_of_truncation(report)
     _report.warn_of_failures(report.failures)
     if report.complete:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.config import Dict
@@ -11,6 +12,7 @@ from cyclopts.config import Dict
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
 IMPORT = Parameter(name="*", group=Group("What the checkpoint does not say", sort_key=1))
+Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
 
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
@@ -31,7 +33,7 @@ def as_flags(sentence: str) -> str:
         r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
     )
     return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Synth|Import)Options\.(\w+)",
+        r"\b(?:Detect|Run|Evaluate|Synth|Import|Filter|Chip)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
         sentence,
     )
@@ -41,7 +43,7 @@ def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     """Let metres be written ``6m`` and lists ``4,1,2``; refuse 12.5 where 12 would be taken."""
     for argument in arguments:
         numbers = _numbers(argument.hint)
-        if not numbers:
+        if not numbers and not _is_texts(argument.hint):
             continue
         tokens = [part for token in argument.tokens for part in _split(token)]
         if argument.field_info.name.endswith("_m"):
@@ -56,6 +58,11 @@ def _numbers(hint: Any) -> set[type]:
     """The kinds of number that a type hint mentions, at any depth."""
     inner = get_args(hint)
     return set().union(*map(_numbers, inner)) if inner else {hint} & {int, float}
+
+
+def _is_texts(hint: Any) -> bool:
+    """Whether a type hint means several texts, such as names of classes."""
+    return tuple[str, ...] in (hint, *get_args(hint))
 
 
 def _split(token: Token) -> list[Token]:
@@ -75,7 +82,10 @@ def read_config_flag(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     path = given[0].tokens[-1].value
     load_detect_config(path)  # checks types and ranges, naming the file
     values = _as_flag_names(read_detect_config(path))
-    Dict(values, source=path, use_commands_as_keys=False)(app, commands, arguments)
+    # Under the command's name, or a key that is also a command, such as merge, would be left out.
+    for name in reversed(commands):
+        values = {name: values}
+    Dict(values, source=path)(app, commands, arguments)
 
 
 def _as_flag_names(values: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def summary(report: RunReport) -> str:
         lines.append(columns(counts, indent="  "))
     if report.skipped_tiles:
         lines.append(f"{plural(report.skipped_tiles, 'tile')} had no valid pixel")
-    lines.append(f"written to {report.out}, in {report.crs}")
+    outs = ", ".join(map(str, report.outs))
+    lines.append(f"written to {outs}, in {report.crs}")
     return "\n".join(lines)
 
 

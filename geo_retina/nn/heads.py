@@ -80,7 +80,8 @@ class Subnet(nn.Module):
     def _rows(self, output_NCHW: Tensor) -> Tensor:
         # A view, not a copy, where the convolution ran in channels_last.
         rows = output_NCHW.permute(0, 2, 3, 1)
-        return rows.reshape(len(rows), -1, self.outputs_per_anchor)
+        # Not len(rows), which is a constant to torch.export.
+        return rows.reshape(rows.shape[0], -1, self.outputs_per_anchor)
 
 
 def _normalise(norm: nn.Module, features: list[Tensor]) -> list[Tensor]:

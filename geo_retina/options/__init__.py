@@ -9,6 +9,7 @@ from geo_retina.options.data import DataOptions, LabelOptions, SampleOptions, Sp
 from geo_retina.options.detection import (
     DetectOptions,
     Device,
+    Geometry,
     MergeOptions,
     Precision,
     RunOptions,
@@ -16,6 +17,7 @@ from geo_retina.options.detection import (
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.importing import ImportOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
+from geo_retina.options.output import ChipForm, ChipOptions, FilterOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
     AssignOptions,
@@ -27,10 +29,14 @@ __all__ = [
     "INFINITY",
     "PRESETS",
     "AssignOptions",
+    "ChipForm",
+    "ChipOptions",
     "DataOptions",
     "DetectOptions",
     "Device",
     "EvaluateOptions",
+    "FilterOptions",
+    "Geometry",
     "ImportOptions",
     "LabelOptions",
     "LossOptions",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
 
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Geometry = Literal["polygon", "point", "both"]
 RankOrder = Literal["whole", "owner", "score"]
 MergeMethod = Literal["select", "soft-nms", "fuse"]
 
@@ -70,6 +72,10 @@ class DetectOptions:
     score: float | None = None
     """Keep detections from this score on; left out, the model's own threshold per class."""
 
+    min_score: float | None = None
+    """Write detections from this lower score on, so that `geo-retina filter` can choose a
+    threshold later."""
+
     bands: tuple[int, ...] | None = None
     """The file's bands (from 1) in the model's order; left out, as the model's card says."""
 
@@ -106,6 +112,7 @@ class DetectOptions:
             self,
             {
                 "score": (0, 1),
+                "min_score": (0, 1),
                 "bands": (1, INFINITY),
                 "gsd_m": (1e-6, INFINITY),
                 "tile_px": (1, 1 << 16),
@@ -115,6 +122,17 @@ class DetectOptions:
                 "max_per_tile": (1, INFINITY),
             },
         )
+        score, floor = self.score, self.min_score
+        if score is not None and floor is not None and score < floor:
+            raise OptionError(
+                f"DetectOptions.score is {score}, below DetectOptions.min_score of "
+                f"{floor}, from which detections are written; lower the latter"
+            )
+
+    @property
+    def floor(self) -> float | None:
+        """Score from which detections are kept at all; None means the model's thresholds."""
+        return self.score if self.min_score is None else self.min_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +159,9 @@ class RunOptions:
 
     retries: int = 1
     """Times a failed block is tried again before its ground is reported as not covered."""
+
+    geometry: Geometry = "polygon"
+    """Write polygons, their centre points, or both, as two layers of a GeoPackage."""
 
     overwrite: bool = False
     """Replace an existing output."""

@@ -14,6 +14,7 @@ from geo_retina.run.plan import (
     plan_scene,
     plan_scenes,
 )
+from geo_retina.run.provenance import describe_run, not_covered_table, scanned_table
 
 __all__ = [
     "Estimate",
@@ -25,11 +26,14 @@ __all__ = [
     "ScenePlan",
     "SceneRecord",
     "Unit",
+    "describe_run",
     "estimate",
     "manifest_for",
     "merge_scene",
+    "not_covered_table",
     "pack_units",
     "plan_scene",
     "plan_scenes",
     "run_units",
+    "scanned_table",
 ]

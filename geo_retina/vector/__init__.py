@@ -1,6 +1,8 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
 from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
+from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
+from geo_retina.vector.formats import check_output, file_crs
 from geo_retina.vector.labels import (
     LabelLayer,
     ground_polygons,
@@ -11,40 +13,76 @@ from geo_retina.vector.labels import (
     read_source,
 )
 from geo_retina.vector.layers import write_layers
+from geo_retina.vector.outputs import (
+    Companions,
+    Target,
+    check_target,
+    read_companions,
+    read_metadata,
+    write_outputs,
+)
 from geo_retina.vector.reading import filter_frame, read_detections
 from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
+from geo_retina.vector.streams import Stream, open_stream
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
-from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
-from geo_retina.vector.transforms import pixel_sides_m, reproject
-from geo_retina.vector.writing import check_output, file_crs, write_vector
+from geo_retina.vector.tables import (
+    DETECTION_SCHEMA,
+    cut_table,
+    detections_table,
+    geometry_of,
+    outline_table,
+    reproject_table,
+    to_geodataframe,
+)
+from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings
+from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
+from geo_retina.vector.writing import write_vector
 
 __all__ = [
     "CLASS_COLOURS",
+    "DETECTION_SCHEMA",
+    "SEAM_NOTE",
     "Centres",
     "CocoLabels",
+    "Companions",
+    "FilterReport",
     "LabelLayer",
+    "Stream",
+    "Target",
     "check_output",
+    "check_target",
     "class_style",
+    "cut_table",
     "detections_table",
     "file_crs",
+    "filter_detections",
     "filter_frame",
+    "geometry_of",
     "ground_polygons",
     "is_coco",
     "label_boxes",
     "label_layer",
     "layer_crs",
+    "open_stream",
     "outline_table",
     "pixel_sides_m",
     "plain_style",
     "read_coco",
+    "read_companions",
     "read_detections",
     "read_ground",
     "read_labels",
+    "read_metadata",
     "read_source",
     "reproject",
+    "reproject_rings",
+    "reproject_table",
+    "rings_to_wkb",
     "stream_centres",
     "to_geodataframe",
+    "wkb_to_rings",
     "write_layers",
+    "write_outputs",
     "write_styles",
     "write_vector",
 ]

@@ -11,8 +11,9 @@ import numpy as np
 import shapely
 
 from geo_retina.errors import OutputError
+from geo_retina.vector.formats import FORMATS, check_output
 from geo_retina.vector.styles import write_styles
-from geo_retina.vector.writing import FORMATS, beside, check_output
+from geo_retina.vector.writing import beside
 
 if TYPE_CHECKING:
     import geopandas as gpd

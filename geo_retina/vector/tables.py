@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +15,14 @@ from geo_retina import boxes
 from geo_retina.detections import Detections
 from geo_retina.errors import GridError
 from geo_retina.grid import Grid
-from geo_retina.vector.transforms import reproject
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.measures import ground_sizes
+from geo_retina.vector.transforms import reproject, reproject_rings
+from geo_retina.vector.wkb import rings_to_wkb
 
 if TYPE_CHECKING:
     import geopandas as gpd
     from affine import Affine
-
-GEOMETRY = "geometry"
-"""Name of the column that holds the WKB."""
 
 DETECTION_SCHEMA = pa.schema(
     [
@@ -32,6 +32,8 @@ DETECTION_SCHEMA = pa.schema(
         ("tile", pa.int64()),
         ("cut", pa.int32()),
         ("joined", pa.bool_()),
+        ("area_m2", pa.float64()),
+        ("longest_m", pa.float64()),
         ("x_min_px", pa.float64()),
         ("y_min_px", pa.float64()),
         ("x_max_px", pa.float64()),
@@ -40,6 +42,8 @@ DETECTION_SCHEMA = pa.schema(
     ]
 )
 """Columns of ``detections_table``, in order."""
+
+_MULTIPOLYGON = 6
 
 
 def detections_table(
@@ -65,29 +69,32 @@ def detections_table(
     Returns:
         One row per detection, in order, with the columns of ``DETECTION_SCHEMA``: ``geometry``
         as WKB polygons, counter-clockwise; ``score`` as float64 of the same value; ``cut`` the
-        bits of ``Cut``; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A
-        turned ``to_file`` gives the bounds there. No detections give a table without rows.
+        bits of ``Cut``; ``area_m2`` and ``longest_m`` as ``ground_sizes`` has them, null without
+        a CRS; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A turned
+        ``to_file`` gives the bounds there. No detections give a table without rows.
 
     Raises:
         GridError: a box is not finite, or ``crs`` cannot express its place.
     """
-    polygons = reproject(boxes.to_polygons(detections.boxes_px, grid), grid.crs, crs)
-    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+    rings = reproject_rings(boxes.to_rings(detections.boxes_px, grid), grid.crs, crs)
+    if not np.isfinite(rings).all():
         raise GridError(
             f"scene {scene} lies where {crs.name if crs else 'its CRS'} has no coordinates; choose "
             "a CRS that covers it"
         )
     count = len(detections)
-    names = np.asarray(classes, dtype=object)[detections.labels]
+    names = pa.DictionaryArray.from_arrays(detections.labels, pa.array(classes, pa.string()))
+    sizes = ground_sizes(detections.boxes_px, grid)
     columns = [
-        pa.array(names, pa.string()),
+        names.dictionary_decode(),
         pa.array(detections.scores.astype(np.float64)),
-        pa.array([scene] * count, pa.string()),
+        pa.repeat(scene, count),
         pa.array(detections.tile),
         pa.array(detections.cut.astype(np.int32)),
         pa.array(detections.joined),
+        *(pa.array(values, from_pandas=True) for values in sizes),
         *_file_pixels(detections.boxes_px, to_file),
-        pa.array(shapely.to_wkb(polygons), pa.binary()),
+        rings_to_wkb(rings),
     ]
     return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
 
@@ -95,6 +102,8 @@ def detections_table(
 def _file_pixels(boxes_px: boxes.Boxes, to_file: Affine | None) -> list[pa.Array]:
     if to_file is None:
         return [pa.nulls(len(boxes_px), pa.float64())] * 4
+    if to_file.is_identity:
+        return [pa.array(np.ascontiguousarray(values)) for values in boxes_px.T]
     corners = boxes.corners(boxes_px)
     x = to_file.a * corners[..., 0] + to_file.b * corners[..., 1] + to_file.c
     y = to_file.d * corners[..., 0] + to_file.e * corners[..., 1] + to_file.f
@@ -110,7 +119,8 @@ def outline_table(
     """Outlines of ground, such as what a run did not cover, as rows of a file.
 
     Args:
-        polygons: (N,) shapely polygons in ``source``; None for ground of unknown place.
+        polygons: (N,) shapely polygons or multi-polygons in ``source``, of one kind, which is
+            kept; None for ground of unknown place.
         columns: further columns of N values each.
         source: CRS of the polygons.
         crs: CRS wanted. Outlines are long, so their edges get extra vertices on the way.
@@ -118,10 +128,60 @@ def outline_table(
     Returns:
         One row per polygon, in order: ``geometry`` as WKB, then ``columns``.
     """
+    are_multi = (shapely.get_type_id(polygons) == _MULTIPOLYGON).any()
     if source is not None and crs is not None and source != crs:
         polygons = reproject(densify(polygons), source, crs)
+    if are_multi:  # GEOS unwraps those of one part
+        polygons = np.array([_as_multi(polygon) for polygon in polygons], dtype=object)
     geometry = pa.array(shapely.to_wkb(polygons), pa.binary())
     return pa.table({GEOMETRY: geometry, **{k: pa.array(list(v)) for k, v in columns.items()}})
+
+
+def _as_multi(polygon: Any) -> Any:
+    return None if polygon is None else shapely.multipolygons(shapely.get_parts(polygon))
+
+
+def cut_table(
+    table: pa.Table, cut: Callable[[NDArray[np.object_]], NDArray[np.object_]]
+) -> pa.Table:
+    """Outlines after an operation on their polygons; those of which nothing is left are dropped.
+
+    Args:
+        table: as ``outline_table`` makes it. Rows without a geometry stay as they are.
+        cut: (N,) polygons to the parts of them wanted.
+    """
+    if not table.num_rows:
+        return table
+    polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    unknown = shapely.is_missing(polygons)
+    left = [
+        None
+        if part is None
+        else shapely.MultiPolygon([p for p in shapely.get_parts(part) if shapely.area(p) > 0])
+        for part in cut(polygons)
+    ]
+    kept = np.array(left, dtype=object)
+    column = pa.array(shapely.to_wkb(kept), pa.binary())
+    at = table.column_names.index(GEOMETRY)
+    return table.set_column(at, GEOMETRY, column).filter(
+        pa.array(unknown | ~shapely.is_empty(kept))
+    )
+
+
+def reproject_table(table: pa.Table, source: pyproj.CRS | None, crs: pyproj.CRS | None) -> pa.Table:
+    """Outlines in another CRS, with extra vertices on the way."""
+    polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    others = {n: table[n].to_pylist() for n in table.column_names if n != GEOMETRY}
+    moved = outline_table(polygons, others, source, crs)
+    return moved.select([*others, GEOMETRY]).cast(
+        pa.schema([*(table.schema.field(n) for n in others), (GEOMETRY, pa.binary())])
+    )
+
+
+def geometry_of(table: pa.Table) -> pa.Array:
+    """The WKB of a table in one piece."""
+    wkb = table[GEOMETRY].combine_chunks()
+    return wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
 
 
 def densify(polygons: NDArray[np.object_]) -> NDArray[np.object_]:

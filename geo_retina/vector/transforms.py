@@ -34,6 +34,19 @@ def reproject(
     return np.asarray(moved, dtype=object)
 
 
+def reproject_rings(
+    rings: NDArray[np.float64], source: pyproj.CRS | None, target: pyproj.CRS | None
+) -> NDArray[np.float64]:
+    """Move (N, 5, 2) closed rings to another CRS, as ``reproject`` does geometries."""
+    if source is None or target is None or source is target or source == target:
+        return rings
+    move = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    moved = np.empty_like(rings)
+    moved[:, :4] = np.stack(move.transform(rings[:, :4, 0], rings[:, :4, 1]), axis=-1)
+    moved[:, 4] = moved[:, 0]
+    return moved
+
+
 def pixel_sides_m(grid: Grid) -> NDArray[np.float64]:
     """Ground lengths in metres of a pixel at the grid's centre, along rows and along columns.
 

@@ -54,7 +54,8 @@ def test_detect_then_evaluate(here, capsys):
     assert run.block_px == 256
     assert sorted(os.listdir()) == ["a.tif", "m.safetensors", "out.gpkg", "out.gpkg.config.yaml"]
 
-    line = ["evaluate", "out.gpkg", "out.gpkg", "--class-column", "class", "--json", "s.json"]
+    line = ["evaluate", "out.gpkg", "out.gpkg", "--layer", "detections"]
+    line += ["--class-column", "class", "--json", "s.json"]
     assert main(line) == 0
     assert capsys.readouterr().out.count("written to s.json") == 1
     assert _numbers(json.loads(Path("s.json").read_text()), "f1") == {1.0}

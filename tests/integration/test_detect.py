@@ -15,7 +15,7 @@ from affine import Affine
 from support.stubs import NORTH_UP, ROTATED, paint, stub_forward, tiny_model, write_scene
 
 from geo_retina.boxes import iou, overlapping_pairs
-from geo_retina.detector import detect, detect_to_file, not_covered_path
+from geo_retina.detector import detect, detect_to_file
 from geo_retina.engine import Engine
 from geo_retina.errors import OptionError, OutputError, RunError
 from geo_retina.options import DetectOptions, RunOptions, SynthOptions
@@ -167,7 +167,7 @@ def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub,
     assert not report.complete
     assert [f.scene for f in report.failures] == [str(folder / "b.tif")]
     assert report.detections == 8
-    missing = gpd.read_file(not_covered_path(out), layer="not_covered")
+    missing = gpd.read_file(out, layer="not_covered")
     assert missing["scene"].tolist() == [str(folder / "b.tif")]
     with pytest.raises(RunError, match="could not be covered"):
         detect(folder, model, run=CPU)
@@ -179,7 +179,7 @@ def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub,
     assert healed.detections == 12
     assert gpd.read_file(out)["scene"].tolist() == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     assert calls[-1].pixels == 300 * 400
-    assert not not_covered_path(out).exists()
+    assert len(gpd.read_file(out, layer="not_covered")) == 0
     assert sorted(os.listdir(tmp_path)) == ["out.gpkg", "scenes"]
 
 
@@ -196,7 +196,7 @@ def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model
     run = dataclasses.replace(CPU, block_px=128)
     report = detect_to_file(path, model, tmp_path / "out.gpkg", DetectOptions(tile_px=96), run)
     assert [f.error for f in report.failures] == ["OSError: bad sector"]
-    ground = gpd.read_file(not_covered_path(report.out)).geometry.iloc[0]
+    ground = gpd.read_file(report.out, layer="not_covered").geometry.iloc[0]
     found = gpd.read_file(report.out)
     assert not found.geometry.intersects(ground.buffer(-10)).any()
     assert 0 < len(found) < 4

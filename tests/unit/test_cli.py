@@ -32,6 +32,7 @@ def parse(line: str) -> dict[str, object]:
 def report(**changes):
     values = {
         "out": Path("out.gpkg"),
+        "outs": (Path("out.gpkg"),),
         "detections": 1200,
         "counts": {"house": 1000, "car": 200},
         "crs": "EPSG:32632",
@@ -78,7 +79,12 @@ def test_defaults_are_those_of_the_dataclasses(detector, here):
     (call,) = detector.calls
     assert call.options == DetectOptions()
     assert call.run == RunOptions()
-    assert (call.scenes, call.model, call.out, call.crs) == (["a.tif"], "m", Path("out.gpkg"), None)
+    assert (call.scenes, call.model, call.out, call.crs) == (
+        ["a.tif"],
+        "m",
+        [Path("out.gpkg")],
+        None,
+    )
     assert call.progress is None  # not a terminal
 
 

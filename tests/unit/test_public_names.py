@@ -37,11 +37,12 @@ VERBS = {
     "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
+    *("combine_runs", "export_chips", "export_onnx", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
 VALUES = {
     *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
-    *("LabelReport", "RunReport", "Scene"),
+    *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
 }
 OPTIONS = {
     *(
@@ -53,7 +54,7 @@ OPTIONS = {
         "LossOptions",
     ),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
-    *("SynthOptions", "ImportOptions", "TrainOptions"),
+    *("ChipOptions", "FilterOptions", "SynthOptions", "ImportOptions", "TrainOptions"),
 }
 ERRORS = {
     *("GeoRetinaError", "GridError", "LabelError", "ModelError", "OptionError", "OutputError"),

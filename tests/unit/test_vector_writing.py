@@ -30,7 +30,7 @@ from geo_retina.vector import (
 
 SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".parquet")
 COLUMNS = [
-    *("id", "class", "score", "scene", "tile", "cut", "joined"),
+    *("id", "class", "score", "scene", "tile", "cut", "joined", "area_m2", "longest_m"),
     *("x_min_px", "y_min_px", "x_max_px", "y_max_px", "geometry"),
 ]
 CLASSES = ("car", "Größe")

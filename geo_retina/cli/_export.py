@@ -1,0 +1,98 @@
+"""``geo-retina export-chips`` and ``geo-retina export-onnx``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from geo_retina.cli import _report
+from geo_retina.options import ChipOptions, DataOptions
+
+PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=1))
+
+_DEFAULTS = ChipOptions()
+
+
+def export_chips(
+    scenes: Annotated[list[str], Parameter(name="SCENE...")],
+    /,
+    *,
+    labels: str,
+    out: Path,
+    layer: str | None = None,
+    where: str | None = None,
+    class_column: str | None = None,
+    scene_column: str | None = None,
+    point_size_m: float | None = None,
+    ground: str | None = None,
+    bands: tuple[int, ...] | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    options: Annotated[ChipOptions, PICTURES] = _DEFAULTS,
+) -> None:
+    """Cut scenes and their labels into small pictures for other tools: COCO, YOLO or VOC.
+
+    Args:
+        scenes: Files, folders or globs of georeferenced images.
+        labels: Vector file with one polygon or point per object.
+        out: Folder to make.
+        layer: Layer of the labels' file; needed where it holds several.
+        where: Attribute filter on the labels, as in SQL's WHERE.
+        class_column: Column with the class names; left out, all are of one class.
+        scene_column: Column that names the stem of the scene file a label belongs to.
+        point_size_m: Side of the square drawn around point labels.
+        ground: Polygons of the ground that was labelled; left out, all of the scenes.
+        bands: The files' bands (from 1) to show, one or three; left out, all.
+        overwrite: Replace a folder that this command made.
+        options: Size, form and split.
+    """
+    from geo_retina.interchange import export_chips as export
+
+    data = DataOptions(
+        scenes=tuple(scenes),
+        labels=labels,
+        layer=layer,
+        where=where,
+        class_column=class_column,
+        scene_column=scene_column,
+        point_size_m=point_size_m,
+        ground=ground,
+        bands=bands,
+    )
+    report = export(data, out, options, overwrite=overwrite)
+    pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
+    print(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
+    print(f"{report.empty:,} of them show no object")
+    rows = {name: f"{count:>9,}" for name, count in report.objects.items()}
+    print(_report.columns(rows, indent="  "))
+    if report.left_out:
+        _report.warn(
+            f"{_report.plural(report.left_out, 'object')} of which no picture shows enough were "
+            "left out; lower --min-visible to have them"
+        )
+    print(f"written to {report.out}")
+
+
+def export_onnx(
+    model: Annotated[str, Parameter(name="MODEL")],
+    /,
+    *,
+    out: Path,
+    tile_px: int | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write a model's network as ONNX, for programs without PyTorch.
+
+    docs/onnx.md tells how its outputs become objects.
+
+    Args:
+        model: A bundled model's name or a .safetensors file.
+        out: File to write, ending .onnx.
+        tile_px: Side of the images it takes; left out, as the model's card says.
+        overwrite: Replace an existing file.
+    """
+    from geo_retina.interchange import export_onnx as export
+
+    path = export(model, out, tile_px=tile_px, overwrite=overwrite)
+    print(f"written to {path}, {_report.size(path.stat().st_size)}")

@@ -1,0 +1,46 @@
+"""``geo-retina filter``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from geo_retina.cli import _flags, _report
+from geo_retina.options import FilterOptions
+
+CHOICE = Parameter(name="*", group=Group("What to keep", sort_key=1))
+
+_DEFAULTS = FilterOptions()
+
+
+def filter_(
+    detections: Annotated[Path, Parameter(name="DETECTIONS")],
+    /,
+    *,
+    out: _flags.Outs,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    options: Annotated[FilterOptions, CHOICE] = _DEFAULTS,
+) -> None:
+    """Keep detections by score, class and place, without running the network again.
+
+    Detect with `--min-score` to have low scores to choose among. A run made at the threshold
+    itself could differ slightly where tiles meet.
+
+    Args:
+        detections: Vector file that `detect` wrote.
+        out: File to write; its ending says the format. Given several times, several files.
+        overwrite: Replace an existing output.
+        options: What to keep.
+    """
+    from geo_retina.vector import SEAM_NOTE, filter_detections
+
+    report = filter_detections(detections, out, options, overwrite=overwrite)
+    print(f"{report.kept:,} of {_report.plural(report.read, 'object')} kept")
+    if len(report.counts) > 1:
+        rows = {name: f"{count:>9,}" for name, count in report.counts.items()}
+        print(_report.columns(rows, indent="  "))
+    print(f"written to {', '.join(map(str, report.outs))}")
+    if report.thresholds:
+        _report.warn(f"note: {SEAM_NOTE}")

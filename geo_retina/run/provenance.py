@@ -1,0 +1,161 @@
+"""What a run says about its result: the ground it looked at, and how it came about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.boxes import to_polygons
+from geo_retina.grid import Grid, Window
+from geo_retina.model import Model
+from geo_retina.options import DetectOptions
+from geo_retina.run.plan import Failure, ScenePlan
+from geo_retina.vector import outline_table
+
+_PACKAGES = (
+    *("geo-retina", "torch", "torchvision", "timm", "numpy", "rasterio", "shapely", "pyproj"),
+    *("pyogrio", "pyarrow"),
+)
+
+
+def scanned_table(
+    plans: Mapping[str, ScenePlan], failures: Sequence[Failure], crs: pyproj.CRS
+) -> pa.Table:
+    """The ground that a run looked at, so that where nothing was found nothing is.
+
+    Args:
+        plans: by the name that the scene has in the output.
+        failures: ground to leave out.
+        crs: CRS wanted.
+
+    Returns:
+        One row per scene, without those of which nothing was covered: geometry, ``scene``,
+        ``path``, and the grid its boxes were found on: ``width_px``, ``height_px``, ``gsd_m``,
+        ``grid_crs`` (WKT), ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``.
+    """
+    tables = []
+    for name, plan in plans.items():
+        windows = [f.window for f in failures if f.plan is plan]
+        ground = _remaining(plan.scene.grid, windows)
+        if ground is not None:
+            columns = {k: [v] for k, v in _about_scene(name, plan).items()}
+            polygons = np.array([ground], dtype=object)
+            tables.append(outline_table(polygons, columns, plan.scene.grid.crs, crs))
+    if not tables:
+        return _EMPTY
+    return pa.concat_tables(tables).cast(_EMPTY.schema)
+
+
+def _remaining(grid: Grid, missing: Sequence[Window | None]) -> Any:
+    """The grid's ground without windows of it, as a multi-polygon; None where nothing is left."""
+    if None in missing:
+        return None
+    whole = shapely.box(0, 0, grid.width, grid.height)
+    holes = [shapely.box(*window.box_px) for window in missing if window is not None]
+    left = shapely.difference(whole, shapely.union_all(holes)) if holes else whole
+    if left.is_empty:
+        return None
+    placed = shapely.transform(left, grid.pixels_to_crs)
+    return shapely.multipolygons(shapely.get_parts(placed))
+
+
+def _about_scene(name: str, plan: ScenePlan) -> dict[str, Any]:
+    grid = plan.scene.grid
+    assert grid.crs is not None  # scenes without one are refused
+    return {
+        "scene": name,
+        "path": str(plan.scene.path),
+        "width_px": grid.width,
+        "height_px": grid.height,
+        "gsd_m": grid.gsd_m,
+        "grid_crs": grid.crs.to_wkt(),
+        "affine": " ".join(repr(float(v)) for v in tuple(grid.affine)[:6]),
+        "tile_px": plan.tiles.tile_px,
+        "overlap_px": plan.tiles.overlap_px,
+    }
+
+
+_EMPTY = pa.schema(
+    [
+        ("geometry", pa.binary()),
+        *((name, pa.string()) for name in ("scene", "path")),
+        *((name, pa.int64()) for name in ("width_px", "height_px")),
+        ("gsd_m", pa.float64()),
+        *((name, pa.string()) for name in ("grid_crs", "affine")),
+        *((name, pa.int64()) for name in ("tile_px", "overlap_px")),
+    ]
+).empty_table()
+
+
+def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS) -> pa.Table:
+    """The ground that a run should have covered and did not.
+
+    Args:
+        failures: what failed.
+        crs: CRS wanted.
+
+    Returns:
+        One row per failure: geometry, null for a scene that could not be opened; ``scene``,
+        its path; ``error``.
+    """
+    tables = [_EMPTY_FAILURES]
+    for failure in failures:
+        polygons: NDArray[np.object_] = np.array([None], dtype=object)
+        source = crs
+        if failure.plan is not None:
+            grid = failure.plan.scene.grid
+            window = failure.window or grid.window
+            polygons = to_polygons(np.array([window.box_px], np.float64), grid)
+            polygons = shapely.multipolygons(polygons[:, None])
+            source = grid.crs or crs
+        columns = {"scene": [failure.scene], "error": [failure.error]}
+        tables.append(outline_table(polygons, columns, source, crs))
+    return pa.concat_tables(tables)
+
+
+_EMPTY_FAILURES = pa.schema(
+    [("geometry", pa.binary()), ("scene", pa.string()), ("error", pa.string())]
+).empty_table()
+
+
+def describe_run(model: Model, options: DetectOptions, scenes: Sequence[str]) -> dict[str, str]:
+    """How a result came about, as texts by name; what is not text is JSON.
+
+    Args:
+        model: what found it.
+        options: as the run resolved them.
+        scenes: the paths of its scenes.
+    """
+    card = model.card
+    score = options.score
+    thresholds = card.thresholds if score is None else (score,) * len(card.classes)
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": card.name,
+        "model_sha256": model.fingerprint,
+        "model_licence": card.licence,
+        "model_attribution": card.attribution,
+        "thresholds": json.dumps(dict(zip(card.classes, thresholds, strict=True))),
+        "min_score": json.dumps(options.min_score),
+        "options": json.dumps(asdict(options)),
+        "scenes": json.dumps(list(scenes)),
+        "model_card": card.to_json(),
+        "packages": json.dumps({name: _version(name) for name in _PACKAGES}),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its source without being installed
+        return None

@@ -1,0 +1,245 @@
+"""Choosing among detections that were written, without running the network again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.errors import LabelError, OptionError
+from geo_retina.options import FilterOptions
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.labels import read_ground
+from geo_retina.vector.outputs import (
+    Companions,
+    Target,
+    check_target,
+    read_companions,
+    write_outputs,
+)
+from geo_retina.vector.streams import open_stream
+from geo_retina.vector.tables import cut_table, geometry_of
+from geo_retina.vector.wkb import centres, wkb_to_rings
+
+SEAM_NOTE = (
+    "a run made at that threshold could differ slightly where tiles meet, because a whole object "
+    "outranks a better-scored fragment there"
+)
+"""What whoever filters must know."""
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What was kept.
+
+    Attributes:
+        read: detections looked at.
+        kept: those written.
+        counts: kept ones by class.
+        thresholds: the score from which each class was kept; ``*`` for classes not named.
+        outs: the files written.
+    """
+
+    read: int
+    kept: int
+    counts: dict[str, int]
+    thresholds: dict[str, float]
+    outs: tuple[Path, ...]
+
+
+def filter_detections(
+    path: str | Path,
+    out: str | Path | Sequence[str | Path],
+    options: FilterOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> FilterReport:
+    """Keep the detections of a file by score, class and place; holds a part of them at a time.
+
+    What explains the detections comes along: the ground that was looked at, cut to the area of
+    interest, the ground that was not, and how it all came about. A run made at the threshold
+    itself could differ slightly where tiles meet.
+
+    Args:
+        path: a file that ``detect_to_file`` wrote.
+        out: the file to write, or several.
+        options: what to keep.
+        overwrite: replace existing files.
+
+    Returns:
+        What was kept. Rows keep their order and get new ids from 0.
+
+    Raises:
+        LabelError: the file cannot be read, or lacks a column that is needed.
+        OptionError: nothing was asked for that the file could answer, such as a score below
+            the one from which it was written, or a class that its model does not know.
+        OutputError: the output cannot be written, or exists.
+    """
+    options = options or FilterOptions()
+    outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
+    if Path(path).resolve() in {o.resolve() for o in outs}:
+        raise OptionError(f"{path} would be replaced by what is kept of it; name another output")
+    companions = read_companions(path)
+    metadata = companions.metadata if companions else {}
+    thresholds = _thresholds(str(path), options, metadata)
+    with open_stream(path) as stream:
+        area = None if options.aoi is None else _area(path, options.aoi, stream.crs)
+        choice = _Choice(str(path), options, thresholds, area)
+        head = next(stream.tables, None)
+        is_points = head is not None and _are_points(head)
+        targets = [Target(o, overwrite) for o in outs]
+        for target in targets:
+            check_target(target, "polygon")
+        kept = write_outputs(
+            targets,
+            choice.of(head, stream.tables),
+            lambda: _filtered(companions, options, thresholds, area),
+            crs=stream.crs,
+            classes=choice.classes,
+            geometry="point" if is_points else "polygon",
+        )
+    counts = {name: choice.counts[name] for name in choice.classes}
+    return FilterReport(choice.read, kept, counts, thresholds, outs)
+
+
+@dataclass(eq=False)
+class _Choice:
+    """Tells which rows to keep, and counts."""
+
+    path: str
+    options: FilterOptions
+    thresholds: Mapping[str, float]
+    area: Any
+    read: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        known = [name for name in self.thresholds if name != _ANY]
+        self.classes: list[str] = [
+            n for n in known if not self.options.classes or n in self.options.classes
+        ]
+
+    def of(self, head: pa.Table | None, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The rows to keep, part by part."""
+        if head is None:
+            return
+        yield self._kept(head)
+        for table in rest:
+            yield self._kept(table)
+
+    def _kept(self, table: pa.Table) -> pa.Table:
+        self.read += table.num_rows
+        table = table.filter(pa.array(self._mask(table)))
+        if "class" in table.column_names:
+            for row in table["class"].value_counts().to_pylist():
+                self.counts[row["values"]] += row["counts"]
+                if row["values"] not in self.classes:
+                    self.classes.append(row["values"])
+        return table
+
+    def _mask(self, table: pa.Table) -> NDArray[np.bool_]:
+        mask = np.ones(table.num_rows, dtype=bool)
+        if self.options.classes:
+            names = pa.array(self.options.classes, pa.string())
+            mask &= pc.is_in(self._column(table, "class"), names).to_numpy()
+        if self.thresholds:
+            scores = self._column(table, "score").to_numpy()
+            mask &= scores >= self._limits(table)
+        if self.area is not None:
+            mask &= shapely.contains_xy(self.area, *_centres(table).T)
+        return mask
+
+    def _limits(self, table: pa.Table) -> Any:
+        if set(self.thresholds) == {_ANY}:
+            return self.thresholds[_ANY]
+        names = pa.array([n for n in self.thresholds if n != _ANY], pa.string())
+        place = pc.index_in(self._column(table, "class"), names)
+        place = pc.fill_null(place, len(names)).to_numpy()
+        by_place = [self.thresholds[n] for n in names.to_pylist()]
+        return np.array([*by_place, self.thresholds.get(_ANY, 0.0)])[place]
+
+    def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        if name not in table.column_names:
+            raise LabelError(
+                f"{self.path} has no column {name}, wanted a file that geo-retina detect wrote"
+            )
+        return table[name]
+
+
+_ANY = "*"
+
+
+def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) -> dict[str, float]:
+    """Score from which each class is kept; none where neither user nor file name any."""
+    own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
+    for name in options.classes or () if own else ():
+        if name not in own:
+            raise OptionError(f"{path} has no class {name}; it has {', '.join(own)}")
+    if options.score is None:
+        if not own and options.classes is None and options.aoi is None:
+            raise OptionError(f"{path} names no thresholds; say what to keep, such as --score 0.5")
+        return own
+    floor = json.loads(metadata.get("min_score", "null"))
+    for name, threshold in own.items():
+        lowest = threshold if floor is None else floor
+        if options.score < lowest and (not options.classes or name in options.classes):
+            raise OptionError(
+                f"{path} holds detections of class {name} from score {lowest:g} on, so "
+                f"{options.score:g} cannot be had from it; detect again with --min-score "
+                f"{options.score:g}"
+            )
+    return dict.fromkeys(own, options.score) if own else {_ANY: options.score}
+
+
+def _area(path: str | Path, aoi: str, crs: pyproj.CRS | None) -> Any:
+    if crs is None:
+        raise LabelError(f"{path} has no CRS, so an area of interest has no place in it")
+    area = read_ground(aoi, crs)
+    shapely.prepare(area)
+    return area
+
+
+def _are_points(table: pa.Table) -> bool:
+    wkb = table[GEOMETRY].slice(0, 1).to_numpy()
+    return bool((shapely.get_type_id(shapely.from_wkb(wkb)) == 0).any())
+
+
+def _centres(table: pa.Table) -> NDArray[np.float64]:
+    wkb = geometry_of(table)
+    rings = wkb_to_rings(wkb)
+    if rings is not None:
+        return centres(rings)
+    geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+    return np.asarray(shapely.get_coordinates(shapely.centroid(geometries)))
+
+
+def _filtered(
+    companions: Companions | None,
+    options: FilterOptions,
+    thresholds: Mapping[str, float],
+    area: Any,
+) -> Companions:
+    """What explains the rest: ground cut to the area, and a word on the filter."""
+    found = companions or Companions(None, None, {})
+    note = json.dumps({**asdict(options), "thresholds": dict(thresholds), "note": SEAM_NOTE})
+    return Companions(
+        scanned=_cut(found.scanned, area),
+        not_covered=_cut(found.not_covered, area),
+        metadata={**found.metadata, "filtered": note},
+    )
+
+
+def _cut(table: pa.Table | None, area: Any) -> pa.Table | None:
+    if table is None or area is None:
+        return table
+    return cut_table(table, lambda polygons: shapely.intersection(polygons, area))

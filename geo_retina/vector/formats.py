@@ -1,0 +1,135 @@
+"""What can be written, and the limits of each format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyproj
+
+from geo_retina.errors import OutputError
+
+GEOMETRY = "geometry"
+"""Name of the column that holds the WKB."""
+
+PACKAGE = ".gpkg"
+"""The one format here that holds several layers, styles and tables."""
+
+GEOJSON_CRS = pyproj.CRS("EPSG:4326")
+"""The one CRS of GeoJSON (RFC 7946)."""
+
+UNKNOWN_CLASS = "unknown"
+"""What a shapefile, which has no null, says in place of a missing text."""
+
+
+class Format(NamedTuple):
+    """How GDAL writes a format."""
+
+    driver: str
+    layer_options: dict[str, str]
+    dataset_options: dict[str, str]
+
+
+FORMATS = {
+    # Version 1.3 is the newest that a GIS of some years ago opens without a warning.
+    PACKAGE: Format("GPKG", {"SPATIAL_INDEX": "YES"}, {"VERSION": "1.3"}),
+    ".shp": Format("ESRI Shapefile", {"ENCODING": "UTF-8"}, {}),
+    # 12 decimals of a degree are a tenth of a micrometre, so that boxes come back exact.
+    ".geojson": Format("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": "12"}, {}),
+    ".fgb": Format("FlatGeobuf", {}, {}),
+    ".parquet": Format("Parquet", {}, {}),
+}
+"""What can be written, by suffix."""
+
+_SHAPEFILE_NAME = 10
+_SHAPEFILE_BYTES = 2**31 - 1
+_SHAPEFILE_TEXT = (80, 254)
+"""Bytes of a text column as GDAL makes it, and as wide as it can grow."""
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse a vector output that could not be written, before work is spent on it.
+
+    Raises:
+        OutputError: the suffix is of no known format, the file exists and ``overwrite`` is
+            false, or its folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise OutputError(
+            f"{path} ends in {path.suffix or 'no suffix'}, wanted one of {', '.join(FORMATS)}"
+        )
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, wanted the name of a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give --overwrite or another name")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path.parent} cannot be written; choose another")
+
+
+def is_package(path: str | Path) -> bool:
+    """Whether a file of that name holds several layers."""
+    return Path(path).suffix.lower() == PACKAGE
+
+
+def file_crs(path: str | Path, crs: pyproj.CRS | None) -> pyproj.CRS | None:
+    """The CRS in which geometries of a CRS end up in a file: GeoJSON has but one."""
+    return GEOJSON_CRS if Path(path).suffix.lower() == ".geojson" else crs
+
+
+def short_names(schema: pa.Schema) -> pa.Schema:
+    """Column names cut to what a shapefile holds, made unique by a number."""
+    names: list[str] = []
+    for name in schema.names:
+        short, n = name[:_SHAPEFILE_NAME], 1
+        while short in names:
+            short = f"{name[: _SHAPEFILE_NAME - len(str(n))]}{n}"
+            n += 1
+        names.append(short if name != GEOMETRY else GEOMETRY)
+    return pa.schema([f.with_name(n) for f, n in zip(schema, names, strict=True)])
+
+
+def check_shapefile_size(
+    path: Path, schema: pa.Schema, rows: int, longest_texts: Mapping[str, int]
+) -> None:
+    """Refuse a shapefile whose table would pass 2 GB, before it is begun.
+
+    Args:
+        path: of the shapefile, for the message.
+        schema: of its rows.
+        rows: how many there will be.
+        longest_texts: bytes of the longest value of text columns.
+
+    Raises:
+        OutputError: it would be larger.
+    """
+    size = shapefile_table_bytes(schema, rows, longest_texts)
+    if size > _SHAPEFILE_BYTES:
+        raise OutputError(
+            f"{path} would need a table of {size / 1e9:.1f} GB for {rows:,} objects, and a "
+            "shapefile holds 2 GB; write .gpkg or .parquet instead"
+        )
+
+
+def shapefile_table_bytes(schema: pa.Schema, rows: int, longest_texts: Mapping[str, int]) -> int:
+    """Size of the .dbf, which in a shapefile of boxes is the largest of the parts."""
+    fields = [field for field in schema if field.name != GEOMETRY]
+    width = 1 + sum(_field_bytes(field, longest_texts.get(field.name, 0)) for field in fields)
+    return 32 * (len(fields) + 1) + 1 + rows * width + 1
+
+
+def _field_bytes(field: pa.Field, longest: int) -> int:
+    """Width of a column as GDAL makes it from Arrow."""
+    least, most = _SHAPEFILE_TEXT
+    if pa.types.is_floating(field.type):
+        return 24
+    if pa.types.is_boolean(field.type):
+        return 1
+    if pa.types.is_integer(field.type):
+        return 18 if field.type.bit_width == 64 else 9
+    return min(max(least, longest), most)

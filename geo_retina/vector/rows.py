@@ -1,0 +1,148 @@
+"""Rows on their way into a file: in even batches, with ids, in its CRS."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+
+from geo_retina.errors import GeoRetinaError, OutputError
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.tables import DETECTION_SCHEMA
+from geo_retina.vector.transforms import reproject, reproject_rings
+from geo_retina.vector.wkb import centres, points_to_wkb, rings_to_wkb, wkb_to_rings
+
+Shape = Literal["asis", "point"]
+"""Geometries as they are, or the centres of boxes."""
+
+BATCH_ROWS = 131_072
+"""Rows that are written at once; in Parquet they form a row group."""
+
+_LOOK_ROWS = 4096
+
+
+class Rows:
+    """Tables as a stream of batches with ids, in the CRS of the file.
+
+    Attributes:
+        schema: columns of the batches, ``id`` first.
+        geometry_type: of the first rows, as OGR calls it; polygons where there are none.
+        count: rows handed out so far.
+    """
+
+    def __init__(
+        self,
+        tables: Iterable[pa.Table],
+        source: pyproj.CRS | None,
+        target: pyproj.CRS | None,
+        shape: Shape = "asis",
+    ) -> None:
+        self._source, self._target, self._shape = source, target, shape
+        self._error: BaseException | None = None
+        self.count = 0
+        iterator = iter(tables)
+        # Drivers want the geometry type first, so look ahead to the first table with rows.
+        head: list[pa.Table] = []
+        for table in iterator:
+            head = [table]
+            if table.num_rows:
+                break
+        first = head[0] if head else DETECTION_SCHEMA.empty_table()
+        self._tables = itertools.chain([first], iterator)
+        self._columns = [f for f in first.schema if f.name != "id"]
+        self.schema = pa.schema([pa.field("id", pa.int64()), *self._columns])
+        self.geometry_type = "Point" if shape == "point" else _geometry_type(first)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in even_batches(self._tables):
+                yield self._finish(batch)
+        except BaseException as error:
+            # Arrow's C stream carries only a text across; the caller wants the error itself.
+            self._error = error
+            raise
+
+    def _finish(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        ids = pa.array(np.arange(self.count, self.count + batch.num_rows))
+        self.count += batch.num_rows
+        arrays = [
+            self._place(batch.column(f.name)) if f.name == GEOMETRY else batch.column(f.name)
+            for f in self._columns
+        ]
+        return pa.RecordBatch.from_arrays([ids, *arrays], schema=self.schema)
+
+    def _place(self, wkb: pa.Array) -> pa.Array:
+        moves = self._source is not self._target and self._source != self._target
+        if not moves and self._shape == "asis":
+            return wkb
+        rings = wkb_to_rings(wkb)
+        if rings is None:
+            return self._place_any(wkb)
+        rings = reproject_rings(rings, self._source, self._target)
+        moved = points_to_wkb(centres(rings)) if self._shape == "point" else rings_to_wkb(rings)
+        return moved.combine_chunks() if moved.num_chunks != 1 else moved.chunk(0)
+
+    def _place_any(self, wkb: pa.Array) -> pa.Array:
+        geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+        geometries = reproject(geometries, self._source, self._target)
+        if self._shape == "point":
+            geometries = shapely.centroid(geometries)
+        return pa.array(shapely.to_wkb(geometries), wkb.type)
+
+    @contextmanager
+    def passing_errors_on(self, path: Path) -> Iterator[None]:
+        """Raise what stopped the tables as it is, and anything else as an OutputError."""
+        try:
+            yield
+        except GeoRetinaError:
+            raise
+        except Exception as error:
+            if self._error is not None and self._error is not error:
+                raise self._error from None
+            if self._error is error:
+                raise
+            raise OutputError(f"{path} could not be written: {error}") from error
+
+
+def even_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Cut and gather tables into batches of one size, the last one smaller.
+
+    Thousands of scenes with a few objects each would otherwise be as many row groups.
+    """
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        while count + table.num_rows >= rows:
+            head = table.slice(0, rows - count)
+            yield _one_batch([*waiting, head])
+            table = table.slice(rows - count)
+            waiting, count = [], 0
+        if table.num_rows:
+            waiting.append(table)
+            count += table.num_rows
+    if count:
+        yield _one_batch(waiting)
+
+
+def _one_batch(tables: list[pa.Table]) -> pa.RecordBatch:
+    wanted = tables[0].schema.names
+    table = pa.concat_tables([t.select(wanted) for t in tables])
+    return table.combine_chunks().to_batches()[0]
+
+
+def _geometry_type(table: pa.Table) -> str:
+    head = table[GEOMETRY].slice(0, _LOOK_ROWS).combine_chunks()
+    if isinstance(head, pa.Array) and wkb_to_rings(head) is not None:
+        return "Polygon"
+    wkb = head.to_numpy(zero_copy_only=False)
+    kinds = {str(kind) for kind in np.unique(shapely.get_type_id(shapely.from_wkb(wkb)))}
+    kinds.discard("-1")  # a missing geometry
+    names = {"0": "Point", "3": "Polygon", "6": "MultiPolygon"}
+    return names.get(kinds.pop(), "Unknown") if kinds else "Polygon"

@@ -1,0 +1,109 @@
+"""Vector files as streams of Arrow tables, so that their size does not matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyproj
+
+from geo_retina.errors import LabelError
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.parquet import BBOX
+from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """One layer of a vector file, open.
+
+    Attributes:
+        crs: of its geometries; None where it has none.
+        tables: its rows in the order of the file, in parts, with the geometry as WKB in
+            ``geometry``; to be read once.
+    """
+
+    crs: pyproj.CRS | None
+    tables: Iterator[pa.Table]
+
+
+@contextmanager
+def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
+    """Open one layer of a vector file.
+
+    Args:
+        path: any file GDAL reads, or GeoParquet.
+        layer: left out, the one named ``detections``, or the only one.
+
+    Raises:
+        LabelError: the file is missing, cannot be read, or has other layers.
+    """
+    check_readable(path)
+    if is_parquet(path):
+        with _open_parquet(path) as stream:
+            yield stream
+        return
+    from pyogrio.raw import open_arrow
+
+    name = layer or detections_layer(path)
+    with open_arrow(path, layer=name, use_pyarrow=True, batch_size=_BATCH_ROWS) as (meta, reader):
+        wkb = meta["geometry_name"] or "wkb_geometry"
+        if wkb not in reader.schema.names:
+            raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
+        crs = pyproj.CRS.from_user_input(meta["crs"]) if meta["crs"] else None
+        tables = (_tidy(pa.Table.from_batches([batch]), wkb) for batch in reader)
+        with closing(tables):
+            yield Stream(crs, tables)
+
+
+def read_layer(path: str | Path, layer: str) -> tuple[pa.Table, pyproj.CRS | None]:
+    """Read a small layer whole."""
+    with open_stream(path, layer) as stream:
+        parts = list(stream.tables)
+        crs = stream.crs
+    if parts:
+        return pa.concat_tables(parts), crs
+    from pyogrio.raw import read_arrow
+
+    meta, table = read_arrow(path, layer=layer)
+    return _tidy(table, meta["geometry_name"] or "wkb_geometry"), crs
+
+
+@contextmanager
+def _open_parquet(path: str | Path) -> Iterator[Stream]:
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        geo = json.loads(file.metadata.metadata[b"geo"])
+    except (pa.ArrowInvalid, OSError, TypeError, KeyError, ValueError) as error:
+        raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
+    column = geo["columns"][geo["primary_column"]]
+    # Left out, the CRS is longitude and latitude; null says that there is none.
+    crs = column.get("crs", "OGC:CRS84")
+    names = [name for name in file.schema_arrow.names if name != BBOX]
+    batches = file.iter_batches(_BATCH_ROWS, columns=names)
+    tables = (_tidy(pa.Table.from_batches([b]), geo["primary_column"]) for b in batches)
+    with file, closing(tables):
+        yield Stream(None if crs is None else pyproj.CRS.from_user_input(crs), tables)
+
+
+def _tidy(table: pa.Table, wkb: str) -> pa.Table:
+    """Plain columns and types, whichever driver they come from, the geometry last."""
+    names = [n for n in table.column_names if n not in (wkb, "fid", "OGC_FID")]
+    columns = {name: _plain(table[name]) for name in names}
+    if "joined" in columns:  # a shapefile has no such type
+        columns["joined"] = columns["joined"].cast(pa.bool_())
+    return pa.table({**columns, GEOMETRY: table[wkb].cast(pa.binary())})
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_large_string(column.type) or pa.types.is_dictionary(column.type):
+        return column.cast(pa.string())
+    return column
