@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pyproj
 
 from geo_retina.boxes import to_polygons
 from geo_retina.engine import choose_device
-from geo_retina.errors import OptionError, RunError
+from geo_retina.errors import RunError
 from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
@@ -25,14 +26,17 @@ from geo_retina.run import (
     Progress,
     ScenePlan,
     SceneRecord,
+    choose_crs,
     manifest_for,
     merge_scene,
+    notes_on,
     pack_units,
     plan_scenes,
     run_units,
 )
-from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
+from geo_retina.scene import Scene, ValueMap, absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
+    check_crs,
     check_output,
     detections_table,
     file_crs,
@@ -48,9 +52,6 @@ if TYPE_CHECKING:
 _TABLE_ROWS = 1 << 16
 """Polygons made at once; each takes a kilobyte."""
 
-FALLBACK_CRS = "EPSG:4326"
-"""Where detections go whose scenes are in several CRSs."""
-
 
 @dataclass(frozen=True)
 class RunReport:
@@ -60,7 +61,7 @@ class RunReport:
         out: the file written.
         detections: objects in it.
         counts: objects per class.
-        crs: CRS of the file.
+        crs: CRS of the file; None for scenes without one.
         scenes: scenes detected, in whole or in part.
         pixels: pixels of the ground that was covered, each counted once.
         seconds: wall time.
@@ -69,12 +70,14 @@ class RunReport:
         truncated_tiles: tiles that reached the limit of candidates or detections.
         joined: objects made of fragments at seams.
         failures: ground that is not covered.
+        notes: what a user should know of how scenes were read, in sentences.
+        stretches: how the values of each scene that was stretched were changed, by its path.
     """
 
     out: Path
     detections: int
     counts: dict[str, int]
-    crs: str
+    crs: str | None
     scenes: int
     pixels: int
     seconds: float
@@ -83,6 +86,8 @@ class RunReport:
     truncated_tiles: int
     joined: int
     failures: tuple[Failure, ...]
+    notes: tuple[str, ...] = ()
+    stretches: Mapping[str, ValueMap] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -119,7 +124,7 @@ def detect(
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder:
-        work = _prepare(scenes, model, options, run, folder=Path(folder) / "run", crs=crs)
+        work = _prepare(scenes, model, options, run, out=Path(folder) / "found.parquet", crs=crs)
         work.carry_out(progress)
         tables = list(work.tables())
         if work.failures:
@@ -128,6 +133,8 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
+    for note in notes_on([p.scene for p in work.plans.values() if p.scene.crs is None]):
+        warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 
 
@@ -167,13 +174,12 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     start = time.perf_counter()
     out = Path(out)
     options, run = options or DetectOptions(), run or RunOptions()
-    folder = out.with_name(f"{out.name}.run")
-    found = None if run.restart else Ledger.peek(folder)
+    found = None if run.restart else Ledger.peek(_run_folder(out))
     own = found is not None and found.get("written") == fingerprint(str(out))
     check_output(out, overwrite=run.overwrite or own)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
-    work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
+    work = _prepare(scenes, model, options, run, out=out, crs=crs)
     if not work.carry_out(progress):
         raise work.failed_everywhere()
     overwrite = run.overwrite or own
@@ -196,7 +202,7 @@ class _Work:
     plans: dict[int, ScenePlan]
     failures: list[Failure]
     ledger: Ledger
-    crs: pyproj.CRS
+    crs: pyproj.CRS | None
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
@@ -263,13 +269,13 @@ class _Work:
 
     def report(self, out: Path, rows: int, seconds: float) -> RunReport:
         """Sum up, once the tables have been read."""
-        crs = file_crs(out, self.crs) or self.crs
-        authority = crs.to_authority()
+        crs = file_crs(out, self.crs) if self.crs else None
+        scenes = [plan.scene for plan in self.plans.values()]
         return RunReport(
             out=out,
             detections=rows,
             counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=":".join(authority) if authority else crs.name,
+            crs=None if crs is None else _crs_name(crs),
             scenes=self.tally["scenes"],
             pixels=self.tally["pixels"],
             seconds=seconds,
@@ -278,6 +284,8 @@ class _Work:
             truncated_tiles=self.tally["truncated"],
             joined=self.tally["joined"],
             failures=tuple(self.failures),
+            notes=notes_on(scenes),
+            stretches=_stretches(scenes) if self.options.stretch else {},
         )
 
 
@@ -287,7 +295,7 @@ def _prepare(
     options: DetectOptions,
     run: RunOptions,
     *,
-    folder: Path,
+    out: Path,
     crs: str | None,
 ) -> _Work:
     """Check everything that can be checked before the first block, then open the ledger."""
@@ -299,33 +307,39 @@ def _prepare(
     # Workers of a cluster may run in another folder.
     seen = paths if run.scheduler is None else full_paths
     plans, failures = plan_scenes(seen, loaded.card, options, run)
-    output_crs = _choose_crs(crs, plans)
+    plans, output_crs = choose_crs(crs, plans, failures)
+    check_crs(out, output_crs)
     manifest = manifest_for(
         full_paths,
-        {full_paths[plan.index]: fingerprint(plan.scene.path) for plan in plans},
+        {full_paths[plan.index]: _version(plan.scene, options) for plan in plans},
         loaded.fingerprint,
         options,
         run.block_px,
     )
-    ledger = Ledger.open(folder, manifest, restart=run.restart)
+    ledger = Ledger.open(_run_folder(out), manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return _Work(loaded, options, run, by_index, failures, ledger, output_crs)
 
 
-def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
-    """The CRS asked for, the scenes' common one, or the fallback."""
-    if wanted is not None:
-        try:
-            return pyproj.CRS.from_user_input(wanted)
-        except pyproj.exceptions.CRSError:
-            raise OptionError(
-                f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
-            ) from None
-    found = [plan.scene.grid.crs for plan in plans]
-    if all(crs == found[0] for crs in found):
-        assert found[0] is not None  # scenes without a CRS are refused
-        return found[0]
-    return pyproj.CRS.from_user_input(FALLBACK_CRS)
+def _run_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.run")
+
+
+def _version(scene: Scene, options: DetectOptions) -> dict[str, Any]:
+    """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
+    version = fingerprint(scene.path)
+    if options.stretch is not None and scene.values is not None:
+        version["values"] = dataclasses.asdict(scene.values)
+    return version
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
+
+
+def _stretches(scenes: Sequence[Scene]) -> dict[str, ValueMap]:
+    return {scene.path: scene.values for scene in scenes if scene.values is not None}
 
 
 def not_covered_path(out: Path) -> Path:
@@ -333,7 +347,7 @@ def not_covered_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.not_covered.gpkg")
 
 
-def _write_not_covered(out: Path, failures: Sequence[Failure], crs: pyproj.CRS) -> None:
+def _write_not_covered(out: Path, failures: Sequence[Failure], crs: pyproj.CRS | None) -> None:
     path = not_covered_path(out)
     if not failures:
         path.unlink(missing_ok=True)  # of an earlier try of this output

@@ -21,6 +21,7 @@ from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.options import DetectOptions
+from geo_retina.scene import ValueMap
 
 _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
 """Pixels through the network at once, per kind of device, where no batch is asked for."""
@@ -40,6 +41,8 @@ class BlockPixels:
         window: where they lie in the grid.
         plan: the scene's plan.
         tiles: the tiles to detect, all inside ``window``.
+        values: from the pixels' numbers to the values that the model's card speaks of; None
+            where they are the same.
     """
 
     pixels: NDArray[Any]
@@ -47,6 +50,7 @@ class BlockPixels:
     window: Window
     plan: TilePlan
     tiles: Sequence[Tile]
+    values: ValueMap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +235,7 @@ class Engine:
             if not block.valid[here].any():
                 continue
             padded = torch.zeros((raw.shape[0], side, side), device=self.device)
-            normalised = (raw[:, *here].float() - self._offset) / self._scale
+            normalised = (_values(raw[:, *here], block.values) - self._offset) / self._scale
             padded[:, : tile.window.height, : tile.window.width] = torch.where(
                 valid[here], normalised, 0.0
             )
@@ -243,6 +247,22 @@ class Engine:
         outputs = self._network(images_NCHW)
         anchors = self._network.anchors(shape, self.device)
         return decode(outputs, anchors, shape, self._decode)
+
+
+def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
+    """The values that (bands, height, width) numbers of a file stand for."""
+    if values is None:
+        return raw.float()
+    # In double precision where there is one: a wide type's number and offset may nearly cancel.
+    exact = torch.float32 if raw.device.type == "mps" else torch.float64
+    scale, offset = (
+        torch.tensor(v, dtype=exact, device=raw.device).view(-1, 1, 1)
+        for v in (values.scale, values.offset)
+    )
+    scaled = raw * scale + offset
+    if values.low is not None or values.high is not None:
+        scaled = scaled.clamp(values.low, values.high)
+    return scaled.float()
 
 
 def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -190,10 +190,11 @@ def _open_scenes(options: DataOptions) -> list[Scene]:
                 f"{scene.path} has no CRS, so labels cannot be placed on it; give it one, for "
                 "example with gdal_edit.py -a_srs EPSG:32633"
             )
-        if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
+        if len(scene.bands) != len(first.bands) or scene.value_dtype != first.value_dtype:
             raise TrainingError(
-                f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} "
-                f"has {len(first.bands)} of {first.dtype}; train on scenes of one kind, or "
+                f"{scene.path} has {len(scene.bands)} bands of {scene.value_dtype}, but "
+                f"{first.path} has {len(first.bands)} of {first.value_dtype}; train on scenes of "
+                "one kind, or "
                 "choose the same bands of all with data.bands"
             )
         # One object per CRS: comparing two of them costs more than reprojecting a label.

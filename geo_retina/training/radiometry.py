@@ -61,7 +61,7 @@ def measure_bands(scenes: Sequence[Scene], *, seed: int) -> BandStatistics:
             f"no valid pixel was met in {len(chosen)} scenes, such as {scenes[chosen[0]].path}; "
             "check their nodata value"
         )
-    dtype = scenes[0].dtype
+    dtype = scenes[0].value_dtype
     if dtype == "uint8":
         offset = scale = np.full(len(pixels), 127.5)
     else:
@@ -84,5 +84,5 @@ def _some_pixels(scene: Scene, rng: np.random.Generator, windows: int) -> NDArra
         row = int(rng.integers(0, scene.grid.height - height + 1))
         col = int(rng.integers(0, scene.grid.width - width + 1))
         pixels, valid = scene.read(Window(row, col, height, width))
-        found.append(pixels[:, valid][:, ::7])
+        found.append(scene.to_values(pixels[:, valid][:, ::7]))
     return np.concatenate(found, axis=1)

@@ -117,7 +117,9 @@ def choose_tuning_ground(
             resamples=0,
         ),
         objects=count,
-        detect_options=DetectOptions(score=SCORE_FLOOR, precision=options.precision),
+        detect_options=DetectOptions(
+            score=SCORE_FLOOR, precision=options.precision, bands=options.data.bands
+        ),
     )
 
 

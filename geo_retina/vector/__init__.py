@@ -7,12 +7,13 @@ from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
 from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
 from geo_retina.vector.tables import detections_table, outline_table, to_geodataframe
 from geo_retina.vector.transforms import pixel_sides_m, reproject
-from geo_retina.vector.writing import check_output, file_crs, write_vector
+from geo_retina.vector.writing import check_crs, check_output, file_crs, write_vector
 
 __all__ = [
     "CLASS_COLOURS",
     "Centres",
     "LabelLayer",
+    "check_crs",
     "check_output",
     "class_style",
     "detections_table",

@@ -71,6 +71,19 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         raise OutputError(f"the folder {path.parent} cannot be written; choose another")
 
 
+def check_crs(path: str | Path, crs: pyproj.CRS | None) -> None:
+    """Refuse a format that cannot hold geometries of a CRS, before work is spent on them.
+
+    Raises:
+        OutputError: GeoJSON, which is always in longitudes and latitudes, lacks a CRS.
+    """
+    if Path(path).suffix.lower() == ".geojson" and crs is None:
+        raise OutputError(
+            f"{path} would need longitudes and latitudes, but the scene has no CRS; "
+            "write .gpkg instead"
+        )
+
+
 def write_vector(
     path: str | Path,
     tables: Iterable[pa.Table],
@@ -102,12 +115,8 @@ def write_vector(
     """
     path = Path(path)
     check_output(path, overwrite=overwrite)
+    check_crs(path, crs)
     suffix = path.suffix.lower()
-    if suffix == ".geojson" and crs is None:
-        raise OutputError(
-            f"{path} would need longitudes and latitudes, but the scene has no CRS; "
-            "write .gpkg instead"
-        )
     target_crs = file_crs(path, crs)
     rows = _Rows(tables, crs, target_crs)
     with beside(path) as folder, rows.passing_errors_on(path):

@@ -1,0 +1,71 @@
+"""A sample of a whole scene's values, the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.grid import Window
+from geo_retina.scene.reading import Scene
+
+_WINDOW_PX = 256
+_WINDOWS = 8  # along a side
+_SEARCH_PX = 2048
+_MOST = 1 << 21  # values kept per band
+
+
+def sample_values(scene: Scene) -> NDArray[np.float64]:
+    """Valid values from all over a scene, or all of a small one's, by no chance.
+
+    Windows on a lattice are read at full resolution, because overviews may average bright and
+    dark away. If there is no ground in any, as in a scene that is nearly empty, it is searched
+    from end to end; parts that a mask or missing blocks show to be empty are not decoded.
+
+    Returns:
+        (bands, n) in the scene's values, as its tags give them; n is 0 if no pixel is valid.
+
+    Raises:
+        SceneError: the scene cannot be read.
+    """
+    found = _gather(scene, _lattice(scene.grid.shape))
+    if not found.shape[1]:
+        found = _gather(scene, _everywhere(scene.grid.shape))
+    values = found if scene.values is None else scene.values(found)
+    return values.astype(np.float64)
+
+
+def _gather(scene: Scene, windows: Iterator[Window]) -> NDArray[np.generic]:
+    parts = [np.empty((len(scene.bands), 0), scene.dtype)]
+    count = 0
+    for window in windows:
+        pixels, valid = scene.read(window)
+        part = pixels[:, valid]
+        parts.append(part[:, :: 1 + part.shape[1] * _WINDOWS**2 // _MOST])
+        count += parts[-1].shape[1]
+        if count >= _MOST:
+            break
+    return np.concatenate(parts, axis=1)
+
+
+def _lattice(shape: tuple[int, int]) -> Iterator[Window]:
+    rows, cols = (_starts(side) for side in shape)
+    height, width = (min(_WINDOW_PX, side) for side in shape)
+    return (Window(row, col, height, width) for row in rows for col in cols)
+
+
+def _starts(side: int) -> list[int]:
+    """Where windows start along a side: end to end where they would overlap otherwise."""
+    if side <= _WINDOWS * _WINDOW_PX:
+        return list(range(0, side, _WINDOW_PX))
+    return [int(v) for v in np.linspace(0, side - _WINDOW_PX, _WINDOWS)]
+
+
+def _everywhere(shape: tuple[int, int]) -> Iterator[Window]:
+    height, width = shape
+    return (
+        Window(row, col, _SEARCH_PX, _SEARCH_PX)
+        for row in range(0, height, _SEARCH_PX)
+        for col in range(0, width, _SEARCH_PX)
+    )
