@@ -226,6 +226,8 @@ class Engine:
 
     def _tiles(self, block: BlockPixels) -> Iterable[tuple[Tile, Tensor]]:
         """Cut the tiles that have a valid pixel, padded to the network's size."""
+        if not block.valid.any():
+            return
         raw = torch.from_numpy(_torch_ready(block.pixels)).to(self.device)
         valid = torch.from_numpy(block.valid).to(self.device)
         side = block.plan.tile_px
@@ -309,9 +311,28 @@ def _place(
         scores[keep],
         labels[keep],
         np.full(len(boxes_px), tile.index),
-        cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px),
+        _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
         np.zeros(len(boxes_px), np.bool_),
     )
+
+
+def _cut_by_tile_or_ground(
+    boxes_px: NDArray[np.float64], tile: Tile, block: BlockPixels, edge_px: float
+) -> NDArray[np.uint8]:
+    """As ``cut_sides``; where valid ground ends at a box, that is a border and no cut.
+
+    Only the tile's own pixels are looked at, so the answer does not depend on the block.
+    """
+    window = tile.window
+    cut = cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px)
+    row, col = window.row - block.window.row, window.col - block.window.col
+    valid = block.valid[row : row + window.height, col : col + window.width]
+    if not len(boxes_px) or valid.all():
+        return cut
+    at_edge = boxes.at_invalid(boxes.shift(boxes_px, -window.col, -window.row), valid, edge_px)
+    inner = np.array([Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM], np.uint8)
+    ends = (at_edge * inner).sum(axis=1).astype(np.uint8)
+    return np.asarray(cut & ~ends | ends << 4, dtype=np.uint8)
 
 
 def cut_sides(

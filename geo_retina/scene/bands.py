@@ -115,22 +115,20 @@ def match_bands(
     Returns:
         The file's bands (from 1) in the order wanted; None where they cannot be told.
     """
-    chosen: list[int | None] = [_by_name(labels, name, place) for name, place in wanted]
+    names = [common_name(name) for name, _ in wanted]
+    chosen = [_by_name(labels, name) for name in names]
     in_place = all(band in (None, place) for band, (_, place) in zip(chosen, wanted, strict=True))
-    for i, (name, place) in enumerate(wanted):
+    for i, (_, place) in enumerate(wanted):
         if chosen[i] is not None:
             continue
         if not in_place or place > len(labels) or place in chosen:
             return None
-        if labels[place - 1].name is not None and common_name(name) is not None:
+        if names[i] is not None and labels[place - 1].name not in (None, names[i]):
             return None
         chosen[i] = place
     return tuple(band for band in chosen if band is not None)
 
 
-def _by_name(labels: Sequence[BandLabel], name: str, place: int) -> int | None:
-    common = common_name(name)
-    found = [label.index for label in labels if common and label.name == common]
-    if len(found) == 1:
-        return found[0]
-    return place if place in found else None
+def _by_name(labels: Sequence[BandLabel], name: str | None) -> int | None:
+    found = [label.index for label in labels if name is not None and label.name == name]
+    return found[0] if len(found) == 1 else None

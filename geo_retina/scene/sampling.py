@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,23 +36,24 @@ def sample_values(scene: Scene) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _gather(scene: Scene, windows: Iterator[Window]) -> NDArray[np.generic]:
+def _gather(scene: Scene, windows: Sequence[Window]) -> NDArray[np.generic]:
+    """Valid numbers of windows in order, thinned alike, until there are enough."""
     parts = [np.empty((len(scene.bands), 0), scene.dtype)]
-    count = 0
+    some = sum(window.height * window.width for window in windows[: _WINDOWS**2])
+    step, count = 1 + (some - 1) // _MOST, 0
     for window in windows:
         pixels, valid = scene.read(window)
-        part = pixels[:, valid]
-        parts.append(part[:, :: 1 + part.shape[1] * _WINDOWS**2 // _MOST])
+        parts.append(pixels[:, valid][:, ::step])
         count += parts[-1].shape[1]
         if count >= _MOST:
             break
     return np.concatenate(parts, axis=1)
 
 
-def _lattice(shape: tuple[int, int]) -> Iterator[Window]:
+def _lattice(shape: tuple[int, int]) -> list[Window]:
     rows, cols = (_starts(side) for side in shape)
     height, width = (min(_WINDOW_PX, side) for side in shape)
-    return (Window(row, col, height, width) for row in rows for col in cols)
+    return [Window(row, col, height, width) for row in rows for col in cols]
 
 
 def _starts(side: int) -> list[int]:
@@ -62,10 +63,10 @@ def _starts(side: int) -> list[int]:
     return [int(v) for v in np.linspace(0, side - _WINDOW_PX, _WINDOWS)]
 
 
-def _everywhere(shape: tuple[int, int]) -> Iterator[Window]:
+def _everywhere(shape: tuple[int, int]) -> list[Window]:
     height, width = shape
-    return (
+    return [
         Window(row, col, _SEARCH_PX, _SEARCH_PX)
         for row in range(0, height, _SEARCH_PX)
         for col in range(0, width, _SEARCH_PX)
-    )
+    ]

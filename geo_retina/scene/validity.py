@@ -17,7 +17,7 @@ from geo_retina.grid import Window
 _COARSEST_HINT = 8
 """Overviews up to this factor tell where there is nodata: islands of fewer pixels may hide."""
 
-_LEAST_HINT_PX = 512
+_LEAST_HINT_PX = 256
 
 Mask = NDArray[np.bool_]
 
