@@ -78,7 +78,7 @@ class DetectOptions:
     """Resample the scene to this many metres a pixel; left out, only where it is outside the
     model's range."""
 
-    stretch: tuple[float, float] | None = None
+    stretch: tuple[float, ...] | None = None
     """Stretch the scene's values to the model's range, between these two percentiles."""
 
     force: bool = False

@@ -182,7 +182,7 @@ def _is_far(bright: NDArray[np.float64], card: Card) -> bool:
     return bool(np.mean(far | (amounts & (bright < (centre + np.abs(half)) / _FAR))) > 0.5)
 
 
-def _stretch(scene: Scene, card: Card, percentiles: tuple[float, float]) -> ValueMap:
+def _stretch(scene: Scene, card: Card, percentiles: Sequence[float]) -> ValueMap:
     """Put two percentiles of the scene's values where the model's ordinary values end."""
     values = sample_values(scene)
     bands = len(scene.bands)

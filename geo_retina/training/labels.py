@@ -18,8 +18,9 @@ from geo_retina import boxes
 from geo_retina.errors import LabelError, TrainingError
 from geo_retina.grid import Grid, Window
 from geo_retina.options import DataOptions
-from geo_retina.scene import Scene, find_scenes, open_scene
+from geo_retina.scene import Scene, find_scenes
 from geo_retina.training.index import BoxIndex
+from geo_retina.training.opening import open_alike
 from geo_retina.vector import label_boxes, read_ground, read_labels
 
 if TYPE_CHECKING:
@@ -181,8 +182,9 @@ def load_training_set(options: DataOptions) -> TrainingSet:
 
 def _open_scenes(options: DataOptions) -> list[Scene]:
     """Open all scenes and refuse those that cannot be trained on together."""
-    scenes = [open_scene(path, bands=options.bands) for path in find_scenes(options.scenes)]
-    first = scenes[0]
+    paths = find_scenes(options.scenes)
+    first = open_alike(paths[0], options)
+    scenes = [first, *(open_alike(path, options, first) for path in paths[1:])]
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):
         if scene.grid.crs is None:
