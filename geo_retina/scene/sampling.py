@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.errors import SceneError
 from geo_retina.grid import Window
 from geo_retina.scene.reading import Scene
 
@@ -27,7 +28,7 @@ def sample_values(scene: Scene) -> NDArray[np.float64]:
         (bands, n) in the scene's values, as its tags give them; n is 0 if no pixel is valid.
 
     Raises:
-        SceneError: the scene cannot be read.
+        SceneError: no part of the scene can be read.
     """
     found = _gather(scene, _lattice(scene.grid.shape))
     if not found.shape[1]:
@@ -41,12 +42,19 @@ def _gather(scene: Scene, windows: Sequence[Window]) -> NDArray[np.generic]:
     parts = [np.empty((len(scene.bands), 0), scene.dtype)]
     some = sum(window.height * window.width for window in windows[: _WINDOWS**2])
     step, count = 1 + (some - 1) // _MOST, 0
+    error: SceneError | None = None
     for window in windows:
-        pixels, valid = scene.read(window)
+        try:
+            pixels, valid = scene.read(window)
+        except SceneError as damaged:  # its block will be reported when it is detected on
+            error = damaged
+            continue
         parts.append(pixels[:, valid][:, ::step])
         count += parts[-1].shape[1]
         if count >= _MOST:
             break
+    if error is not None and len(parts) == 1:
+        raise error
     return np.concatenate(parts, axis=1)
 
 

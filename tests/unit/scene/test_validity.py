@@ -8,6 +8,7 @@ from support.rasters import write_raster
 from support.stubs import NORTH_UP
 
 from geo_retina.boxes import at_invalid
+from geo_retina.errors import SceneError
 from geo_retina.grid import Window
 from geo_retina.scene import open_scene, sample_values
 from geo_retina.scene.validity import seen_valid
@@ -222,3 +223,25 @@ def test_a_box_at_the_end_of_ground_is_told_by_each_side():
         [False, True, True, False],
     ]
     assert at_invalid(boxes_tile[:0], valid, 4).shape == (0, 4)
+
+
+def test_a_damaged_block_is_left_out_of_a_sample(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write_raster(
+        tmp_path / "a.tif",
+        rng.integers(100, 200, (1, SIDE, SIDE)).astype(np.uint16),
+        compress="deflate",
+        **TILED,
+    )
+    whole = sample_values(open_scene(path)).shape[1]
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.get_tag_item("BLOCK_OFFSET_3_3", "TIFF", bidx=1))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 500] = b"\xff" * 500
+    path.write_bytes(data)
+    values = sample_values(open_scene(path))
+    assert values.shape[1] == whole - 256 * 256
+    assert values.min() >= 100
+    path.write_bytes(bytes(data[:1000]))
+    with pytest.raises(SceneError):
+        sample_values(open_scene(path))
