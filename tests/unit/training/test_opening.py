@@ -1,12 +1,16 @@
 """Training on scenes of several kinds: the same bands, and values that are comparable."""
 
+import geopandas as gpd
 import numpy as np
 import pytest
-from support.rasters import write_raster
-from support.stubs import NORTH_UP, write_scene
+import shapely
+from affine import Affine
+from support.rasters import control_points, write_raster
+from support.stubs import NORTH_UP, paint, write_scene
 
 from geo_retina.errors import TrainingError
 from geo_retina.options import DataOptions
+from geo_retina.training.labels import load_training_set
 from geo_retina.training.opening import open_alike
 from geo_retina.training.radiometry import measure_bands
 
@@ -62,3 +66,33 @@ def test_the_radiometry_of_wide_types_is_of_their_values(tmp_path, dtype, scale,
         assert half == pytest.approx(980 * scale, rel=0.02)
     assert np.abs(bands.mean).max() < 0.05
     assert bands.std == pytest.approx([0.59, 0.59], abs=0.03)
+
+
+DEGREE = 0.5 / 111_320
+PLACES = {
+    "geographic": Affine(DEGREE, 0, 15, 0, -DEGREE, 0.01),
+    "control points": Affine(DEGREE, 0, 15, 0, -DEGREE, 0.01),
+    "feet": Affine(1.6, 0.3, 1e6, 0.2, -1.6, 2e5),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_labels_lie_on_what_they_label(tmp_path, kind):
+    """White objects whose labels are placed by the file's affine alone."""
+    boxes_px = np.array([[20, 24, 60, 48], [150, 100, 170, 140]])
+    affine, crs = PLACES[kind], "EPSG:2263" if kind == "feet" else "EPSG:4326"
+    points = kind == "control points"
+    placed = {"gcps": control_points(affine, 200, 300)} if points else {"transform": affine}
+    path = write_raster(tmp_path / "a.tif", paint((200, 300), boxes_px), crs=crs, **placed)
+    corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, y0, x1, y1 in boxes_px]
+    polygons = [shapely.Polygon([affine @ corner for corner in ring]) for ring in corners]
+    gpd.GeoDataFrame(geometry=polygons, crs=crs).to_file(tmp_path / "labels.gpkg")
+    data = DataOptions(scenes=(str(path),), labels=str(tmp_path / "labels.gpkg"))
+    (each,) = load_training_set(data).scenes
+    assert each.scene.grid.gsd_m == pytest.approx(0.5, rel=0.03)
+    pixels, _ = each.scene.read(each.scene.grid.window)
+    assert len(each.boxes_px) == 2
+    for x0, y0, x1, y1 in each.boxes_px.round().astype(int):
+        assert (pixels[0, y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] > 200).mean() > 0.6
+        around = pixels[0, y0 - 6 : y1 + 6, x0 - 6 : x1 + 6]
+        assert (around[[0, -1]] < 100).all()
