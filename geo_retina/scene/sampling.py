@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,18 +31,19 @@ def sample_values(scene: Scene) -> NDArray[np.float64]:
     Raises:
         SceneError: no part of the scene can be read.
     """
-    found = _gather(scene, _lattice(scene.grid.shape))
+    lattice = _lattice(scene.grid.shape)
+    step = math.ceil(sum(window.height * window.width for window in lattice) / _MOST)
+    found = _gather(scene, lattice, step)
     if not found.shape[1]:
-        found = _gather(scene, _everywhere(scene.grid.shape))
+        found = _gather(scene, _everywhere(scene.grid.shape), 1)
     values = found if scene.values is None else scene.values(found)
     return values.astype(np.float64)
 
 
-def _gather(scene: Scene, windows: Sequence[Window]) -> NDArray[np.generic]:
-    """Valid numbers of windows in order, thinned alike, until there are enough."""
+def _gather(scene: Scene, windows: Sequence[Window], step: int) -> NDArray[np.generic]:
+    """Every ``step``-th valid number of windows in order, until there are enough."""
     parts = [np.empty((len(scene.bands), 0), scene.dtype)]
-    some = sum(window.height * window.width for window in windows[: _WINDOWS**2])
-    step, count = 1 + (some - 1) // _MOST, 0
+    count = 0
     error: SceneError | None = None
     for window in windows:
         try:

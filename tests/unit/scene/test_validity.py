@@ -190,7 +190,7 @@ def test_a_mask_makes_missing_blocks_honest(tmp_path):
 def test_a_nearly_empty_scene_is_searched_for_its_ground(tmp_path):
     with rasterio.open(
         tmp_path / "a.tif", "w", driver="GTiff", count=1, height=40_000, width=40_000,
-        dtype="uint16", sparse_ok=True, bigtiff=True, **TILED,
+        dtype="uint16", sparse_ok=True, bigtiff="YES", **TILED,
     ) as dataset:  # fmt: skip
         block = np.full((1, 128, 128), 321, np.uint16)
         dataset.write(block, window=rasterio.windows.Window(12_800, 25_600, 128, 128))
