@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from geo_retina.errors import TrainingError
 from geo_retina.options import DataOptions
-from geo_retina.scene import Scene, look_at, match_bands
+from geo_retina.scene import Scene, SceneFile, look_at, match_bands
 
 
 def open_alike(
@@ -12,8 +14,9 @@ def open_alike(
 ) -> Scene:
     """Open a scene for training.
 
-    Bands that ``options`` gives by number are taken as they are. Else they are found by name, by
-    those that ``options`` gives or those that the first scene has, as a model's would be.
+    Bands that ``options`` gives by number are taken as they are. Else all that are not alpha are:
+    of the first scene in the order of the names in ``options`` if it has them, or else these are
+    new names for its bands; of others by the names that the first one has.
 
     Args:
         path: file, or anything else that GDAL opens.
@@ -23,21 +26,30 @@ def open_alike(
 
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
-        TrainingError: its bands are not those of the first scene, or cannot be told.
+        TrainingError: its bands are not those of the first scene.
     """
     file = look_at(path)
-    names = options.band_names or (first.band_names if first else ())
-    if options.bands is not None or not names or not all(names):
+    if options.bands is not None:
         return file.scene(bands=options.bands, gsd_m=gsd_m)
-    places = range(1, len(names) + 1) if first is None else first.bands
-    bands = None
-    if len(names) == len(places):
-        bands = match_bands(file.labels, list(zip(names, places, strict=True)))
+    if first is None:
+        return _first(file, options.band_names or (), gsd_m)
+    if not all(first.band_names):
+        return file.scene(gsd_m=gsd_m)
+    wanted = list(zip(first.band_names, first.bands, strict=True))
+    bands = match_bands(file.labels, wanted)
     if bands is None:
-        who = "data.band_names" if options.band_names or first is None else first.path
         raise TrainingError(
-            f"{path} has the bands {', '.join(map(str, file.labels))}, but {who} has "
-            f"{', '.join(names)}; choose the same bands of all scenes by number with data.bands, "
-            "or leave this scene out"
+            f"{path} has the bands {', '.join(map(str, file.labels))}, but {first.path} has "
+            f"{', '.join(first.band_names)}; choose the same bands of all scenes by number with "
+            "data.bands, or leave this scene out"
         )
     return file.scene(bands=bands, gsd_m=gsd_m)
+
+
+def _first(file: SceneFile, names: Sequence[str], gsd_m: float | None) -> Scene:
+    """All bands, in the order of the names asked for if the file has just these."""
+    scene = file.scene(gsd_m=gsd_m)
+    if len(names) != len(scene.bands):  # said later, where names are given to the bands
+        return scene
+    bands = match_bands(file.labels, list(zip(names, scene.bands, strict=True)))
+    return scene if bands is None else file.scene(bands=bands, gsd_m=gsd_m)
