@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,39 @@ def overlapping_pairs(boxes: Boxes, others: Boxes | None = None) -> NDArray[np.i
         i, j = i[i < j], j[i < j]
     # One sort of whole numbers instead of a lexsort of pairs, a third of the time.
     return np.stack(np.divmod(np.sort(i * len(targets) + j), len(targets)), axis=1)
+
+
+def at_invalid(boxes_tile: Boxes, valid: NDArray[np.bool_], reach_px: float) -> NDArray[np.bool_]:
+    """Tell which sides of boxes lie at the edge of valid ground.
+
+    Looked at is the strip from a pixel inside a side to ``reach_px`` beyond it, as far as
+    ``valid`` reaches: at least half of it is invalid.
+
+    Args:
+        boxes_tile: (N, 4) in pixels of ``valid``, inside it.
+        valid: (height, width).
+        reach_px: how far valid ground must end beyond a side.
+
+    Returns:
+        (N, 4): left, top, right, bottom.
+    """
+    sums = np.zeros((valid.shape[0] + 1, valid.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(valid, axis=0), axis=1, out=sums[1:, 1:])
+    low = np.floor(boxes_tile[:, :2]).astype(np.int64)
+    high = np.ceil(boxes_tile[:, 2:]).astype(np.int64)
+    reach = math.ceil(reach_px)
+    at = np.empty((len(boxes_tile), 4), np.bool_)
+    for axis in (0, 1):
+        for side, (start, end) in enumerate(
+            ((low[:, axis] - reach, low[:, axis] + 1), (high[:, axis] - 1, high[:, axis] + reach))
+        ):
+            strip_low, strip_high = low.copy(), high.copy()
+            strip_low[:, axis], strip_high[:, axis] = start, end
+            x0, y0 = np.maximum(strip_low, 0).T
+            x1, y1 = np.minimum(strip_high, valid.shape[::-1]).T
+            shown = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+            at[:, axis + 2 * side] = 2 * shown <= (x1 - x0) * (y1 - y0)
+    return at
 
 
 def to_polygons(boxes_px: Boxes, grid: Grid) -> NDArray[np.object_]:

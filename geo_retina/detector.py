@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -24,19 +25,22 @@ from geo_retina.run import (
     Progress,
     ScenePlan,
     SceneRecord,
+    choose_crs,
     describe_run,
     manifest_for,
     merge_scene,
     not_covered_table,
+    notes_on,
     pack_units,
     plan_scenes,
     run_units,
     scanned_table,
 )
-from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
+from geo_retina.scene import Scene, ValueMap, absolute, find_scenes, fingerprint, scene_names
 from geo_retina.vector import (
     Companions,
     Target,
+    check_has_place,
     check_target,
     detections_table,
     file_crs,
@@ -51,9 +55,6 @@ if TYPE_CHECKING:
 _TABLE_ROWS = 1 << 16
 """Polygons made at once; each takes a kilobyte."""
 
-FALLBACK_CRS = "EPSG:4326"
-"""Where detections go whose scenes are in several CRSs."""
-
 
 @dataclass(frozen=True)
 class RunReport:
@@ -63,7 +64,7 @@ class RunReport:
         out: the file written, the first of several.
         detections: objects in it.
         counts: objects per class.
-        crs: CRS of the file.
+        crs: CRS of the file; None for scenes without one.
         scenes: scenes detected, in whole or in part.
         pixels: pixels of the ground that was covered, each counted once.
         seconds: wall time.
@@ -73,12 +74,14 @@ class RunReport:
         joined: objects made of fragments at seams.
         failures: ground that is not covered.
         outs: all files written.
+        notes: what a user should know of how scenes were read, in sentences.
+        stretches: how the values of each scene that was stretched were changed, by its path.
     """
 
     out: Path
     detections: int
     counts: dict[str, int]
-    crs: str
+    crs: str | None
     scenes: int
     pixels: int
     seconds: float
@@ -88,6 +91,8 @@ class RunReport:
     joined: int
     failures: tuple[Failure, ...]
     outs: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    stretches: Mapping[str, ValueMap] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -124,7 +129,7 @@ def detect(
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder:
-        work = _prepare(scenes, model, options, run, folder=Path(folder) / "run", crs=crs)
+        work = _prepare(scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs)
         work.carry_out(progress)
         tables = list(work.tables())
         if work.failures:
@@ -133,6 +138,8 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
+    for note in notes_on([p.scene for p in work.plans.values() if p.scene.crs is None]):
+        warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 
 
@@ -176,8 +183,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     options, run = options or DetectOptions(), run or RunOptions()
     if not outs or len({o.resolve() for o in outs}) < len(outs):
         raise OptionError(f"{len(outs)} outputs were named, wanted one or several different ones")
-    folder = outs[0].with_name(f"{outs[0].name}.run")
-    found = None if run.restart else Ledger.peek(folder)
+    found = None if run.restart else Ledger.peek(_run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
     targets = [
         Target(o, run.overwrite or own.get(str(o.resolve())) == fingerprint(str(o))) for o in outs
@@ -186,7 +192,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
-    work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
+    work = _prepare(scenes, model, options, run, outs=outs, crs=crs)
     if not work.carry_out(progress):
         raise work.failed_everywhere()
     rows = write_outputs(
@@ -214,7 +220,7 @@ class _Work:
     plans: dict[int, ScenePlan]
     failures: list[Failure]
     ledger: Ledger
-    crs: pyproj.CRS
+    crs: pyproj.CRS | None
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
@@ -296,13 +302,13 @@ class _Work:
     def report(self, outs: Sequence[Path], rows: int, seconds: float) -> RunReport:
         """Sum up, once the tables have been read."""
         out = outs[0]
-        crs = file_crs(out, self.crs) or self.crs
-        authority = crs.to_authority()
+        crs = file_crs(out, self.crs) if self.crs else None
+        scenes = [plan.scene for plan in self.plans.values()]
         return RunReport(
             out=out,
             detections=rows,
             counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=":".join(authority) if authority else crs.name,
+            crs=None if crs is None else _crs_name(crs),
             scenes=self.tally["scenes"],
             pixels=self.tally["pixels"],
             seconds=seconds,
@@ -312,6 +318,8 @@ class _Work:
             joined=self.tally["joined"],
             failures=tuple(self.failures),
             outs=tuple(outs),
+            notes=notes_on(scenes),
+            stretches=_stretches(scenes) if self.options.stretch else {},
         )
 
 
@@ -321,7 +329,7 @@ def _prepare(
     options: DetectOptions,
     run: RunOptions,
     *,
-    folder: Path,
+    outs: Sequence[Path],
     crs: str | None,
 ) -> _Work:
     """Check everything that can be checked before the first block, then open the ledger."""
@@ -333,30 +341,37 @@ def _prepare(
     # Workers of a cluster may run in another folder.
     seen = paths if run.scheduler is None else full_paths
     plans, failures = plan_scenes(seen, loaded.card, options, run)
-    output_crs = _choose_crs(crs, plans)
+    plans, output_crs = choose_crs(crs, plans, failures)
+    for out in outs:
+        check_has_place(out, output_crs)
     manifest = manifest_for(
         full_paths,
-        {full_paths[plan.index]: fingerprint(plan.scene.path) for plan in plans},
+        {full_paths[plan.index]: _version(plan.scene, options) for plan in plans},
         loaded.fingerprint,
         options,
         run.block_px,
     )
-    ledger = Ledger.open(folder, manifest, restart=run.restart)
+    ledger = Ledger.open(_run_folder(outs[0]), manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return _Work(loaded, options, run, by_index, failures, ledger, output_crs)
 
 
-def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
-    """The CRS asked for, the scenes' common one, or the fallback."""
-    if wanted is not None:
-        try:
-            return pyproj.CRS.from_user_input(wanted)
-        except pyproj.exceptions.CRSError:
-            raise OptionError(
-                f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
-            ) from None
-    found = [plan.scene.grid.crs for plan in plans]
-    if all(crs == found[0] for crs in found):
-        assert found[0] is not None  # scenes without a CRS are refused
-        return found[0]
-    return pyproj.CRS.from_user_input(FALLBACK_CRS)
+def _run_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.run")
+
+
+def _version(scene: Scene, options: DetectOptions) -> dict[str, Any]:
+    """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
+    version = fingerprint(scene.path)
+    if options.stretch is not None and scene.values is not None:
+        version["values"] = dataclasses.asdict(scene.values)
+    return version
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
+
+
+def _stretches(scenes: Sequence[Scene]) -> dict[str, ValueMap]:
+    return {scene.path: scene.values for scene in scenes if scene.values is not None}

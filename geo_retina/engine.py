@@ -21,6 +21,7 @@ from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.options import DetectOptions
+from geo_retina.scene import ValueMap
 
 _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
 """Pixels through the network at once, per kind of device, where no batch is asked for."""
@@ -40,6 +41,8 @@ class BlockPixels:
         window: where they lie in the grid.
         plan: the scene's plan.
         tiles: the tiles to detect, all inside ``window``.
+        values: from the pixels' numbers to the values that the model's card speaks of; None
+            where they are the same.
     """
 
     pixels: NDArray[Any]
@@ -47,6 +50,7 @@ class BlockPixels:
     window: Window
     plan: TilePlan
     tiles: Sequence[Tile]
+    values: ValueMap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +226,8 @@ class Engine:
 
     def _tiles(self, block: BlockPixels) -> Iterable[tuple[Tile, Tensor]]:
         """Cut the tiles that have a valid pixel, padded to the network's size."""
+        if not block.valid.any():
+            return
         raw = torch.from_numpy(_torch_ready(block.pixels)).to(self.device)
         valid = torch.from_numpy(block.valid).to(self.device)
         side = block.plan.tile_px
@@ -231,7 +237,7 @@ class Engine:
             if not block.valid[here].any():
                 continue
             padded = torch.zeros((raw.shape[0], side, side), device=self.device)
-            normalised = (raw[:, *here].float() - self._offset) / self._scale
+            normalised = (_values(raw[:, *here], block.values) - self._offset) / self._scale
             padded[:, : tile.window.height, : tile.window.width] = torch.where(
                 valid[here], normalised, 0.0
             )
@@ -243,6 +249,22 @@ class Engine:
         outputs = self._network(images_NCHW)
         anchors = self._network.anchors(shape, self.device)
         return decode(outputs, anchors, shape, self._decode)
+
+
+def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
+    """The values that (bands, height, width) numbers of a file stand for."""
+    if values is None:
+        return raw.float()
+    # In double precision where there is one: a wide type's number and offset may nearly cancel.
+    exact = torch.float32 if raw.device.type == "mps" else torch.float64
+    scale, offset = (
+        torch.tensor(v, dtype=exact, device=raw.device).view(-1, 1, 1)
+        for v in (values.scale, values.offset)
+    )
+    scaled = raw * scale + offset
+    if values.low is not None or values.high is not None:
+        scaled = scaled.clamp(values.low, values.high)
+    return scaled.float()
 
 
 def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -289,9 +311,28 @@ def _place(
         scores[keep],
         labels[keep],
         np.full(len(boxes_px), tile.index),
-        cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px),
+        _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
         np.zeros(len(boxes_px), np.bool_),
     )
+
+
+def _cut_by_tile_or_ground(
+    boxes_px: NDArray[np.float64], tile: Tile, block: BlockPixels, edge_px: float
+) -> NDArray[np.uint8]:
+    """As ``cut_sides``; where valid ground ends at a box, that is a border and no cut.
+
+    Only the tile's own pixels are looked at, so the answer does not depend on the block.
+    """
+    window = tile.window
+    cut = cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px)
+    row, col = window.row - block.window.row, window.col - block.window.col
+    valid = block.valid[row : row + window.height, col : col + window.width]
+    if not len(boxes_px) or valid.all():
+        return cut
+    at_edge = boxes.at_invalid(boxes.shift(boxes_px, -window.col, -window.row), valid, edge_px)
+    inner = np.array([Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM], np.uint8)
+    ends = (at_edge * inner).sum(axis=1).astype(np.uint8)
+    return np.asarray(cut & ~ends | ends << 4, dtype=np.uint8)
 
 
 def cut_sides(

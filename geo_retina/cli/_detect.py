@@ -56,12 +56,15 @@ def detect(
         "model": model,
         "scenes": ", ".join(scenes),
         "crs": crs or "left out, so that of the scenes",
+        **_report.stretch_notes(report),
     }
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
     print(_report.summary(report))
     if options.min_score is not None:
         print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
+    for note in report.notes:
+        _report.warn(note)
     _report.warn_of_truncation(report)
     _report.warn_of_failures(report.failures)
     if report.complete:
@@ -103,6 +106,8 @@ def plan(
 
 def _describe(each: ScenePlan) -> str:
     """One scene's plan, as label and text."""
+    from geo_retina.scene import describe_reading
+
     grid, tiles = each.scene.grid, each.tiles
     gsd = f" at {grid.gsd_m:.3g} m" if grid.gsd_m else ""
     rows = {
@@ -111,6 +116,7 @@ def _describe(each: ScenePlan) -> str:
         "overlap": f"{tiles.overlap_px} px",
         "pixel factor": f"{tiles.pixel_factor:.2f} pixels through the network per pixel",
         "blocks": f"{len(each.blocks):,}",
+        **describe_reading(each.scene),
     }
     return f"{each.scene.path}\n{_report.columns(rows, indent='  ')}"
 

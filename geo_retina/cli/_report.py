@@ -107,8 +107,20 @@ def summary(report: RunReport) -> str:
     if report.skipped_tiles:
         lines.append(f"{plural(report.skipped_tiles, 'tile')} had no valid pixel")
     outs = ", ".join(map(str, report.outs))
-    lines.append(f"written to {outs}, in {report.crs}")
+    where = f"in {report.crs}" if report.crs else "without a CRS"
+    lines.append(f"written to {outs}, {where}")
     return "\n".join(lines)
+
+
+def stretch_notes(report: RunReport) -> dict[str, str]:
+    """How the values of each scene that was stretched were changed, as label and text."""
+    return {
+        f"stretch of {path}": ", ".join(
+            f"{scale!r} x + {offset!r}"
+            for scale, offset in zip(values.scale, values.offset, strict=True)
+        )
+        for path, values in report.stretches.items()
+    }
 
 
 def warn_of_truncation(report: RunReport) -> None:

@@ -77,14 +77,17 @@ class DetectOptions:
     threshold later."""
 
     bands: tuple[int, ...] | None = None
-    """The file's bands (from 1) in the model's order; left out, as the model's card says."""
+    """The file's bands (from 1) in the model's order; left out, matched by name."""
 
     gsd_m: float | None = None
     """Resample the scene to this many metres a pixel; left out, only where it is outside the
     model's range."""
 
+    stretch: tuple[float, ...] | None = None
+    """Stretch the scene's values to the model's range, between these two percentiles."""
+
     force: bool = False
-    """Run although the scene's data type does not fit the model's card."""
+    """Run although the scene's values or resolution are far from the model's."""
 
     tile_px: int | None = None
     """Side of the square that the network sees; left out, chosen for the fewest pixels."""
@@ -115,6 +118,7 @@ class DetectOptions:
                 "min_score": (0, 1),
                 "bands": (1, INFINITY),
                 "gsd_m": (1e-6, INFINITY),
+                "stretch": (0, 100),
                 "tile_px": (1, 1 << 16),
                 "overlap_px": (0, 1 << 16),
                 "nms_iou": (0, 1),
@@ -122,6 +126,13 @@ class DetectOptions:
                 "max_per_tile": (1, INFINITY),
             },
         )
+        if self.stretch is not None and not (
+            len(self.stretch) == 2 and self.stretch[0] < self.stretch[1]
+        ):
+            raise OptionError(
+                f"DetectOptions.stretch is {self.stretch}, wanted two percentiles, the lower "
+                "first, such as 2,98"
+            )
         score, floor = self.score, self.min_score
         if score is not None and floor is not None and score < floor:
             raise OptionError(

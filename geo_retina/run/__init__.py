@@ -1,8 +1,10 @@
 """Runs: plan -> blocks -> ledger. The only room that knows Dask."""
 
 from geo_retina.run.blocks import Progress, run_units
+from geo_retina.run.fitting import fit_scene, notes_on
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
+from geo_retina.run.placing import choose_crs
 from geo_retina.run.plan import (
     Estimate,
     Failure,
@@ -26,11 +28,14 @@ __all__ = [
     "ScenePlan",
     "SceneRecord",
     "Unit",
+    "choose_crs",
     "describe_run",
     "estimate",
+    "fit_scene",
     "manifest_for",
     "merge_scene",
     "not_covered_table",
+    "notes_on",
     "pack_units",
     "plan_scene",
     "plan_scenes",

@@ -113,7 +113,12 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
 def _read_block(part: Part) -> BlockPixels:
     pixels, valid = part.scene.read(part.block.window)
     return BlockPixels(
-        pixels, valid, part.block.window, part.tiles, part.tiles.tiles_of(part.block)
+        pixels,
+        valid,
+        part.block.window,
+        part.tiles,
+        part.tiles.tiles_of(part.block),
+        part.scene.values,
     )
 
 

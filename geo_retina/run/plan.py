@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geo_retina.engine import Engine
-from geo_retina.errors import GeoRetinaError, OptionError, SceneError, SceneMismatchError
+from geo_retina.errors import GeoRetinaError, OptionError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.scene import Scene, count_bands, find_scenes, open_scene
-
-_GSD_TOLERANCE = 1.02
-"""A GSD this near to the card's range is in it: GSDs of neighbouring zones differ slightly."""
+from geo_retina.run.fitting import fit_scene
+from geo_retina.scene import Scene, find_scenes
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,9 @@ def plan_scenes(
     options: DetectOptions,
     run: RunOptions,
 ) -> tuple[list[ScenePlan], list[Failure]]:
-    """Fit scenes to a model and cut them into tiles and blocks. Reads no pixel.
+    """Fit scenes to a model and cut them into tiles and blocks.
+
+    Reads no pixel, but for a sample where values of more than 8 bits must be looked at.
 
     Args:
         scenes: files, folders or globs.
@@ -138,10 +138,10 @@ def plan_scene(
 
     Raises:
         SceneError: the file is missing or no raster.
-        SceneMismatchError: its bands, data type, resolution or CRS do not fit the model.
+        SceneMismatchError: its bands, values or resolution do not fit the model.
         OptionError: the tile size or overlap asked for is not possible.
     """
-    scene = _open_for_model(path, card, options)
+    scene = fit_scene(path, card, options)
     overlap_px = card.overlap_px if options.overlap_px is None else options.overlap_px
     tiles = plan_tiles(
         scene.grid.shape,
@@ -151,56 +151,6 @@ def plan_scene(
         exact=options.tile_px is not None,
     )
     return ScenePlan(index, scene, tiles, tuple(tiles.blocks(block_px)))
-
-
-def _open_for_model(path: str, card: Card, options: DetectOptions) -> Scene:
-    bands = options.bands or tuple(band.index for band in card.bands)
-    if len(bands) != len(card.bands):
-        raise _wrong_bands(path, bands, card, options)
-    try:
-        scene = open_scene(path, bands=bands, gsd_m=options.gsd_m)
-    except SceneError as error:
-        if max(bands) > count_bands(path):
-            raise _wrong_bands(path, bands, card, options) from error
-        raise
-    if scene.grid.crs is None:
-        raise SceneMismatchError(
-            f"{path} has no CRS, so detections cannot be placed on the ground; give it one, "
-            "for example with gdal_edit.py -a_srs EPSG:32633"
-        )
-    if scene.dtype != card.radiometry.dtype and not options.force:
-        raise SceneMismatchError(
-            f"{path} has {scene.dtype} pixels, model {card.name} was trained on "
-            f"{card.radiometry.dtype}; convert the scene, or use it as it is with --force"
-        )
-    low, high = card.gsd_range_m
-    gsd_m = scene.grid.gsd_m
-    assert gsd_m is not None  # a grid with a CRS has one
-    if options.gsd_m is None and not low / _GSD_TOLERANCE <= gsd_m <= high * _GSD_TOLERANCE:
-        scene = open_scene(path, bands=bands, gsd_m=card.gsd_m)
-    return scene
-
-
-def _wrong_bands(
-    path: str, bands: Sequence[int], card: Card, options: DetectOptions
-) -> SceneMismatchError:
-    """Say which bands a model needs. Looks at the file, which is of more concern if missing."""
-    count = count_bands(path)
-    wanted = ", ".join(band.name for band in card.bands)
-    if len(bands) != len(card.bands):
-        return SceneMismatchError(
-            f"{len(bands)} bands were named for {path}, model {card.name} needs "
-            f"{len(card.bands)} ({wanted}); name as many with --bands"
-        )
-    if options.bands:
-        return SceneMismatchError(
-            f"{path} has {count} bands, so it has no band {max(bands)}; name {len(card.bands)} of "
-            f"its bands ({wanted}) with --bands"
-        )
-    return SceneMismatchError(
-        f"{path} has {count} bands, model {card.name} needs {len(card.bands)} ({wanted}); "
-        "name the file's bands with --bands"
-    )
 
 
 def pack_units(parts: Iterable[Part], block_px: int, *, first: int = 0) -> list[Unit]:

@@ -29,7 +29,7 @@ _PACKAGES = (
 
 
 def scanned_table(
-    plans: Mapping[str, ScenePlan], failures: Sequence[Failure], crs: pyproj.CRS
+    plans: Mapping[str, ScenePlan], failures: Sequence[Failure], crs: pyproj.CRS | None
 ) -> pa.Table:
     """The ground that a run looked at, so that where nothing was found nothing is.
 
@@ -41,7 +41,7 @@ def scanned_table(
     Returns:
         One row per scene, without those of which nothing was covered: geometry, ``scene``,
         ``path``, and the grid its boxes were found on: ``width_px``, ``height_px``, ``gsd_m``,
-        ``grid_crs`` (WKT), ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``.
+        ``grid_crs`` (WKT, null without one), ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``.
     """
     tables = []
     for name, plan in plans.items():
@@ -71,14 +71,13 @@ def _remaining(grid: Grid, missing: Sequence[Window | None]) -> Any:
 
 def _about_scene(name: str, plan: ScenePlan) -> dict[str, Any]:
     grid = plan.scene.grid
-    assert grid.crs is not None  # scenes without one are refused
     return {
         "scene": name,
         "path": str(plan.scene.path),
         "width_px": grid.width,
         "height_px": grid.height,
         "gsd_m": grid.gsd_m,
-        "grid_crs": grid.crs.to_wkt(),
+        "grid_crs": grid.crs.to_wkt() if grid.crs else None,
         "affine": " ".join(repr(float(v)) for v in tuple(grid.affine)[:6]),
         "tile_px": plan.tiles.tile_px,
         "overlap_px": plan.tiles.overlap_px,
@@ -97,7 +96,7 @@ _EMPTY = pa.schema(
 ).empty_table()
 
 
-def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS) -> pa.Table:
+def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa.Table:
     """The ground that a run should have covered and did not.
 
     Args:

@@ -3,21 +3,31 @@
 A scene is a picklable handle: paths and numbers, never an open dataset.
 """
 
-from geo_retina.scene.describing import describe_scene
+from geo_retina.scene.bands import common_name, match_bands
+from geo_retina.scene.describing import describe_reading, describe_scene
 from geo_retina.scene.finding import absolute, find_scenes, fingerprint, scene_names
-from geo_retina.scene.opening import count_bands, open_scene
+from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_scene
 from geo_retina.scene.reading import Scene
+from geo_retina.scene.sampling import sample_values
+from geo_retina.scene.values import ValueMap
 from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
     "Scene",
+    "SceneFile",
+    "ValueMap",
     "absolute",
     "check_raster_output",
+    "common_name",
     "count_bands",
+    "describe_reading",
     "describe_scene",
     "find_scenes",
     "fingerprint",
+    "look_at",
+    "match_bands",
     "open_scene",
+    "sample_values",
     "scene_names",
     "write_raster",
 ]

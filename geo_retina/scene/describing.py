@@ -9,8 +9,9 @@ import numpy as np
 import pyproj
 
 from geo_retina.grid import Grid
-from geo_retina.scene.opening import crs_of
-from geo_retina.scene.reading import open_dataset
+from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.opening import SceneFile, look_at
+from geo_retina.scene.reading import Scene
 
 
 def describe_scene(path: str | Path) -> dict[str, str]:
@@ -19,31 +20,67 @@ def describe_scene(path: str | Path) -> dict[str, str]:
     Raises:
         SceneError: the file is missing or no raster.
     """
-    path = os.fspath(path)
-    with open_dataset(path) as dataset:
-        grid = Grid(crs_of(dataset), dataset.transform, dataset.height, dataset.width)
-        bands = ", ".join(
-            f"{i} {dataset.descriptions[i - 1] or kind.name}"
-            for i, kind in enumerate(dataset.colorinterp, 1)
-        )
+    file = look_at(path)
+    grid = file.placement.grid
+    with open_dataset(os.fspath(path)) as dataset:
         block_height, block_width = dataset.block_shapes[0]
         compression = dataset.compression.value if dataset.compression else "none"
         mask = ", ".join(flag.name for flag in dataset.mask_flag_enums[0])
-        return {
-            "file": path,
+        rows = {
+            "file": file.path,
             "driver": dataset.driver,
             "size": f"{dataset.width} x {dataset.height} px (width x height)",
-            "bands": bands,
+            "bands": ", ".join(map(str, file.labels)),
             "data type": ", ".join(dict.fromkeys(dataset.dtypes)),
+            "scale, offset": _tags_text(file),
             "CRS": _crs_text(grid.crs),
+            "placed by": _PLACED_BY[file.placement.kind],
             "pixel": f"{grid.gsd_m:.4g} m" if grid.gsd_m else "unknown, as there is no CRS",
-            "affine": ", ".join(f"{v:.12g}" for v in tuple(dataset.transform)[:6]),
+            "affine": ", ".join(f"{v:.12g}" for v in tuple(grid.affine)[:6]),
             "bounds": ", ".join(f"{v:.3f}" for v in _bounds(grid)),
-            "nodata": "none" if dataset.nodata is None else f"{dataset.nodata:g}",
+            "nodata": ", ".join(dict.fromkeys(map(_number, file.nodatas))),
             "mask": mask,
             "blocks": f"{block_width} x {block_height} px, compression {compression}",
-            "overviews": ", ".join(map(str, dataset.overviews(1))) or "none",
+            "overviews": ", ".join(map(str, file.overviews)) or "none",
         }
+    return {label: text for label, text in rows.items() if text}
+
+
+_PLACED_BY = {
+    "affine": "its affine",
+    "gcps": "control points; the affine and bounds below only touch them at the centre",
+    "rpcs": "RPCs; the affine and bounds below only touch them at the centre",
+    "none": "nothing: detections are in its pixels, x right, y up from the top edge",
+}
+
+
+def describe_reading(scene: Scene) -> dict[str, str]:
+    """How a scene is read, as label and text, for people; what is plain is left out."""
+    rows = {}
+    names = zip(scene.bands, scene.band_names, strict=True)
+    rows["bands read"] = ", ".join(f"{band} {name}".rstrip() for band, name in names)
+    if scene.values is not None:
+        pairs = zip(scene.values.scale, scene.values.offset, strict=True)
+        rows["values"] = ", ".join(f"{scale:.6g} x + {offset:.6g}" for scale, offset in pairs)
+    if scene.grid.crs is None:
+        rows["place"] = "unknown, so the resolution is taken to be the model's"
+    elif scene.view is not None:
+        about = f"warped to {scene.grid.crs.name}, " if scene.grid_to_file is None else ""
+        rows["resampling"] = (
+            f"{about}from {scene.file_gsd_m:.4g} m to {scene.grid.gsd_m:.4g} m a pixel, "
+            f"factor {scene.resampling_factor:.3g}"
+        )
+    return rows
+
+
+def _tags_text(file: SceneFile) -> str:
+    pairs = dict.fromkeys(zip(file.scales, file.offsets, strict=True))
+    plain = all(scale in (0, 1) and not offset for scale, offset in pairs)
+    return "" if plain else ", ".join(f"{scale:g}, {offset:g}" for scale, offset in pairs)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
 
 
 def _crs_text(crs: pyproj.CRS | None) -> str:

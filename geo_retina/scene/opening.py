@@ -4,17 +4,148 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyproj
-import rasterio
 from affine import Affine
-from rasterio.warp import calculate_default_transform
+from rasterio.enums import ColorInterp, MaskFlags
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid
-from geo_retina.scene.reading import Scene, alphas, open_dataset
+from geo_retina.scene.bands import ALPHA, BandLabel, alphas, label_bands
+from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.placing import Placement, metric_grid, place
+from geo_retina.scene.reading import Scene
+from geo_retina.scene.values import ValueMap
+from geo_retina.scene.warping import view_of
+
+
+@dataclass(frozen=True, eq=False)
+class SceneFile:
+    """What a file says of itself, before it is decided how it is read.
+
+    Attributes:
+        path: file, or anything else that GDAL opens.
+        labels: what it says of its bands, in order.
+        dtypes: numpy names of the bands' data types.
+        nodatas: nodata value per band; None where there is none.
+        scales: per band, from the file's tags.
+        offsets: per band, from the file's tags.
+        placement: where its pixels lie.
+        overviews: by how much its coarser copies are coarser.
+        declared_alphas: bands (from 1) that GDAL takes for alpha, whatever they are called.
+        has_mask: it has a mask of its own beside its bands.
+    """
+
+    path: str
+    labels: tuple[BandLabel, ...]
+    dtypes: tuple[str, ...]
+    nodatas: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    placement: Placement
+    overviews: tuple[int, ...]
+    declared_alphas: frozenset[int]
+    has_mask: bool
+
+    def masks(self, bands: Sequence[int]) -> frozenset[int]:
+        """Alpha bands (from 1) that tell what is valid, as they are not asked for as bands."""
+        return frozenset(sorted(alphas(self.labels) - set(bands))[-1:])
+
+    def scene(self, *, bands: Sequence[int] | None = None, gsd_m: float | None = None) -> Scene:
+        """Fix bands and grid; arguments and errors are those of ``open_scene``."""
+        chosen = self._choose(bands)
+        own = self.placement.grid
+        grid, to_file = own, Affine.identity()
+        if self.placement.is_warped:
+            grid, to_file = metric_grid(self.path, self.placement, gsd_m), None
+        elif gsd_m is not None:
+            grid, to_file = _scaled_grid(self.path, own, gsd_m)
+        is_own = to_file is not None and to_file.is_identity
+        return Scene(
+            path=self.path,
+            bands=chosen,
+            grid=grid,
+            dtype=self.dtypes[chosen[0] - 1],
+            band_names=tuple(self._name(band) for band in chosen),
+            grid_to_file=to_file,
+            crs=own.crs,
+            file_gsd_m=own.gsd_m,
+            nodatas=self._nodatas(chosen, is_own=is_own),
+            masks=tuple(self.masks(chosen)),
+            has_mask=self.has_mask or bool(self.masks(chosen)),
+            view=None if is_own else view_of(self, chosen, grid, to_file),
+            values=ValueMap.of_tags(
+                [self.scales[band - 1] for band in chosen],
+                [self.offsets[band - 1] for band in chosen],
+            ),
+        )
+
+    def _name(self, band: int) -> str:
+        label = self.labels[band - 1]
+        coloured = label.name or ""  # an alpha band that was asked for is none
+        return label.description or (coloured if coloured != ALPHA else "")
+
+    def _nodatas(self, bands: tuple[int, ...], *, is_own: bool) -> tuple[float | None, ...]:
+        """Those that pixels are compared with: an average of honest ones may be 0 or 255."""
+        is_unsigned = np.issubdtype(np.dtype(self.dtypes[bands[0] - 1]), np.unsignedinteger)
+        if is_unsigned and not is_own:
+            return (None,) * len(bands)
+        return tuple(self.nodatas[band - 1] for band in bands)
+
+    def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
+        count = len(self.labels)
+        if bands is None:
+            bands = sorted({label.index for label in self.labels} - alphas(self.labels)) or (1,)
+        missing = [band for band in bands if not 1 <= band <= count]
+        if missing or not bands:
+            raise SceneError(
+                f"{self.path} has {count} bands, band {', '.join(map(str, missing))} was asked "
+                "for; name bands that it has with --bands"
+            )
+        dtypes = {self.dtypes[band - 1] for band in bands}
+        if len(dtypes) > 1:
+            raise SceneError(
+                f"{self.path} has bands of different data types ({', '.join(sorted(dtypes))}), "
+                "wanted one; convert them with gdal_translate -ot"
+            )
+        if "complex" in (dtype := dtypes.pop()):
+            raise SceneError(
+                f"{self.path} has {dtype} pixels, wanted real numbers; write their amplitude to "
+                "a file of its own first"
+            )
+        return tuple(bands)
+
+
+def look_at(path: str | Path) -> SceneFile:
+    """Read what a file says of itself. No pixel is read.
+
+    Raises:
+        SceneError: the file is missing, is no raster, or holds several that must be named.
+    """
+    path = os.fspath(path)
+    with open_dataset(path) as dataset:
+        if not dataset.count:
+            inner = list(dataset.subdatasets)
+            raise SceneError(
+                f"{path} holds {len(inner)} rasters and none of its own; give one of them by name"
+                f"{', such as ' + inner[0] if inner else ''}"
+            )
+        flags = dataset.mask_flag_enums[0]
+        kinds = enumerate(dataset.colorinterp, 1)
+        return SceneFile(
+            path=path,
+            labels=label_bands(dataset),
+            dtypes=tuple(dataset.dtypes),
+            nodatas=tuple(dataset.nodatavals),
+            scales=tuple(dataset.scales),
+            offsets=tuple(dataset.offsets),
+            placement=place(dataset, path),
+            overviews=tuple(dataset.overviews(1)),
+            declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
+            has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        )
 
 
 def open_scene(
@@ -24,32 +155,18 @@ def open_scene(
 
     Args:
         path: file, or anything else that GDAL opens.
-        bands: the file's bands (from 1) in the order wanted; left out, all that do not call
-            themselves alpha.
+        bands: the file's bands (from 1) in the order wanted; left out, all that are not alpha.
         gsd_m: resample to this many metres a pixel; left out, the file's own pixels. A scene
-            in a geographic CRS is always warped to the UTM zone of its centre.
+            in a geographic CRS, or placed by control points or RPCs, is always warped, to the
+            UTM zone of its centre.
+
+    Returns:
+        The scene; without georeferencing its grid has no CRS, and pixel (x, y) at (x, -y).
 
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
-    path = os.fspath(path)
-    with open_dataset(path) as dataset:
-        chosen = _choose_bands(dataset, path, bands)
-        own = Grid(crs_of(dataset), dataset.transform, dataset.height, dataset.width)
-        if own.crs is not None and own.crs.is_geographic:
-            grid, to_file = _utm_grid(dataset, path, own, gsd_m), None
-        elif gsd_m is not None:
-            grid, to_file = _scaled_grid(path, own, gsd_m)
-        else:
-            grid, to_file = own, Affine.identity()
-        return Scene(
-            path=path,
-            bands=chosen,
-            grid=grid,
-            dtype=dataset.dtypes[chosen[0] - 1],
-            band_names=tuple(dataset.descriptions[b - 1] or "" for b in chosen),
-            grid_to_file=to_file,
-        )
+    return look_at(path).scene(bands=bands, gsd_m=gsd_m)
 
 
 def count_bands(path: str | Path) -> int:
@@ -62,57 +179,19 @@ def count_bands(path: str | Path) -> int:
         return int(dataset.count)
 
 
-def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
-    """The file's CRS, as pyproj has it."""
-    return pyproj.CRS.from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
-
-
-def _choose_bands(
-    dataset: rasterio.DatasetReader, path: str, bands: Sequence[int] | None
-) -> tuple[int, ...]:
-    if bands is None:
-        return tuple(sorted(set(dataset.indexes) - alphas(dataset))) or (1,)
-    missing = [band for band in bands if not 1 <= band <= dataset.count]
-    if missing or not bands:
-        raise SceneError(
-            f"{path} has {dataset.count} bands, band {', '.join(map(str, missing))} was asked "
-            "for; name bands that it has with --bands"
-        )
-    dtypes = {dataset.dtypes[band - 1] for band in bands}
-    if len(dtypes) > 1:
-        raise SceneError(
-            f"{path} has bands of different data types ({', '.join(sorted(dtypes))}), wanted one; "
-            "convert them with gdal_translate -ot"
-        )
-    return tuple(bands)
-
-
 def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:
+    """The file's grid with other pixels, square on the ground."""
     if own.gsd_m is None:
         raise SceneError(
             f"{path} has no CRS, so it cannot be resampled to {gsd_m:g} m; give it one, for "
             "example with gdal_edit.py -a_srs EPSG:32633"
         )
-    factor = gsd_m / own.gsd_m
-    height, width = (max(1, round(side / factor)) for side in own.shape)
+    true_m = own.sides_on_ellipsoid_m()
+    drawn = np.hypot([own.affine.a, own.affine.b], [own.affine.d, own.affine.e])
+    ratio = drawn[0] / drawn[1]
+    if np.isfinite(true_m).all() and abs(true_m[0] / true_m[1] / ratio - 1) > 0.01:
+        ratio = true_m[0] / true_m[1]  # the map draws lengths east and north differently
+    width = max(1, round(own.width * own.gsd_m * ratio**0.5 / gsd_m))
+    height = max(1, round(own.height * own.gsd_m / ratio**0.5 / gsd_m))
     to_file = Affine.scale(own.width / width, own.height / height)
     return Grid(own.crs, own.affine @ to_file, height, width), to_file
-
-
-def _utm_grid(dataset: rasterio.DatasetReader, path: str, own: Grid, gsd_m: float | None) -> Grid:
-    if own.affine.b or own.affine.d:
-        raise SceneError(
-            f"{path} is rotated in a geographic CRS, which is not read yet; warp it first with "
-            "gdalwarp -t_srs to a projected CRS"
-        )
-    lon, lat = own.pixels_to_crs(np.array([own.width / 2, own.height / 2]))
-    epsg = (32600 if lat >= 0 else 32700) + int((lon + 180) % 360 // 6) + 1
-    affine, width, height = calculate_default_transform(
-        dataset.crs,
-        f"EPSG:{epsg}",
-        dataset.width,
-        dataset.height,
-        *dataset.bounds,
-        resolution=gsd_m or own.gsd_m,
-    )
-    return Grid(pyproj.CRS.from_epsg(epsg), affine, height, width)

@@ -6,30 +6,35 @@ thread-safe), and are never pickled.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
+import pyproj
 import rasterio
 import rasterio.windows
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.dtypes import dtype_rev, typename_fwd
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
+from geo_retina.scene.datasets import first_line, open_dataset
+from geo_retina.scene.validity import (
+    bounds_of,
+    masked_valid,
+    present_at,
+    seen_valid,
+    valid_in_overview,
+)
+from geo_retina.scene.values import ValueMap
 
 _OPEN_HANDLES = 16  # per thread; a folder of small scenes must not exhaust file descriptors
 
@@ -41,10 +46,19 @@ class Scene:
     Attributes:
         path: file, or anything else that GDAL opens.
         bands: the file's bands (from 1) in the order read.
-        grid: the pixels after any resampling or reprojection.
+        grid: the pixels after any resampling or reprojection. Its CRS is None where the file
+            has none; without any georeferencing, pixel (x, y) lies at (x, -y).
         dtype: numpy name of the file's own data type.
-        band_names: descriptions of those bands; empty where the file gives none.
+        band_names: what the file calls those bands; empty where it gives no name.
         grid_to_file: maps grid pixels to the file's own pixels; None where it was warped.
+        crs: the file's own CRS, in which its polygons are written.
+        file_gsd_m: side of the file's own pixels on the ground; None without a CRS.
+        nodatas: nodata value of each of the bands read; None where there is none.
+        masks: the file's alpha bands (from 1), unless they are read as bands.
+        has_mask: the file tells by a mask or an alpha band what is valid.
+        view: text of the virtual dataset that gives the grid; None where it is the file's own.
+        values: from the file's numbers to values, by its scale and offset tags or a stretch;
+            None where they are the same. ``read`` gives the numbers.
     """
 
     path: str
@@ -53,21 +67,49 @@ class Scene:
     dtype: str
     band_names: tuple[str, ...]
     grid_to_file: Affine | None
+    crs: pyproj.CRS | None = None
+    file_gsd_m: float | None = None
+    nodatas: tuple[float | None, ...] = ()
+    masks: tuple[int, ...] = ()
+    has_mask: bool = False
+    view: str | None = None
+    values: ValueMap | None = None
 
     @property
     def name(self) -> str:
         """Stem of the file."""
         return Path(self.path).stem
 
+    @property
+    def value_dtype(self) -> str:
+        """Numpy name of the type of its values: the file's own unless they are computed."""
+        return self.dtype if self.values is None else "float32"
+
+    @property
+    def resampling_factor(self) -> float:
+        """Pixels of the file per pixel of the grid, along a side: above 1, it gets coarser."""
+        if self.grid_to_file is not None:
+            return float(abs(self.grid_to_file.determinant) ** 0.5)
+        assert self.grid.gsd_m is not None  # a warped grid has a CRS
+        assert self.file_gsd_m is not None
+        return self.grid.gsd_m / self.file_gsd_m
+
+    def to_values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """The values that (bands, ...) numbers as ``read`` gives them stand for."""
+        return pixels.astype(np.float32) if self.values is None else self.values(pixels)
+
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the grid.
+
+        Only the part is decoded that can be valid by what the file's mask, alpha band, missing
+        blocks or overviews tell.
 
         Args:
             window: whole pixels; may reach beyond the grid.
 
         Returns:
-            pixels (bands, height, width) in the file's own dtype, 0 beyond the grid, and
-            valid (height, width), false beyond the grid and where the file has no data.
+            pixels (bands, height, width) in the file's own dtype, 0 beyond the grid and where
+            the file has no data, and valid (height, width), false in both.
 
         Raises:
             SceneError: the file cannot be opened or decoded.
@@ -83,9 +125,71 @@ class Scene:
             row - window.row : bottom - window.row, col - window.col : right - window.col
         ]
         with self._dataset() as dataset:
-            part = rasterio.windows.Window(col, row, right - col, bottom - row)
-            pixels[:, *inside], valid[inside] = _read(dataset, self.bands, window=part)
+            part = Window(row, col, bottom - row, right - col)
+            self._read_into(dataset, part, pixels[:, *inside], valid[inside])
         return pixels, valid
+
+    def _read_into(
+        self,
+        dataset: rasterio.DatasetReader,
+        window: Window,
+        pixels: NDArray[Any],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        known = self._known(dataset, window)
+        if known is not None and not known.any():
+            return
+        part = np.s_[:, :] if known is None else bounds_of(known)
+        (top, bottom, _), (left, right, _) = (
+            along.indices(side) for along, side in zip(part, valid.shape, strict=True)
+        )
+        here = rasterio.windows.Window(
+            window.col + left, window.row + top, right - left, bottom - top
+        )
+        pixels[:, *part] = dataset.read(self._indexes, window=here)
+        valid[part] = seen_valid(pixels[:, *part], self.nodatas)
+        if known is not None:
+            valid &= known
+
+    def _known(self, dataset: rasterio.DatasetReader, window: Window) -> NDArray[np.bool_] | None:
+        """What can be valid, as far as it is known before pixels are decoded."""
+        place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+        present = self._present(window)
+        if present is not None and not present.any():
+            return present
+        known = masked_valid(dataset, self._indexes, self._masks, window=place)
+        if self.has_mask:
+            return known  # an empty block is then black ground, if the mask says so
+        if present is not None:
+            return present if known is None else known & present
+        if known is None and self.view is None:
+            return valid_in_overview(dataset, self.bands, self.nodatas, window)
+        return known
+
+    def _present(self, window: Window) -> NDArray[np.bool_] | None:
+        """Which pixels lie in blocks that the file holds; None where none is missing."""
+        if self.has_mask or self.grid_to_file is None:
+            return None
+        file = _handles.get(self.path, None)
+        scale_x, scale_y = self.grid_to_file.a, self.grid_to_file.e
+        rows, cols = (
+            np.floor((np.arange(start, start + count) + 0.5) * scale).astype(np.int64)
+            for start, count, scale in (
+                (window.row, window.height, scale_y),
+                (window.col, window.width, scale_x),
+            )
+        )
+        return present_at(file, self.bands, rows, cols)
+
+    @property
+    def _masks(self) -> tuple[int, ...]:
+        """Where the bands that tell what is valid are in the dataset that is read."""
+        return self.masks if self.view is None else (len(self.bands) + 1,)
+
+    @property
+    def _indexes(self) -> list[int]:
+        """Where the bands are in the dataset that is read."""
+        return list(self.bands if self.view is None else range(1, len(self.bands) + 1))
 
     def overview(self, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
         """Read the whole grid, decimated so that no side exceeds ``max_px``.
@@ -96,24 +200,25 @@ class Scene:
         """
         scale = max(1.0, max(self.grid.shape) / max_px)
         shape = tuple(max(1, round(side / scale)) for side in self.grid.shape)
+        how: dict[str, Any] = {
+            "out_shape": shape,
+            "resampling": Resampling.average if self.dtype != "bool" else Resampling.nearest,
+        }
         with self._dataset() as dataset:
-            pixels, valid = _read(
-                dataset,
-                self.bands,
-                out_shape=shape,
-                resampling=Resampling.average if self.dtype != "bool" else Resampling.nearest,
-            )
-        return pixels, valid, scale
+            pixels = dataset.read(self._indexes, **how)
+            valid = seen_valid(pixels, self.nodatas)
+            known = masked_valid(dataset, self._indexes, self._masks, **how)
+        return pixels, valid if known is None else valid & known, scale
 
     @contextmanager
     def _dataset(self) -> Iterator[rasterio.DatasetReader]:
         try:
-            yield _handles.get(self)
+            yield _handles.get(self.path, self.view)
         except SceneError:
             raise
         except (RasterioError, OSError) as error:
-            _handles.drop(self)
-            raise SceneError(f"{self.path} cannot be read: {_first_line(error)}") from error
+            _handles.drop(self.path)
+            raise SceneError(f"{self.path} cannot be read: {first_line(error)}") from error
 
 
 class _Handles(threading.local):
@@ -122,25 +227,22 @@ class _Handles(threading.local):
     def __init__(self) -> None:
         self.datasets: OrderedDict[tuple[Any, ...], rasterio.DatasetReader] = OrderedDict()
 
-    @staticmethod
-    def _key(scene: Scene) -> tuple[Any, ...]:
+    def get(self, path: str, view: str | None) -> rasterio.DatasetReader:
+        """A file, or a view of it, opened unless it is open."""
         # A file that was replaced must not be read through a handle on the old one.
-        stat = os.stat(scene.path) if os.path.exists(scene.path) else None
+        stat = os.stat(path) if os.path.exists(path) else None
         version = (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else ()
-        warp = () if _is_own_grid(scene) else (tuple(scene.grid.affine), scene.grid.shape)
-        return scene.path, version, warp
-
-    def get(self, scene: Scene) -> rasterio.DatasetReader:
-        key = self._key(scene)
+        key = path, version, view
         if key not in self.datasets:
-            self.datasets[key] = _open_on_grid(scene)
+            self.datasets[key] = open_dataset(view or path)
             while len(self.datasets) > _OPEN_HANDLES:
                 self.datasets.popitem(last=False)[1].close()
         self.datasets.move_to_end(key)
         return self.datasets[key]
 
-    def drop(self, scene: Scene) -> None:
-        for key in [key for key in self.datasets if key[0] == scene.path]:
+    def drop(self, path: str) -> None:
+        """Close all handles on a file."""
+        for key in [key for key in self.datasets if key[0] == path]:
             self.datasets.pop(key).close()
 
 
@@ -161,97 +263,3 @@ def _start_afresh() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_start_afresh)
-
-
-def _is_own_grid(scene: Scene) -> bool:
-    return scene.grid_to_file == Affine.identity()
-
-
-def open_dataset(path: str) -> rasterio.DatasetReader:
-    """Open a raster with a handle of its own.
-
-    Raises:
-        SceneError: the file is missing or no raster.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path, sharing=False)
-    except RasterioError as error:
-        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
-            raise SceneError(f"{path} does not exist") from error
-        raise SceneError(
-            f"{path} is not a raster that GDAL can open: {_first_line(error)}"
-        ) from error
-
-
-def _open_on_grid(scene: Scene) -> rasterio.DatasetReader:
-    dataset = open_dataset(scene.path)
-    if _is_own_grid(scene):
-        return dataset
-    if alphas(dataset) & set(scene.bands):
-        dataset = _without_alpha(dataset, scene.path)
-    finer = dataset.width > scene.grid.width * 1.5
-    return WarpedVRT(
-        dataset,
-        crs=scene.grid.crs.to_wkt() if scene.grid.crs else None,
-        transform=scene.grid.affine,
-        height=scene.grid.height,
-        width=scene.grid.width,
-        resampling=Resampling.average if finer else Resampling.bilinear,
-        add_alpha=dataset.nodata is None and not alphas(dataset),
-    )
-
-
-def alphas(dataset: rasterio.DatasetReader) -> set[int]:
-    """Bands (from 1) that call themselves alpha."""
-    kinds = enumerate(dataset.colorinterp, 1)
-    return {i for i, kind in kinds if kind is ColorInterp.alpha}
-
-
-def _without_alpha(dataset: rasterio.DatasetReader, path: str) -> rasterio.DatasetReader:
-    """The same bands, none of which calls itself alpha.
-
-    GDAL's warper weighs all bands by an alpha band, which spoils them where it is near infrared.
-    """
-    local = os.path.abspath(path) if os.path.exists(path) else path
-    nodata = "" if dataset.nodata is None else f"<NoDataValue>{dataset.nodata!r}</NoDataValue>"
-    bands = "".join(
-        f'<VRTRasterBand dataType="{typename_fwd[dtype_rev[dtype]]}" band="{i}">{nodata}'
-        "<ColorInterp>Undefined</ColorInterp><SimpleSource>"
-        f'<SourceFilename relativeToVRT="0">{escape(local)}</SourceFilename>'
-        f"<SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
-        for i, dtype in enumerate(dataset.dtypes, 1)
-    )
-    crs = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
-    affine = ", ".join(map(repr, dataset.transform.to_gdal()))
-    return open_dataset(
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">{crs}'
-        f"<GeoTransform>{affine}</GeoTransform>{bands}</VRTDataset>"
-    )
-
-
-def _read(
-    dataset: rasterio.DatasetReader, bands: Sequence[int], **how: Any
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels and their validity, by nodata, NaN, alpha or a dataset mask."""
-    pixels = dataset.read(list(bands), **how)
-    valid = np.ones(pixels.shape[1:], np.bool_)
-    masks = sorted(alphas(dataset))
-    nodata = dataset.nodata
-    if nodata is not None and not math.isnan(nodata):
-        # 0 or 255 is an honest value in one band of three; -9999 never is.
-        is_honest = np.issubdtype(pixels.dtype, np.unsignedinteger)
-        valid &= (pixels != nodata).any(axis=0) if is_honest else (pixels != nodata).all(axis=0)
-    elif masks and masks[-1] not in bands:
-        valid &= dataset.read(masks[-1], **how) > 0
-    elif nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[0] and not masks:
-        valid &= dataset.read_masks(bands[0], **how) > 0
-    if np.issubdtype(pixels.dtype, np.floating):
-        valid &= np.isfinite(pixels).all(axis=0)
-    return pixels, valid
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

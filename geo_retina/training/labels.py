@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from geo_retina.errors import TrainingError
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions
-from geo_retina.scene import Scene, find_scenes, open_scene
+from geo_retina.scene import Scene, find_scenes
 from geo_retina.training.index import BoxIndex
+from geo_retina.training.opening import open_alike
 from geo_retina.training.placing import Placed, place
 from geo_retina.training.regions import Regions, ground_under
 from geo_retina.training.sources import LabelCounts, Source, number_classes, read_source_layers
@@ -211,15 +212,17 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
 
 def _open_scenes(options: DataOptions) -> list[Scene]:
     """Open all scenes and refuse those that cannot be trained on together."""
-    scenes = [_open(path, options) for path in find_scenes(options.scenes)]
-    first = scenes[0]
+    paths = find_scenes(options.scenes)
+    first = _open(paths[0], options)
+    scenes = [first, *(_open(path, options, first) for path in paths[1:])]
     in_pixels = all(source.path.lower().endswith(".json") for source in options.sources)
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):
-        if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
+        if len(scene.bands) != len(first.bands) or scene.value_dtype != first.value_dtype:
             raise TrainingError(
-                f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} "
-                f"has {len(first.bands)} of {first.dtype}; train on scenes of one kind, or "
+                f"{scene.path} has {len(scene.bands)} bands of {scene.value_dtype}, but "
+                f"{first.path} has {len(first.bands)} of {first.value_dtype}; train on scenes of "
+                "one kind, or "
                 "choose the same bands of all with data.bands"
             )
         if scene.grid.crs is None:
@@ -231,12 +234,12 @@ def _open_scenes(options: DataOptions) -> list[Scene]:
     return scenes
 
 
-def _open(path: str, options: DataOptions) -> Scene:
+def _open(path: str, options: DataOptions, first: Scene | None = None) -> Scene:
     """Open a scene; one without a CRS is not resampled, as its resolution is not known."""
-    scene = open_scene(path, bands=options.bands)
+    scene = open_alike(path, options, first)
     if options.gsd_m is None or scene.grid.crs is None:
         return scene
-    return open_scene(path, bands=options.bands, gsd_m=options.gsd_m)
+    return open_alike(path, options, first, gsd_m=options.gsd_m)
 
 
 def _in_frame_of_its_own(

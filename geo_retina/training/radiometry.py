@@ -68,7 +68,7 @@ def measure_bands(
             f"no valid pixel of ground that fits was met in {len(chosen)} scenes, such as "
             f"{scenes[chosen[0]].path}; check their nodata value"
         )
-    dtype = scenes[0].dtype
+    dtype = scenes[0].value_dtype
     if dtype == "uint8":
         offset = scale = np.full(len(pixels), 127.5)
     else:
@@ -96,5 +96,5 @@ def _some_pixels(
         pixels, valid = scene.read(window)
         if split is not None:
             valid = valid & (split.mask(scene.grid, window) == Part.FIT)
-        found.append(pixels[:, valid][:, ::7])
+        found.append(scene.to_values(pixels[:, valid][:, ::7]))
     return np.concatenate(found, axis=1)

@@ -95,7 +95,7 @@ class FitSamples(Dataset[Sample]):
         pixels, valid = self._reader.read(each.scene, window)
         fits = valid & (self._split.mask(each.scene.grid, window) == Part.FIT)
         ground = fits & each.labelled(window)
-        image = (torch.from_numpy(pixels.astype(np.float32)) - self._offset) / self._scale
+        image = (torch.from_numpy(each.scene.to_values(pixels)) - self._offset) / self._scale
         visible = torch.from_numpy(fits)
         image = torch.where(visible, image, 0.0)
         found = label_window(each, window, fits, self._options)

@@ -144,7 +144,9 @@ def choose_ground(
             resamples=0,
         ),
         objects=count,
-        detect_options=DetectOptions(score=SCORE_FLOOR, precision=options.precision),
+        detect_options=DetectOptions(
+            score=SCORE_FLOOR, precision=options.precision, bands=options.data.bands
+        ),
     )
 
 

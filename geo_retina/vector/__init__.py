@@ -36,7 +36,7 @@ from geo_retina.vector.tables import (
 )
 from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
-from geo_retina.vector.writing import write_vector
+from geo_retina.vector.writing import check_has_place, write_vector
 
 __all__ = [
     "CLASS_COLOURS",
@@ -49,6 +49,7 @@ __all__ = [
     "LabelLayer",
     "Stream",
     "Target",
+    "check_has_place",
     "check_output",
     "check_target",
     "class_style",

@@ -53,6 +53,19 @@ class Layer:
     about: Callable[[], Mapping[str, str]] | None = None
 
 
+def check_crs(path: str | Path, crs: pyproj.CRS | None) -> None:
+    """Refuse a format that cannot hold geometries of a CRS, before work is spent on them.
+
+    Raises:
+        OutputError: GeoJSON, which is always in longitudes and latitudes, lacks a CRS.
+    """
+    if Path(path).suffix.lower() == ".geojson" and crs is None:
+        raise OutputError(
+            f"{path} would need longitudes and latitudes, but the scene has no CRS; "
+            "write .gpkg instead"
+        )
+
+
 def write_vector(
     path: str | Path,
     tables: Iterable[pa.Table],

@@ -120,7 +120,8 @@ def test_folder_without_rasters(refused):
 
 def test_scene_without_crs(refused):
     write_scene(Path("nocrs.tif"), paint((150, 200), BOXES), crs=None)
-    refused(detect("nocrs.tif"), "nocrs.tif", "no CRS", "-a_srs")
+    refused([*detect("nocrs.tif"), "--crs", "EPSG:4326"], "nocrs.tif", "no CRS", "-a_srs")
+    refused(detect("nocrs.tif", out="out.geojson"), "out.geojson", "no CRS", ".gpkg")
 
 
 def test_wrong_band_count(refused):

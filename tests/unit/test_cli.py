@@ -44,6 +44,8 @@ def report(**changes):
         "truncated_tiles": 0,
         "failures": (),
         "complete": True,
+        "notes": (),
+        "stretches": {},
     }
     return SimpleNamespace(**{**values, **changes})
 

@@ -1,0 +1,206 @@
+"""Fitting a scene to a model: which bands, at what resolution, and what its numbers mean.
+
+What to expect of a scene that does not fit as it is:
+
+- Bands are matched by name, and the card's default places serve where names are missing.
+- A scene whose pixels are outside the card's range of sizes is resampled to the model's. One more
+  than ``_MOST_UPSAMPLING`` times as coarse as the range cannot show the objects, and is refused
+  unless forced; a finer one loses nothing.
+- A scene of another kind of numbers is refused unless stretched or forced. 8-bit numbers and wider
+  ones are of different kinds; wider ones are told apart by the range of their values.
+- A scene without georeferencing is detected at its own pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.errors import SceneMismatchError
+from geo_retina.model import Card
+from geo_retina.options import DetectOptions
+from geo_retina.scene import Scene, SceneFile, ValueMap, look_at, match_bands, sample_values
+
+_GSD_TOLERANCE = 1.02
+"""A GSD this near to the card's range is in it: GSDs of neighbouring zones differ slightly."""
+
+_MOST_UPSAMPLING = 2.0
+"""Scenes coarser than the card's range by more than this are refused unless forced."""
+
+_FAR = 10.0
+"""Values whose bright end is this many times the training's, or a part of it, do not fit."""
+
+_BRIGHT = 98.0  # percentile of a scene's values that stands for their bright end
+_BYTES = ("uint8", "int8", "bool")
+
+
+def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
+    """Open a scene as a model wants it.
+
+    Pixels are read only where the values' range must be looked at: for a stretch, and for models
+    and scenes of more than 8 bits.
+
+    Raises:
+        SceneError: the file is missing or no raster.
+        SceneMismatchError: its bands, values or resolution do not fit the model.
+    """
+    file = look_at(path)
+    bands = _choose_bands(file, card, options)
+    scene = _at_resolution(file, bands, card, options)
+    scene = replace(scene, values=_tags_for(scene, card))
+    if options.stretch is not None:
+        return replace(scene, values=_stretch(scene, card, options.stretch))
+    if not options.force:
+        _check_values(scene, card)
+    return scene
+
+
+def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
+    """What a user should know of how scenes were read, in sentences; none where all is plain."""
+    notes = []
+    nowhere = [scene for scene in scenes if scene.grid.crs is None]
+    if nowhere:
+        what = "their polygons are" if len(nowhere) > 1 else "its polygons are"
+        notes.append(
+            f"{_and_more(nowhere)} no CRS, so {what} in the file's own coordinates, or without an "
+            "affine in pixels with y up from the top edge, and the resolution is taken to be the "
+            "model's; give a CRS with gdal_edit.py -a_srs"
+        )
+    resampled = [s for s in scenes if s.view is not None and abs(s.resampling_factor - 1) > 0.02]
+    if resampled:
+        factors = [scene.resampling_factor for scene in resampled]
+        span = f"{min(factors):.3g} to {max(factors):.3g}"
+        if f"{min(factors):.3g}" == f"{max(factors):.3g}":
+            span = f"{factors[0]:.3g}"
+        notes.append(f"{_and_more(resampled)} been resampled, by a factor of {span} a side")
+    return tuple(notes)
+
+
+def _and_more(scenes: Sequence[Scene]) -> str:
+    if len(scenes) == 1:
+        return f"{scenes[0].path} has"
+    return f"{len(scenes):,} scenes, such as {scenes[0].path}, have"
+
+
+def _choose_bands(file: SceneFile, card: Card, options: DetectOptions) -> tuple[int, ...]:
+    if options.bands is not None:
+        if len(options.bands) != len(card.bands):
+            raise SceneMismatchError(
+                f"{len(options.bands)} bands were named for {file.path}, model {card.name} needs "
+                f"{len(card.bands)} ({_needs(card)}); name as many with --bands"
+            )
+        if max(options.bands) > len(file.labels):
+            raise SceneMismatchError(
+                f"{_has(file)}, so it has no band {max(options.bands)}; name {len(card.bands)} of "
+                f"its bands ({_needs(card)}) with --bands"
+            )
+        return options.bands
+    found = match_bands(file.labels, [(band.name, band.index) for band in card.bands])
+    if found is None:
+        raise SceneMismatchError(
+            f"{_has(file)}, model {card.name} needs {len(card.bands)} ({_needs(card)}); name the "
+            "file's bands in this order with --bands, whatever the file calls them"
+        )
+    return found
+
+
+def _has(file: SceneFile) -> str:
+    bands = ", ".join(map(str, file.labels))
+    return f"{file.path} has {len(file.labels)} bands ({bands})"
+
+
+def _needs(card: Card) -> str:
+    return ", ".join(band.name for band in card.bands)
+
+
+def _at_resolution(
+    file: SceneFile, bands: tuple[int, ...], card: Card, options: DetectOptions
+) -> Scene:
+    if options.gsd_m is not None:
+        return file.scene(bands=bands, gsd_m=options.gsd_m)
+    gsd_m = file.placement.grid.gsd_m
+    low, high = card.gsd_range_m
+    if gsd_m is None or low / _GSD_TOLERANCE <= gsd_m <= high * _GSD_TOLERANCE:
+        return file.scene(bands=bands)
+    if gsd_m > high * _MOST_UPSAMPLING and not options.force:
+        raise SceneMismatchError(
+            f"{file.path} has pixels of {gsd_m:.4g} m, model {card.name} holds for {low:.3g} to "
+            f"{high:.3g} m and its objects cannot be seen in pixels so coarse; give finer imagery, "
+            f"or resample it to {card.gsd_m:.3g} m all the same with --force"
+        )
+    return file.scene(bands=bands, gsd_m=card.gsd_m)
+
+
+def _tags_for(scene: Scene, card: Card) -> ValueMap | None:
+    """Scale and offset tags, unless the model was trained on whole numbers of the file's type."""
+    is_whole = np.issubdtype(np.dtype(scene.dtype), np.integer)
+    return None if is_whole and scene.dtype == card.radiometry.dtype else scene.values
+
+
+def _check_values(scene: Scene, card: Card) -> None:
+    """Refuse values that are far from those of training.
+
+    Raises:
+        SceneMismatchError: they are.
+    """
+    trained = card.radiometry.dtype
+    if (scene.value_dtype in _BYTES) != (trained in _BYTES):
+        raise SceneMismatchError(
+            f"{scene.path} has {scene.value_dtype} pixels, model {card.name} was trained on "
+            f"{trained}; stretch the scene to the model's range with --stretch 2,98, or use its "
+            "numbers as they are with --force"
+        )
+    if trained in _BYTES:
+        return
+    values = sample_values(scene)
+    if not values.shape[1]:
+        return  # no ground, so no tile will be detected
+    bright = np.percentile(values, _BRIGHT, axis=1)
+    if _is_far(bright, card):
+        low = np.percentile(values, 100 - _BRIGHT, axis=1)
+        centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
+        raise SceneMismatchError(
+            f"{scene.path} has values of mostly {low.min():.4g} to {bright.max():.4g}, model "
+            f"{card.name} was trained on {(centre - half).min():.4g} to "
+            f"{(centre + half).max():.4g}; stretch the scene to the model's range with --stretch "
+            "2,98, or use its values as they are with --force"
+        )
+
+
+def _is_far(bright: NDArray[np.float64], card: Card) -> bool:
+    """Whether most bands end far from where they ended in training.
+
+    Dark water and bright clouds lie within a factor of ten of what land shows; another unit, such
+    as a reflectance from 0 to 1 for one from 0 to 10,000, does not.
+    """
+    centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
+    far = np.abs(bright - centre) > _FAR * np.abs(half)
+    amounts = centre - np.abs(half) >= 0  # not temperatures or heights, which may be about 0
+    return bool(np.mean(far | (amounts & (bright < (centre + np.abs(half)) / _FAR))) > 0.5)
+
+
+def _stretch(scene: Scene, card: Card, percentiles: Sequence[float]) -> ValueMap:
+    """Put two percentiles of the scene's values where the model's ordinary values end."""
+    values = sample_values(scene)
+    bands = len(scene.bands)
+    low, high = np.percentile(values, percentiles, axis=1) if values.shape[1] else (0.0, 1.0)
+    centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
+    span = np.broadcast_to(high - low, bands)
+    # A band of one value only is put at the middle.
+    scale = np.where(span > 0, 2 * half / np.where(span > 0, span, 1), 0.0)
+    offset = centre - scale * (low + high) / 2
+    tags = scene.values or ValueMap((1.0,) * bands, (0.0,) * bands)
+    offset = offset + scale * np.array(tags.offset)
+    limits = _limits(card.radiometry.dtype)
+    return ValueMap(tuple((scale * np.array(tags.scale)).tolist()), tuple(offset.tolist()), *limits)
+
+
+def _limits(dtype: str) -> tuple[float | None, float | None]:
+    """What the model's type of numbers can hold."""
+    kind = np.dtype(dtype)
+    if not np.issubdtype(kind, np.integer):
+        return None, None
+    return float(np.iinfo(kind).min), float(np.iinfo(kind).max)

@@ -1,0 +1,92 @@
+"""Opening datasets: what GDAL calls them, and why it may refuse them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyproj
+import rasterio
+from rasterio.env import Env
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geo_retina.errors import SceneError
+
+_SCHEMES = {"http": "vsicurl/http:/", "https": "vsicurl/https:/", "s3": "vsis3", "gs": "vsigs"}
+_SCHEMES |= {"az": "vsiaz", "zip": "vsizip", "file": ""}
+
+_DRIVERS = {
+    ".avif": ("AVIF",),
+    ".ecw": ("ECW",),
+    ".h4": ("HDF4",),
+    ".h5": ("HDF5",),
+    ".hdf": ("HDF4", "HDF5"),
+    ".heic": ("HEIF",),
+    ".heif": ("HEIF",),
+    ".j2k": ("JP2OpenJPEG", "JP2KAK", "JP2ECW"),
+    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW"),
+    ".jxl": ("JPEGXL",),
+    ".kea": ("KEA",),
+    ".nc": ("netCDF",),
+    ".ntf": ("NITF",),
+    ".sid": ("MrSID",),
+}
+"""GDAL's drivers, by suffix, for what many builds of it are made without."""
+
+
+def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
+    """Open a raster with a handle of its own.
+
+    Raises:
+        SceneError: the file is missing or no raster, or GDAL lacks its driver.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path, sharing=False, **how)
+    except RasterioError as error:
+        if is_local(path) and not os.path.exists(path):
+            raise SceneError(f"{path} does not exist") from error
+        raise SceneError(_refusal(path, first_line(error))) from error
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is a plain file's, not an address or one of GDAL's own names."""
+    return "://" not in path and not path.startswith(("/vsi", "<VRTDataset"))
+
+
+def gdal_name(path: str) -> str:
+    """What GDAL calls a path from any folder, as a virtual dataset must name its source."""
+    scheme, colon, rest = path.partition("://")
+    if colon and scheme in _SCHEMES:
+        return f"/{_SCHEMES[scheme]}/{rest}"
+    return os.path.abspath(path) if os.path.exists(path) else path
+
+
+def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
+    """The file's CRS, as pyproj has it."""
+    return pyproj.CRS.from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without its full stop."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def _refusal(path: str, said: str) -> str:
+    wanted = _DRIVERS.get(Path(path).suffix.lower(), ())
+    with Env() as env:
+        present = env.drivers()
+    if wanted and not any(driver in present for driver in wanted):
+        return (
+            f"{path} needs GDAL's driver {' or '.join(wanted)}, which is not in this build of "
+            f"rasterio (GDAL {rasterio.__gdal_version__}); install a build that has it, or convert "
+            "the file to GeoTIFF with gdal_translate"
+        )
+    remedy = ""
+    if "codec" in said or "ompression" in said:
+        remedy = "; convert it elsewhere with gdal_translate -co COMPRESS=DEFLATE"
+    return f"{path} is not a raster that GDAL can open: {said}{remedy}"

@@ -1,0 +1,82 @@
+"""A sample of a whole scene's values, the same each time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.errors import SceneError
+from geo_retina.grid import Window
+from geo_retina.scene.reading import Scene
+
+_WINDOW_PX = 256
+_WINDOWS = 8  # along a side
+_SEARCH_PX = 2048
+_MOST = 1 << 21  # values kept per band
+
+
+def sample_values(scene: Scene) -> NDArray[np.float64]:
+    """Valid values from all over a scene, or all of a small one's, by no chance.
+
+    Windows on a lattice are read at full resolution, because overviews may average bright and
+    dark away. If there is no ground in any, as in a scene that is nearly empty, it is searched
+    from end to end; parts that a mask or missing blocks show to be empty are not decoded.
+
+    Returns:
+        (bands, n) in the scene's values, as its tags give them; n is 0 if no pixel is valid.
+
+    Raises:
+        SceneError: no part of the scene can be read.
+    """
+    lattice = _lattice(scene.grid.shape)
+    step = math.ceil(sum(window.height * window.width for window in lattice) / _MOST)
+    found = _gather(scene, lattice, step)
+    if not found.shape[1]:
+        found = _gather(scene, _everywhere(scene.grid.shape), 1)
+    values = found if scene.values is None else scene.values(found)
+    return values.astype(np.float64)
+
+
+def _gather(scene: Scene, windows: Sequence[Window], step: int) -> NDArray[np.generic]:
+    """Every ``step``-th valid number of windows in order, until there are enough."""
+    parts = [np.empty((len(scene.bands), 0), scene.dtype)]
+    count = 0
+    error: SceneError | None = None
+    for window in windows:
+        try:
+            pixels, valid = scene.read(window)
+        except SceneError as damaged:  # its block will be reported when it is detected on
+            error = damaged
+            continue
+        parts.append(pixels[:, valid][:, ::step])
+        count += parts[-1].shape[1]
+        if count >= _MOST:
+            break
+    if error is not None and len(parts) == 1:
+        raise error
+    return np.concatenate(parts, axis=1)
+
+
+def _lattice(shape: tuple[int, int]) -> list[Window]:
+    rows, cols = (_starts(side) for side in shape)
+    height, width = (min(_WINDOW_PX, side) for side in shape)
+    return [Window(row, col, height, width) for row in rows for col in cols]
+
+
+def _starts(side: int) -> list[int]:
+    """Where windows start along a side: end to end where they would overlap otherwise."""
+    if side <= _WINDOWS * _WINDOW_PX:
+        return list(range(0, side, _WINDOW_PX))
+    return [int(v) for v in np.linspace(0, side - _WINDOW_PX, _WINDOWS)]
+
+
+def _everywhere(shape: tuple[int, int]) -> list[Window]:
+    height, width = shape
+    return [
+        Window(row, col, _SEARCH_PX, _SEARCH_PX)
+        for row in range(0, height, _SEARCH_PX)
+        for col in range(0, width, _SEARCH_PX)
+    ]

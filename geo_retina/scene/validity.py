@@ -1,0 +1,153 @@
+"""Which pixels are ground: by masks, missing blocks and overviews beforehand, by nodata after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio.enums import Interleaving, MaskFlags, Resampling
+
+from geo_retina.grid import Window
+
+_COARSEST_HINT = 8
+"""Overviews up to this factor tell where there is nodata: islands of fewer pixels may hide."""
+
+_LEAST_HINT_PX = 256
+
+Mask = NDArray[np.bool_]
+
+
+def bounds_of(mask: Mask) -> tuple[slice, slice]:
+    """Rows and columns that hold all that is true; there must be some."""
+    rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+
+
+def masked_valid(
+    dataset: rasterio.DatasetReader, bands: Sequence[int], masks: Sequence[int], **how: Any
+) -> Mask | None:
+    """What the alpha bands and the dataset's own mask let through.
+
+    Args:
+        dataset: open.
+        bands: those to be read, from 1.
+        masks: alpha bands, from 1.
+        how: window, shape and resampling, as rasterio's ``read`` takes them.
+
+    Returns:
+        (height, width); None where there is neither.
+    """
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    parts = [dataset.read(band, **how) > 0 for band in masks]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        parts.append(dataset.read_masks(bands[0], **how) > 0)
+    return np.logical_and.reduce(parts) if parts else None
+
+
+def present_at(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int],
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+) -> Mask | None:
+    """Which pixels lie in blocks that a sparse GeoTIFF holds.
+
+    Args:
+        dataset: open.
+        bands: those to be read, from 1.
+        rows: (height,) rows of the file, ascending.
+        cols: (width,) columns of the file, ascending.
+
+    Returns:
+        (height, width); None where no block is missing, or the format has no sparse files.
+    """
+    if dataset.driver != "GTiff":
+        return None
+    height, width = dataset.block_shapes[bands[0] - 1]
+    ys, at_y = np.unique(rows // height, return_inverse=True)
+    xs, at_x = np.unique(cols // width, return_inverse=True)
+    looked_at = bands[:1] if dataset.interleaving is Interleaving.pixel else bands
+    present = np.array(
+        [[any(_is_present(dataset, band, x, y) for band in looked_at) for x in xs] for y in ys]
+    )
+    if present.all():
+        return None
+    return np.asarray(present[np.ix_(at_y, at_x)])
+
+
+def _is_present(dataset: rasterio.DatasetReader, band: int, x: int, y: int) -> bool:
+    return dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) is not None
+
+
+def valid_in_overview(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int],
+    nodatas: Sequence[float | None],
+    window: Window,
+) -> Mask | None:
+    """Which pixels of a window may be ground, for what an overview of the file shows.
+
+    Returns:
+        (height, width), false only where an overview has nodata all around; None where there is
+        no nodata value, or no overview that would tell.
+    """
+    if not any(nodata is not None for nodata in nodatas):
+        return None
+    factors = [f for f in dataset.overviews(bands[0]) if f <= _COARSEST_HINT]
+    if not factors or min(window.height, window.width) < _LEAST_HINT_PX:
+        return None
+    factor = max(factors)
+    row, col = window.row // factor, window.col // factor
+    bottom = math.ceil(min(window.row + window.height, dataset.height) / factor)
+    right = math.ceil(min(window.col + window.width, dataset.width) / factor)
+    shape = bottom - row, right - col
+    pixels = dataset.read(
+        list(bands),
+        window=rasterio.windows.Window(
+            col * factor, row * factor, shape[1] * factor, shape[0] * factor
+        ).intersection(rasterio.windows.Window(0, 0, dataset.width, dataset.height)),
+        out_shape=shape,
+        resampling=Resampling.nearest,
+    )
+    seen = np.pad(seen_valid(pixels, nodatas), 1)
+    near = np.logical_or.reduce(
+        [seen[y : y + shape[0], x : x + shape[1]] for y in range(3) for x in range(3)]
+    )
+    ys = (np.arange(window.row, window.row + window.height) // factor - row).clip(0, shape[0] - 1)
+    xs = (np.arange(window.col, window.col + window.width) // factor - col).clip(0, shape[1] - 1)
+    return np.asarray(near[np.ix_(ys, xs)])
+
+
+def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask:
+    """Which of (bands, height, width) pixels are ground, by nodata values and NaN.
+
+    In unsigned numbers, where 0 or 255 is an honest value of one band among three, a pixel is
+    invalid if all its bands have no data; in others, where -9999 is never honest, if any has.
+    """
+    valid = np.ones(pixels.shape[1:], np.bool_)
+    has = [_differs(band, nodata) for band, nodata in zip(pixels, nodatas, strict=True)]
+    known = [part for part in has if part is not None]
+    if np.issubdtype(pixels.dtype, np.unsignedinteger):
+        if known and len(known) == len(has):
+            valid = np.logical_or.reduce(known)
+    elif known:
+        valid = np.logical_and.reduce(known)
+    if np.issubdtype(pixels.dtype, np.floating):
+        valid = valid & np.isfinite(pixels).all(axis=0)
+    return valid
+
+
+def _differs(band: NDArray[Any], nodata: float | None) -> Mask | None:
+    """Where a band differs from its nodata value; None where it has none that it could equal."""
+    if nodata is None or math.isnan(nodata):
+        return None
+    if np.issubdtype(band.dtype, np.integer):
+        limits = np.iinfo(band.dtype)
+        if not (limits.min <= nodata <= limits.max) or nodata != int(nodata):
+            return None
+    return np.asarray(band != band.dtype.type(nodata))

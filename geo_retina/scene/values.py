@@ -1,0 +1,43 @@
+"""From the numbers in a file to the values that a model's card speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ValueMap:
+    """Per band, ``number * scale + offset``, then held between ``low`` and ``high``.
+
+    Attributes:
+        scale: per band.
+        offset: per band.
+        low: least value; None for no limit.
+        high: greatest value; None for no limit.
+    """
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of_tags(cls, scales: Sequence[float], offsets: Sequence[float]) -> ValueMap | None:
+        """By a file's scale and offset tags; None where they change nothing."""
+        if all(scale in (0, 1) for scale in scales) and not any(offsets):
+            return None
+        return cls(tuple(float(s) or 1.0 for s in scales), tuple(float(o) for o in offsets))
+
+    def __call__(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
+        """Apply to (bands, ...) numbers of any type; float32 in the same shape."""
+        shape = (-1,) + (1,) * (numbers.ndim - 1)
+        scale, offset = (np.reshape(v, shape) for v in (self.scale, self.offset))
+        values = numbers * scale + offset
+        if self.low is not None or self.high is not None:
+            values = np.clip(values, self.low, self.high)
+        return values.astype(np.float32)
