@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -30,6 +29,8 @@ from rasterio.vrt import WarpedVRT
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
+from geo_retina.scene.finding import stem
+from geo_retina.scene.remote import gdal_settings
 
 _OPEN_HANDLES = 16  # per thread; a folder of small scenes must not exhaust file descriptors
 
@@ -57,7 +58,7 @@ class Scene:
     @property
     def name(self) -> str:
         """Stem of the file."""
-        return Path(self.path).stem
+        return stem(self.path)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the grid.
@@ -108,7 +109,8 @@ class Scene:
     @contextmanager
     def _dataset(self) -> Iterator[rasterio.DatasetReader]:
         try:
-            yield _handles.get(self)
+            with gdal_settings(self.path):
+                yield _handles.get(self)
         except SceneError:
             raise
         except (RasterioError, OSError) as error:
@@ -174,7 +176,7 @@ def open_dataset(path: str) -> rasterio.DatasetReader:
         SceneError: the file is missing or no raster.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), gdal_settings(path):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, sharing=False)
     except RasterioError as error:
