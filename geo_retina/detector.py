@@ -22,21 +22,25 @@ from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
     Failure,
     Ledger,
+    Part,
     Progress,
     ScenePlan,
     SceneRecord,
     manifest_for,
     merge_scene,
+    missing_tiles,
+    on_area,
     pack_units,
     plan_scenes,
     run_units,
 )
-from geo_retina.scene import absolute, find_scenes, fingerprint, scene_names
+from geo_retina.scene import absolute, find_scenes, fingerprint, mosaic_name, scene_names
 from geo_retina.vector import (
     check_output,
     detections_table,
     file_crs,
     outline_table,
+    read_area,
     to_geodataframe,
     write_vector,
 )
@@ -67,6 +71,8 @@ class RunReport:
         tiles: tiles that went through the network.
         skipped_tiles: tiles without a valid pixel.
         truncated_tiles: tiles that reached the limit of candidates or detections.
+        outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
+        outside_scenes: scenes that lie outside it as a whole.
         joined: objects made of fragments at seams.
         failures: ground that is not covered.
     """
@@ -81,6 +87,8 @@ class RunReport:
     tiles: int
     skipped_tiles: int
     truncated_tiles: int
+    outside_tiles: int
+    outside_scenes: int
     joined: int
     failures: tuple[Failure, ...]
 
@@ -102,7 +110,7 @@ def detect(
     """Find objects, in memory.
 
     Args:
-        scenes: files, folders or globs.
+        scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
         options: what changes the result.
         run: how it is carried out.
@@ -147,7 +155,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     same call goes on where an interrupted one stopped.
 
     Args:
-        scenes: files, folders or globs.
+        scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
         out: file ending .gpkg, .shp, .geojson or .parquet.
         options: what changes the result.
@@ -174,7 +182,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
-    if not work.carry_out(progress):
+    if not work.carry_out(progress) and work.is_wanted:
         raise work.failed_everywhere()
     overwrite = run.overwrite or own
     rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
@@ -202,6 +210,11 @@ class _Work:
         self.tally: Counter[str] = Counter()
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything to detect: not where all scenes lie outside the area."""
+        return any(not plan.is_outside for plan in self.plans.values()) or bool(self.failures)
+
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
         """Detect every block that the ledger does not hold yet; counts those it holds then."""
         done = self.ledger.parts_done()
@@ -212,11 +225,43 @@ class _Work:
             for part in plan.parts
             if (part.scene_index, part.block.index) not in done
         ]
+        asked: set[tuple[int, int]] = set()
+        while True:
+            finished += self._detect(todo, progress)
+            asked |= {(part.scene_index, part.block.index) for part in todo}
+            needed = self._needed_at_borders()
+            todo = [p for p in needed if (p.scene_index, p.block.index) not in asked]
+            if not todo:
+                return finished
+
+    def _detect(self, todo: list[Part], progress: Callable[[Progress], None] | None) -> int:
+        """Detect some blocks and record them; counts those that succeeded."""
+        finished = 0
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
         for unit, records in run_units(units, self.model, self.options, self.run, progress):
             self.ledger.write(unit, records)
             finished += sum(record.error is None for record in records)
         return finished
+
+    def _needed_at_borders(self) -> list[Part]:
+        """Tiles outside the area of interest that decide about objects at its border."""
+        if self.options.aoi is None:
+            return []
+        parts = []
+        for record in self.ledger.scenes():
+            plan = self.plans.get(record.scene_index)
+            if plan is None or plan.area_px is None:
+                continue
+            known = np.zeros((plan.tiles.rows, plan.tiles.cols), np.bool_)
+            for done in record.parts:
+                block = plan.block(done.block)
+                rows, cols = block.tile_rows, block.tile_cols
+                known[rows.start : rows.stop, cols.start : cols.stop] |= done.error is None
+            tiles = missing_tiles(
+                record.undecided(), plan.tiles, known, plan.area_px, self.options.merge
+            )
+            parts += [plan.part(plan.block(len(plan.blocks) + tile)) for tile in tiles.tolist()]
+        return parts
 
     def failed_everywhere(self) -> RunError:
         """Where every block failed there is no result, and an older one is worth more."""
@@ -238,6 +283,9 @@ class _Work:
                 continue
             self._count(record, plan)
             for merged in merge_scene(record, plan, self.options.merge):
+                if plan.area_px is not None:
+                    rule = self.options.aoi_rule
+                    merged = merged.take(on_area(merged.boxes_px, plan.area_px, rule))
                 self.counts += np.bincount(merged.labels, minlength=len(self.counts))
                 self.tally["joined"] += int(merged.joined.sum())
                 for start in range(0, len(merged), _TABLE_ROWS):
@@ -252,9 +300,10 @@ class _Work:
 
     def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
         for part in record.parts:
-            core = plan.tiles.core_of(plan.blocks[part.block])
+            core = plan.tiles.core_of(plan.block(part.block))
             if part.error is not None:
                 self.failures.append(Failure(plan.scene.path, part.error, plan, core))
+                self.tally["failed"] += len(plan.tiles.tiles_of(plan.block(part.block)))
                 continue
             self.tally["pixels"] += core.height * core.width
             for name in ("tiles", "skipped", "truncated"):
@@ -276,6 +325,11 @@ class _Work:
             tiles=self.tally["tiles"],
             skipped_tiles=self.tally["skipped"],
             truncated_tiles=self.tally["truncated"],
+            outside_tiles=sum(len(plan.tiles) for plan in self.plans.values())
+            - self.tally["tiles"]
+            - self.tally["skipped"]
+            - self.tally["failed"],
+            outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
             joined=self.tally["joined"],
             failures=tuple(self.failures),
         )
@@ -294,22 +348,35 @@ def _prepare(
     if run.scheduler is None:
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
-    paths = find_scenes(scenes)
+    paths = find_scenes(scenes, asset=options.asset)
     full_paths = [absolute(path) for path in paths]
     # Workers of a cluster may run in another folder.
     seen = paths if run.scheduler is None else full_paths
-    plans, failures = plan_scenes(seen, loaded.card, options, run)
+    plans, failures = plan_scenes(seen, loaded.card, options, run, name=mosaic_name(scenes))
     output_crs = _choose_crs(crs, plans)
+    unfit = {failure.scene for failure in failures}
     manifest = manifest_for(
         full_paths,
-        {full_paths[plan.index]: fingerprint(plan.scene.path) for plan in plans},
+        {
+            full: fingerprint(path)
+            for full, path in zip(full_paths, seen, strict=True)
+            if path not in unfit
+        },
         loaded.fingerprint,
-        options,
+        _by_content(options),
         run.block_px,
     )
     ledger = Ledger.open(folder, manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return _Work(loaded, options, run, by_index, failures, ledger, output_crs)
+
+
+def _by_content(options: DetectOptions) -> DetectOptions:
+    """Options of a run, with what a file holds in place of its name."""
+    if options.aoi is None:
+        return options
+    area = read_area(options.aoi, options.aoi_layer)
+    return dataclasses.replace(options, aoi=area.fingerprint, aoi_layer=None)
 
 
 def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
@@ -321,7 +388,8 @@ def _choose_crs(wanted: str | None, plans: Sequence[ScenePlan]) -> pyproj.CRS:
             raise OptionError(
                 f"{wanted} is not a CRS that PROJ knows, wanted for example EPSG:4326"
             ) from None
-    found = [plan.scene.grid.crs for plan in plans]
+    found = [plan.scene.grid.crs for plan in plans if not plan.is_outside]
+    found = found or [plan.scene.grid.crs for plan in plans]
     if all(crs == found[0] for crs in found):
         assert found[0] is not None  # scenes without a CRS are refused
         return found[0]

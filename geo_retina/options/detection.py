@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
 
 Device = str
@@ -95,6 +96,22 @@ class DetectOptions:
     max_per_tile: int = 2000
     """Detections kept per tile at the most; reaching it is reported."""
 
+    asset: str | None = None
+    """Key of the asset that is taken of STAC items; left out, an item's only image."""
+
+    mosaic: bool = False
+    """Read all scenes as one, on the grid of the first; where they overlap, the first valid
+    pixel counts, so that an object is found once."""
+
+    aoi: str | None = None
+    """Area of interest: a vector file with polygons, in any CRS; other tiles are not read."""
+
+    aoi_layer: str | None = None
+    """Layer of that file; needed where it holds several."""
+
+    aoi_rule: Literal["intersects", "within"] = "intersects"
+    """Keep the detections whose box meets the area, or only those that lie wholly inside."""
+
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16 where the hardware has it, else fp32."""
 
@@ -115,6 +132,12 @@ class DetectOptions:
                 "max_per_tile": (1, INFINITY),
             },
         )
+        if self.aoi is None and (self.aoi_layer is not None or self.aoi_rule != "intersects"):
+            given = "aoi_rule" if self.aoi_layer is None else "aoi_layer"
+            raise OptionError(
+                f"DetectOptions.{given} is given without an area; name its file with "
+                "DetectOptions.aoi"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

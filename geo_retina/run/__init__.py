@@ -1,5 +1,6 @@
 """Runs: plan -> blocks -> ledger. The only room that knows Dask."""
 
+from geo_retina.run.area import missing_tiles, on_area
 from geo_retina.run.blocks import Progress, run_units
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
@@ -28,6 +29,8 @@ __all__ = [
     "estimate",
     "manifest_for",
     "merge_scene",
+    "missing_tiles",
+    "on_area",
     "pack_units",
     "plan_scene",
     "plan_scenes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,13 @@ def count_bands(path: str | Path) -> int:
 
 def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
     """The file's CRS, as pyproj has it."""
-    return pyproj.CRS.from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+    return _crs_from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+
+
+@lru_cache(maxsize=64)
+def _crs_from_wkt(wkt: str) -> pyproj.CRS:
+    """One object per CRS: making and comparing them costs more than opening a small file."""
+    return pyproj.CRS.from_wkt(wkt)
 
 
 def _choose_bands(

@@ -181,7 +181,8 @@ def load_training_set(options: DataOptions) -> TrainingSet:
 
 def _open_scenes(options: DataOptions) -> list[Scene]:
     """Open all scenes and refuse those that cannot be trained on together."""
-    scenes = [open_scene(path, bands=options.bands) for path in find_scenes(options.scenes)]
+    paths = find_scenes(options.scenes, asset=options.asset)
+    scenes = [open_scene(path, bands=options.bands) for path in paths]
     first = scenes[0]
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):

@@ -1,5 +1,6 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
+from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.labels import LabelLayer, label_boxes, label_layer, read_ground, read_labels
 from geo_retina.vector.layers import write_layers
 from geo_retina.vector.reading import filter_frame, read_detections
@@ -10,8 +11,12 @@ from geo_retina.vector.transforms import pixel_sides_m, reproject
 from geo_retina.vector.writing import check_output, file_crs, write_vector
 
 __all__ = [
+<<<<<<< HEAD
     "CLASS_COLOURS",
     "Centres",
+=======
+    "Area",
+>>>>>>> bb3c87e (Detect on an area of interest, or on a mosaic of scenes)
     "LabelLayer",
     "check_output",
     "class_style",
@@ -22,8 +27,12 @@ __all__ = [
     "label_layer",
     "layer_crs",
     "outline_table",
+<<<<<<< HEAD
     "pixel_sides_m",
     "plain_style",
+=======
+    "read_area",
+>>>>>>> bb3c87e (Detect on an area of interest, or on a mosaic of scenes)
     "read_detections",
     "read_ground",
     "read_labels",
