@@ -264,11 +264,15 @@ class TilePlan:
             and left to right; empty where no tile is chosen. Each chosen tile is in one.
         """
         found: list[Block] = []
+        col_groups = self._groups(self.cols, block_px)
         for row_group in self._groups(self.rows, block_px):
             band = chosen[row_group.start : row_group.stop]
-            if not band.any():
+            occupied = band.any(axis=0)
+            if not occupied.any():
                 continue
-            for col_group in self._groups(self.cols, block_px):
+            for col_group in col_groups:
+                if not occupied[col_group.start : col_group.stop].any():
+                    continue
                 part = band[:, col_group.start : col_group.stop]
                 for rows, cols in _rectangles(part, row_group.start, col_group.start):
                     found.append(Block(len(found), rows, cols, self._block_window(rows, cols)))

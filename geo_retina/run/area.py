@@ -34,20 +34,35 @@ def tiles_on(tiles: TilePlan, area_px: Any) -> NDArray[np.bool_]:
         (rows, cols) bool.
     """
     chosen = np.zeros((tiles.rows, tiles.cols), np.bool_)
-    x_min, y_min, x_max, y_max = shapely.bounds(area_px)
-    # Only the tiles around the area are looked at: a plan may have millions.
-    rows = _span(y_min, y_max, tiles, tiles.rows)
-    cols = _span(x_min, x_max, tiles, tiles.cols)
-    near = (np.array(rows)[:, None] * tiles.cols + np.array(cols)).ravel().astype(np.int64)
-    windows = tiles.windows_px(near)
-    chosen.flat[near[shapely.intersects(area_px, shapely.box(*windows.T))]] = True
+    for part in shapely.get_parts(area_px):
+        # Only tiles around each part are looked at: a plan may have millions.
+        rows, cols = _span(shapely.bounds(part), tiles)
+        near = (np.array(rows)[:, None] * tiles.cols + np.array(cols)).ravel().astype(np.int64)
+        near = near[~chosen.flat[near]]
+        windows = tiles.windows_px(near)
+        shapely.prepare(part)
+        chosen.flat[near[shapely.intersects(part, shapely.box(*windows.T))]] = True
     return chosen
 
 
-def _span(low: float, high: float, tiles: TilePlan, n: int) -> range:
-    first = int(np.clip(np.ceil((low - tiles.tile_px) / tiles.step_px), 0, n - 1))
-    last = int(np.clip(np.floor(high / tiles.step_px), 0, n - 1))
-    return range(first, last + 1)
+def tiles_over(tiles: TilePlan, boxes_px: Boxes) -> NDArray[np.bool_]:
+    """Tell which tiles see some of (N, 4) boxes of whole pixels; (rows, cols) bool."""
+    chosen = np.zeros((tiles.rows, tiles.cols), np.bool_)
+    # A tile that only touches a box sees none of its pixels.
+    for bounds in boxes_px + np.array([0.5, 0.5, -0.5, -0.5]):
+        rows, cols = _span(bounds, tiles)
+        chosen[rows.start : rows.stop, cols.start : cols.stop] = True
+    return chosen
+
+
+def _span(bounds: NDArray[np.float64], tiles: TilePlan) -> tuple[range, range]:
+    """Rows and columns of the tiles whose windows meet x_min, y_min, x_max, y_max."""
+    last = np.array([tiles.cols, tiles.rows]) - 1
+    low = np.ceil((bounds[:2] - tiles.tile_px) / tiles.step_px)
+    high = np.floor(bounds[2:] / tiles.step_px)
+    first_xy = np.clip(low, 0, last).astype(int)
+    last_xy = np.clip(high, 0, last).astype(int)
+    return range(first_xy[1], last_xy[1] + 1), range(first_xy[0], last_xy[0] + 1)
 
 
 def on_area(boxes_px: Boxes, area_px: Any, rule: Literal["intersects", "within"]) -> Any:

@@ -15,7 +15,7 @@ from geo_retina.errors import GeoRetinaError, OptionError, SceneError, SceneMism
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run.area import tiles_on
+from geo_retina.run.area import tiles_on, tiles_over
 from geo_retina.scene import (
     Mosaic,
     Scene,
@@ -229,7 +229,7 @@ def _cut(
     if area_px is not None:
         chosen &= tiles_on(tiles, area_px)
     if isinstance(scene, Mosaic):
-        chosen &= tiles_on(tiles, scene.outline_px)
+        chosen &= tiles_over(tiles, scene.boxes_px)
     return ScenePlan(index, scene, tiles, tuple(tiles.blocks_over(chosen, block_px)), area_px)
 
 

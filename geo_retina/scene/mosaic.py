@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyproj
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
@@ -77,14 +76,9 @@ class Mosaic:
         return [member.scene.path for member in self.members]
 
     @property
-    def outline_px(self) -> Any:
-        """Where its scenes lie, as one prepared geometry in pixels of the grid."""
-        boxes = np.array([member.box_px for member in self.members])
-        outline = shapely.union_all(shapely.box(*boxes.T))
-        # Tiles that only touch a scene's edge show nothing of it.
-        outline = shapely.buffer(outline, -0.5, join_style="mitre")
-        shapely.prepare(outline)
-        return outline
+    def boxes_px(self) -> NDArray[np.float64]:
+        """(N, 4) boxes of its scenes in pixels of the grid, x_min y_min x_max y_max."""
+        return np.array([member.box_px for member in self.members], np.float64)
 
     def under(self, window: Window) -> Mosaic:
         """The same mosaic with only the scenes that a window shows."""
