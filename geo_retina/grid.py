@@ -267,7 +267,7 @@ class TilePlan:
         col_groups = self._groups(self.cols, block_px)
         for row_group in self._groups(self.rows, block_px):
             band = chosen[row_group.start : row_group.stop]
-            occupied = band.any(axis=0)
+            occupied: NDArray[np.bool_] = np.asarray(band.any(axis=0))
             if not occupied.any():
                 continue
             for col_group in col_groups:

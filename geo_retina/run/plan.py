@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from geo_retina.engine import Engine
 from geo_retina.errors import GeoRetinaError, OptionError, SceneError, SceneMismatchError
@@ -90,6 +91,15 @@ class ScenePlan:
     def chosen_tiles(self) -> int:
         """Tiles that are looked at; the others lie outside the area or show no scene."""
         return sum(len(block.tile_rows) * len(block.tile_cols) for block in self.blocks)
+
+    @property
+    def area_share(self) -> float:
+        """Share of the grid that is of interest."""
+        if self.area_px is None:
+            return float(not self.is_outside)
+        height, width = self.tiles.height, self.tiles.width
+        inside = shapely.intersection(self.area_px, shapely.box(0, 0, width, height))
+        return float(shapely.area(inside)) / (height * width)
 
     @property
     def is_outside(self) -> bool:

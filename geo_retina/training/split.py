@@ -66,6 +66,15 @@ class Split:
         x, y = np.meshgrid(np.arange(x_min, x_max) + 0.5, np.arange(y_min, y_max) + 0.5)
         return self.on_tune(grid, np.stack([x, y], axis=-1))
 
+    def tune_polygons(self, crs: pyproj.CRS) -> NDArray[np.object_]:
+        """The tuning blocks that lie in a CRS, as squares there; may be empty."""
+        name = _crs_name(crs)
+        col_row = np.array([key[1:] for key in sorted(self.tune) if key[0] == name], np.float64)
+        axes = crs.axis_info
+        block = self.block_m / (axes[0].unit_conversion_factor if axes else 1.0)
+        low = col_row.reshape(-1, 2) * block
+        return np.asarray(shapely.box(*low.T, *(low + block).T), dtype=object)
+
     def _table(
         self, grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64]
     ) -> NDArray[np.bool_]:

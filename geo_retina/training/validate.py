@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, Train
 from geo_retina.scene import scene_names
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Split
-from geo_retina.vector import to_geodataframe
+from geo_retina.vector import outline_table, to_geodataframe, write_vector
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -163,7 +165,12 @@ def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScore
     Objects count for tuning ground when their centre lies on it, detections and labels alike.
     """
     paths = [each.scene.path for each in ground.scenes]
-    found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
+    with tempfile.TemporaryDirectory() as folder:
+        # Scenes that touch tuning ground may be far larger than it: the rest is not read.
+        area = Path(folder) / "tune.gpkg"
+        write_vector(area, _outlines(ground), crs=ground.crs, overwrite=False)
+        options = replace(ground.detect_options, aoi=str(area))
+        found = detect(paths, model, options, run, crs=ground.crs.to_wkt())
     found = keep_on_tuning_ground(found, ground)
     if not found["scene"].isin(ground.truth["scene"]).any():
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
@@ -175,6 +182,13 @@ def validate(model: Model, ground: TuningGround, run: RunOptions) -> TuningScore
     return TuningScores(
         thresholds, evaluate(kept, ground.truth, ground.options), every.ap50, every.ap
     )
+
+
+def _outlines(ground: TuningGround) -> Iterator[pa.Table]:
+    """The tuning blocks, one table for each CRS that its scenes are in."""
+    every = (each.scene.grid.crs for each in ground.scenes)
+    for crs in {crs.to_wkt(): crs for crs in every if crs is not None}.values():
+        yield outline_table(ground.split.tune_polygons(crs), {}, crs, ground.crs)
 
 
 def choose_thresholds(

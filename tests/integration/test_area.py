@@ -103,7 +103,7 @@ def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, monkeypatch, 
     """Otherwise the test above would show nothing."""
     monkeypatch.setattr(Engine, "_forward", seeing_parts)
     extra = []
-    for i, area in enumerate(AREAS):
+    for i, area in enumerate(AREAS[2:]):
         aoi = write_area(tmp_path / f"{i}.gpkg", [ground(ROTATED, *area)])
         options = dataclasses.replace(OPTIONS, aoi=aoi)
         (plan,), _ = plan_scenes(scene, tiny_model().card, options, CPU)

@@ -209,7 +209,7 @@ def test_the_config_beside_the_output_tells_the_crs(detector, here):
         ("evaluate d l --iou 2", "--iou is 2.0, wanted 0 to 1"),
         ("demo --size 10", "--size"),
         ("info", "FILE"),
-        ("info a b", "b"),
+        ("models b", "b"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(line, said, here, capsys):
