@@ -90,7 +90,8 @@ def plan(
     loaded = load_model(model)
     plans, failures = plan_scenes(scenes, loaded.card, options, run)
     inside = [each for each in plans if not each.is_outside]
-    print("\n".join(describe_plan(each) for each in inside[:_MOST_PLANS]))
+    for each in inside[:_MOST_PLANS]:
+        print(describe_plan(each))
     if len(inside) > _MOST_PLANS:
         print(f"... and {_report.plural(len(inside) - _MOST_PLANS, 'further scene')}")
     if len(inside) < len(plans):
