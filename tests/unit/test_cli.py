@@ -41,6 +41,8 @@ def report(**changes):
         "tiles": 40,
         "skipped_tiles": 0,
         "truncated_tiles": 0,
+        "outside_tiles": 0,
+        "outside_scenes": 0,
         "failures": (),
         "complete": True,
     }
