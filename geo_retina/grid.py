@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -104,13 +104,19 @@ class Grid:
             return np.full(2, np.nan)
         centre_xy = np.array([self.width / 2, self.height / 2])
         x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
-        to_geodetic = pyproj.Transformer.from_crs(self.crs, geodetic, always_xy=True)
+        to_geodetic = _transformer(self.crs, geodetic)
         to_radians = geodetic.axis_info[0].unit_conversion_factor
         lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
             return np.full(2, np.nan)
         _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
         return np.abs(np.asarray(sides_m))
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    """Made once per pair of CRSs: making one costs as much as opening a small scene."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -90,7 +90,7 @@ def test_a_small_area_of_a_huge_scene_takes_little_memory(large):
     numbers = json.loads(done.stdout)
     assert numbers["found"] == expected > 100
     assert numbers["peak_bytes"] < 2 * GIB
-    assert numbers["run"] + numbers["skipped"] < 100
+    assert numbers["run"] + numbers["skipped"] < 200  # of 877,969
     assert numbers["run"] + numbers["skipped"] + numbers["outside"] == numbers["tiles"]
     assert numbers["blocks"] < 500
 
