@@ -174,12 +174,12 @@ def tiles_met(
 
     Those whose window a box meets, or may join into.
     """
-    reach = reach(detections, options)
+    around = reach(detections, options)
     x_min, y_min, x_max, y_max = detections.boxes_px.T
     spans = []
     for low, high, n in ((y_min, y_max, plan.rows), (x_min, x_max, plan.cols)):
-        first = np.ceil((low - reach - plan.tile_px) / plan.step_px)
-        last = np.floor((high + reach) / plan.step_px)
+        first = np.ceil((low - around - plan.tile_px) / plan.step_px)
+        last = np.floor((high + around) / plan.step_px)
         spans += [np.clip(first, 0, n - 1), np.clip(last, 0, n - 1)]
     return np.stack(spans, axis=1).astype(np.int64)
 

@@ -11,12 +11,9 @@ from geo_retina.vector.transforms import pixel_sides_m, reproject
 from geo_retina.vector.writing import check_output, file_crs, write_vector
 
 __all__ = [
-<<<<<<< HEAD
     "CLASS_COLOURS",
-    "Centres",
-=======
     "Area",
->>>>>>> bb3c87e (Detect on an area of interest, or on a mosaic of scenes)
+    "Centres",
     "LabelLayer",
     "check_output",
     "class_style",
@@ -27,12 +24,9 @@ __all__ = [
     "label_layer",
     "layer_crs",
     "outline_table",
-<<<<<<< HEAD
     "pixel_sides_m",
     "plain_style",
-=======
     "read_area",
->>>>>>> bb3c87e (Detect on an area of interest, or on a mosaic of scenes)
     "read_detections",
     "read_ground",
     "read_labels",
