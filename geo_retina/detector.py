@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
     Failure,
     Ledger,
+    Part,
     Progress,
     ScenePlan,
     SceneRecord,
@@ -29,14 +30,24 @@ from geo_retina.run import (
     describe_run,
     manifest_for,
     merge_scene,
+    missing_tiles,
     not_covered_table,
     notes_on,
+    on_area,
     pack_units,
     plan_scenes,
     run_units,
     scanned_table,
 )
-from geo_retina.scene import Scene, ValueMap, absolute, find_scenes, fingerprint, scene_names
+from geo_retina.scene import (
+    Scene,
+    ValueMap,
+    absolute,
+    find_scenes,
+    fingerprint,
+    mosaic_name,
+    scene_names,
+)
 from geo_retina.vector import (
     Companions,
     Target,
@@ -44,6 +55,7 @@ from geo_retina.vector import (
     check_target,
     detections_table,
     file_crs,
+    read_area,
     to_geodataframe,
     write_outputs,
 )
@@ -71,6 +83,8 @@ class RunReport:
         tiles: tiles that went through the network.
         skipped_tiles: tiles without a valid pixel.
         truncated_tiles: tiles that reached the limit of candidates or detections.
+        outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
+        outside_scenes: scenes that lie outside it as a whole.
         joined: objects made of fragments at seams.
         failures: ground that is not covered.
         outs: all files written.
@@ -88,6 +102,8 @@ class RunReport:
     tiles: int
     skipped_tiles: int
     truncated_tiles: int
+    outside_tiles: int
+    outside_scenes: int
     joined: int
     failures: tuple[Failure, ...]
     outs: tuple[Path, ...] = ()
@@ -112,7 +128,7 @@ def detect(
     """Find objects, in memory.
 
     Args:
-        scenes: files, folders or globs.
+        scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
         options: what changes the result.
         run: how it is carried out.
@@ -138,7 +154,7 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    for note in notes_on([p.scene for p in work.plans.values() if p.scene.crs is None]):
+    for note in notes_on([scene for scene in _scenes(work.plans.values()) if scene.crs is None]):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 
@@ -159,7 +175,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     so that the same call goes on where an interrupted one stopped.
 
     Args:
-        scenes: files, folders or globs.
+        scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
         out: file ending .gpkg, .shp, .geojson, .parquet or .fgb, or several of them.
         options: what changes the result.
@@ -193,7 +209,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, outs=outs, crs=crs)
-    if not work.carry_out(progress):
+    if not work.carry_out(progress) and work.is_wanted:
         raise work.failed_everywhere()
     rows = write_outputs(
         targets,
@@ -226,6 +242,11 @@ class _Work:
         self.tally: Counter[str] = Counter()
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything to detect: not where all scenes lie outside the area."""
+        return any(not plan.is_outside for plan in self.plans.values()) or bool(self.failures)
+
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
         """Detect every block that the ledger does not hold yet; counts those it holds then."""
         done = self.ledger.parts_done()
@@ -236,11 +257,43 @@ class _Work:
             for part in plan.parts
             if (part.scene_index, part.block.index) not in done
         ]
+        asked: set[tuple[int, int]] = set()
+        while True:
+            finished += self._detect(todo, progress)
+            asked |= {(part.scene_index, part.block.index) for part in todo}
+            needed = self._needed_at_borders()
+            todo = [p for p in needed if (p.scene_index, p.block.index) not in asked]
+            if not todo:
+                return finished
+
+    def _detect(self, todo: list[Part], progress: Callable[[Progress], None] | None) -> int:
+        """Detect some blocks and record them; counts those that succeeded."""
+        finished = 0
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
         for unit, records in run_units(units, self.model, self.options, self.run, progress):
             self.ledger.write(unit, records)
             finished += sum(record.error is None for record in records)
         return finished
+
+    def _needed_at_borders(self) -> list[Part]:
+        """Tiles outside the area of interest that decide about objects at its border."""
+        if self.options.aoi is None:
+            return []
+        parts = []
+        for record in self.ledger.scenes():
+            plan = self.plans.get(record.scene_index)
+            if plan is None or plan.area_px is None:
+                continue
+            known = np.zeros((plan.tiles.rows, plan.tiles.cols), np.bool_)
+            for done in record.parts:
+                block = plan.block(done.block)
+                rows, cols = block.tile_rows, block.tile_cols
+                known[rows.start : rows.stop, cols.start : cols.stop] |= done.error is None
+            tiles = missing_tiles(
+                record.undecided(), plan.tiles, known, plan.area_px, self.options.merge
+            )
+            parts += [plan.part(plan.block(len(plan.blocks) + tile)) for tile in tiles.tolist()]
+        return parts
 
     def failed_everywhere(self) -> RunError:
         """Where every block failed there is no result, and an older one is worth more."""
@@ -260,6 +313,9 @@ class _Work:
                 continue
             self._count(record, plan)
             for merged in merge_scene(record, plan, self.options.merge):
+                if plan.area_px is not None:
+                    rule = self.options.aoi_rule
+                    merged = merged.take(on_area(merged.boxes_px, plan.area_px, rule))
                 self.counts += np.bincount(merged.labels, minlength=len(self.counts))
                 self.tally["joined"] += int(merged.joined.sum())
                 for start in range(0, len(merged), _TABLE_ROWS):
@@ -274,9 +330,10 @@ class _Work:
 
     def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
         for part in record.parts:
-            core = plan.tiles.core_of(plan.blocks[part.block])
+            core = plan.tiles.core_of(plan.block(part.block))
             if part.error is not None:
                 self.failures.append(Failure(plan.scene.path, part.error, plan, core))
+                self.tally["failed"] += len(plan.tiles.tiles_of(plan.block(part.block)))
                 continue
             self.tally["pixels"] += core.height * core.width
             for name in ("tiles", "skipped", "truncated"):
@@ -295,7 +352,7 @@ class _Work:
             scanned=scanned_table(self.by_name, self.failures, self.crs),
             not_covered=not_covered_table(self.failures, self.crs),
             metadata=describe_run(
-                self.model, self.options, [plan.scene.path for plan in self.plans.values()]
+                self.model, self.options, [scene.path for scene in _scenes(self.plans.values())]
             ),
         )
 
@@ -303,7 +360,7 @@ class _Work:
         """Sum up, once the tables have been read."""
         out = outs[0]
         crs = file_crs(out, self.crs) if self.crs else None
-        scenes = [plan.scene for plan in self.plans.values()]
+        scenes = _scenes(self.plans.values())
         return RunReport(
             out=out,
             detections=rows,
@@ -315,6 +372,11 @@ class _Work:
             tiles=self.tally["tiles"],
             skipped_tiles=self.tally["skipped"],
             truncated_tiles=self.tally["truncated"],
+            outside_tiles=sum(len(plan.tiles) for plan in self.plans.values())
+            - self.tally["tiles"]
+            - self.tally["skipped"]
+            - self.tally["failed"],
+            outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
             joined=self.tally["joined"],
             failures=tuple(self.failures),
             outs=tuple(outs),
@@ -336,19 +398,25 @@ def _prepare(
     if run.scheduler is None:
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
-    paths = find_scenes(scenes)
+    paths = find_scenes(scenes, asset=options.asset)
     full_paths = [absolute(path) for path in paths]
     # Workers of a cluster may run in another folder.
     seen = paths if run.scheduler is None else full_paths
-    plans, failures = plan_scenes(seen, loaded.card, options, run)
+    plans, failures = plan_scenes(seen, loaded.card, options, run, name=mosaic_name(scenes))
+    unfit = {failure.scene for failure in failures}
     plans, output_crs = choose_crs(crs, plans, failures)
     for out in outs:
         check_has_place(out, output_crs)
+    stretches = _stretches(_scenes(plans)) if options.stretch else {}
     manifest = manifest_for(
         full_paths,
-        {full_paths[plan.index]: _version(plan.scene, options) for plan in plans},
+        {
+            full: _version(path, stretches.get(path))
+            for full, path in zip(full_paths, seen, strict=True)
+            if path not in unfit
+        },
         loaded.fingerprint,
-        options,
+        _by_content(options),
         run.block_px,
     )
     ledger = Ledger.open(_run_folder(outs[0]), manifest, restart=run.restart)
@@ -360,17 +428,27 @@ def _run_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.run")
 
 
-def _version(scene: Scene, options: DetectOptions) -> dict[str, Any]:
+def _by_content(options: DetectOptions) -> DetectOptions:
+    """Options of a run, with what a file holds in place of its name."""
+    if options.aoi is None:
+        return options
+    area = read_area(options.aoi, options.aoi_layer)
+    return dataclasses.replace(options, aoi=area.fingerprint, aoi_layer=None)
+
+
+def _version(path: str, values: ValueMap | None) -> dict[str, Any]:
     """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
-    version = fingerprint(scene.path)
-    if options.stretch is not None and scene.values is not None:
-        version["values"] = dataclasses.asdict(scene.values)
-    return version
+    version = fingerprint(path)
+    return version if values is None else {**version, "values": dataclasses.asdict(values)}
 
 
 def _crs_name(crs: pyproj.CRS) -> str:
     authority = crs.to_authority()
     return ":".join(authority) if authority else crs.name
+
+
+def _scenes(plans: Iterable[ScenePlan]) -> list[Scene]:
+    return [scene for plan in plans for scene in plan.scenes]
 
 
 def _stretches(scenes: Sequence[Scene]) -> dict[str, ValueMap]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -104,13 +104,19 @@ class Grid:
             return np.full(2, np.nan)
         centre_xy = np.array([self.width / 2, self.height / 2])
         x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
-        to_geodetic = pyproj.Transformer.from_crs(self.crs, geodetic, always_xy=True)
+        to_geodetic = _transformer(self.crs, geodetic)
         to_radians = geodetic.axis_info[0].unit_conversion_factor
         lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
             return np.full(2, np.nan)
         _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
         return np.abs(np.asarray(sides_m))
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    """Made once per pair of CRSs: making one costs as much as opening a small scene."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -252,6 +258,38 @@ class TilePlan:
             )
         ]
 
+    def blocks_over(self, chosen: NDArray[np.bool_], block_px: int) -> list[Block]:
+        """Group chosen tiles into rectangles, none of which holds a tile that is not chosen.
+
+        Args:
+            chosen: (rows, cols) of the plan.
+            block_px: as for ``blocks``, whose blocks these are the chosen parts of.
+
+        Returns:
+            Blocks by the block of ``blocks`` that they are cut from, then from top to bottom
+            and left to right; empty where no tile is chosen. Each chosen tile is in one.
+        """
+        found: list[Block] = []
+        col_groups = self._groups(self.cols, block_px)
+        for row_group in self._groups(self.rows, block_px):
+            band = chosen[row_group.start : row_group.stop]
+            occupied: NDArray[np.bool_] = np.asarray(band.any(axis=0))
+            if not occupied.any():
+                continue
+            for col_group in col_groups:
+                if not occupied[col_group.start : col_group.stop].any():
+                    continue
+                part = band[:, col_group.start : col_group.stop]
+                for rows, cols in _rectangles(part, row_group.start, col_group.start):
+                    found.append(Block(len(found), rows, cols, self._block_window(rows, cols)))
+        return found
+
+    def block_of(self, tile: int, index: int) -> Block:
+        """A block of one tile, under the index wanted."""
+        row, col = divmod(tile, self.cols)
+        rows, cols = range(row, row + 1), range(col, col + 1)
+        return Block(index, rows, cols, self._block_window(rows, cols))
+
     def _groups(self, n: int, block_px: int) -> list[range]:
         per_block = max(1, (block_px - self.overlap_px) // self.step_px)
         count = math.ceil(n / per_block)
@@ -278,6 +316,23 @@ class TilePlan:
     def tiles_of(self, block: Block) -> list[Tile]:
         """The tiles of a block, row-major."""
         return [self.tile(r * self.cols + c) for r in block.tile_rows for c in block.tile_cols]
+
+
+def _rectangles(
+    chosen: NDArray[np.bool_], first_row: int, first_col: int
+) -> list[tuple[range, range]]:
+    """Cut a mask into rectangles: runs along rows, as far down as the rows below have them too."""
+    growing: dict[tuple[int, int], int] = {}  # run of columns: the row it began in
+    done: list[tuple[range, range]] = []
+    nothing = np.zeros((1, chosen.shape[1]), np.bool_)
+    for row, line in enumerate(np.concatenate([chosen, nothing]), first_row):
+        steps = np.flatnonzero(np.diff(line, prepend=False, append=False)) + first_col
+        runs = {(int(a), int(b)) for a, b in zip(steps[::2], steps[1::2], strict=True)}
+        for run in [run for run in growing if run not in runs]:
+            done.append((range(growing.pop(run), row), range(*run)))
+        for run in runs:
+            growing.setdefault(run, row)
+    return sorted(done, key=lambda each: (each[0].start, each[1].start))
 
 
 def _tiles_along(size: int, tile_px: int, step_px: int) -> int:

@@ -38,7 +38,7 @@ def detect(
     """Find objects in scenes and write them as polygons.
 
     Args:
-        scenes: Files, folders or globs of georeferenced images.
+        scenes: Images: files, addresses, folders, globs, .txt lists or STAC .json items.
         model: A bundled model's name (see `geo-retina models`) or a .safetensors file.
         out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
             Given several times, several files.
@@ -85,7 +85,7 @@ def plan(
     """Tell how scenes would be cut and what detecting would cost, without detecting.
 
     Args:
-        scenes: Files, folders or globs of georeferenced images.
+        scenes: Images: files, addresses, folders, globs, .txt lists or STAC .json items.
         model: A bundled model's name or a .safetensors file.
         config: YAML file with any of the options below; flags win.
         options: What changes the detections.
@@ -96,23 +96,32 @@ def plan(
 
     loaded = load_model(model)
     plans, failures = plan_scenes(scenes, loaded.card, options, run)
-    print("\n".join(_describe(each) for each in plans[:_MOST_PLANS]))
-    if len(plans) > _MOST_PLANS:
-        print(f"... and {_report.plural(len(plans) - _MOST_PLANS, 'further scene')}")
-    print(_total(plans, estimate(plans, loaded, options, run)))
+    inside = [each for each in plans if not each.is_outside]
+    for each in inside[:_MOST_PLANS]:
+        print(describe_plan(each))
+    if len(inside) > _MOST_PLANS:
+        print(f"... and {_report.plural(len(inside) - _MOST_PLANS, 'further scene')}")
+    if len(inside) < len(plans):
+        outside = _report.plural(len(plans) - len(inside), "scene")
+        print(f"{outside} outside the area of interest")
+    if inside:
+        print(_total(inside, estimate(inside, loaded, options, run)))
     _report.warn_of_failures(failures)
     return 3 if failures else 0
 
 
-def _describe(each: ScenePlan) -> str:
+def describe_plan(each: ScenePlan) -> str:
     """One scene's plan, as label and text."""
     from geo_retina.scene import describe_reading
 
     grid, tiles = each.scene.grid, each.tiles
     gsd = f" at {grid.gsd_m:.3g} m" if grid.gsd_m else ""
+    chosen = ""
+    if each.chosen_tiles < len(tiles):
+        chosen = f"; {each.chosen_tiles:,} ({each.chosen_tiles / len(tiles):.1%}) are looked at"
     rows = {
         "size": f"{grid.width:,} x {grid.height:,} px{gsd} (width x height)",
-        "tiles": f"{len(tiles):,} of {tiles.tile_px} px ({tiles.cols} x {tiles.rows})",
+        "tiles": f"{len(tiles):,} of {tiles.tile_px} px ({tiles.cols} x {tiles.rows}){chosen}",
         "overlap": f"{tiles.overlap_px} px",
         "pixel factor": f"{tiles.pixel_factor:.2f} pixels through the network per pixel",
         "blocks": f"{len(each.blocks):,}",
@@ -123,7 +132,7 @@ def _describe(each: ScenePlan) -> str:
 
 def _total(plans: Sequence[ScenePlan], cost: Estimate) -> str:
     """What all scenes together would need."""
-    tiles = sum(len(each.tiles) for each in plans)
+    tiles = sum(each.chosen_tiles for each in plans)
     blocks = sum(len(each.blocks) for each in plans)
     rows = {
         "size": f"{_report.plural(len(plans), 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx",

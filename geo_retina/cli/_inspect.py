@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from geo_retina.cli import _report
+from geo_retina.cli._detect import Detection, Run
+from geo_retina.errors import SceneError
+from geo_retina.options import DetectOptions, RunOptions
 
 if TYPE_CHECKING:
     from geo_retina.model import Card
+    from geo_retina.run import ScenePlan
 
 MODEL_SUFFIX = ".safetensors"
+
+_DETECTION = DetectOptions()
+_RUN = RunOptions()
+_MOST_SCENES = 10
 
 _SCORES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap50": "AP50", "ap": "AP"}
 _PRINT = "data_fingerprint"
@@ -31,21 +40,129 @@ def models() -> None:
     print(_report.columns(rows) if rows else "no model is bundled")
 
 
-def info(file: Annotated[str, Parameter(name="FILE")], /) -> None:
-    """Tell what a scene or a model is.
+def info(
+    files: Annotated[list[str], Parameter(name="FILE...")],
+    /,
+    *,
+    model: str | None = None,
+    config: Path | None = None,
+    options: Detection = _DETECTION,
+    run: Run = _RUN,
+) -> int:
+    """Tell what scenes or a model are, and what a model would make of the scenes.
 
     Args:
-        file: An image, a .safetensors file or a bundled model's name.
+        files: Images, named in any way that `detect` takes, or one .safetensors file or bundled
+            model's name.
+        model: With it, what detecting would do with each scene: bands, values, resampling,
+            tiles. A bundled model's name or a .safetensors file.
+        config: YAML file with any of the options below; flags win.
+        options: What changes the detections.
+        run: How the run is carried out.
     """
     from geo_retina.model import bundled_models, load_card
 
-    bundled = not Path(file).exists() and file in bundled_models()
-    if bundled or file.lower().endswith(MODEL_SUFFIX):
-        print(_report.columns(describe_card(load_card(file))))
-        return
-    from geo_retina.scene import describe_scene
+    if len(files) == 1 and model is None:
+        file = files[0]
+        bundled = not Path(file).exists() and file in bundled_models()
+        if bundled or file.lower().endswith(MODEL_SUFFIX):
+            print(_report.columns(describe_card(load_card(file))))
+            return 0
+    if model is not None:
+        return _describe_use(files, load_card(model), options, run)
+    return _describe_files(files, options.asset)
 
-    print(_report.columns(describe_scene(file)))
+
+def _describe_files(files: Sequence[str], asset: str | None) -> int:
+    """Print what each scene is; what cannot be opened is told, and the others follow."""
+    from geo_retina.scene import describe_scene, find_scenes
+
+    paths = find_scenes(files, asset=asset)
+    told = 0
+    for path in paths[:_MOST_SCENES]:
+        try:
+            text = _report.columns(describe_scene(path))
+        except SceneError as error:
+            if len(paths) == 1:
+                raise
+            _report.warn(str(error))
+            continue
+        print(f"\n{text}" if told else text)
+        told += 1
+    if len(paths) > _MOST_SCENES:
+        print(f"\n... and {_report.plural(len(paths) - _MOST_SCENES, 'further scene')}")
+    return 0 if told == len(paths[:_MOST_SCENES]) else 3
+
+
+def _describe_use(files: Sequence[str], card: Card, options: DetectOptions, run: RunOptions) -> int:
+    """Print what detecting would do with each scene."""
+    from geo_retina.run import plan_scenes
+
+    plans, failures = plan_scenes(files, card, options, run)
+    print("\n\n".join(_report.columns(describe_use(each, card)) for each in plans[:_MOST_SCENES]))
+    if len(plans) > _MOST_SCENES:
+        print(f"\n... and {_report.plural(len(plans) - _MOST_SCENES, 'further scene')}")
+    _report.warn_of_failures(failures)
+    return 3 if failures else 0
+
+
+def describe_use(plan: ScenePlan, card: Card) -> dict[str, str]:
+    """What detecting with a model would do with a scene, as label and text, for people."""
+    scene, tiles = plan.scene, plan.tiles
+    grid = scene.grid
+    bands = ", ".join(
+        f"{band.name} from {number}" for band, number in zip(card.bands, scene.bands, strict=True)
+    )
+    values = ", ".join(
+        f"(value - {offset:g}) / {scale:g}"
+        for offset, scale in dict.fromkeys(
+            zip(card.radiometry.offset, card.radiometry.scale, strict=True)
+        )
+    )
+    looked = f"{plan.chosen_tiles:,} of {len(tiles):,}"
+    return {
+        "scene": scene.path,
+        "model": card.name,
+        "bands": bands,
+        "values": f"{scene.dtype}{_mapped(plan)}, read as {values}",
+        "CRS": grid.crs.name if grid.crs is not None else "none",
+        "grid": f"{grid.width:,} x {grid.height:,} px at {grid.gsd_m or math.nan:.4g} m; "
+        + _resampling(plan),
+        "tiles": f"{looked} of {tiles.tile_px} px, overlapping by {tiles.overlap_px} px",
+        "blocks": f"{len(plan.blocks):,}, the largest of {_largest_block(plan)}",
+        "area": f"{plan.area_share:.2%} of the grid is of interest",
+    }
+
+
+def _mapped(plan: ScenePlan) -> str:
+    """What tags or a stretch make of a scene's numbers before the model's own scaling."""
+    values = plan.scene.values
+    if values is None:
+        return ""
+    pairs = dict.fromkeys(zip(values.scale, values.offset, strict=True))
+    return " as " + ", ".join(f"{scale:.6g} x number + {offset:.6g}" for scale, offset in pairs)
+
+
+def _resampling(plan: ScenePlan) -> str:
+    from geo_retina.scene import Mosaic
+
+    scene = plan.scene
+    if isinstance(scene, Mosaic):
+        own = sum(member.scene.grid_to_file is not None for member in scene.members)
+        return f"of {own} scenes on it and {len(scene.members) - own} warped to it"
+    if scene.grid_to_file is None:
+        return "warped to it"
+    factor = math.sqrt(abs(scene.grid_to_file.determinant))
+    if abs(factor - 1) < 1e-9:
+        return "the file's own pixels"
+    return f"resampled, {factor:.3g} of the file's pixels to a side of one"
+
+
+def _largest_block(plan: ScenePlan) -> str:
+    if plan.is_outside:
+        return "nothing"
+    largest = max(plan.blocks, key=lambda block: block.window.height * block.window.width)
+    return f"{largest.window.width:,} x {largest.window.height:,} px"
 
 
 def describe_card(card: Card) -> dict[str, str]:

@@ -106,6 +106,12 @@ def summary(report: RunReport) -> str:
         lines.append(columns(counts, indent="  "))
     if report.skipped_tiles:
         lines.append(f"{plural(report.skipped_tiles, 'tile')} had no valid pixel")
+    if report.outside_tiles:
+        scenes = f", {plural(report.outside_scenes, 'whole scene')} among them"
+        lines.append(
+            f"{plural(report.outside_tiles, 'tile')} outside, not read"
+            + (scenes if report.outside_scenes else "")
+        )
     outs = ", ".join(map(str, report.outs))
     where = f"in {report.crs}" if report.crs else "without a CRS"
     lines.append(f"written to {outs}, {where}")

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Block, TilePlan
@@ -31,11 +32,11 @@ from geo_retina.merge.joining import facing, join, withheld
 from geo_retina.merge.order import in_order, rank
 from geo_retina.merge.others import check_size, fuse, soft_nms
 from geo_retina.merge.pairs import Whole
-from geo_retina.merge.seams import Span, contested, meets_others
+from geo_retina.merge.seams import Mask, Span, contested, meets_others, reach
 from geo_retina.merge.selecting import select
 from geo_retina.options import MergeOptions
 
-__all__ = ["in_order", "merge", "merge_block", "rank"]
+__all__ = ["in_order", "merge", "merge_block", "rank", "tiles_met", "undecided_with"]
 
 _AT_ONCE = 1 << 17
 """Detections that are decided together, where a row of tiles has not more."""
@@ -132,12 +133,70 @@ def merge_block(
     return in_order(final), in_order(undecided)
 
 
+def undecided_with(
+    detections: Detections, plan: TilePlan, known: Mask, options: MergeOptions = MergeOptions()
+) -> Detections:
+    """Those detections whose fate tiles decide that were not looked at.
+
+    The others end as they would if all tiles were known: ``merge`` of these detections is right
+    about them.
+
+    Args:
+        detections: those of the known tiles, in any order; what ``merge_block`` has settled may
+            be left out.
+        plan: the tiles that ``detections.tile`` counts.
+        known: (rows, cols) of the plan, true where a tile was looked at.
+        options: thresholds.
+
+    Raises:
+        ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
+    """
+    _check_tiles(detections, plan)
+    if options.method != "select":  # the others know no partition
+        return Detections.empty()
+    first_row, last_row, first_col, last_col = tiles_met(detections, plan, options).T
+    # Unknown tiles above and left of each corner, so that any rectangle's count is four of them.
+    counts = np.zeros((plan.rows + 1, plan.cols + 1), np.int64)
+    counts[1:, 1:] = (~known).cumsum(axis=0).cumsum(axis=1)
+    unknown = (
+        counts[last_row + 1, last_col + 1]
+        - counts[first_row, last_col + 1]
+        - counts[last_row + 1, first_col]
+        + counts[first_row, first_col]
+    )
+    return in_order(_decide_exposed(detections, unknown > 0, plan, options)[1])
+
+
+def tiles_met(
+    detections: Detections, plan: TilePlan, options: MergeOptions = MergeOptions()
+) -> NDArray[np.int64]:
+    """(N, 4) first and last row, first and last column of the tiles that may have a say in each.
+
+    Those whose window a box meets, or may join into.
+    """
+    around = reach(detections, options)
+    x_min, y_min, x_max, y_max = detections.boxes_px.T
+    spans = []
+    for low, high, n in ((y_min, y_max, plan.rows), (x_min, x_max, plan.cols)):
+        first = np.ceil((low - around - plan.tile_px) / plan.step_px)
+        last = np.floor((high + around) / plan.step_px)
+        spans += [np.clip(first, 0, n - 1), np.clip(last, 0, n - 1)]
+    return np.stack(spans, axis=1).astype(np.int64)
+
+
 def _decide(
     detections: Detections, rows: Span, cols: Span, plan: TilePlan, options: MergeOptions
 ) -> tuple[Detections, Detections]:
     """Final and open detections of the tiles in rows x cols, in no order."""
-    _check_windows(detections, plan)
     exposed = meets_others(detections, rows, cols, plan, options)
+    return _decide_exposed(detections, exposed, plan, options)
+
+
+def _decide_exposed(
+    detections: Detections, exposed: Mask, plan: TilePlan, options: MergeOptions
+) -> tuple[Detections, Detections]:
+    """Final and open detections where something unknown may suppress the exposed ones."""
+    _check_windows(detections, plan)
     is_contested = contested(detections, plan, options)
     at = np.flatnonzero(is_contested)
     at = at[rank(detections.take(at), plan, options)]

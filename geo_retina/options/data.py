@@ -91,7 +91,10 @@ class DataOptions:
     """Scenes and the label layers that belong to them."""
 
     scenes: tuple[str, ...]
-    """Files, folders or globs of scenes."""
+    """Files, folders, globs, lists or STAC documents of scenes."""
+
+    asset: str | None = None
+    """Key of the asset that is taken of STAC items; left out, an item's only image."""
 
     labels: str | tuple[LabelOptions, ...]
     """Vector file with one polygon or point per object, or several layers of them, each a path

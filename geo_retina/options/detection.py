@@ -104,6 +104,22 @@ class DetectOptions:
     max_per_tile: int = 2000
     """Detections kept per tile at the most; reaching it is reported."""
 
+    asset: str | None = None
+    """Key of the asset that is taken of STAC items; left out, an item's only image."""
+
+    mosaic: bool = False
+    """Read all scenes as one, on the grid of the first; where they overlap, the first valid
+    pixel counts, so that an object is found once."""
+
+    aoi: str | None = None
+    """Area of interest: a vector file with polygons, in any CRS; other tiles are not read."""
+
+    aoi_layer: str | None = None
+    """Layer of that file; needed where it holds several."""
+
+    aoi_rule: Literal["intersects", "within"] = "intersects"
+    """Keep the detections whose box meets the area, or only those that lie wholly inside."""
+
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16 where the hardware has it, else fp32."""
 
@@ -138,6 +154,12 @@ class DetectOptions:
             raise OptionError(
                 f"DetectOptions.score is {score}, below DetectOptions.min_score of "
                 f"{floor}, from which detections are written; lower the latter"
+            )
+        if self.aoi is None and (self.aoi_layer is not None or self.aoi_rule != "intersects"):
+            given = "aoi_rule" if self.aoi_layer is None else "aoi_layer"
+            raise OptionError(
+                f"DetectOptions.{given} is given without an area; name its file with "
+                "DetectOptions.aoi"
             )
 
     @property

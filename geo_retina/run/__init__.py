@@ -1,5 +1,6 @@
 """Runs: plan -> blocks -> ledger. The only room that knows Dask."""
 
+from geo_retina.run.area import missing_tiles, on_area
 from geo_retina.run.blocks import Progress, run_units
 from geo_retina.run.fitting import fit_scene, notes_on
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
@@ -34,8 +35,10 @@ __all__ = [
     "fit_scene",
     "manifest_for",
     "merge_scene",
+    "missing_tiles",
     "not_covered_table",
     "notes_on",
+    "on_area",
     "pack_units",
     "plan_scene",
     "plan_scenes",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from geo_retina.detections import Detections
+from geo_retina.grid import Block
 from geo_retina.merge import in_order, merge
 from geo_retina.options import MergeOptions
 from geo_retina.run.ledger import SceneRecord
@@ -30,8 +31,22 @@ def merge_scene(
     """
     rest = merge(record.undecided(), plan.tiles, options)
     row_of_rest = rest.tile // plan.tiles.cols
-    rows = sorted({(block.tile_rows.start, block.tile_rows.stop) for block in plan.blocks})
-    for start, stop in rows:
-        blocks = {block.index for block in plan.blocks if block.tile_rows.start == start}
+    found = [plan.block(part.block) for part in record.parts]
+    for start, stop in _bands(found):
+        blocks = {block.index for block in found if start <= block.tile_rows.start < stop}
         decided = rest.take((row_of_rest >= start) & (row_of_rest < stop))
         yield in_order(Detections.concat([record.settled(blocks), decided]))
+
+
+def _bands(blocks: Sequence[Block]) -> list[tuple[int, int]]:
+    """First row of tiles and the one after the last of each band that no block leaves.
+
+    Rows of blocks, where these are a lattice; blocks of an area may overlap in their rows.
+    """
+    bands: list[tuple[int, int]] = []
+    for rows in sorted((block.tile_rows.start, block.tile_rows.stop) for block in blocks):
+        if bands and rows[0] < bands[-1][1]:
+            bands[-1] = bands[-1][0], max(bands[-1][1], rows[1])
+        else:
+            bands.append(rows)
+    return bands

@@ -32,7 +32,8 @@ def choose_crs(
         SceneMismatchError: no scene can be placed in it.
     """
     target = None if wanted is None else _parse_crs(wanted)
-    found = [plan.scene.crs for plan in plans]
+    found = [plan.scene.crs for plan in plans if not plan.is_outside]
+    found = found or [plan.scene.crs for plan in plans]
     if target is None and all(crs == found[0] for crs in found):
         return plans, found[0]
     for plan in plans:

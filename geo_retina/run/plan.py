@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
 
 from geo_retina.engine import Engine
 from geo_retina.errors import GeoRetinaError, OptionError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run.area import tiles_on, tiles_over
 from geo_retina.run.fitting import fit_scene
-from geo_retina.scene import Scene, find_scenes
+from geo_retina.scene import Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
+from geo_retina.vector import Area, read_area
 
 
 @dataclass(frozen=True)
@@ -40,18 +47,59 @@ class ScenePlan:
         index: position among the scenes of the run.
         scene: the scene on the model's grid.
         tiles: its tiles.
-        blocks: its blocks of tiles.
+        blocks: its blocks of tiles; none where it lies outside the area of interest.
+        area_px: the area of interest in pixels of its grid; None where all is of interest.
     """
 
     index: int
-    scene: Scene
+    scene: Scene | Mosaic
     tiles: TilePlan
     blocks: tuple[Block, ...]
+    area_px: Any | None = None
+
+    @property
+    def scenes(self) -> list[Scene]:
+        """The scene, or those of a mosaic."""
+        return self.scene.scenes if isinstance(self.scene, Mosaic) else [self.scene]
 
     @property
     def parts(self) -> list[Part]:
         """Its blocks, as they travel."""
-        return [Part(self.index, self.scene, self.tiles, block) for block in self.blocks]
+        return [self.part(block) for block in self.blocks]
+
+    def part(self, block: Block) -> Part:
+        """A block as it travels: of a mosaic, only with the scenes that it shows."""
+        scene = self.scene.under(block.window) if isinstance(self.scene, Mosaic) else self.scene
+        return Part(self.index, scene, self.tiles, block)
+
+    def block(self, index: int) -> Block:
+        """The block that a part's record names.
+
+        Indices after those of ``blocks`` are single tiles, in the plan's order, that turned out
+        to be needed for the objects at the border of the area of interest.
+        """
+        if index < len(self.blocks):
+            return self.blocks[index]
+        return self.tiles.block_of(index - len(self.blocks), index)
+
+    @cached_property
+    def chosen_tiles(self) -> int:
+        """Tiles that are looked at; the others lie outside the area or show no scene."""
+        return sum(len(block.tile_rows) * len(block.tile_cols) for block in self.blocks)
+
+    @property
+    def area_share(self) -> float:
+        """Share of the grid that is of interest."""
+        if self.area_px is None:
+            return float(not self.is_outside)
+        height, width = self.tiles.height, self.tiles.width
+        inside = shapely.intersection(self.area_px, shapely.box(0, 0, width, height))
+        return float(shapely.area(inside)) / (height * width)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether none of it is of interest."""
+        return not self.blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +107,7 @@ class Part:
     """One block of one scene, as it travels to a worker."""
 
     scene_index: int
-    scene: Scene
+    scene: Scene | Mosaic
     tiles: TilePlan
     block: Block
 
@@ -78,7 +126,7 @@ class Estimate:
 
     Attributes:
         network_px: pixels through the network, overlap and padding included.
-        grid_px: pixels of the scenes' grids.
+        grid_px: pixels of the ground that is looked at.
         px_per_s: rate of the network, measured here on noise.
         seconds: time through the network.
         memory_bytes: peak that blocks, network and batches take together.
@@ -96,52 +144,81 @@ def plan_scenes(
     card: Card,
     options: DetectOptions,
     run: RunOptions,
+    *,
+    name: str | None = None,
 ) -> tuple[list[ScenePlan], list[Failure]]:
     """Fit scenes to a model and cut them into tiles and blocks.
 
     Reads no pixel, but for a sample where values of more than 8 bits must be looked at.
 
     Args:
-        scenes: files, folders or globs.
+        scenes: files, folders, globs, lists or STAC documents.
         card: card of the model.
         options: what changes the result.
         run: how it is carried out.
+        name: of the mosaic, where one is asked for; left out, from ``scenes``.
 
     Returns:
-        Plans in the order of the scenes, and the scenes that cannot be used, with the reason.
+        Plans in the order of the scenes, those outside the area of interest without blocks, or
+        one plan of their mosaic; and the scenes that cannot be used, with the reason.
 
     Raises:
         SceneError: a path names nothing.
+        LabelError: the area of interest cannot be read.
         GeoRetinaError: no scene can be used; the first one's error.
     """
-    paths = find_scenes(scenes)
-    plans: list[ScenePlan] = []
+    paths = find_scenes(scenes, asset=options.asset)
+    area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
+    opened: list[tuple[int, Scene]] = []
     failures: list[Failure] = []
     first_error: GeoRetinaError | None = None
     for index, path in enumerate(paths):
         try:
-            plans.append(plan_scene(path, card, options, block_px=run.block_px, index=index))
+            opened.append((index, fit_scene(path, card, options)))
         except OptionError:
             raise
         except GeoRetinaError as error:
             first_error = first_error or error
             failures.append(Failure(path, str(error)))
-    if first_error is not None and not plans:
+    if first_error is not None and not opened:
         raise first_error
+    pictures: Sequence[tuple[int, Scene | Mosaic]] = opened
+    if options.mosaic:
+        name = name or mosaic_name(scenes)
+        pictures = [(0, make_mosaic([scene for _, scene in opened], name))]
+    plans = [
+        _cut(scene, card, options, block_px=run.block_px, index=index, area=area)
+        for index, scene in pictures
+    ]
     return plans, failures
 
 
 def plan_scene(
     path: str, card: Card, options: DetectOptions, *, block_px: int, index: int = 0
 ) -> ScenePlan:
-    """Fit one scene to a model and cut it into tiles and blocks.
+    """Fit one scene to a model and cut it into tiles and blocks, of its area of interest if any.
 
     Raises:
         SceneError: the file is missing or no raster.
         SceneMismatchError: its bands, values or resolution do not fit the model.
+        LabelError: the area of interest cannot be read.
         OptionError: the tile size or overlap asked for is not possible.
     """
+    area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
     scene = fit_scene(path, card, options)
+    return _cut(scene, card, options, block_px=block_px, index=index, area=area)
+
+
+def _cut(
+    scene: Scene | Mosaic,
+    card: Card,
+    options: DetectOptions,
+    *,
+    block_px: int,
+    index: int,
+    area: Area | None,
+) -> ScenePlan:
+    """Cut a scene into tiles and blocks, leaving out tiles with nothing of interest."""
     overlap_px = card.overlap_px if options.overlap_px is None else options.overlap_px
     tiles = plan_tiles(
         scene.grid.shape,
@@ -150,7 +227,17 @@ def plan_scene(
         stride_px=card.stride_px,
         exact=options.tile_px is not None,
     )
-    return ScenePlan(index, scene, tiles, tuple(tiles.blocks(block_px)))
+    area_px = None if area is None else area.on(scene.grid)
+    if area is not None and area_px is None:
+        return ScenePlan(index, scene, tiles, ())
+    if area is None and isinstance(scene, Scene):
+        return ScenePlan(index, scene, tiles, tuple(tiles.blocks(block_px)))
+    chosen = np.ones((tiles.rows, tiles.cols), np.bool_)
+    if area_px is not None:
+        chosen &= tiles_on(tiles, area_px)
+    if isinstance(scene, Mosaic):
+        chosen &= tiles_over(tiles, scene.boxes_px)
+    return ScenePlan(index, scene, tiles, tuple(tiles.blocks_over(chosen, block_px)), area_px)
 
 
 def pack_units(parts: Iterable[Part], block_px: int, *, first: int = 0) -> list[Unit]:
@@ -183,23 +270,34 @@ def estimate(
     engine = Engine(model, options, device=run.device, batch=run.batch)
     largest = max(plans, key=lambda plan: plan.tiles.tile_px)
     px_per_s, batch_bytes = engine.measure(largest.tiles.tile_px)
-    network_px = sum(len(plan.tiles) * plan.tiles.tile_px**2 for plan in plans)
+    network_px = sum(plan.chosen_tiles * plan.tiles.tile_px**2 for plan in plans)
     block_bytes = max(
-        block.window.height * block.window.width * (2 * len(plan.scene.bands) * _bytes(plan) + 1)
-        for plan in plans
-        for block in plan.blocks
+        (
+            block.window.height
+            * block.window.width
+            * (2 * len(plan.scene.bands) * _bytes(plan) + 1)
+            for plan in plans
+            for block in plan.blocks
+        ),
+        default=0,
     )
     in_flight = run.threads * (run.workers or 1)
     return Estimate(
         network_px=network_px,
-        grid_px=sum(plan.tiles.height * plan.tiles.width for plan in plans),
+        grid_px=sum(_ground_px(plan) for plan in plans),
         px_per_s=px_per_s,
         seconds=network_px / px_per_s,
         memory_bytes=in_flight * block_bytes + batch_bytes + engine.weight_bytes,
     )
 
 
-def _bytes(plan: ScenePlan) -> int:
-    import numpy as np
+def _ground_px(plan: ScenePlan) -> int:
+    """Pixels of the grid that its blocks own."""
+    if plan.area_px is None and isinstance(plan.scene, Scene) and plan.blocks:
+        return plan.tiles.height * plan.tiles.width
+    cores = (plan.tiles.core_of(block) for block in plan.blocks)
+    return sum(core.height * core.width for core in cores)
 
+
+def _bytes(plan: ScenePlan) -> int:
     return np.dtype(plan.scene.dtype).itemsize

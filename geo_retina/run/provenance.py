@@ -16,10 +16,11 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
-from geo_retina.grid import Grid, Window
+from geo_retina.grid import Window
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions
 from geo_retina.run.plan import Failure, ScenePlan
+from geo_retina.scene import Mosaic
 from geo_retina.vector import outline_table
 
 _PACKAGES = (
@@ -46,7 +47,7 @@ def scanned_table(
     tables = []
     for name, plan in plans.items():
         windows = [f.window for f in failures if f.plan is plan]
-        ground = _remaining(plan.scene.grid, windows)
+        ground = None if plan.is_outside else _remaining(plan, windows)
         if ground is not None:
             columns = {k: [v] for k, v in _about_scene(name, plan).items()}
             polygons = np.array([ground], dtype=object)
@@ -56,17 +57,23 @@ def scanned_table(
     return pa.concat_tables(tables).cast(_EMPTY.schema)
 
 
-def _remaining(grid: Grid, missing: Sequence[Window | None]) -> Any:
-    """The grid's ground without windows of it, as a multi-polygon; None where nothing is left."""
+def _remaining(plan: ScenePlan, missing: Sequence[Window | None]) -> Any:
+    """The ground of interest without windows of it, as a multi-polygon; None for nothing."""
     if None in missing:
         return None
-    whole = shapely.box(0, 0, grid.width, grid.height)
+    grid = plan.scene.grid
+    left = shapely.box(0, 0, grid.width, grid.height)
+    if isinstance(plan.scene, Mosaic):
+        left = shapely.union_all(shapely.box(*plan.scene.boxes_px.T))
+    if plan.area_px is not None:
+        left = shapely.intersection(left, plan.area_px)
     holes = [shapely.box(*window.box_px) for window in missing if window is not None]
-    left = shapely.difference(whole, shapely.union_all(holes)) if holes else whole
-    if left.is_empty:
+    if holes:
+        left = shapely.difference(left, shapely.union_all(holes))
+    polygons = [part for part in shapely.get_parts(left) if shapely.get_dimensions(part) == 2]
+    if not polygons:
         return None
-    placed = shapely.transform(left, grid.pixels_to_crs)
-    return shapely.multipolygons(shapely.get_parts(placed))
+    return shapely.transform(shapely.multipolygons(polygons), grid.pixels_to_crs)
 
 
 def _about_scene(name: str, plan: ScenePlan) -> dict[str, Any]:

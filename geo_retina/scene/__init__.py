@@ -5,7 +5,14 @@ A scene is a picklable handle: paths and numbers, never an open dataset.
 
 from geo_retina.scene.bands import common_name, match_bands
 from geo_retina.scene.describing import describe_reading, describe_scene
-from geo_retina.scene.finding import absolute, find_scenes, fingerprint, scene_names
+from geo_retina.scene.finding import (
+    absolute,
+    find_scenes,
+    fingerprint,
+    mosaic_name,
+    scene_names,
+)
+from geo_retina.scene.mosaic import Mosaic, make_mosaic
 from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
@@ -13,6 +20,7 @@ from geo_retina.scene.values import ValueMap
 from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
+    "Mosaic",
     "Scene",
     "SceneFile",
     "ValueMap",
@@ -25,7 +33,9 @@ __all__ = [
     "find_scenes",
     "fingerprint",
     "look_at",
+    "make_mosaic",
     "match_bands",
+    "mosaic_name",
     "open_scene",
     "sample_values",
     "scene_names",

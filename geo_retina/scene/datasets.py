@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
+from geo_retina.scene.remote import gdal_settings
 
 _SCHEMES = {"http": "vsicurl/http:/", "https": "vsicurl/https:/", "s3": "vsis3", "gs": "vsigs"}
 _SCHEMES |= {"az": "vsiaz", "zip": "vsizip", "file": ""}
@@ -43,7 +45,7 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
         SceneError: the file is missing or no raster, or GDAL lacks its driver.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), gdal_settings(path):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, sharing=False, **how)
     except RasterioError as error:
@@ -67,7 +69,13 @@ def gdal_name(path: str) -> str:
 
 def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
     """The file's CRS, as pyproj has it."""
-    return pyproj.CRS.from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+    return _crs_from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+
+
+@lru_cache(maxsize=64)
+def _crs_from_wkt(wkt: str) -> pyproj.CRS:
+    """One object per CRS: making and comparing them costs more than opening a small file."""
+    return pyproj.CRS.from_wkt(wkt)
 
 
 def first_line(error: BaseException) -> str:

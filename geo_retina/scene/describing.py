@@ -10,6 +10,7 @@ import pyproj
 
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.mosaic import Mosaic
 from geo_retina.scene.opening import SceneFile, look_at
 from geo_retina.scene.reading import Scene
 
@@ -54,7 +55,7 @@ _PLACED_BY = {
 }
 
 
-def describe_reading(scene: Scene) -> dict[str, str]:
+def describe_reading(scene: Scene | Mosaic) -> dict[str, str]:
     """How a scene is read, as label and text, for people; what is plain is left out."""
     rows = {}
     names = zip(scene.bands, scene.band_names, strict=True)
@@ -62,7 +63,10 @@ def describe_reading(scene: Scene) -> dict[str, str]:
     if scene.values is not None:
         pairs = zip(scene.values.scale, scene.values.offset, strict=True)
         rows["values"] = ", ".join(f"{scale:.6g} x + {offset:.6g}" for scale, offset in pairs)
-    if scene.grid.crs is None:
+    if isinstance(scene, Mosaic):
+        own = sum(each.grid_to_file is not None for each in scene.scenes)
+        rows["scenes"] = f"{own} on the grid, {len(scene.scenes) - own} warped to it"
+    elif scene.grid.crs is None:
         rows["place"] = "unknown, so the resolution is taken to be the model's"
     elif scene.view is not None:
         about = f"warped to {scene.grid.crs.name}, " if scene.grid_to_file is None else ""

@@ -1,36 +1,49 @@
-"""Finding scenes, and telling them and their versions apart. No file is opened."""
+"""Finding scenes, and telling them and their versions apart. No raster is opened."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import SceneError
+from geo_retina.scene.remote import is_remote
+from geo_retina.scene.stac import find_assets, is_stac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf")
 """Files that a folder is searched for."""
 
+LIST_SUFFIX = ".txt"
+"""A file of this ending names scenes, one a line."""
 
-def find_scenes(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    """List the scenes that files, folders and globs name.
+_VRT_SOURCE = re.compile(r"<(?:SourceFilename|SourceDataset)([^>]*)>([^<]+)<")
+
+
+def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None = None) -> list[str]:
+    """List the scenes that files, folders, globs, lists and STAC documents name.
 
     Args:
-        paths: a file, a folder (searched for rasters, not deeper), a glob, or several of them.
+        paths: a file or address, a folder (searched for rasters, not deeper), a glob, a list
+            file (``.txt``: one path a line, relative to the list, ``#`` begins a comment), a
+            STAC item or item collection (``.json``), or several of them.
+        asset: key of the asset that is taken of every STAC item; left out, its only image.
 
     Returns:
-        Paths in the order given, those of a folder or glob sorted; each once. Files are not
-        opened: one that is no raster is found out, and reported, when it is used.
+        Paths in the order given, those of a folder or glob sorted; each once. Rasters are not
+        opened: one that is none is found out, and reported, when it is used.
 
     Raises:
-        SceneError: a path does not exist, or a folder or glob holds no raster.
+        SceneError: a path does not exist, a folder or glob holds no raster, or a list or STAC
+            document cannot be understood.
     """
     found: dict[str, str] = {}
     for given in [paths] if isinstance(paths, (str, Path)) else paths:
-        for path in _expand(os.fspath(given)):
+        for path in _expand(os.fspath(given), asset):
             # The same file by another name or link must not give its objects twice.
             found.setdefault(absolute(path), path)
     if not found:
@@ -43,36 +56,106 @@ def absolute(path: str) -> str:
     return os.path.realpath(path) if os.path.exists(path) else path
 
 
+def stem(path: str) -> str:
+    """Name of a file without folders and ending; what follows ``?`` in an address is no part."""
+    return Path(unquote(urlsplit(path).path)).stem if "://" in path else Path(path).stem
+
+
 def scene_names(paths: Sequence[str]) -> list[str]:
     """Names that tell scenes apart in a result: the stem, or the path where stems are alike."""
-    stems = [Path(path).stem for path in paths]
+    stems = [stem(path) for path in paths]
     count = Counter(stems)
-    return [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    return [
+        name if count[name] == 1 else path.partition("?")[0]
+        for name, path in zip(stems, paths, strict=True)
+    ]
 
 
-def _expand(path: str) -> list[str]:
-    if "://" in path or path.startswith("/vsi") or os.path.isfile(path):
+def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
+    """Name of the mosaic of what was given: of the one folder, list or document, else mosaic."""
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    path = os.fspath(given[0])
+    if len(given) > 1 or (glob.has_magic(path) and not is_remote(path)):
+        return "mosaic"
+    return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else stem(path)
+
+
+def _expand(path: str, asset: str | None) -> list[str]:
+    if path.startswith("file://"):
+        path = unquote(urlsplit(path).path)
+    if is_stac(path):
+        return find_assets(path, asset)
+    if is_remote(path):
         return [path]
+    if os.path.isfile(path):
+        return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else [path]
     if os.path.isdir(path):
-        inside = sorted(
-            entry.path
-            for entry in os.scandir(path)
-            if entry.is_file() and entry.name.lower().endswith(RASTER_SUFFIXES)
-        )
-        if not inside:
-            raise SceneError(
-                f"{path} holds no raster, wanted files ending {', '.join(RASTER_SUFFIXES)}"
-            )
-        return inside
+        return _search(path)
     matches = sorted(match for match in glob.glob(path, recursive=True) if os.path.isfile(match))
     if not matches:
         raise SceneError(f"{path} does not exist")
-    return matches
+    return [one for match in matches for one in _expand(match, asset)]
+
+
+def _search(folder: str) -> list[str]:
+    inside = sorted(
+        entry.path
+        for entry in os.scandir(folder)
+        if entry.is_file() and entry.name.lower().endswith(RASTER_SUFFIXES)
+    )
+    if not inside:
+        raise SceneError(
+            f"{folder} holds no raster, wanted files ending {', '.join(RASTER_SUFFIXES)}"
+        )
+    return inside
+
+
+def _read_list(path: str, asset: str | None) -> list[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(
+            f"the list {path} cannot be read ({error}); wanted UTF-8 text, one path a line"
+        ) from error
+    found: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        if entry.lower().endswith(LIST_SUFFIX):
+            raise SceneError(f"{path}, line {number}: {entry} is a list itself; name its scenes")
+        try:
+            found += _expand(
+                entry if is_remote(entry) else os.path.join(os.path.dirname(path), entry), asset
+            )
+        except SceneError as error:
+            raise SceneError(f"{path}, line {number}: {error}") from error
+    if not found:
+        raise SceneError(f"the list {path} names no scene, wanted one path a line")
+    return found
 
 
 def fingerprint(path: str) -> dict[str, Any]:
-    """What tells one version of a file from another without reading it: size and time."""
+    """What tells one version of a file from another without reading it: size and time.
+
+    A VRT's also covers the local files that it names. Empty for an address: nothing is asked
+    of the network.
+    """
     if not os.path.exists(path):
         return {}
     stat = os.stat(path)
-    return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    version: dict[str, Any] = {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    if path.lower().endswith(".vrt"):
+        sources = {name: fingerprint(name) for name in sorted(_sources(path)) if name != path}
+        version |= {"sources": sources} if sources else {}
+    return version
+
+
+def _sources(vrt: str) -> set[str]:
+    """Files that a VRT names."""
+    text = Path(vrt).read_text(encoding="utf-8", errors="replace")
+    folder = os.path.dirname(vrt)
+    return {
+        os.path.join(folder, name) if 'relativeToVRT="1"' in how else name
+        for how, name in _VRT_SOURCE.findall(text)
+    }

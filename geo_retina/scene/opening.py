@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ class SceneFile:
             grid_to_file=to_file,
             crs=own.crs,
             file_gsd_m=own.gsd_m,
-            nodatas=self._nodatas(chosen, is_own=is_own),
+            nodatas=self.nodatas_of(chosen, is_own=is_own),
             masks=tuple(self.masks(chosen)),
             has_mask=self.has_mask or bool(self.masks(chosen)),
             view=None if is_own else view_of(self, chosen, grid, to_file),
@@ -87,7 +87,7 @@ class SceneFile:
         coloured = label.name or ""  # an alpha band that was asked for is none
         return label.description or (coloured if coloured != ALPHA else "")
 
-    def _nodatas(self, bands: tuple[int, ...], *, is_own: bool) -> tuple[float | None, ...]:
+    def nodatas_of(self, bands: tuple[int, ...], *, is_own: bool) -> tuple[float | None, ...]:
         """Those that pixels are compared with: an average of honest ones may be 0 or 255."""
         is_unsigned = np.issubdtype(np.dtype(self.dtypes[bands[0] - 1]), np.unsignedinteger)
         if is_unsigned and not is_own:
@@ -167,6 +167,22 @@ def open_scene(
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
     return look_at(path).scene(bands=bands, gsd_m=gsd_m)
+
+
+def on_grid(scene: Scene, grid: Grid) -> Scene:
+    """The same bands of a scene, warped to another grid, in any CRS.
+
+    Raises:
+        SceneError: its file is missing or no raster.
+    """
+    file = look_at(scene.path)
+    return replace(
+        scene,
+        grid=grid,
+        grid_to_file=None,
+        nodatas=file.nodatas_of(scene.bands, is_own=False),
+        view=view_of(file, scene.bands, grid, None),
+    )
 
 
 def count_bands(path: str | Path) -> int:

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,8 @@ from rasterio.errors import RasterioError
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
 from geo_retina.scene.datasets import first_line, open_dataset
+from geo_retina.scene.finding import stem
+from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
     bounds_of,
     masked_valid,
@@ -78,7 +79,7 @@ class Scene:
     @property
     def name(self) -> str:
         """Stem of the file."""
-        return Path(self.path).stem
+        return stem(self.path)
 
     @property
     def value_dtype(self) -> str:
@@ -213,7 +214,8 @@ class Scene:
     @contextmanager
     def _dataset(self) -> Iterator[rasterio.DatasetReader]:
         try:
-            yield _handles.get(self.path, self.view)
+            with gdal_settings(self.path):
+                yield _handles.get(self.path, self.view)
         except SceneError:
             raise
         except (RasterioError, OSError) as error:

@@ -212,7 +212,7 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
 
 def _open_scenes(options: DataOptions) -> list[Scene]:
     """Open all scenes and refuse those that cannot be trained on together."""
-    paths = find_scenes(options.scenes)
+    paths = find_scenes(options.scenes, asset=options.asset)
     first = _open(paths[0], options)
     scenes = [first, *(_open(path, options, first) for path in paths[1:])]
     in_pixels = all(source.path.lower().endswith(".json") for source in options.sources)

@@ -83,7 +83,8 @@ def prepare(options: TrainOptions) -> Preparation:
     test = None
     if split.has_test:
         about = f"the testing ground: {split.describe(Part.TEST)}"
-        test = choose_ground(training_set, split.on_test, about, options)
+        outlines = split.outlines(Part.TEST)
+        test = choose_ground(training_set, split.on_test, about, options, outlines)
     log.info(
         "%d labels to fit, %d to tune on %.0f%% of the ground",
         len(objects.label),

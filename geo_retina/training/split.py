@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
@@ -129,6 +129,21 @@ class Split:
     def tune_mask(self, grid: Grid, window: Window) -> NDArray[np.bool_]:
         """Tell which pixels of a window lie, with their centre, on tuning ground."""
         return np.asarray(self.mask(grid, window) == Part.TUNE)
+
+    def outlines(self, part: Part) -> Callable[[pyproj.CRS], NDArray[np.object_]] | None:
+        """What gives the blocks of a part in a CRS; None where areas are dealt out."""
+        if self.areas is not None:
+            return None
+        return partial(self._squares, self.tune if part is Part.TUNE else self.test)
+
+    def _squares(self, blocks: Set[BlockKey], crs: pyproj.CRS) -> NDArray[np.object_]:
+        """The blocks that lie in a CRS, as squares there; may be empty."""
+        name = frame_name(crs)
+        col_row = np.array([key[1:] for key in sorted(blocks) if key[0] == name], np.float64)
+        axes = crs.axis_info
+        block = self.block_m / (axes[0].unit_conversion_factor if axes else 1.0)
+        low = col_row.reshape(-1, 2) * block
+        return np.asarray(shapely.box(*low.T, *(low + block).T), dtype=object)
 
     def _table(
         self, grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +24,13 @@ from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, Train
 from geo_retina.scene import scene_names
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
-from geo_retina.vector import to_geodataframe
+from geo_retina.vector import outline_table, to_geodataframe, write_vector
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 OnGround = Callable[[Grid, NDArray[np.float64]], NDArray[np.bool_]]
+Outlines = Callable[[pyproj.CRS], NDArray[np.object_]]
 """Tells which pixel positions (N, 2) of a grid lie on some ground; can be pickled."""
 
 SCORE_FLOOR = 0.05
@@ -51,6 +54,7 @@ class TuningGround:
         options: how they are matched.
         objects: number of labels.
         detect_options: how detections are made.
+        outlines: the polygons of that ground in a CRS; None where it is not known by polygons.
     """
 
     scenes: tuple[LabelledScene, ...]
@@ -62,6 +66,7 @@ class TuningGround:
     options: EvaluateOptions
     objects: int
     detect_options: DetectOptions
+    outlines: Outlines | None = None
 
     @property
     def measured_on(self) -> str:
@@ -86,11 +91,16 @@ def choose_tuning_ground(
         TrainingError: no label lies on it.
     """
     about = f"the tuning ground: {split.describe(Part.TUNE)}"
-    return choose_ground(training_set, split.on_tune, about, options)
+    outlines = split.outlines(Part.TUNE)
+    return choose_ground(training_set, split.on_tune, about, options, outlines)
 
 
 def choose_ground(
-    training_set: TrainingSet, on: OnGround, about: str, options: TrainOptions
+    training_set: TrainingSet,
+    on: OnGround,
+    about: str,
+    options: TrainOptions,
+    outlines: Outlines | None = None,
 ) -> TuningGround:
     """Gather the scenes and labels of some ground, to be scored on.
 
@@ -99,6 +109,8 @@ def choose_ground(
         on: tells which pixel positions (N, 2) of a grid lie on that ground.
         about: where that is, for people, such as ``the tuning ground: 4 blocks``.
         options: how labels and detections are matched.
+        outlines: the polygons of that ground in a CRS, where it has some: scenes may be far
+            larger than it, and the rest is not read then.
 
     Raises:
         TrainingError: no label lies on it.
@@ -147,6 +159,7 @@ def choose_ground(
         detect_options=DetectOptions(
             score=SCORE_FLOOR, precision=options.precision, bands=options.data.bands
         ),
+        outlines=outlines,
     )
 
 
@@ -205,7 +218,14 @@ def validate(
         thresholds: score threshold of each class; left out, those that suit it best there.
     """
     paths = [each.scene.path for each in ground.scenes]
-    found = detect(paths, model, ground.detect_options, run, crs=ground.crs.to_wkt())
+    with tempfile.TemporaryDirectory() as folder:
+        options = ground.detect_options
+        if ground.outlines is not None:
+            area = Path(folder) / "ground.gpkg"
+            tables = _outline_tables(ground, ground.outlines)
+            write_vector(area, tables, crs=ground.crs, overwrite=False)
+            options = replace(options, aoi=str(area))
+        found = detect(paths, model, options, run, crs=ground.crs.to_wkt())
     found = keep_on_tuning_ground(found, ground)
     if not found["scene"].isin(ground.truth["scene"]).any():
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
@@ -216,6 +236,13 @@ def validate(
     kept = found[found["score"] >= least]
     scores = evaluate(kept, ground.truth, ground.options)
     return TuningScores(chosen, scores, every.ap50, every.ap, kept)
+
+
+def _outline_tables(ground: TuningGround, outlines: Outlines) -> Iterator[pa.Table]:
+    """The outlines of some ground, one table for each CRS that its scenes are in."""
+    every = (each.scene.grid.crs for each in ground.scenes)
+    for crs in {crs.to_wkt(): crs for crs in every if crs is not None}.values():
+        yield outline_table(outlines(crs), {}, crs, ground.crs)
 
 
 def choose_thresholds(

@@ -1,5 +1,6 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
+from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
 from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
 from geo_retina.vector.formats import check_output, file_crs
@@ -42,6 +43,7 @@ __all__ = [
     "CLASS_COLOURS",
     "DETECTION_SCHEMA",
     "SEAM_NOTE",
+    "Area",
     "Centres",
     "CocoLabels",
     "Companions",
@@ -68,6 +70,7 @@ __all__ = [
     "outline_table",
     "pixel_sides_m",
     "plain_style",
+    "read_area",
     "read_coco",
     "read_companions",
     "read_detections",

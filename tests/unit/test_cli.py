@@ -42,6 +42,8 @@ def report(**changes):
         "tiles": 40,
         "skipped_tiles": 0,
         "truncated_tiles": 0,
+        "outside_tiles": 0,
+        "outside_scenes": 0,
         "failures": (),
         "complete": True,
         "notes": (),
@@ -217,7 +219,7 @@ def test_the_config_beside_the_output_tells_the_crs(detector, here):
         ("evaluate d l --iou 2", "--iou is 2.0, wanted 0 to 1"),
         ("demo --size 10", "--size"),
         ("info", "FILE"),
-        ("info a b", "b"),
+        ("models b", "b"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(line, said, here, capsys):

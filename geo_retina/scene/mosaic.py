@@ -1,0 +1,206 @@
+"""Many scenes as one: a grid over all of them, on which the first valid pixel counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyproj
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_retina.errors import SceneError, SceneMismatchError
+from geo_retina.grid import Grid, Window
+from geo_retina.scene.opening import on_grid
+from geo_retina.scene.reading import Scene
+from geo_retina.scene.values import ValueMap
+
+_ALIGNED_PX = 0.01
+"""Grids that agree to within this everywhere are one: files write coordinates rounded."""
+
+_EDGE_POINTS = 33  # along each side of a scene, where its outline bends in another CRS
+
+
+@dataclass(frozen=True)
+class Member:
+    """A scene of a mosaic.
+
+    Attributes:
+        scene: read on its own pixels, or warped to those of the mosaic.
+        row: row of the mosaic's grid where its first row lies.
+        col: column likewise.
+    """
+
+    scene: Scene
+    row: int
+    col: int
+
+    @property
+    def box_px(self) -> tuple[int, int, int, int]:
+        """x_min, y_min, x_max, y_max in pixels of the mosaic's grid."""
+        height, width = self.scene.grid.shape
+        return self.col, self.row, self.col + width, self.row + height
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Scenes on one grid, to be read as one scene is. Picklable, as they are.
+
+    Attributes:
+        path: name of the mosaic; it has no file.
+        members: its scenes; where several have valid pixels, the first one's count.
+        grid: over all of them.
+        bands: numbers of the bands, as the first scene has them.
+        dtype: of the pixels.
+        band_names: as the first scene has them.
+        crs: in which polygons are written: that of the first scene's file.
+        values: from the numbers to values, where all scenes share that; see ``make_mosaic``.
+        grid_to_file: None, as no one file has these pixels.
+    """
+
+    path: str
+    members: tuple[Member, ...]
+    grid: Grid
+    bands: tuple[int, ...]
+    dtype: str
+    band_names: tuple[str, ...]
+    crs: pyproj.CRS | None
+    values: ValueMap | None
+    grid_to_file: Affine | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the mosaic."""
+        return self.path
+
+    @property
+    def scenes(self) -> list[Scene]:
+        """Its scenes, by precedence."""
+        return [member.scene for member in self.members]
+
+    @property
+    def paths(self) -> list[str]:
+        """Files of its scenes."""
+        return [scene.path for scene in self.scenes]
+
+    @property
+    def boxes_px(self) -> NDArray[np.float64]:
+        """(N, 4) boxes of its scenes in pixels of the grid, x_min y_min x_max y_max."""
+        return np.array([member.box_px for member in self.members], np.float64)
+
+    def under(self, window: Window) -> Mosaic:
+        """The same mosaic with only the scenes that a window shows."""
+        x_min, y_min, x_max, y_max = window.box_px
+        shown = tuple(
+            member
+            for member in self.members
+            for left, top, right, bottom in [member.box_px]
+            if left < x_max and right > x_min and top < y_max and bottom > y_min
+        )
+        return replace(self, members=shown)
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window of the grid; as ``Scene.read``."""
+        pixels = np.zeros((len(self.bands), window.height, window.width), self.dtype)
+        valid = np.zeros((window.height, window.width), np.bool_)
+        for member in self.under(window).members:
+            left, top, right, bottom = member.box_px
+            row, stop_row = max(window.row, top), min(window.row + window.height, bottom)
+            col, stop_col = max(window.col, left), min(window.col + window.width, right)
+            here = np.s_[
+                row - window.row : stop_row - window.row, col - window.col : stop_col - window.col
+            ]
+            if valid[here].all():
+                continue  # covered by scenes before it
+            own = Window(row - member.row, col - member.col, stop_row - row, stop_col - col)
+            more, is_valid = member.scene.read(own)
+            if self.values != member.scene.values:
+                more = member.scene.to_values(more)
+            fresh = is_valid & ~valid[here]
+            pixels[:, *here][:, fresh] = more[:, fresh]
+            valid[here] |= fresh
+        return pixels, valid
+
+
+def make_mosaic(scenes: Sequence[Scene], name: str) -> Mosaic:
+    """Put scenes on one grid.
+
+    The grid is the first scene's, continued over all of them. Scenes whose pixels lie on it are
+    read as they are; the others, and those in another CRS, are warped to it.
+
+    Args:
+        scenes: at least one, by precedence where they overlap.
+        name: of the mosaic.
+
+    Returns:
+        The mosaic. Scenes whose numbers stand for values in ways that differ are read as values.
+
+    Raises:
+        SceneMismatchError: they differ in data type or number of bands.
+        SceneError: the first has no CRS, or another's has no place in it.
+    """
+    first = scenes[0]
+    if first.grid.crs is None:
+        raise SceneError(f"{first.path} has no CRS, so nothing says where it lies in a mosaic")
+    for scene in scenes:
+        if scene.dtype != first.dtype or len(scene.bands) != len(first.bands):
+            raise SceneMismatchError(
+                f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} has "
+                f"{len(first.bands)} of {first.dtype}; a mosaic needs scenes of one kind"
+            )
+    moves: dict[int, pyproj.Transformer] = {}  # by identity, as scenes of one CRS share it
+    members = [_place(scene, first.grid, moves) for scene in scenes]
+    boxes = np.array([member.box_px for member in members])
+    col, row = boxes[:, :2].min(axis=0).tolist()
+    right, bottom = boxes[:, 2:].max(axis=0).tolist()
+    grid = _shifted(first.grid, row, col, (bottom - row, right - col))
+    moved = tuple(replace(m, row=m.row - row, col=m.col - col) for m in members)
+    values, dtype = first.values, first.dtype
+    if any(scene.values != values for scene in scenes):
+        values, dtype = None, "float32"
+    return Mosaic(name, moved, grid, first.bands, dtype, first.band_names, first.crs, values)
+
+
+def _place(scene: Scene, base: Grid, moves: dict[int, pyproj.Transformer]) -> Member:
+    """Find a scene's place on the pixels of a grid, warping it where they are not its own."""
+    crs = scene.grid.crs
+    if crs is None:
+        raise SceneError(f"{scene.path} has no CRS, so nothing says where it lies in a mosaic")
+    assert base.crs is not None
+    points_px = _edge_points(scene.grid)
+    points_crs = scene.grid.pixels_to_crs(points_px)
+    same_crs = crs is base.crs or crs == base.crs
+    if not same_crs:
+        if id(crs) not in moves:
+            moves[id(crs)] = pyproj.Transformer.from_crs(crs, base.crs, always_xy=True)
+        points_crs = np.column_stack(moves[id(crs)].transform(*points_crs.T))
+    on_base = base.crs_to_pixels(points_crs)
+    if not np.isfinite(on_base).all():
+        raise SceneError(
+            f"{scene.path} lies where the mosaic's CRS, {base.crs.name}, has no coordinates; "
+            "begin with a scene nearer to it, or leave it out"
+        )
+    shift = np.round(on_base[0] - points_px[0])
+    if same_crs and np.abs(on_base - points_px - shift).max() <= _ALIGNED_PX:
+        return Member(scene, int(shift[1]), int(shift[0]))
+    col, row = (math.floor(v) for v in on_base.min(axis=0))
+    right, bottom = (math.ceil(v) for v in on_base.max(axis=0))
+    grid = _shifted(base, row, col, (bottom - row, right - col))
+    return Member(on_grid(scene, grid), row, col)
+
+
+def _edge_points(grid: Grid) -> NDArray[np.float64]:
+    """(N, 2) positions x, y along the border of a grid, the origin first."""
+    along = np.linspace(0.0, 1.0, _EDGE_POINTS)
+    zeros, ones = np.zeros_like(along), np.ones_like(along)
+    sides = [(along, zeros), (ones, along), (along, ones), (zeros, along)]
+    unit = np.concatenate([np.stack(side, axis=1) for side in sides])
+    return unit * [grid.width, grid.height]
+
+
+def _shifted(grid: Grid, row: int, col: int, shape: tuple[int, int]) -> Grid:
+    """The same lattice of pixels from another first pixel on, in another shape."""
+    return Grid(grid.crs, grid.affine @ Affine.translation(col, row), *shape)

@@ -1,0 +1,95 @@
+"""Files at addresses: how GDAL is told to read them, and how small documents are fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import rasterio
+from rasterio.env import getenv, hasenv
+
+from geo_retina.errors import SceneError
+
+# Left at GDAL's default, as they changed neither requests nor bytes of reading windows of a COG
+# (tests/unit/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
+# GDAL_HTTP_MERGE_CONSECUTIVE_RANGES, GDAL_HTTP_MULTIPLEX. GDAL fetches whole blocks of a file,
+# several at once, and those that follow each other as one range.
+_SETTINGS = {
+    # Listing the folder of a bucket, or asking for .ovr, .msk and .aux.xml beside every file,
+    # costs more requests than reading does. A file at an address carries its overviews and
+    # mask inside; GDAL_DISABLE_READDIR_ON_OPEN=FALSE looks for them beside it again.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # Object stores answer 429 and 503 when they are busy, and connections break: GDAL retries
+    # both, waiting twice as long each time. It remembers a file that did not open as missing,
+    # so it is better to retry here than to open anew.
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    # Without these, a server that accepts the connection and then says nothing stops a run.
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+}
+
+_LOCAL = "GDAL_DISABLE_READDIR_ON_OPEN"
+"""The setting that would also hide masks and overviews beside the local files of a VRT."""
+
+_TRIES = 4
+_WAIT_S = 0.5
+_TIMEOUT_S = 60
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP statuses that may be gone at the next try."""
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address or one of GDAL's virtual file systems."""
+    return ("://" in path and not path.startswith("<")) or path.startswith("/vsi")
+
+
+def gdal_settings(path: str) -> AbstractContextManager[Any]:
+    """The settings under which a file is opened and read, in this thread.
+
+    Settings of the user win: in the environment (``GDAL_HTTP_MAX_RETRY=10 geo-retina ...``) or
+    in a ``rasterio.Env`` around the call. A local file needs none, but a VRT may name others.
+    """
+    is_vrt = path.startswith("<") or path.lower().endswith(".vrt")
+    if not is_remote(path) and not is_vrt:
+        return nullcontext()
+    given: set[str] = {*os.environ, *(getenv() if hasenv() else ())}
+    if not is_remote(path):
+        given.add(_LOCAL)
+    return rasterio.Env(**{k: v for k, v in _SETTINGS.items() if k not in given})
+
+
+def fetch_json(address: str) -> Any:
+    """Read a JSON document over HTTP, patiently.
+
+    Raises:
+        SceneError: it is not there, no JSON, or at an address that is not http or https.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        raise SceneError(
+            f"{address} is not read from there; give the document's https address or a local copy"
+        )
+    request = urllib.request.Request(
+        address,
+        headers={"Accept": "application/geo+json, application/json", "User-Agent": "geo-retina"},
+    )
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code not in _PASSING or not tries_left:
+                raise SceneError(f"{address} answered {error.code} {error.reason}") from error
+        except (OSError, TimeoutError) as error:
+            if not tries_left:
+                raise SceneError(f"{address} cannot be reached: {error}") from error
+        except ValueError as error:
+            raise SceneError(f"{address} is not JSON: {error}") from error
+        time.sleep(_WAIT_S * 2 ** (_TRIES - 1 - tries_left))
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,177 @@
+"""Folders, lists, STAC documents and VRTs as ways to name scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from rasterio.shutil import copy
+from support.http_server import serve
+from support.stubs import write_scene
+
+from geo_retina.errors import SceneError
+from geo_retina.scene import find_scenes, fingerprint, mosaic_name
+
+PIXELS = np.zeros((3, 64, 64), np.uint8)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    (tmp_path / "in").mkdir()
+    return [write_scene(tmp_path / "in" / f"{name}.tif", PIXELS) for name in "abc"]
+
+
+def item(name, **assets):
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "geometry": None,
+        "properties": {},
+        "links": [],
+        "assets": assets,
+    }
+
+
+def image(href, **more):
+    return {
+        "href": href,
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        **more,
+    }
+
+
+def write_json(path, document):
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_list_names_scenes_relative_to_itself(tmp_path, scenes, monkeypatch):
+    text = "\ufeff# comment\r\nin/b.tif\r\n\r\n  in/a.tif  \nhttps://example.com/x.tif\nin/*.tif\n"
+    list_file = tmp_path / "scenes.txt"
+    list_file.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path.parent)
+    a, b, c = map(str, scenes)
+    assert find_scenes(list_file) == [b, a, "https://example.com/x.tif", c]
+    absolute = tmp_path / "absolute.txt"
+    absolute.write_text(f"{c}\n")
+    assert find_scenes(absolute) == [c]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("in/a.tif\nmissing.tif\n", r"line 2: .*missing\.tif does not exist"),
+        ("# nothing\n", "names no scene"),
+        ("other.txt\n", "is a list itself"),
+    ],
+)
+def test_a_wrong_line_of_a_list_is_named(tmp_path, scenes, text, sentence):
+    (tmp_path / "scenes.txt").write_text(text)
+    with pytest.raises(SceneError, match=sentence):
+        find_scenes(tmp_path / "scenes.txt")
+
+
+def test_a_stac_item_gives_its_only_image(tmp_path, scenes):
+    document = item(
+        "x",
+        thumbnail={"href": "./t.png", "type": "image/png", "roles": ["thumbnail"]},
+        preview=image("in/c.tif", roles=["overview"]),
+        meta={"href": "in/m.xml", "type": "application/xml"},
+        pixels=image("./in/a.tif"),
+    )
+    path = write_json(tmp_path / "x.json", document)
+    assert find_scenes(path) == [str(scenes[0])]
+
+
+def test_of_several_images_one_is_the_main_one_or_must_be_named(tmp_path, scenes):
+    assets = {"red": image("in/a.tif"), "visual": image("in/b.tif")}
+    path = write_json(tmp_path / "x.json", item("x", **assets))
+    with pytest.raises(SceneError, match=r"item x .* has 2 images: red, visual; .*--asset"):
+        find_scenes(path)
+    assert find_scenes(path, asset="visual") == [str(scenes[1])]
+    with pytest.raises(SceneError, match="no asset blue; it has red, visual"):
+        find_scenes(path, asset="blue")
+    assets["red"]["roles"] = ["data"]
+    assert find_scenes(write_json(path, item("x", **assets))) == [str(scenes[0])]
+
+
+def test_an_item_collection_gives_all_its_items(tmp_path, scenes):
+    folder = tmp_path / "stac"
+    folder.mkdir()
+    features = [item("a", data=image("../in/a.tif")), item("b", data=image(str(scenes[1])))]
+    features.append(item("c", data=image("c.tif")))
+    features[2]["links"] = [{"rel": "self", "href": "https://example.com/items/c.json"}]
+    path = write_json(folder / "items.geojson", {"type": "FeatureCollection", "features": features})
+    found = find_scenes(path)
+    assert found == [*map(str, scenes[:2]), "https://example.com/items/c.tif"]
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        ({"type": "Catalog", "links": []}, "a STAC Catalog, which only links to items"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "GeoJSON without"),
+        ({"type": "FeatureCollection", "features": []}, "holds no item"),
+        ([1], "no STAC document"),
+        (item("x", thumbnail={"href": "a.png", "type": "image/png"}), "no image among its assets"),
+    ],
+)
+def test_what_is_no_item_is_refused(tmp_path, document, sentence):
+    with pytest.raises(SceneError, match=sentence):
+        find_scenes(write_json(tmp_path / "x.json", document))
+
+
+def test_documents_that_are_no_json_are_refused(tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(SceneError, match="is not JSON"):
+        find_scenes(tmp_path / "x.json")
+    with pytest.raises(SceneError, match="does not exist"):
+        find_scenes(tmp_path / "y.json")
+    with pytest.raises(SceneError, match="https address or a local copy"):
+        find_scenes("s3://bucket/x.json")
+
+
+def test_remote_items_heal_and_pages_are_followed(tmp_path, scenes, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("geo_retina.scene.remote._WAIT_S", 0.01)
+    with serve(tmp_path) as server:
+        second = {"type": "FeatureCollection", "features": [item("b", data=image("in/b.tif"))]}
+        write_json(tmp_path / "second.json", second)
+        first = {
+            "type": "FeatureCollection",
+            "features": [item("a", data=image("in/a.tif"))],
+            "links": [{"rel": "next", "href": f"{server.url}/second.json"}],
+        }
+        write_json(tmp_path / "first.json", first)
+        server.failures = 2
+        found = find_scenes(f"{server.url}/first.json")
+        assert found == [f"{server.url}/in/a.tif", f"{server.url}/in/b.tif"]
+        # The same file on disk is what was chosen, and no network is asked.
+        server.forget()
+        assert find_scenes(tmp_path / "first.json") == [str(scenes[0])]
+        assert not server.requests
+        with pytest.raises(SceneError, match="answered 404"):
+            find_scenes(f"{server.url}/none.json")
+
+
+def test_a_vrts_version_covers_its_sources(tmp_path, scenes):
+    vrt = tmp_path / "in" / "all.vrt"
+    copy(scenes[0], vrt, driver="VRT")
+    before = fingerprint(str(vrt))
+    assert find_scenes(vrt) == [str(vrt)]
+    os.utime(scenes[0], ns=(1, 1))
+    after = fingerprint(str(vrt))
+    assert before != after
+    assert before["modified_ns"] == after["modified_ns"]
+
+
+def test_mosaics_bear_the_name_of_what_was_given(tmp_path, scenes):
+    assert mosaic_name(tmp_path / "in") == "in"
+    assert mosaic_name(f"{tmp_path}/in/") == "in"
+    assert mosaic_name("year_2020.txt") == "year_2020"
+    assert mosaic_name("https://example.com/search.json?x=1") == "search"
+    assert mosaic_name(f"{tmp_path}/*.tif") == "mosaic"
+    assert mosaic_name(["a.tif", "b.tif"]) == "mosaic"
