@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
     Failure,
     Ledger,
+    PartRecord,
     Progress,
     ScenePlan,
     SceneRecord,
@@ -68,6 +70,8 @@ class RunReport:
         skipped_tiles: tiles without a valid pixel.
         truncated_tiles: tiles that reached the limit of candidates or detections.
         joined: objects made of fragments at seams.
+        reduced_batch: tiles through the network at once, where a device's memory made that fewer
+            than planned; else None.
         failures: ground that is not covered.
     """
 
@@ -82,6 +86,7 @@ class RunReport:
     skipped_tiles: int
     truncated_tiles: int
     joined: int
+    reduced_batch: int | None
     failures: tuple[Failure, ...]
 
     @property
@@ -118,8 +123,9 @@ def detect(
             ``detect_to_file`` keeps what was found elsewhere.
     """
     options, run = options or DetectOptions(), run or RunOptions()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = _prepare(scenes, model, options, run, folder=Path(folder) / "run", crs=crs)
+        stack.callback(work.ledger.close)
         work.carry_out(progress)
         tables = list(work.tables())
         if work.failures:
@@ -174,15 +180,17 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, folder=folder, crs=crs)
-    if not work.carry_out(progress):
-        raise work.failed_everywhere()
-    overwrite = run.overwrite or own
-    rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
-    _write_not_covered(out, work.failures, work.crs)
-    if work.failures:
-        work.ledger.update({"written": fingerprint(str(out))})
-    elif not run.keep:
-        work.ledger.remove()
+    with contextlib.closing(work.ledger):
+        if not work.carry_out(progress):
+            raise work.failed_everywhere()
+        overwrite = run.overwrite or own
+        rows = write_vector(out, work.tables(), crs=work.crs, overwrite=overwrite)
+        _write_not_covered(out, work.failures, work.crs)
+        work.ledger.log.info("wrote %d objects to %s", rows, out)
+        if work.failures:
+            work.ledger.update({"written": fingerprint(str(out))})
+        elif not run.keep:
+            work.ledger.remove()
     return work.report(out, rows, time.perf_counter() - start)
 
 
@@ -200,6 +208,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
+        self.reduced_batch: int | None = None
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
@@ -213,10 +222,45 @@ class _Work:
             if (part.scene_index, part.block.index) not in done
         ]
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
-        for unit, records in run_units(units, self.model, self.options, self.run, progress):
-            self.ledger.write(unit, records)
-            finished += sum(record.error is None for record in records)
+        log = self.ledger.log
+        log.info("%d blocks to do in %d units, %d are done", len(todo), len(units), finished)
+        for failure in self.failures:
+            log.warning("%s cannot be used: %s", failure.scene, failure.error)
+        results = run_units(
+            units,
+            self.model,
+            self.options,
+            self.run,
+            progress,
+            before_px=self._pixels(done),
+        )
+        # Closed at once when something goes wrong here, so that workers stop.
+        with contextlib.closing(results):
+            for unit, records in results:
+                self.ledger.write(unit, records)
+                self._log(unit, records)
+                finished += sum(record.error is None for record in records)
         return finished
+
+    def _pixels(self, parts: Set[tuple[int, int]]) -> int:
+        """Pixels of ground of blocks, by scene and block, each counted once."""
+        cores = [
+            self.plans[scene].tiles.core_of(self.plans[scene].blocks[block])
+            for scene, block in parts
+            if scene in self.plans
+        ]
+        return sum(core.height * core.width for core in cores)
+
+    def _log(self, unit: int, records: list[PartRecord]) -> None:
+        log = self.ledger.log
+        found = sum(len(each.detections) + len(each.undecided) for each in records)
+        log.info("unit %d: %d blocks, %d detections", unit, len(records), found)
+        for record in records:
+            path = self.plans[record.scene_index].scene.path
+            if record.error is not None:
+                log.warning("%s, block %d: %s", path, record.block, record.error)
+            if record.reduced_batch is not None:
+                log.warning("device memory: batches of %d tiles", record.reduced_batch)
 
     def failed_everywhere(self) -> RunError:
         """Where every block failed there is no result, and an older one is worth more."""
@@ -259,6 +303,8 @@ class _Work:
             self.tally["pixels"] += core.height * core.width
             for name in ("tiles", "skipped", "truncated"):
                 self.tally[name] += getattr(part, name)
+            if part.reduced_batch is not None:
+                self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
         self.tally["scenes"] += any(part.error is None for part in record.parts)
 
     def report(self, out: Path, rows: int, seconds: float) -> RunReport:
@@ -277,6 +323,7 @@ class _Work:
             skipped_tiles=self.tally["skipped"],
             truncated_tiles=self.tally["truncated"],
             joined=self.tally["joined"],
+            reduced_batch=self.reduced_batch,
             failures=tuple(self.failures),
         )
 

@@ -131,7 +131,7 @@ class RunOptions:
     """Side of the blocks that are read and detected as one task."""
 
     workers: int | None = None
-    """Dask workers in this process, which share the device; left out, one."""
+    """Dask workers in this process, which use the GPUs in turn; left out, one a GPU, or one."""
 
     threads: int = 2
     """Blocks in flight per worker, so that reading hides behind computing."""
@@ -141,6 +141,9 @@ class RunOptions:
 
     retries: int = 1
     """Times a failed block is tried again before its ground is reported as not covered."""
+
+    patience_s: float = 600.0
+    """Seconds to wait for a scheduler that was lost, or for any worker, before giving up."""
 
     overwrite: bool = False
     """Replace an existing output."""
@@ -160,5 +163,6 @@ class RunOptions:
                 "workers": (1, INFINITY),
                 "threads": (1, INFINITY),
                 "retries": (0, INFINITY),
+                "patience_s": (0, INFINITY),
             },
         )
