@@ -6,20 +6,18 @@ import dataclasses
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import torch
+from support.cluster import Cluster
 from support.stubs import paint, stub_forward, tiny_model, write_scene
 
-import geo_retina
 from geo_retina.detector import detect, detect_to_file
 from geo_retina.engine import Engine
 from geo_retina.errors import OutputError, RunError
@@ -28,7 +26,6 @@ from geo_retina.run import plan_scenes
 from geo_retina.scene import Scene
 
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
-SOURCE = Path(geo_retina.__file__).parents[1]
 RUN = RunOptions(device="cpu", block_px=128, threads=1)
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [350, 250, 357, 256]])
 
@@ -41,43 +38,6 @@ def scene(tmp_path):
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.setattr(Engine, "_forward", stub_forward)
-
-
-class Cluster:
-    """A scheduler and workers, each a process of its own, all on the loopback interface."""
-
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        self.folder = folder
-        self.scheduler = None
-        self.workers = []
-
-    def _start(self, *command):
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *command, "--no-dashboard", "--host", "127.0.0.1"],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(SOURCE)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def start_scheduler(self):
-        port = self.address.rpartition(":")[2]
-        self.scheduler = self._start("scheduler", "--port", port)
-
-    def start_worker(self):
-        self.workers.append(
-            self._start("worker", self.address, "--nthreads", "1", "--no-nanny")
-        )  # fmt: skip
-
-    def stop(self):
-        for process in [self.scheduler, *self.workers]:
-            if process is not None:
-                process.kill()
-                process.wait()
-        self.workers.clear()
 
 
 @pytest.fixture
