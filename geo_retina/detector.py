@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from geo_retina.run import (
     Failure,
     Ledger,
     Part,
+    PartRecord,
     Progress,
     ScenePlan,
     SceneRecord,
@@ -86,6 +88,8 @@ class RunReport:
         outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
         outside_scenes: scenes that lie outside it as a whole.
         joined: objects made of fragments at seams.
+        reduced_batch: tiles through the network at once, where a device's memory made that fewer
+            than planned; else None.
         failures: ground that is not covered.
         outs: all files written.
         notes: what a user should know of how scenes were read, in sentences.
@@ -105,6 +109,7 @@ class RunReport:
     outside_tiles: int
     outside_scenes: int
     joined: int
+    reduced_batch: int | None
     failures: tuple[Failure, ...]
     outs: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
@@ -144,8 +149,9 @@ def detect(
             ``detect_to_file`` keeps what was found elsewhere.
     """
     options, run = options or DetectOptions(), run or RunOptions()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = _prepare(scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs)
+        stack.callback(work.ledger.close)
         work.carry_out(progress)
         tables = list(work.tables())
         if work.failures:
@@ -209,20 +215,22 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = _prepare(scenes, model, options, run, outs=outs, crs=crs)
-    if not work.carry_out(progress) and work.is_wanted:
-        raise work.failed_everywhere()
-    rows = write_outputs(
-        targets,
-        work.tables(),
-        work.companions,
-        crs=work.crs,
-        classes=work.model.card.classes,
-        geometry=run.geometry,
-    )
-    if work.failures:
-        work.ledger.update({"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}})
-    elif not run.keep:
-        work.ledger.remove()
+    with contextlib.closing(work.ledger):
+        if not work.carry_out(progress) and work.is_wanted:
+            raise work.failed_everywhere()
+        rows = write_outputs(
+            targets,
+            work.tables(),
+            work.companions,
+            crs=work.crs,
+            classes=work.model.card.classes,
+            geometry=run.geometry,
+        )
+        work.ledger.log.info("wrote %d objects to %s", rows, ", ".join(map(str, outs)))
+        if work.failures:
+            work.ledger.update({"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}})
+        elif not run.keep:
+            work.ledger.remove()
     return work.report(outs, rows, time.perf_counter() - start)
 
 
@@ -240,6 +248,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
+        self.reduced_batch: int | None = None
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
     @property
@@ -250,6 +259,9 @@ class _Work:
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
         """Detect every block that the ledger does not hold yet; counts those it holds then."""
         done = self.ledger.parts_done()
+        self.ledger.log.info("%d blocks are done", len(done))
+        for failure in self.failures:
+            self.ledger.log.warning("%s cannot be used: %s", failure.scene, failure.error)
         finished = len(done)
         todo = [
             part
@@ -270,9 +282,22 @@ class _Work:
         """Detect some blocks and record them; counts those that succeeded."""
         finished = 0
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
-        for unit, records in run_units(units, self.model, self.options, self.run, progress):
-            self.ledger.write(unit, records)
-            finished += sum(record.error is None for record in records)
+        log = self.ledger.log
+        log.info("%d blocks to do in %d units", len(todo), len(units))
+        results = run_units(
+            units,
+            self.model,
+            self.options,
+            self.run,
+            progress,
+            before_px=self._pixels(self.ledger.parts_done()),
+        )
+        # Closed at once when something goes wrong here, so that workers stop.
+        with contextlib.closing(results):
+            for unit, records in results:
+                self.ledger.write(unit, records)
+                self._log(unit, records)
+                finished += sum(record.error is None for record in records)
         return finished
 
     def _needed_at_borders(self) -> list[Part]:
@@ -294,6 +319,26 @@ class _Work:
             )
             parts += [plan.part(plan.block(len(plan.blocks) + tile)) for tile in tiles.tolist()]
         return parts
+
+    def _pixels(self, parts: Set[tuple[int, int]]) -> int:
+        """Pixels of ground of blocks, by scene and block, each counted once."""
+        cores = [
+            self.plans[scene].tiles.core_of(self.plans[scene].block(block))
+            for scene, block in parts
+            if scene in self.plans
+        ]
+        return sum(core.height * core.width for core in cores)
+
+    def _log(self, unit: int, records: list[PartRecord]) -> None:
+        log = self.ledger.log
+        found = sum(len(each.detections) + len(each.undecided) for each in records)
+        log.info("unit %d: %d blocks, %d detections", unit, len(records), found)
+        for record in records:
+            path = self.plans[record.scene_index].scene.path
+            if record.error is not None:
+                log.warning("%s, block %d: %s", path, record.block, record.error)
+            if record.reduced_batch is not None:
+                log.warning("device memory: batches of %d tiles", record.reduced_batch)
 
     def failed_everywhere(self) -> RunError:
         """Where every block failed there is no result, and an older one is worth more."""
@@ -338,6 +383,8 @@ class _Work:
             self.tally["pixels"] += core.height * core.width
             for name in ("tiles", "skipped", "truncated"):
                 self.tally[name] += getattr(part, name)
+            if part.reduced_batch is not None:
+                self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
         self.tally["scenes"] += any(part.error is None for part in record.parts)
 
     @property
@@ -378,6 +425,7 @@ class _Work:
             - self.tally["failed"],
             outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
             joined=self.tally["joined"],
+            reduced_batch=self.reduced_batch,
             failures=tuple(self.failures),
             outs=tuple(outs),
             notes=notes_on(scenes),

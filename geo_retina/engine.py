@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ from geo_retina.scene import ValueMap
 _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
 """Pixels through the network at once, per kind of device, where no batch is asked for."""
 
+
+_Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
+"""Boxes, scores and labels of one image."""
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
@@ -62,12 +65,19 @@ class BlockDetections:
         tiles: tiles that went through the network.
         skipped: tiles without a valid pixel.
         truncated: tiles that reached the limit of candidates or detections.
+        reduced_batch: tiles through the network at once, where the device's memory made that
+            fewer than planned; else None.
     """
 
     detections: Detections
     tiles: int
     skipped: int
     truncated: int
+    reduced_batch: int | None = None
+
+
+class Stopped(Exception):
+    """The run that asked for these detections does not want them any longer."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,6 +99,18 @@ def choose_device(name: str) -> torch.device:
     if not _is_present(device):
         raise OptionError(f"device {name} is not present on this machine; try --device auto")
     return device
+
+
+def list_devices(name: str) -> tuple[str, ...]:
+    """The devices that a run uses: every GPU for ``auto`` and ``cuda``, else the one named.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    return (str(device),)
 
 
 def _is_present(device: torch.device) -> bool:
@@ -131,6 +153,7 @@ class Engine:
         self.dtype = choose_dtype(options.precision, self.device)
         self.card: Card = model.card
         self._batch = batch
+        self._reduced_batch: int | None = None
         self._edge_px = options.merge.edge_px
         self._network = (
             fold_batch_norms(model.network)
@@ -156,19 +179,33 @@ class Engine:
         # One thread computes while the others read; the device would gain nothing from two.
         self._lock = threading.Lock()
 
-    def detect(self, blocks: Sequence[BlockPixels]) -> list[BlockDetections]:
+    def detect(
+        self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
+    ) -> list[BlockDetections]:
         """Find objects in blocks of one tile size; small blocks share batches.
+
+        Where the device has too little memory for a batch, it is halved, and stays so.
+
+        Args:
+            blocks: pixels and tiles.
+            stopped: asked before every batch whether the result is still wanted.
 
         Returns:
             One result per block, in the order given.
+
+        Raises:
+            Stopped: it is not.
         """
         with self._lock, torch.inference_mode():
             found: list[list[Detections]] = [[] for _ in blocks]
             counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
             for batch in self._batches(blocks):
+                if stopped is not None and stopped():
+                    raise Stopped
                 owners = [owner for owner, _, _ in batch]
-                decoded = self._forward(torch.stack([pixels for _, _, pixels in batch]))
-                parts = _split(decoded, len(batch))
+                parts, truncated = self._forward_in_memory(
+                    torch.stack([pixels for _, _, pixels in batch])
+                )
                 for (owner, tile, _), (boxes_tile, scores, labels) in zip(
                     batch, parts, strict=True
                 ):
@@ -176,11 +213,14 @@ class Engine:
                     found[owner].append(
                         _place(boxes_tile, scores, labels, tile, block, self._edge_px)
                     )
-                truncated = decoded.truncated_N.cpu().numpy()
                 np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
         return [
             BlockDetections(
-                Detections.concat(parts), int(ran), len(block.tiles) - int(ran), int(truncated)
+                Detections.concat(parts),
+                int(ran),
+                len(block.tiles) - int(ran),
+                int(truncated),
+                self._reduced_batch,
             )
             for block, parts, (ran, truncated) in zip(blocks, found, counts, strict=True)
         ]
@@ -209,16 +249,16 @@ class Engine:
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def _batch_size(self, tile_px: int) -> int:
-        return self._batch or max(1, _BATCH_PX[self.device.type] // tile_px**2)
+        size = self._batch or max(1, _BATCH_PX[self.device.type] // tile_px**2)
+        return min(size, self._reduced_batch or size)
 
     def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile, Tensor]]]:
         """Normalised tiles with the block they belong to, in batches."""
         batch: list[tuple[int, Tile, Tensor]] = []
         for owner, block in enumerate(blocks):
-            size = self._batch_size(block.plan.tile_px)
             for tile, pixels in self._tiles(block):
                 batch.append((owner, tile, pixels))
-                if len(batch) >= size:
+                if len(batch) >= self._batch_size(block.plan.tile_px):
                     yield batch
                     batch = []
         if batch:
@@ -242,6 +282,26 @@ class Engine:
                 valid[here], normalised, 0.0
             )
             yield tile, padded
+
+    def _forward_in_memory(self, images_NCHW: Tensor) -> tuple[list[_Found], NDArray[np.bool_]]:
+        """Boxes, scores and labels of each image, and which images reached a limit."""
+        count = len(images_NCHW)
+        try:
+            decoded = self._forward(images_NCHW)
+            return _split(decoded, count), decoded.truncated_N.cpu().numpy()
+        except RuntimeError as error:
+            if count == 1 or not _is_out_of_memory(error):
+                raise
+        # Outside the handler: its traceback would keep alive what has to be freed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = count // 2
+        self._reduced_batch = min(half, self._reduced_batch or half)
+        halves = [self._forward_in_memory(part) for part in images_NCHW.tensor_split([half])]
+        return (
+            [found for parts, _ in halves for found in parts],
+            np.concatenate([truncated for _, truncated in halves]),
+        )
 
     def _forward(self, images_NCHW: Tensor) -> Decoded:
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
@@ -273,9 +333,15 @@ def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.astype(wider) if wider else np.ascontiguousarray(pixels)
 
 
-def _split(
-    decoded: Decoded, images: int
-) -> list[tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]]:
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory; only CUDA has an exception of its own for that."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _split(decoded: Decoded, images: int) -> list[_Found]:
     """Boxes, scores and labels of each image of a batch."""
     ends = np.searchsorted(decoded.image_M.cpu().numpy(), np.arange(1, images))
     columns = (

@@ -7,6 +7,7 @@ stated twice. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some groun
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -96,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     tokens = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:  # a cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _guard(lambda: _call(app.meta, tokens), debug=False)
 
 

@@ -52,7 +52,7 @@ def demo(
     _report.note(f"drawing a scene of {size} x {size} px")
     options = SynthOptions(height=size, width=size, seed=seed)
     drawn = draw_scene(scene, options, truth=truth, overwrite=True)
-    with _report.progress_bar() as progress:
+    with _report.progress("auto") as progress:
         run = RunOptions(overwrite=True, restart=True)
         report = detect_to_file(scene, MODEL, found, run=run, progress=progress)
     evaluation = evaluate(found, truth, EvaluateOptions(class_column="class"))

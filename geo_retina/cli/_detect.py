@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,8 @@ def detect(
     out: _flags.Outs,
     crs: str | None = None,
     config: Path | None = None,
+    progress: _report.ProgressStyle = "auto",
+    quiet: Annotated[bool, Parameter(negative="")] = False,
     options: Detection = _DETECTION,
     run: Run = _RUN,
 ) -> int:
@@ -44,14 +47,24 @@ def detect(
             Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
+        progress: How to show progress: a bar (auto: where somebody watches), lines of JSON on
+            standard output, or none.
+        quiet: Print nothing but warnings and errors.
         options: What changes the detections.
         run: How the run is carried out.
     """
     from geo_retina.config import dump_options
     from geo_retina.detector import detect_to_file
 
-    with _report.progress_bar() as progress:
-        report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=progress)
+    try:
+        with _report.progress("none" if quiet else progress) as show:
+            report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=show)
+    except KeyboardInterrupt:
+        _report.warn(
+            f"interrupted; what is finished lies in {out[0]}.run, and the same command goes on "
+            "from there"
+        )
+        return 130
     about = {
         "model": model,
         "scenes": ", ".join(scenes),
@@ -60,12 +73,16 @@ def detect(
     }
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
-    print(_report.summary(report))
-    if options.min_score is not None:
-        print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
+    if progress == "json":
+        print(json.dumps(_report.report_event(report)))
+    elif not quiet:
+        print(_report.summary(report))
+        if options.min_score is not None:
+            print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
     for note in report.notes:
         _report.warn(note)
     _report.warn_of_truncation(report)
+    _report.warn_of_memory(report)
     _report.warn_of_failures(report.failures)
     if report.complete:
         return 0

@@ -22,9 +22,10 @@ _FRACTION = re.compile(r"[-+]?\d*\.\d*(e[-+]?\d+)?", re.IGNORECASE)
 def flag_name(field: str) -> str:
     """The flag of a field: ``overlap_px`` is ``--overlap-px``, ``radius_m`` is ``--radius``.
 
-    Metres need no suffix on the flag, because its value may have one: ``--radius 6m``.
+    Metres and seconds, unlike pixels, are what a number alone would be taken for; that of metres
+    may even say so: ``--radius 6m``.
     """
-    return field.removesuffix("_m").replace("_", "-").strip("-")
+    return field.removesuffix("_m").removesuffix("_s").replace("_", "-").strip("-")
 
 
 def as_flags(sentence: str) -> str:

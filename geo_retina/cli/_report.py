@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from geo_retina.errors import OutputError
 
 if TYPE_CHECKING:
     from geo_retina.detector import RunReport
     from geo_retina.run import Failure, Progress
+
+ProgressStyle = Literal["auto", "bar", "json", "none"]
 
 _MOST_FAILURES = 20
 
@@ -56,36 +60,76 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None] | None]:
-    """Show how far a detection is; yields None, which is quiet, where nobody watches."""
-    if not sys.stderr.isatty():
+def progress(how: ProgressStyle) -> Iterator[Callable[[Progress], None] | None]:
+    """Show how far a detection is: as a bar, as lines of JSON, or not at all.
+
+    ``auto`` is a bar where somebody watches, else nothing.
+    """
+    if how == "json":
+        yield lambda state: print(json.dumps(_progress_event(state)), flush=True)
+    elif how == "bar" or (how == "auto" and sys.stderr.isatty()):
+        with _bar() as show:
+            yield show
+    else:
         yield None
-        return
+
+
+def _progress_event(state: Progress) -> dict[str, Any]:
+    left = state.seconds_left
+    return {
+        "event": "progress",
+        **asdict(state),
+        "px_per_s": round(state.px_per_s),
+        "seconds_left": None if left is None else round(left, 1),
+    }
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
     bars = Bars(
-        TextColumn("detecting"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[found]:,} objects"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),
         transient=True,
     )
     with bars:
-        task = bars.add_task("detecting", total=None, found=0)
+        task = bars.add_task("detecting", total=None, text="")
+        told: list[str] = []
 
-        def show(progress: Progress) -> None:
-            bars.update(
-                task,
-                total=progress.pixels,
-                completed=progress.pixels_done,
-                found=progress.detections,
-            )
+        def show(state: Progress) -> None:
+            if state.dashboard and state.dashboard not in told:
+                told.append(state.dashboard)
+                bars.console.print(f"Dask shows what it does at {state.dashboard}")
+            text = progress_text(state)
+            bars.update(task, total=state.pixels, completed=state.pixels_done, text=text)
 
         yield show
+
+
+def progress_text(state: Progress) -> str:
+    """Ground covered, objects found, rate and time left, on one line."""
+    done, total = state.pixels_done / 1e6, state.pixels / 1e6
+    parts = [f"{done:,.0f} of {total:,.0f} Mpx", f"{state.detections:,} found"]
+    if state.failed:
+        parts.append(f"{plural(state.failed, 'block')} failed")
+    if state.seconds_left is not None:
+        parts.append(f"{state.px_per_s / 1e6:.2f} Mpx/s")
+        parts.append(f"{duration(state.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def report_event(report: RunReport) -> dict[str, Any]:
+    """What a run did, as JSON values."""
+    left_out = ("failures", "stretches", "out", "outs")
+    event = {name: value for name, value in vars(report).items() if name not in left_out}
+    failures = [{"scene": each.scene, "error": each.error} for each in report.failures]
+    outs = [str(out) for out in report.outs]
+    return {"event": "finished", **event, "outs": outs, "not_covered": failures}
 
 
 def headline(report: RunReport) -> str:
@@ -135,6 +179,15 @@ def warn_of_truncation(report: RunReport) -> None:
         warn(
             f"{plural(report.truncated_tiles, 'tile')} reached a limit and may hold more objects; "
             "raise --candidates and --max-per-tile, or give smaller tiles by --tile-px"
+        )
+
+
+def warn_of_memory(report: RunReport) -> None:
+    """Tell of batches that did not fit into a device's memory."""
+    if report.reduced_batch is not None:
+        warn(
+            "the device had too little memory for a batch as planned, so that batches were made "
+            f"smaller; --batch {report.reduced_batch} begins with that size"
         )
 
 

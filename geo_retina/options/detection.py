@@ -182,7 +182,7 @@ class RunOptions:
     """Side of the blocks that are read and detected as one task."""
 
     workers: int | None = None
-    """Dask workers in this process, which share the device; left out, one."""
+    """Dask workers in this process, which use the GPUs in turn; left out, one a GPU, or one."""
 
     threads: int = 2
     """Blocks in flight per worker, so that reading hides behind computing."""
@@ -195,6 +195,9 @@ class RunOptions:
 
     geometry: Geometry = "polygon"
     """Write polygons, their centre points, or both, as two layers of a GeoPackage."""
+
+    patience_s: float = 600.0
+    """Seconds to wait for a scheduler that was lost, or for any worker, before giving up."""
 
     overwrite: bool = False
     """Replace an existing output."""
@@ -214,5 +217,6 @@ class RunOptions:
                 "workers": (1, INFINITY),
                 "threads": (1, INFINITY),
                 "retries": (0, INFINITY),
+                "patience_s": (0, INFINITY),
             },
         )

@@ -1,32 +1,38 @@
 """Carry out units of work on Dask: one task is one unit, end to end inside one worker.
 
 Pixels never travel. A task reads its block, detects, and returns a small table; what goes wrong
-inside it is caught there and returned, so that one bad block costs only its own ground.
+inside it is caught there and returned, so that one bad block costs only its own ground. Units of
+a scheduler that is lost are submitted again to the one that takes its place.
 """
 
 from __future__ import annotations
 
-import tempfile
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import queue
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo_retina.detections import Detections
-from geo_retina.engine import BlockDetections, BlockPixels, Engine
+from geo_retina.engine import BlockDetections, BlockPixels, Stopped
 from geo_retina.errors import GeoRetinaError, RunError
 from geo_retina.merge import merge_block
-from geo_retina.model import Model, load_model
+from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
+from geo_retina.run.cluster import EngineKey, engine_here, workers
 from geo_retina.run.ledger import PartRecord
 from geo_retina.run.plan import Part, Unit
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, Future
+
+_POLL_S = 1.0
+"""How often a run looks whether there are workers at all."""
+
+_stopped: set[str] = set()
+"""Runs of this process whose tasks are not wanted any longer."""
 
 
 @dataclass(frozen=True)
@@ -36,50 +42,39 @@ class Progress:
     Attributes:
         units_done: tasks finished.
         units: tasks of the run.
-        pixels_done: pixels of the ground of finished blocks, each counted once.
+        pixels_done: pixels of the ground of finished blocks, each counted once, those of an
+            earlier try of this run included.
         pixels: pixels of the ground of all blocks.
-        detections: found so far, before blocks are merged with each other.
+        pixels_before: of ``pixels_done``, those of an earlier try.
+        detections: found so far by this try, before blocks are merged with each other.
+        failed: blocks that failed so far.
+        seconds: since this try began.
+        dashboard: address of Dask's status page, where there is one.
     """
 
     units_done: int
     units: int
     pixels_done: int
     pixels: int
-    detections: int
+    pixels_before: int = 0
+    detections: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    dashboard: str | None = None
+
+    @property
+    def px_per_s(self) -> float:
+        """Pixels of ground in a second, over this try."""
+        return (self.pixels_done - self.pixels_before) / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at this rate; None before the first block."""
+        rate = self.px_per_s
+        return (self.pixels - self.pixels_done) / rate if rate else None
 
 
-@dataclass(frozen=True)
-class _EngineKey:
-    """What an engine is made from; a worker keeps the last few that it made."""
-
-    model: str
-    options: DetectOptions
-    device: str
-    batch: int | None
-
-
-_models: dict[str, Model] = {}  # by fingerprint, in each worker process
-_users: Counter[str] = Counter()  # runs in this process that need a model, by fingerprint
-_engines: dict[_EngineKey, Engine] = {}
-_MOST_ENGINES = 4  # a worker of a long-lived cluster meets many models and options
-_engine_lock = threading.Lock()
-_cluster_lock = threading.Lock()  # two clusters that start at once trip over Dask's imports
-
-
-def _engine(key: _EngineKey) -> Engine:
-    with _engine_lock:
-        if key not in _engines:
-            if key.model not in _models:
-                raise RunError("this worker was not given the model")
-            while len(_engines) >= _MOST_ENGINES:  # the oldest; runs that use it keep it alive
-                del _engines[next(iter(_engines))]
-            _engines[key] = Engine(
-                _models[key.model], key.options, device=key.device, batch=key.batch
-            )
-        return _engines[key]
-
-
-def _detect_unit(unit: Unit, key: _EngineKey, retries: int) -> list[PartRecord]:
+def _detect_unit(unit: Unit, key: EngineKey, retries: int, run_id: str) -> list[PartRecord]:
     """The task: read, detect, merge, and say what became of every part."""
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
@@ -91,7 +86,12 @@ def _detect_unit(unit: Unit, key: _EngineKey, retries: int) -> list[PartRecord]:
     found = {}
     if blocks:
         try:
-            results = _retried(lambda: _engine(key).detect(list(blocks.values())), retries)
+            results = _retried(
+                lambda: engine_here(key).detect(
+                    list(blocks.values()), stopped=lambda: run_id in _stopped
+                ),
+                retries,
+            )
             found = dict(zip(blocks, results, strict=True))
         except Exception as error:
             failed |= dict.fromkeys(blocks, _sentence(error))
@@ -105,6 +105,8 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
     for _ in range(retries):
         try:
             return work()
+        except Stopped:
+            raise
         except Exception:
             continue
     return work()
@@ -132,6 +134,7 @@ def _done(part: Part, found: BlockDetections, options: MergeOptions) -> PartReco
         found.tiles,
         found.skipped,
         found.truncated,
+        reduced_batch=found.reduced_batch,
         undecided=undecided,
     )
 
@@ -148,12 +151,14 @@ def _sentence(error: BaseException) -> str:
 
 
 def run_units(
-    units: list[Unit],
+    units: Sequence[Unit],
     model: Model,
     options: DetectOptions,
     run: RunOptions,
     progress: Callable[[Progress], None] | None = None,
-) -> Iterator[tuple[int, list[PartRecord]]]:
+    *,
+    before_px: int = 0,
+) -> Generator[tuple[int, list[PartRecord]], None, None]:
     """Carry out units, in any order, a bounded number of them in flight.
 
     Args:
@@ -161,27 +166,44 @@ def run_units(
         model: network and card.
         options: what changes the result.
         run: how it is carried out.
-        progress: called after every unit.
+        progress: called before the first unit and after every one.
+        before_px: pixels of ground that an earlier try covered.
 
     Yields:
         Index of a finished unit, and what became of each of its parts.
 
     Raises:
-        RunError: the scheduler asked for cannot be reached.
+        RunError: the scheduler asked for cannot be reached, or there was no worker for longer
+            than ``run.patience_s``.
     """
     if not units:
         return
-    key = _EngineKey(model.fingerprint, options, run.device, run.batch)
-    total_px = sum(_pixels(unit) for unit in units)
-    done = pixels_done = detections = 0
-    with _client(model, run) as client:
-        for unit, records in _in_flight(client, units, key, run):
-            done += 1
-            pixels_done += _pixels(unit)
-            detections += sum(len(record.detections) + len(record.undecided) for record in records)
-            yield unit.index, records
-            if progress is not None:
-                progress(Progress(done, len(units), pixels_done, total_px, detections))
+    todo = {unit.index: unit for unit in units}
+    start = time.monotonic()
+    pixels_done, pixels = before_px, before_px + sum(map(_pixels, units))
+    detections = failed = 0
+    dashboard: str | None = None
+
+    def tell() -> None:
+        if progress is not None:
+            done, seconds = len(units) - len(todo), time.monotonic() - start
+            counts = done, len(units), pixels_done, pixels, before_px, detections, failed
+            progress(Progress(*counts, seconds, dashboard))
+
+    patience_s = 0.0  # a scheduler that never was there is a mistake
+    while todo:  # again only where a scheduler was lost
+        with workers(model, run, patience_s=patience_s) as (client, devices):
+            patience_s = run.patience_s
+            dashboard = _dashboard(client, run)
+            tell()
+            key = EngineKey(model.fingerprint, options, devices, run.batch)
+            for unit, records in _in_flight(client, list(todo.values()), key, run):
+                del todo[unit.index]
+                pixels_done += _pixels(unit)
+                detections += sum(len(each.detections) + len(each.undecided) for each in records)
+                failed += sum(record.error is not None for record in records)
+                yield unit.index, records
+                tell()
 
 
 def _pixels(unit: Unit) -> int:
@@ -189,124 +211,67 @@ def _pixels(unit: Unit) -> int:
     return sum(core.height * core.width for core in cores)
 
 
-def _in_flight(
-    client: Client, units: Iterable[Unit], key: _EngineKey, run: RunOptions
-) -> Iterator[tuple[Unit, list[PartRecord]]]:
-    """Submit a new task for every one that finishes, so that memory stays bounded."""
-    from distributed import as_completed
+def _dashboard(client: Client, run: RunOptions) -> str | None:
+    """Where Dask shows what it does; without bokeh, a cluster of our own shows nothing."""
+    from importlib.util import find_spec
 
+    if run.scheduler is None and find_spec("bokeh") is None:
+        return None
+    link: str | None = client.dashboard_link
+    return link
+
+
+def _in_flight(
+    client: Client, units: Sequence[Unit], key: EngineKey, run: RunOptions
+) -> Iterator[tuple[Unit, list[PartRecord]]]:
+    """Submit a new task for every one that finishes, so that memory stays bounded.
+
+    Ends early where the scheduler was lost, with which its tasks go.
+    """
     waiting = iter(units)
     unit_of: dict[str, Unit] = {}
-    finished = as_completed()
+    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    run_id = uuid.uuid4().hex
 
     def submit() -> None:
         # Asked anew each time, as workers come and go.
         limit = max(2, sum(client.nthreads().values()) + 1)
         while len(unit_of) < limit and (unit := next(waiting, None)) is not None:
-            future = client.submit(_detect_unit, unit, key, run.retries, pure=False)
+            future = client.submit(_detect_unit, unit, key, run.retries, run_id, pure=False)
             unit_of[future.key] = unit
-            finished.add(future)
+            future.add_done_callback(finished.put)
 
-    submit()
-    for future in finished:
-        unit = unit_of.pop(future.key)
-        error = future.exception()
-        if error is None:
-            records = future.result()
-        else:  # a worker was lost, several times over
-            records = [_failed(part, _sentence(error)) for part in unit.parts]
-        future.release()
+    try:
         submit()
-        yield unit, records
-
-
-@contextmanager
-def _client(model: Model, run: RunOptions) -> Iterator[Client]:
-    """A Dask client whose workers have the model: in this process, or on a cluster."""
-    if run.scheduler is not None:
-        with _remote_client(model, run.scheduler) as client:
-            yield client
-        return
-    from distributed import Client
-
-    with _lent(model), _local_cluster(run) as cluster, Client(cluster) as client:
-        yield client
-
-
-@contextmanager
-def _lent(model: Model) -> Iterator[None]:
-    """Keep a model for the workers in this process while any run needs it."""
-    fingerprint = model.fingerprint
-    with _engine_lock:
-        _models[fingerprint] = model
-        _users[fingerprint] += 1
-    try:
-        yield
+        while unit_of:
+            future = _next(client, finished, run.patience_s)
+            if future.cancelled():
+                return
+            unit = unit_of.pop(future.key)
+            error = future.exception()
+            if error is None:
+                records = future.result()
+            else:  # a worker was lost, several times over
+                records = [_failed(part, _sentence(error)) for part in unit.parts]
+            future.release()
+            submit()
+            yield unit, records
     finally:
-        with _engine_lock:
-            _users[fingerprint] -= 1
-            if not _users[fingerprint]:
-                del _models[fingerprint]
-                for key in [key for key in _engines if key.model == fingerprint]:
-                    del _engines[key]
+        if unit_of:
+            _stopped.add(run_id)
 
 
-@contextmanager
-def _local_cluster(run: RunOptions) -> Iterator[LocalCluster]:
-    import dask
-    from distributed import LocalCluster
-
-    # The limits count the whole process; blocks in flight bound memory instead.
-    unlimited = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False}
-    with _cluster_lock, dask.config.set(unlimited):
-        cluster = LocalCluster(
-            n_workers=run.workers or 1,
-            threads_per_worker=run.threads,
-            processes=False,
-            # Left alone, Dask's status pages listen on every interface.
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=40,
-        )
-    with cluster:
-        yield cluster
-
-
-@contextmanager
-def _remote_client(model: Model, address: str) -> Iterator[Client]:
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout="20s")
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"no Dask scheduler answers at {address} ({error}); start one with dask scheduler, "
-            "or leave --scheduler out to run on this machine"
-        ) from error
-    with client, tempfile.TemporaryDirectory() as folder:
-        path = model.save(Path(folder) / "model.safetensors", half=False)
-        client.register_plugin(_model_plugin(model.fingerprint, path.read_bytes()))
-        yield client
-
-
-def _model_plugin(fingerprint: str, data: bytes) -> Any:
-    """Gives the model to every worker once, to those that join later too."""
-    from distributed import WorkerPlugin
-
-    class ModelPlugin(WorkerPlugin):
-        name = "geo-retina-model"
-        idempotent = False
-
-        def setup(self, worker: Any) -> None:
-            receive_model(fingerprint, data)
-
-    return ModelPlugin()
-
-
-def receive_model(fingerprint: str, data: bytes) -> None:
-    """Keep a model that was sent to this worker process."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        path.write_bytes(data)
-        _models[fingerprint] = load_model(path)
+def _next(client: Client, finished: queue.SimpleQueue[Future], patience_s: float) -> Future:
+    """Wait for a task to finish, as long as there is somebody to do it."""
+    seen = time.monotonic()
+    while True:
+        try:
+            return finished.get(timeout=_POLL_S)
+        except queue.Empty:
+            if client.nthreads():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > patience_s:
+                raise RunError(
+                    f"no worker was connected to the scheduler for {patience_s:g} s; start "
+                    "workers, and the same command goes on from what is finished"
+                ) from None

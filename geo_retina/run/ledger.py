@@ -1,12 +1,15 @@
 """The ledger: what a run has done so far, on disk, so that it can go on after a crash.
 
-A folder with ``manifest.json`` and one Parquet file per finished unit. Every file is written
-beside its place and renamed into it, by the client alone.
+A folder with ``manifest.json``, one Parquet file per finished unit, and ``run.log`` for people.
+Every file but the log is written beside its place and renamed into it, by the client alone. A lock
+keeps a second run out; it goes with the process that holds it, however that ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -19,12 +22,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
 from geo_retina.grid import Window
 
 _MANIFEST = "manifest.json"
+_LOCK = "lock"
+_LOG = "run.log"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,7 @@ class PartRecord:
         skipped: tiles without a valid pixel.
         truncated: tiles that reached a limit.
         error: one sentence, where it failed.
+        reduced_batch: tiles through the network at once, where memory made that fewer.
         undecided: detections whose fate other blocks decide.
     """
 
@@ -51,6 +58,7 @@ class PartRecord:
     skipped: int = 0
     truncated: int = 0
     error: str | None = None
+    reduced_batch: int | None = None
     undecided: Detections = field(default_factory=Detections.empty)
 
 
@@ -95,11 +103,13 @@ class _Files:
 
 
 class Ledger:
-    """A run's folder."""
+    """A run's folder, locked until ``close``; ``log`` writes to the file in it."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: FileLock) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.log = _open_log(folder / _LOG)
+        self._lock = lock
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any], *, restart: bool = False) -> Ledger:
@@ -111,11 +121,29 @@ class Ledger:
             restart: discard what is there.
 
         Raises:
-            RunError: the folder holds another run, or is no run's folder.
+            RunError: the folder holds another run, or is no run's folder, or a run that is
+                still going on.
             OutputError: it cannot be written.
         """
         if restart:
-            _discard(folder)
+            _check_own(folder)
+        else:
+            cls.peek(folder)
+        lock = _lock(folder)
+        try:
+            return cls._open_locked(folder, manifest, lock, restart=restart)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(
+        cls, folder: Path, manifest: dict[str, Any], lock: FileLock, *, restart: bool
+    ) -> Ledger:
+        if restart:
+            for entry in folder.iterdir():
+                if entry.name != _LOCK:
+                    entry.unlink()
         found = cls.peek(folder)
         versions = manifest["versions"]
         if found is not None:
@@ -132,8 +160,7 @@ class Ledger:
                 )
             versions = {**found["versions"], **versions}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            ledger = cls(folder, found or manifest)
+            ledger = cls(folder, found or manifest, lock)
             ledger.update({"versions": versions})
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
@@ -152,7 +179,7 @@ class Ledger:
             found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
             found["fixed"], found["versions"], found["block_px"]
         except FileNotFoundError:
-            if folder.is_dir() and not any(folder.iterdir()):
+            if folder.is_dir() and all(entry.name == _LOCK for entry in folder.iterdir()):
                 return None
             raise _foreign(folder) from None
         except (ValueError, KeyError, OSError) as error:
@@ -228,34 +255,81 @@ class Ledger:
                 parts.append(_record(stats))
             yield SceneRecord(scene, tuple(parts), places, files)
 
+    def close(self) -> None:
+        """Let others have the folder."""
+        for handler in self.log.handlers:
+            with contextlib.suppress(OSError):  # what was not flushed does not fit on the disk
+                handler.close()
+        self._lock.release()
+
     def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder)
+        """Delete the folder, the lock at last."""
+        for entry in self.folder.iterdir():
+            if entry.name != _LOCK:
+                entry.unlink()
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _lock(folder: Path) -> FileLock:
+    """Take a folder, made where it is missing.
+
+    Raises:
+        RunError: another run has it.
+        OutputError: it cannot be written.
+    """
+    lock = FileLock(folder / _LOCK, thread_local=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"another run is writing to {folder}; wait for it, or name another output"
+        ) from None
+    except NotImplementedError:
+        pass  # a file system without locks: nobody can be kept out of it
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
+    return lock
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose own failure, on a full disk for example, is no failure of the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: what matters is written elsewhere, and fails there."""
+
+
+def _open_log(path: Path) -> logging.Logger:
+    """A log of one run; outside the logging tree, which belongs to the application."""
+    logger = logging.Logger("geo_retina.run", logging.INFO)
+    handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
 
 
 def _foreign(folder: Path) -> RunError:
     return RunError(f"{folder} is not the folder of a run; move it away, or name another output")
 
 
-def _discard(folder: Path) -> None:
-    """Delete a run's folder, also one whose manifest is damaged, but no other folder.
+def _check_own(folder: Path) -> None:
+    """Refuse to discard any other folder; a run's is one also where its manifest is damaged.
 
     Raises:
         RunError: it holds what no run writes.
     """
-    if not folder.exists():
-        return
-    own = (_MANIFEST, "unit-*.parquet", ".*.tmp")
-    if not folder.is_dir() or not all(
-        any(fnmatch(entry.name, pattern) for pattern in own) for entry in folder.iterdir()
+    own = (_MANIFEST, _LOCK, _LOG, "unit-*.parquet", ".*.tmp")
+    if folder.exists() and (
+        not folder.is_dir()
+        or not all(any(fnmatch(entry.name, each) for each in own) for entry in folder.iterdir())
     ):
         raise _foreign(folder)
-    shutil.rmtree(folder)
 
 
 def _stats(record: PartRecord) -> dict[str, Any]:
     names = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error")
-    return {name: getattr(record, name) for name in names}
+    return {name: getattr(record, name) for name in (*names, "reduced_batch")}
 
 
 def _part_stats(schema: pa.Schema) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Parsing, exit codes and what is said; the library is replaced, so nothing heavy loads."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def report(**changes):
         "scenes": 2,
         "pixels": 5_000_000,
         "seconds": 2.5,
+        "reduced_batch": None,
         "tiles": 40,
         "skipped_tiles": 0,
         "truncated_tiles": 0,
@@ -260,7 +262,7 @@ def test_a_fault_of_ours_is_told_without_a_traceback(detector, here, capsys):
 def test_interrupt(detector, here, capsys):
     detector.error = KeyboardInterrupt()
     assert main(DETECT) == 130
-    assert capsys.readouterr().err == "geo-retina: interrupted\n"
+    assert "interrupted; what is finished lies in out.gpkg.run, and" in capsys.readouterr().err
 
 
 def test_summary(detector, here, capsys):
@@ -294,16 +296,45 @@ def test_many_failures_are_not_all_listed(capsys):
     assert "30 further parts" in err
 
 
-def test_progress_is_shown_at_a_terminal_only(monkeypatch):
+@pytest.fixture
+def half_way():
+    from geo_retina.run import Progress
+
+    return Progress(
+        units_done=1, units=2, pixels_done=60_000_000, pixels=110_000_000,
+        pixels_before=10_000_000, detections=1234, failed=1, seconds=25.0,
+        dashboard="http://127.0.0.1:8787/status",
+    )  # fmt: skip
+
+
+def test_progress_is_shown_at_a_terminal_only(half_way, monkeypatch):
     screen = StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
-    with _report.progress_bar() as show:
+    monkeypatch.setenv("COLUMNS", "200")
+    with _report.progress("auto") as show:
         assert show is None
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
-    with _report.progress_bar() as show:
-        show(SimpleNamespace(pixels=200, pixels_done=50, detections=1234))
-    assert "25 %" in screen.getvalue()
-    assert "1,234 objects" in screen.getvalue()
+    with _report.progress("auto") as show:
+        show(half_way)
+    assert half_way.dashboard in screen.getvalue()
+    assert "55 %" in screen.getvalue()
+
+
+def test_progress_says_how_much_how_fast_and_how_long(half_way):
+    assert _report.progress_text(half_way) == (
+        "60 of 110 Mpx, 1,234 found, 1 block failed, 2.00 Mpx/s, 25.0 s left"
+    )
+
+
+def test_progress_for_machines_is_one_object_a_line(half_way, capsys):
+    with _report.progress("json") as show:
+        show(half_way)
+        show(dataclasses.replace(half_way, pixels_done=10_000_000, seconds=0.0))
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["event"] == "progress"
+    assert (first["pixels_done"], first["detections"], first["failed"]) == (60_000_000, 1234, 1)
+    assert (first["px_per_s"], first["seconds_left"]) == (2_000_000, 25.0)
+    assert second["seconds_left"] is None
 
 
 @pytest.fixture
@@ -382,10 +413,10 @@ def test_flags_in_errors():
     assert as_flags(sentence) == "--gsd is 0, wanted 1; --merge.edge-px and --batch too"
 
 
-def test_only_lengths_in_metres_lose_their_suffix():
+def test_only_metres_and_seconds_lose_their_suffix():
     names = {f.name for o in vars(all_options).values() if isinstance(o, type) for f in _fields(o)}
     changed = {n for n in names if flag_name(n) != n.replace("_", "-")}
-    assert changed == {n for n in names if n.endswith("_m")}
+    assert changed == {n for n in names if n.endswith(("_m", "_s"))}
 
 
 def _fields(options: type) -> tuple:

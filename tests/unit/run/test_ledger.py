@@ -28,11 +28,27 @@ def manifest(**changes):
     return manifest_for(**{**values, **changes}, options=options, block_px=4096)
 
 
-def test_what_is_written_is_read_by_scene_in_order(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+@pytest.fixture
+def opened(tmp_path):
+    """Opens a ledger, and lets the last one go first, as a process that ends does."""
+    last = []
+
+    def open_ledger(values=None, *, restart=False):
+        if last:
+            last.pop().close()
+        last.append(Ledger.open(tmp_path / "run", values or manifest(), restart=restart))
+        return last[0]
+
+    yield open_ledger
+    for ledger in last:
+        ledger.close()
+
+
+def test_what_is_written_is_read_by_scene_in_order(opened):
+    ledger = opened()
     ledger.write(1, [record(1, 1), record(2, 0, n=0)])
     ledger.write(0, [record(0, 0), record(1, 0)])
-    again = Ledger.open(tmp_path / "run", manifest())
+    again = opened()
     scenes = list(again.scenes())
     assert [(s.scene_index, [p.block for p in s.parts]) for s in scenes] == [
         (0, [0]),
@@ -48,8 +64,8 @@ def test_what_is_written_is_read_by_scene_in_order(tmp_path):
     assert again.next_unit() == 2
 
 
-def test_a_failed_part_is_done_again_and_the_better_try_counts(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+def test_a_failed_part_is_done_again_and_the_better_try_counts(opened):
+    ledger = opened()
     ledger.write(0, [record(0, 0), record(0, 1, error="broken")])
     assert ledger.parts_done() == {(0, 0)}
     assert [p.error for s in ledger.scenes() for p in s.parts] == [None, "broken"]
@@ -58,8 +74,8 @@ def test_a_failed_part_is_done_again_and_the_better_try_counts(tmp_path):
     assert [p.error for s in ledger.scenes() for p in s.parts] == [None, None]
 
 
-def test_another_run_is_refused_and_the_difference_named(tmp_path):
-    Ledger.open(tmp_path / "run", manifest())
+def test_another_run_is_refused_and_the_difference_named(opened):
+    opened()
     for changed, text in [
         (manifest(score=0.3), r"options\.score: None, now 0\.3"),
         (manifest(model="n" * 64), "model: mmm.*now nnn"),
@@ -67,56 +83,97 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path):
         (manifest(versions={"a.tif": {"bytes": 6}}), r"a\.tif \(the file was replaced\)"),
     ]:
         with pytest.raises(RunError, match=text):
-            Ledger.open(tmp_path / "run", changed)
-    restarted = Ledger.open(tmp_path / "run", manifest(score=0.3), restart=True)
+            opened(changed)
+    restarted = opened(manifest(score=0.3), restart=True)
     assert restarted.parts_done() == set()
 
 
-def test_a_scene_that_became_readable_is_no_difference(tmp_path):
-    Ledger.open(tmp_path / "run", manifest(versions={}))
-    healed = Ledger.open(tmp_path / "run", manifest())
+def test_a_scene_that_became_readable_is_no_difference(opened):
+    opened(manifest(versions={}))
+    healed = opened()
     assert healed.manifest["versions"] == {"a.tif": {"bytes": 5}}
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path):
+def test_a_foreign_folder_is_left_alone(tmp_path, opened):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.docx").write_text("mine")
     for restart in (False, True):
         with pytest.raises(RunError, match="not the folder of a run"):
-            Ledger.open(tmp_path / "run", manifest(), restart=restart)
+            opened(manifest(), restart=restart)
     assert (tmp_path / "run" / "thesis.docx").exists()
 
 
-def test_a_folder_that_vanished_is_one_sentence(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+def test_a_folder_that_vanished_is_one_sentence(opened):
+    ledger = opened()
     ledger.remove()
     with pytest.raises(OutputError, match="cannot be written"):
         ledger.write(0, [record(0, 0)])
 
 
-def test_half_written_files_are_not_seen(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+def test_half_written_files_are_not_seen(tmp_path, opened):
+    ledger = opened()
     (tmp_path / "run" / ".unit-0000000.parquet.tmp").write_bytes(b"half")
     assert ledger.parts_done() == set()
     assert list(ledger.scenes()) == []
 
 
-def test_a_damaged_run_is_refused_but_can_be_discarded(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+def test_a_damaged_run_is_refused_but_can_be_discarded(tmp_path, opened):
+    ledger = opened()
     ledger.write(0, [record(0, 0)])
     (tmp_path / "run" / "manifest.json").write_text("{half")
     with pytest.raises(RunError, match="discard the run with --restart"):
-        Ledger.open(tmp_path / "run", manifest())
-    assert Ledger.open(tmp_path / "run", manifest(), restart=True).parts_done() == set()
+        opened()
+    assert opened(manifest(), restart=True).parts_done() == set()
 
 
-def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path):
-    ledger = Ledger.open(tmp_path / "run", manifest())
+def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path, opened):
+    ledger = opened()
     ledger.write(0, [record(0, 0)])
     ledger.write(1, [record(0, 1)])
     whole = tmp_path / "run" / "unit-0000001.parquet"
     whole.write_bytes(whole.read_bytes()[:50])
-    again = Ledger.open(tmp_path / "run", manifest())
+    again = opened()
     assert again.parts_done() == {(0, 0)}
     assert again.next_unit() == 2
     assert [part.block for s in again.scenes() for part in s.parts] == [0]
+
+
+def test_a_second_run_on_one_output_is_kept_out(tmp_path, opened):
+    first = opened()
+    first.write(0, [record(0, 0)])
+    for restart in (False, True):
+        with pytest.raises(RunError, match="another run is writing to"):
+            Ledger.open(tmp_path / "run", manifest(), restart=restart)
+    assert opened().parts_done() == {(0, 0)}  # its end let the next one in
+
+
+def test_the_log_is_for_people_and_its_failure_is_none_of_the_runs(tmp_path, opened, capsys):
+    ledger = opened()
+    ledger.log.warning("%s is %s", "a.tif", "cloudy")
+    text = (tmp_path / "run" / "run.log").read_text()
+    assert text.endswith("WARNING a.tif is cloudy\n")
+    handler = ledger.log.handlers[0]
+    handler.stream.close()
+    handler.stream = open("/dev/full", "w")  # noqa: SIM115 - the handler closes it
+    ledger.log.warning("more")
+    assert capsys.readouterr() == ("", "")
+    ledger.write(0, [record(0, 0)])
+    assert opened().parts_done() == {(0, 0)}
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(opened, monkeypatch):
+    import errno
+
+    import pyarrow.parquet as pq
+
+    ledger = opened()
+    ledger.write(0, [record(0, 0)])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*finished before is kept"):
+        ledger.write(1, [record(0, 1)])
+    monkeypatch.undo()
+    assert opened().parts_done() == {(0, 0)}

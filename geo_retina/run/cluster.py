@@ -1,0 +1,241 @@
+"""The Dask cluster that a run uses: in this process, or one that is running already.
+
+Every worker has the model before its first task: a worker of this process is lent it, a worker
+elsewhere is sent it once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geo_retina.engine import Engine, list_devices
+from geo_retina.errors import RunError
+from geo_retina.model import Model, load_model
+from geo_retina.options import DetectOptions, RunOptions
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+
+_CONNECT_S = 20.0
+"""How long one try to reach a scheduler may take."""
+
+_MOST_ENGINES = 8
+"""Engines that a worker process keeps: one a device, for the runs it met last."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine is made from.
+
+    Attributes:
+        model: fingerprint of the model.
+        options: what changes the result.
+        devices: devices of a run's workers, the first worker's first.
+        batch: tiles through the network at once, or None.
+    """
+
+    model: str
+    options: DetectOptions
+    devices: tuple[str, ...]
+    batch: int | None
+
+
+class _Workplace:
+    """Models and engines of this process; its workers and runs share them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.models: dict[str, Model] = {}
+        self.users: Counter[str] = Counter()
+        self.engines: dict[tuple[EngineKey, str], Engine] = {}
+
+    def engine(self, key: EngineKey, device: str) -> Engine:
+        with self.lock:
+            place = key, device
+            if place not in self.engines:
+                if key.model not in self.models:
+                    raise RunError("this worker was not given the model")
+                while len(self.engines) >= _MOST_ENGINES:  # the oldest; its users keep it alive
+                    del self.engines[next(iter(self.engines))]
+                self.engines[place] = Engine(
+                    self.models[key.model], key.options, device=device, batch=key.batch
+                )
+            return self.engines[place]
+
+    def take(self, fingerprint: str, model: Model) -> None:
+        with self.lock:
+            self.models[fingerprint] = model
+            self.users[fingerprint] += 1
+
+    def leave(self, fingerprint: str) -> None:
+        """Forget a model that no run needs any longer."""
+        with self.lock:
+            self.users[fingerprint] -= 1
+            if self.users[fingerprint] > 0:
+                return
+            del self.users[fingerprint]
+            self.models.pop(fingerprint, None)
+            for place in [place for place in self.engines if place[0].model == fingerprint]:
+                del self.engines[place]
+
+
+_workplace = _Workplace()
+_cluster_lock = threading.Lock()  # two clusters that start at once trip over Dask's imports
+
+
+def engine_here(key: EngineKey) -> Engine:
+    """The engine of the worker that runs this task.
+
+    Raises:
+        RunError: the worker was not given the model.
+        OptionError: it has no such device.
+    """
+    device = key.devices[0]
+    if len(key.devices) > 1:
+        from distributed import get_worker
+
+        device = key.devices[int(get_worker().name) % len(key.devices)]
+    return _workplace.engine(key, device)
+
+
+@contextmanager
+def workers(
+    model: Model, run: RunOptions, *, patience_s: float = 0.0
+) -> Iterator[tuple[Client, tuple[str, ...]]]:
+    """A Dask client whose workers have the model, and the devices they use in turn.
+
+    Args:
+        model: network and card.
+        run: how the run is carried out.
+        patience_s: for how long to try again to reach the scheduler.
+
+    Raises:
+        RunError: the scheduler asked for cannot be reached.
+    """
+    if run.scheduler is not None:
+        with _remote_client(model, run.scheduler, patience_s) as client:
+            yield client, (run.device,)  # each worker looks for its own
+        return
+    from distributed import Client
+
+    devices = list_devices(run.device)
+    with _lent(model), _local_cluster(run, len(devices)) as cluster, Client(cluster) as client:
+        yield client, devices
+
+
+@contextmanager
+def _lent(model: Model) -> Iterator[None]:
+    """Keep a model for the workers in this process while a run needs it."""
+    _workplace.take(model.fingerprint, model)
+    try:
+        yield
+    finally:
+        _workplace.leave(model.fingerprint)
+
+
+@contextmanager
+def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
+    import dask
+    from distributed import LocalCluster
+
+    # The limits count the whole process; blocks in flight bound memory instead.
+    unlimited = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False}
+    with _cluster_lock, dask.config.set(unlimited):
+        cluster = LocalCluster(
+            n_workers=run.workers or devices,
+            threads_per_worker=run.threads,
+            processes=False,
+            # Left alone, Dask's status pages listen on every interface.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=40,
+        )
+    with cluster:
+        yield cluster
+
+
+@contextmanager
+def _remote_client(model: Model, address: str, patience_s: float) -> Iterator[Client]:
+    client = _connect(address, patience_s)
+    with client, tempfile.TemporaryDirectory() as folder:
+        path = model.save(Path(folder) / "model.safetensors", half=False)
+        plugin = _model_plugin(model.fingerprint, path.read_bytes())
+        try:
+            client.register_plugin(plugin)
+        except Exception as error:  # Dask sends what a worker raised as a plain one
+            raise RunError(
+                f"the workers of {address} cannot take the model ({error}); install this version "
+                "of geo-retina in their environment"
+            ) from error
+        try:
+            yield client
+        finally:
+            _unregister(client, plugin.name)
+
+
+def _connect(address: str, patience_s: float) -> Client:
+    """Reach a scheduler, also one that is just being started again."""
+    from distributed import Client
+
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return Client(address, timeout=_CONNECT_S)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or time.monotonic() >= end:
+                raise RunError(
+                    f"no Dask scheduler answers at {address} ({error}); start one with dask "
+                    "scheduler, or leave --scheduler out to run on this machine"
+                ) from error
+            time.sleep(1)
+
+
+def _unregister(client: Client, name: str) -> None:
+    """Free the workers' memory; of a scheduler that is gone there is none to free."""
+    if client.status != "running":
+        return
+    try:
+        client.unregister_worker_plugin(name)
+    except (OSError, ValueError):
+        return
+
+
+def _model_plugin(fingerprint: str, data: bytes) -> Any:
+    """Gives the model to every worker once, to those that join later too, and takes it back."""
+    import uuid
+
+    from distributed import WorkerPlugin
+
+    class ModelPlugin(WorkerPlugin):
+        # Two runs with one model on one cluster each have their own.
+        name = f"geo-retina-model-{uuid.uuid4().hex}"
+
+        def setup(self, worker: Any) -> None:
+            receive_model(fingerprint, data)
+
+        def teardown(self, worker: Any) -> None:
+            return_model(fingerprint)
+
+    return ModelPlugin()
+
+
+def receive_model(fingerprint: str, data: bytes) -> None:
+    """Keep a model that was sent to this worker process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(data)
+        _workplace.take(fingerprint, load_model(path))
+
+
+def return_model(fingerprint: str) -> None:
+    """Forget a model in this worker process, unless another run needs it."""
+    _workplace.leave(fingerprint)

@@ -1,0 +1,147 @@
+"""Detection on a cluster: other processes, other hosts, encrypted connections."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import dask
+import numpy as np
+import pytest
+from support.cluster import SOURCE, Cluster
+from support.stubs import paint, tiny_model, write_scene
+
+from geo_retina.detector import detect, detect_to_file
+from geo_retina.errors import RunError
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.vector import read_detections
+
+OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
+RUN = RunOptions(device="cpu", block_px=128, threads=1)
+BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path / "a.tif", paint((300, 400), BOXES))
+
+
+def test_encrypted_connections_are_as_dask_is_told(tmp_path, scene):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, which makes the certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *[
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=127.0.0.1",
+                "-keyout",
+            ],
+            str(key),
+            "-out",
+            str(cert),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    flags = ["--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key)]
+    cluster = Cluster(tmp_path, protocol="tls", flags=flags)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    run = RunOptions(device="cpu", block_px=128, scheduler=cluster.address)
+    import distributed  # noqa: F401 - it brings its own settings, which must lie below ours
+
+    told = {"ca-file": str(cert), "client": {"cert": str(cert), "key": str(key)}}
+    try:
+        with dask.config.set({"distributed.comm.tls": told}):
+            remote = detect(scene, tiny_model(), OPTIONS, run)
+    finally:
+        cluster.stop()
+    assert remote.equals(detect(scene, tiny_model(), OPTIONS, RUN))
+
+
+def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypatch):
+    import support.cluster
+
+    monkeypatch.setattr(support.cluster, "SOURCE", tmp_path)
+    (tmp_path / "geo_retina").mkdir()  # another package of that name, which hides ours
+    (tmp_path / "geo_retina" / "__init__.py").write_text("")
+    cluster = Cluster(tmp_path)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    run = RunOptions(device="cpu", scheduler=cluster.address)
+    try:
+        with pytest.raises(RunError, match="install this version of geo-retina"):
+            detect(scene, tiny_model(), OPTIONS, run)
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces joined by a cable, which nothing outside can reach."""
+    names = [f"gr{os.getpid()}{side}" for side in "ab"]
+    cable = [f"gr{os.getpid() % 10_000}{side}" for side in "ab"]
+
+    def ip(*words: str) -> None:
+        done = subprocess.run(["ip", *words], capture_output=True)
+        if done.returncode:
+            raise OSError(done.stderr.decode())
+
+    if shutil.which("ip") is None:
+        pytest.skip("ip is not installed, which makes network namespaces")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1])
+        for i, (name, end) in enumerate(zip(names, cable, strict=True), 1):
+            ip("link", "set", end, "netns", name)
+            ip("-n", name, "addr", "add", f"10.231.7.{i}/24", "dev", end)
+            ip("-n", name, "link", "set", end, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    except OSError as error:
+        pytest.skip(f"network namespaces cannot be made here: {error}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_workers_on_another_host(tmp_path, scene, two_hosts):
+    here, there = ([*("ip", "netns", "exec"), name] for name in two_hosts)
+    weights = tiny_model().save(tmp_path / "m.safetensors")
+    cluster = Cluster(tmp_path, host="10.231.7.1", inside=(here, there))
+    cluster.start_scheduler()
+    cluster.start_worker("10.231.7.2")
+    flags = "--tile-px 96 --score 0.005 --max-per-tile 20 --precision fp32 --device cpu"
+    out = tmp_path / "remote.gpkg"
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from geo_retina.cli import main; sys.exit(main())",
+    ]
+    command += ["detect", str(scene), "--model", str(weights), "--out", str(out), *flags.split()]
+    try:
+        done = subprocess.run(
+            [*here, *command, "--scheduler", cluster.address, "--block-px", "128"],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    finally:
+        cluster.stop()
+    detect_to_file(scene, weights, tmp_path / "local.gpkg", OPTIONS, RUN)
+    local, remote = read_detections(tmp_path / "local.gpkg"), read_detections(out)
+    assert len(local) > 0
+    assert remote.equals(local)

@@ -1,0 +1,368 @@
+"""What goes wrong in a long run, one thing a test, and what exactly is left then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import torch
+from support.cluster import Cluster
+from support.stubs import paint, stub_forward, tiny_model, write_scene
+
+from geo_retina.detector import detect, detect_to_file
+from geo_retina.engine import Engine
+from geo_retina.errors import OutputError, RunError
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run import plan_scenes
+from geo_retina.scene import Scene
+
+OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
+RUN = RunOptions(device="cpu", block_px=128, threads=1)
+BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [350, 250, 357, 256]])
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path / "a.tif", paint((300, 400), BOXES))
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(Engine, "_forward", stub_forward)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    cluster.start_scheduler()
+    yield cluster
+    cluster.stop()
+
+
+def on(cluster: Cluster, **changes) -> RunOptions:
+    return dataclasses.replace(RUN, scheduler=cluster.address, **changes)
+
+
+def once(action, at=1):
+    """A progress callback that acts when so many units are done."""
+    done = []
+
+    def callback(progress):
+        if progress.units_done >= at and not done:
+            done.append(progress)
+            action()
+
+    return callback
+
+
+def test_a_worker_that_is_killed_costs_nothing(tmp_path, scene, cluster):
+    model = tiny_model()
+    cluster.start_worker()
+    cluster.start_worker()
+    kill = once(cluster.workers[0].kill)
+    remote = detect(scene, model, OPTIONS, on(cluster), progress=kill)
+    assert cluster.workers[0].wait() == -signal.SIGKILL
+    local = detect(scene, model, OPTIONS, RUN)
+    assert len(local) > 0
+    assert remote.equals(local)
+
+
+def test_without_any_worker_a_run_stops_and_can_go_on(tmp_path, scene, cluster):
+    model = tiny_model()
+    out = tmp_path / "out.gpkg"
+    cluster.start_worker()
+    seen, units = [], len(plan_scenes(scene, model.card, OPTIONS, RUN)[0][0].blocks)
+
+    def kill(progress):
+        seen.append(progress.units_done)
+        if progress.units_done == 2:
+            cluster.workers[0].kill()
+
+    run = on(cluster, patience_s=2.0)
+    with pytest.raises(RunError, match="no worker was connected to the scheduler for 2 s"):
+        detect_to_file(scene, model, out, OPTIONS, run, progress=kill)
+    assert not out.exists()
+    cluster.start_worker()
+    again = []
+    report = detect_to_file(scene, model, out, OPTIONS, on(cluster), progress=again.append)
+    assert report.complete
+    assert again[0].units + max(seen) == units
+    assert len(gpd.read_file(out)) == len(detect(scene, model, OPTIONS, RUN))
+
+
+def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster):
+    model = tiny_model()
+    cluster.start_worker()
+
+    def restart():
+        cluster.stop()
+        cluster.start_scheduler()
+        cluster.start_worker()
+
+    states = []
+    kill = once(restart)
+
+    def progress(state):
+        states.append(state)
+        kill(state)
+
+    remote = detect(scene, model, OPTIONS, on(cluster, patience_s=120.0), progress=progress)
+    assert remote.equals(detect(scene, model, OPTIONS, RUN))
+    counts = [state.units_done for state in states]
+    assert counts == sorted(counts)
+    assert counts[-1] == states[-1].units  # each unit was counted once
+
+
+def test_a_scheduler_that_is_gone_for_good_is_one_sentence(tmp_path, scene, cluster):
+    cluster.start_worker()
+    run = on(cluster, patience_s=1.0)
+    out = tmp_path / "out.gpkg"
+    with pytest.raises(RunError, match="no Dask scheduler answers"):
+        detect_to_file(scene, tiny_model(), out, OPTIONS, run, progress=once(cluster.stop))
+    report = detect_to_file(scene, tiny_model(), out, OPTIONS, RUN)  # here, with the same ledger
+    assert report.complete
+
+
+def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, monkeypatch):
+    whole, tries = Scene.read, []
+
+    def broken(self, window):
+        if (window.row, window.col) == (0, 0):
+            tries.append(window)
+            raise OSError("bad sector")
+        return whole(self, window)
+
+    monkeypatch.setattr(Scene, "read", broken)
+    out = tmp_path / "out.gpkg"
+    run = dataclasses.replace(RUN, retries=2)
+    options = DetectOptions(tile_px=96)
+    report = detect_to_file(scene, tiny_model(), out, options, run)
+    assert len(tries) == 3
+    assert [failure.error for failure in report.failures] == ["OSError: bad sector"]
+    log = (tmp_path / "out.gpkg.run" / "run.log").read_text()
+    assert "WARNING" in log
+    assert "block 0: OSError: bad sector" in log
+    covered = report.pixels + report.failures[0].window.height * report.failures[0].window.width
+    assert covered == 300 * 400
+    monkeypatch.undo()
+    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    healed = detect_to_file(scene, tiny_model(), out, options, run)
+    assert (healed.complete, healed.detections) == (True, 4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch, count):
+    sizes = []
+
+    def small_device(engine, images):
+        sizes.append(len(images))
+        if len(images) > count:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stub_forward(engine, images)
+
+    model = tiny_model()
+    run = dataclasses.replace(RUN, batch=8, block_px=4096)
+    options = DetectOptions(tile_px=96)
+    planned = detect(scene, model, options, run)
+    monkeypatch.setattr(Engine, "_forward", small_device)
+    out = scene.with_suffix(".gpkg")
+    report = detect_to_file(scene, model, out, options, run)
+    assert report.reduced_batch == {1: 1, 3: 2}[count]
+    assert report.detections == len(planned) == 4
+    assert sizes.count(8) == 1  # once was enough to learn it
+
+
+def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene, monkeypatch):
+    def no_memory(engine, images):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Engine, "_forward", no_memory)
+    with pytest.raises(RunError, match="can't allocate memory"):
+        detect_to_file(scene, tiny_model(), tmp_path / "out.gpkg", OPTIONS, RUN)
+
+
+def test_an_output_folder_that_vanishes_is_one_sentence(tmp_path, scene, stub):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    vanish = once(lambda: shutil.rmtree(folder))
+    with pytest.raises(OutputError, match="cannot be written"):
+        detect_to_file(
+            scene,
+            tiny_model(),
+            folder / "out.gpkg",
+            DetectOptions(tile_px=96),
+            RUN,
+            progress=vanish,
+        )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("when", ["ledger", "output"])
+def test_a_full_disk_loses_nothing(small_disk, scene, stub, when):
+    options = DetectOptions(tile_px=96)
+    out = small_disk / "out.gpkg"
+    run = dataclasses.replace(RUN, overwrite=True)
+    detect_to_file(scene, tiny_model(), out, options, run)
+    before = out.read_bytes()
+    filler = small_disk / "filler"
+
+    def fill():
+        with filler.open("wb") as file:
+            free = os.statvfs(small_disk)
+            leave = 0 if when == "ledger" else 48 * 1024  # units are a few kB, a GeoPackage more
+            file.write(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
+
+    with pytest.raises(OutputError, match=r"(?i)no space|full|cannot be written"):
+        detect_to_file(scene, tiny_model(), out, options, run, progress=once(fill))
+    assert out.read_bytes() == before
+    assert [name for name in os.listdir(small_disk) if name.startswith(".")] == []
+    filler.unlink()
+    states = []
+    report = detect_to_file(scene, tiny_model(), out, options, run, progress=states.append)
+    assert report.detections == 4
+    if when == "ledger":
+        assert states[0].pixels_before > 0
+
+
+RUN_ONE = """
+import sys
+from geo_retina.cli import main
+from geo_retina.engine import Engine
+import time
+plain = Engine._forward
+def slow(self, images):
+    time.sleep(0.2)
+    return plain(self, images)
+Engine._forward = slow
+sys.exit(main())
+"""
+
+
+IN_COMMAND = dataclasses.replace(RUN, threads=2, batch=1)
+
+
+@pytest.fixture
+def command(tmp_path, scene):
+    weights = tiny_model().save(tmp_path / "m.safetensors")
+    flags = "--tile-px 96 --score 0.005 --max-per-tile 20 --precision fp32 --block-px 128"
+    program = [sys.executable, "-c", RUN_ONE, "detect", scene, "--model", weights]
+    out = tmp_path / "out.gpkg"
+    return [
+        *map(str, program),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--batch",
+        "1",
+        *flags.split(),
+    ]
+
+
+def begin(command, tmp_path):
+    """Start a run, and wait until something is finished but not all."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "out.gpkg.run"
+    while not list(folder.glob("unit-*.parquet")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process
+
+
+def rows(path):
+    frame = gpd.read_file(path)
+    return frame.drop(columns="geometry"), frame.geometry.to_wkb()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_soon_and_says_how_to_go_on(tmp_path, scene, command, sign):
+    process = begin(command, tmp_path)
+    process.send_signal(sign)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in text
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
+    states = []
+    out = tmp_path / "out.gpkg"
+    detect_to_file(
+        scene, tmp_path / "m.safetensors", out, OPTIONS, IN_COMMAND, progress=states.append
+    )
+    assert states[0].pixels_before > 0
+    assert not (tmp_path / "out.gpkg.run").exists()
+
+
+def test_a_killed_run_ends_as_an_unbroken_one(tmp_path, scene, command):
+    weights = tmp_path / "m.safetensors"
+    unbroken = tmp_path / "unbroken.gpkg"
+    detect_to_file(scene, weights, unbroken, OPTIONS, IN_COMMAND)
+    out = tmp_path / "out.gpkg"
+    for delay in (0.0, 0.25):
+        process = begin(command, tmp_path)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        assert not out.exists()
+    other = dataclasses.replace(IN_COMMAND, threads=3, batch=2)
+    detect_to_file(scene, weights, out, OPTIONS, other)
+    expected, found = rows(unbroken), rows(out)
+    assert len(found[0]) > 0
+    assert found[0].equals(expected[0])
+    assert found[1].equals(expected[1])
+
+
+def test_two_runs_on_one_output_do_not_mix(tmp_path, scene, command):
+    process = begin(command, tmp_path)
+    with pytest.raises(RunError, match="another run is writing to"):
+        detect_to_file(
+            scene, tmp_path / "m.safetensors", tmp_path / "out.gpkg", OPTIONS, IN_COMMAND
+        )
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+
+
+def test_threads_of_a_stopped_run_end(scene, monkeypatch):
+    begun = threading.Event()
+    batches = []
+
+    def slow(engine, images):
+        begun.set()
+        batches.append(time.monotonic())
+        time.sleep(0.1)
+        return stub_forward(engine, images)
+
+    monkeypatch.setattr(Engine, "_forward", slow)
+
+    def stop():
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    run = dataclasses.replace(RUN, batch=1, block_px=128)
+    with pytest.raises(KeyboardInterrupt):
+        detect(scene, tiny_model(), DetectOptions(tile_px=96), run, progress=once(stop, at=1))
+    stopped = len(batches)
+    time.sleep(0.5)
+    assert len(batches) <= stopped + 1, time.monotonic() - start
