@@ -7,118 +7,21 @@ import dataclasses
 import tempfile
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyproj
-
-from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
-from geo_retina.model import Model, load_model
+from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run import (
-    Failure,
-    Ledger,
-    Part,
-    PartRecord,
-    Progress,
-    ScenePlan,
-    SceneRecord,
-    choose_crs,
-    describe_run,
-    manifest_for,
-    merge_scene,
-    missing_tiles,
-    not_covered_table,
-    notes_on,
-    on_area,
-    pack_units,
-    plan_scenes,
-    run_units,
-    scanned_table,
-)
-from geo_retina.scene import (
-    Scene,
-    ValueMap,
-    absolute,
-    find_scenes,
-    fingerprint,
-    mosaic_name,
-    scene_names,
-)
-from geo_retina.vector import (
-    Companions,
-    Target,
-    check_has_place,
-    check_target,
-    detections_table,
-    file_crs,
-    read_area,
-    to_geodataframe,
-    write_outputs,
-)
+from geo_retina.run import Ledger, Progress, RunReport, notes_on, prepare, run_folder
+from geo_retina.scene import fingerprint
+from geo_retina.vector import Target, check_target, to_geodataframe, write_outputs
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import pyarrow as pa
 
-_TABLE_ROWS = 1 << 16
-"""Polygons made at once; each takes a kilobyte."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a run did.
-
-    Attributes:
-        out: the file written, the first of several.
-        detections: objects in it.
-        counts: objects per class.
-        crs: CRS of the file; None for scenes without one.
-        scenes: scenes detected, in whole or in part.
-        pixels: pixels of the ground that was covered, each counted once.
-        seconds: wall time.
-        tiles: tiles that went through the network.
-        skipped_tiles: tiles without a valid pixel.
-        truncated_tiles: tiles that reached the limit of candidates or detections.
-        outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
-        outside_scenes: scenes that lie outside it as a whole.
-        joined: objects made of fragments at seams.
-        reduced_batch: tiles through the network at once, where a device's memory made that fewer
-            than planned; else None.
-        failures: ground that is not covered.
-        outs: all files written.
-        notes: what a user should know of how scenes were read, in sentences.
-        stretches: how the values of each scene that was stretched were changed, by its path.
-    """
-
-    out: Path
-    detections: int
-    counts: dict[str, int]
-    crs: str | None
-    scenes: int
-    pixels: int
-    seconds: float
-    tiles: int
-    skipped_tiles: int
-    truncated_tiles: int
-    outside_tiles: int
-    outside_scenes: int
-    joined: int
-    reduced_batch: int | None
-    failures: tuple[Failure, ...]
-    outs: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    stretches: Mapping[str, ValueMap] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all ground was covered."""
-        return not self.failures
+__all__ = ["RunReport", "detect", "detect_to_file"]
 
 
 def detect(
@@ -150,7 +53,7 @@ def detect(
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        work = _prepare(scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs)
+        work = prepare(scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs)
         stack.callback(work.ledger.close)
         work.carry_out(progress)
         tables = list(work.tables())
@@ -160,7 +63,7 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    for note in notes_on([scene for scene in _scenes(work.plans.values()) if scene.crs is None]):
+    for note in notes_on([scene for scene in work.scenes if scene.crs is None]):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 
@@ -205,7 +108,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     options, run = options or DetectOptions(), run or RunOptions()
     if not outs or len({o.resolve() for o in outs}) < len(outs):
         raise OptionError(f"{len(outs)} outputs were named, wanted one or several different ones")
-    found = None if run.restart else Ledger.peek(_run_folder(outs[0]))
+    found = None if run.restart else Ledger.peek(run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
     targets = [
         Target(o, run.overwrite or own.get(str(o.resolve())) == fingerprint(str(o))) for o in outs
@@ -214,7 +117,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
-    work = _prepare(scenes, model, options, run, outs=outs, crs=crs)
+    work = prepare(scenes, model, options, run, outs=outs, crs=crs)
     with contextlib.closing(work.ledger):
         if not work.carry_out(progress) and work.is_wanted:
             raise work.failed_everywhere()
@@ -232,272 +135,3 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         elif not run.keep:
             work.ledger.remove()
     return work.report(outs, rows, time.perf_counter() - start)
-
-
-@dataclass(eq=False)
-class _Work:
-    """One run, from its plan to its tables; tallies fill as the tables are read."""
-
-    model: Model
-    options: DetectOptions
-    run: RunOptions
-    plans: dict[int, ScenePlan]
-    failures: list[Failure]
-    ledger: Ledger
-    crs: pyproj.CRS | None
-
-    def __post_init__(self) -> None:
-        self.tally: Counter[str] = Counter()
-        self.reduced_batch: int | None = None
-        self.counts = np.zeros(len(self.model.card.classes), np.int64)
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether there is anything to detect: not where all scenes lie outside the area."""
-        return any(not plan.is_outside for plan in self.plans.values()) or bool(self.failures)
-
-    def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
-        """Detect every block that the ledger does not hold yet; counts those it holds then."""
-        done = self.ledger.parts_done()
-        self.ledger.log.info("%d blocks are done", len(done))
-        for failure in self.failures:
-            self.ledger.log.warning("%s cannot be used: %s", failure.scene, failure.error)
-        finished = len(done)
-        todo = [
-            part
-            for plan in self.plans.values()
-            for part in plan.parts
-            if (part.scene_index, part.block.index) not in done
-        ]
-        asked: set[tuple[int, int]] = set()
-        while True:
-            finished += self._detect(todo, progress)
-            asked |= {(part.scene_index, part.block.index) for part in todo}
-            needed = self._needed_at_borders()
-            todo = [p for p in needed if (p.scene_index, p.block.index) not in asked]
-            if not todo:
-                return finished
-
-    def _detect(self, todo: list[Part], progress: Callable[[Progress], None] | None) -> int:
-        """Detect some blocks and record them; counts those that succeeded."""
-        finished = 0
-        units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
-        log = self.ledger.log
-        log.info("%d blocks to do in %d units", len(todo), len(units))
-        results = run_units(
-            units,
-            self.model,
-            self.options,
-            self.run,
-            progress,
-            before_px=self._pixels(self.ledger.parts_done()),
-        )
-        # Closed at once when something goes wrong here, so that workers stop.
-        with contextlib.closing(results):
-            for unit, records in results:
-                self.ledger.write(unit, records)
-                self._log(unit, records)
-                finished += sum(record.error is None for record in records)
-        return finished
-
-    def _needed_at_borders(self) -> list[Part]:
-        """Tiles outside the area of interest that decide about objects at its border."""
-        if self.options.aoi is None:
-            return []
-        parts = []
-        for record in self.ledger.scenes():
-            plan = self.plans.get(record.scene_index)
-            if plan is None or plan.area_px is None:
-                continue
-            known = np.zeros((plan.tiles.rows, plan.tiles.cols), np.bool_)
-            for done in record.parts:
-                block = plan.block(done.block)
-                rows, cols = block.tile_rows, block.tile_cols
-                known[rows.start : rows.stop, cols.start : cols.stop] |= done.error is None
-            tiles = missing_tiles(
-                record.undecided(), plan.tiles, known, plan.area_px, self.options.merge
-            )
-            parts += [plan.part(plan.block(len(plan.blocks) + tile)) for tile in tiles.tolist()]
-        return parts
-
-    def _pixels(self, parts: Set[tuple[int, int]]) -> int:
-        """Pixels of ground of blocks, by scene and block, each counted once."""
-        cores = [
-            self.plans[scene].tiles.core_of(self.plans[scene].block(block))
-            for scene, block in parts
-            if scene in self.plans
-        ]
-        return sum(core.height * core.width for core in cores)
-
-    def _log(self, unit: int, records: list[PartRecord]) -> None:
-        log = self.ledger.log
-        found = sum(len(each.detections) + len(each.undecided) for each in records)
-        log.info("unit %d: %d blocks, %d detections", unit, len(records), found)
-        for record in records:
-            path = self.plans[record.scene_index].scene.path
-            if record.error is not None:
-                log.warning("%s, block %d: %s", path, record.block, record.error)
-            if record.reduced_batch is not None:
-                log.warning("device memory: batches of %d tiles", record.reduced_batch)
-
-    def failed_everywhere(self) -> RunError:
-        """Where every block failed there is no result, and an older one is worth more."""
-        errors = [part.error for record in self.ledger.scenes() for part in record.parts]
-        errors += [failure.error for failure in self.failures]
-        return RunError(
-            f"nothing could be detected, the first error of {len(errors)} is: {errors[0]}; once it "
-            "is mended, the same command tries again"
-        )
-
-    def tables(self) -> Iterator[pa.Table]:
-        """Tables of merged detections, by scene and position; holds one at a time."""
-        name_of = {plan.index: name for name, plan in self.by_name.items()}
-        for record in self.ledger.scenes():
-            plan = self.plans.get(record.scene_index)
-            if plan is None:  # it was readable when this run began, and is not now
-                continue
-            self._count(record, plan)
-            for merged in merge_scene(record, plan, self.options.merge):
-                if plan.area_px is not None:
-                    rule = self.options.aoi_rule
-                    merged = merged.take(on_area(merged.boxes_px, plan.area_px, rule))
-                self.counts += np.bincount(merged.labels, minlength=len(self.counts))
-                self.tally["joined"] += int(merged.joined.sum())
-                for start in range(0, len(merged), _TABLE_ROWS):
-                    yield detections_table(
-                        merged.part(start, min(start + _TABLE_ROWS, len(merged))),
-                        plan.scene.grid,
-                        classes=self.model.card.classes,
-                        scene=name_of[plan.index],
-                        to_file=plan.scene.grid_to_file,
-                        crs=self.crs,
-                    )
-
-    def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
-        for part in record.parts:
-            core = plan.tiles.core_of(plan.block(part.block))
-            if part.error is not None:
-                self.failures.append(Failure(plan.scene.path, part.error, plan, core))
-                self.tally["failed"] += len(plan.tiles.tiles_of(plan.block(part.block)))
-                continue
-            self.tally["pixels"] += core.height * core.width
-            for name in ("tiles", "skipped", "truncated"):
-                self.tally[name] += getattr(part, name)
-            if part.reduced_batch is not None:
-                self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
-        self.tally["scenes"] += any(part.error is None for part in record.parts)
-
-    @property
-    def by_name(self) -> dict[str, ScenePlan]:
-        """The plans, by the name that their scenes have in the output."""
-        planned = list(self.plans.values())
-        return dict(zip(scene_names([p.scene.path for p in planned]), planned, strict=True))
-
-    def companions(self) -> Companions:
-        """What explains the detections, once the tables have been read."""
-        return Companions(
-            scanned=scanned_table(self.by_name, self.failures, self.crs),
-            not_covered=not_covered_table(self.failures, self.crs),
-            metadata=describe_run(
-                self.model, self.options, [scene.path for scene in _scenes(self.plans.values())]
-            ),
-        )
-
-    def report(self, outs: Sequence[Path], rows: int, seconds: float) -> RunReport:
-        """Sum up, once the tables have been read."""
-        out = outs[0]
-        crs = file_crs(out, self.crs) if self.crs else None
-        scenes = _scenes(self.plans.values())
-        return RunReport(
-            out=out,
-            detections=rows,
-            counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=None if crs is None else _crs_name(crs),
-            scenes=self.tally["scenes"],
-            pixels=self.tally["pixels"],
-            seconds=seconds,
-            tiles=self.tally["tiles"],
-            skipped_tiles=self.tally["skipped"],
-            truncated_tiles=self.tally["truncated"],
-            outside_tiles=sum(len(plan.tiles) for plan in self.plans.values())
-            - self.tally["tiles"]
-            - self.tally["skipped"]
-            - self.tally["failed"],
-            outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
-            joined=self.tally["joined"],
-            reduced_batch=self.reduced_batch,
-            failures=tuple(self.failures),
-            outs=tuple(outs),
-            notes=notes_on(scenes),
-            stretches=_stretches(scenes) if self.options.stretch else {},
-        )
-
-
-def _prepare(
-    scenes: str | Path | Sequence[str | Path],
-    model: str | Path | Model,
-    options: DetectOptions,
-    run: RunOptions,
-    *,
-    outs: Sequence[Path],
-    crs: str | None,
-) -> _Work:
-    """Check everything that can be checked before the first block, then open the ledger."""
-    if run.scheduler is None:
-        choose_device(run.device)
-    loaded = model if isinstance(model, Model) else load_model(model)
-    paths = find_scenes(scenes, asset=options.asset)
-    full_paths = [absolute(path) for path in paths]
-    # Workers of a cluster may run in another folder.
-    seen = paths if run.scheduler is None else full_paths
-    plans, failures = plan_scenes(seen, loaded.card, options, run, name=mosaic_name(scenes))
-    unfit = {failure.scene for failure in failures}
-    plans, output_crs = choose_crs(crs, plans, failures)
-    for out in outs:
-        check_has_place(out, output_crs)
-    stretches = _stretches(_scenes(plans)) if options.stretch else {}
-    manifest = manifest_for(
-        full_paths,
-        {
-            full: _version(path, stretches.get(path))
-            for full, path in zip(full_paths, seen, strict=True)
-            if path not in unfit
-        },
-        loaded.fingerprint,
-        _by_content(options),
-        run.block_px,
-    )
-    ledger = Ledger.open(_run_folder(outs[0]), manifest, restart=run.restart)
-    by_index = {plan.index: plan for plan in plans}
-    return _Work(loaded, options, run, by_index, failures, ledger, output_crs)
-
-
-def _run_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.run")
-
-
-def _by_content(options: DetectOptions) -> DetectOptions:
-    """Options of a run, with what a file holds in place of its name."""
-    if options.aoi is None:
-        return options
-    area = read_area(options.aoi, options.aoi_layer)
-    return dataclasses.replace(options, aoi=area.fingerprint, aoi_layer=None)
-
-
-def _version(path: str, values: ValueMap | None) -> dict[str, Any]:
-    """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
-    version = fingerprint(path)
-    return version if values is None else {**version, "values": dataclasses.asdict(values)}
-
-
-def _crs_name(crs: pyproj.CRS) -> str:
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else crs.name
-
-
-def _scenes(plans: Iterable[ScenePlan]) -> list[Scene]:
-    return [scene for plan in plans for scene in plan.scenes]
-
-
-def _stretches(scenes: Sequence[Scene]) -> dict[str, ValueMap]:
-    return {scene.path: scene.values for scene in scenes if scene.values is not None}

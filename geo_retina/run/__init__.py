@@ -1,11 +1,9 @@
-"""Runs: plan -> blocks -> ledger. The only room that knows Dask."""
+"""Runs: plan -> blocks -> ledger -> tables. The only room that knows Dask."""
 
-from geo_retina.run.area import missing_tiles, on_area
 from geo_retina.run.blocks import Progress, run_units
 from geo_retina.run.fitting import fit_scene, notes_on
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
-from geo_retina.run.placing import choose_crs
 from geo_retina.run.plan import (
     Estimate,
     Failure,
@@ -17,7 +15,8 @@ from geo_retina.run.plan import (
     plan_scene,
     plan_scenes,
 )
-from geo_retina.run.provenance import describe_run, not_covered_table, scanned_table
+from geo_retina.run.reporting import RunReport
+from geo_retina.run.work import Work, prepare, run_folder
 
 __all__ = [
     "Estimate",
@@ -26,22 +25,20 @@ __all__ = [
     "Part",
     "PartRecord",
     "Progress",
+    "RunReport",
     "ScenePlan",
     "SceneRecord",
     "Unit",
-    "choose_crs",
-    "describe_run",
+    "Work",
     "estimate",
     "fit_scene",
     "manifest_for",
     "merge_scene",
-    "missing_tiles",
-    "not_covered_table",
     "notes_on",
-    "on_area",
     "pack_units",
     "plan_scene",
     "plan_scenes",
+    "prepare",
+    "run_folder",
     "run_units",
-    "scanned_table",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -22,14 +21,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
 from geo_retina.grid import Window
+from geo_retina.run.guard import LOCK, lock_folder, open_log
 
 _MANIFEST = "manifest.json"
-_LOCK = "lock"
 _LOG = "run.log"
 
 
@@ -108,7 +107,7 @@ class Ledger:
     def __init__(self, folder: Path, manifest: dict[str, Any], lock: FileLock) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.log = _open_log(folder / _LOG)
+        self.log = open_log(folder / _LOG)
         self._lock = lock
 
     @classmethod
@@ -129,7 +128,7 @@ class Ledger:
             _check_own(folder)
         else:
             cls.peek(folder)
-        lock = _lock(folder)
+        lock = lock_folder(folder)
         try:
             return cls._open_locked(folder, manifest, lock, restart=restart)
         except BaseException:
@@ -142,7 +141,7 @@ class Ledger:
     ) -> Ledger:
         if restart:
             for entry in folder.iterdir():
-                if entry.name != _LOCK:
+                if entry.name != LOCK:
                     entry.unlink()
         found = cls.peek(folder)
         versions = manifest["versions"]
@@ -179,7 +178,7 @@ class Ledger:
             found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
             found["fixed"], found["versions"], found["block_px"]
         except FileNotFoundError:
-            if folder.is_dir() and all(entry.name == _LOCK for entry in folder.iterdir()):
+            if folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir()):
                 return None
             raise _foreign(folder) from None
         except (ValueError, KeyError, OSError) as error:
@@ -265,48 +264,10 @@ class Ledger:
     def remove(self) -> None:
         """Delete the folder, the lock at last."""
         for entry in self.folder.iterdir():
-            if entry.name != _LOCK:
+            if entry.name != LOCK:
                 entry.unlink()
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _lock(folder: Path) -> FileLock:
-    """Take a folder, made where it is missing.
-
-    Raises:
-        RunError: another run has it.
-        OutputError: it cannot be written.
-    """
-    lock = FileLock(folder / _LOCK, thread_local=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"another run is writing to {folder}; wait for it, or name another output"
-        ) from None
-    except NotImplementedError:
-        pass  # a file system without locks: nobody can be kept out of it
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
-    return lock
-
-
-class _LogFile(logging.FileHandler):
-    """A log whose own failure, on a full disk for example, is no failure of the run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing: what matters is written elsewhere, and fails there."""
-
-
-def _open_log(path: Path) -> logging.Logger:
-    """A log of one run; outside the logging tree, which belongs to the application."""
-    logger = logging.Logger("geo_retina.run", logging.INFO)
-    handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    return logger
 
 
 def _foreign(folder: Path) -> RunError:
@@ -319,7 +280,7 @@ def _check_own(folder: Path) -> None:
     Raises:
         RunError: it holds what no run writes.
     """
-    own = (_MANIFEST, _LOCK, _LOG, "unit-*.parquet", ".*.tmp")
+    own = (_MANIFEST, LOCK, _LOG, "unit-*.parquet", ".*.tmp")
     if folder.exists() and (
         not folder.is_dir()
         or not all(any(fnmatch(entry.name, each) for each in own) for entry in folder.iterdir())

@@ -14,7 +14,7 @@ from geo_retina.boxes import to_polygons
 from geo_retina.engine import Engine
 from geo_retina.scene import Scene
 from geo_retina.training.labels import LabelledScene
-from geo_retina.training.split import Split, _crs_name
+from geo_retina.training.split import Part, Split, frame_name
 from geo_retina.training.validate import TuningGround, validate
 
 
@@ -32,7 +32,7 @@ def test_validation_reads_the_tuning_ground_only(tmp_path, monkeypatch, unit):
     crs = scene.grid.crs
     labels = LabelledScene(scene, boxes, np.zeros(len(boxes), np.int64), None)
     # One block of 100 m, columns 400 to 600, rows 200 to 400 of the scene's pixels.
-    split = Split(100.0, frozenset({(_crs_name(crs), 4002, 49998)}), 1 / 36)
+    split = Split(100.0, frozenset({(frame_name(crs), 4002, 49998)}), 1 / 36)
     on = split.on_tune(scene.grid, labels.centres_px)
     assert 0 < on.sum() < len(boxes)
     truth = gpd.GeoDataFrame(
@@ -44,12 +44,14 @@ def test_validation_reads_the_tuning_ground_only(tmp_path, monkeypatch, unit):
     ground = TuningGround(
         (labels,),
         ("a",),
-        split,
+        split.on_tune,
+        "one block",
         truth,
         crs,
         EvaluateOptions(scene_column="scene", class_column="class"),
         int(on.sum()),
         options,
+        split.outlines(Part.TUNE),
     )
     run = RunOptions(device="cpu", block_px=256)
     whole = detect(path, tiny_model(), options, run)
@@ -65,6 +67,6 @@ def test_validation_reads_the_tuning_ground_only(tmp_path, monkeypatch, unit):
 def test_the_squares_are_the_blocks():
     crs = pyproj.CRS(UTM)
     split = Split(50.0, frozenset({("EPSG:32633", 2, 3), ("EPSG:32634", 9, 9)}), 0.5)
-    (square,) = split.tune_polygons(crs)
+    (square,) = split.outlines(Part.TUNE)(crs)
     assert square.bounds == (100, 150, 150, 200)
-    assert len(Split(50.0, frozenset(), 0.0).tune_polygons(crs)) == 0
+    assert len(split.outlines(Part.TEST)(crs)) == 0

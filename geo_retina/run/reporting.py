@@ -1,0 +1,61 @@
+"""What a run says it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from geo_retina.run.plan import Failure
+from geo_retina.scene import ValueMap
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did.
+
+    Attributes:
+        out: the file written, the first of several.
+        detections: objects in it.
+        counts: objects per class.
+        crs: CRS of the file; None for scenes without one.
+        scenes: scenes detected, in whole or in part.
+        pixels: pixels of the ground that was covered, each counted once.
+        seconds: wall time.
+        tiles: tiles that went through the network.
+        skipped_tiles: tiles without a valid pixel.
+        truncated_tiles: tiles that reached the limit of candidates or detections.
+        outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
+        outside_scenes: scenes that lie outside it as a whole.
+        joined: objects made of fragments at seams.
+        reduced_batch: tiles through the network at once, where a device's memory made that fewer
+            than planned; else None.
+        failures: ground that is not covered.
+        outs: all files written.
+        notes: what a user should know of how scenes were read, in sentences.
+        stretches: how the values of each scene that was stretched were changed, by its path.
+    """
+
+    out: Path
+    detections: int
+    counts: dict[str, int]
+    crs: str | None
+    scenes: int
+    pixels: int
+    seconds: float
+    tiles: int
+    skipped_tiles: int
+    truncated_tiles: int
+    outside_tiles: int
+    outside_scenes: int
+    joined: int
+    reduced_batch: int | None
+    failures: tuple[Failure, ...]
+    outs: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    stretches: Mapping[str, ValueMap] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all ground was covered."""
+        return not self.failures
