@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(history)
         os.replace(beside, self.path / "epochs.csv")
+
+    @contextlib.contextmanager
+    def left_if_begun(self) -> Iterator[None]:
+        """Remove the folder again where nothing came to be in it before an error."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()
+            raise
 
     def finish(self) -> None:
         """Drop what only a resumed run needs; logs and pictures stay."""

@@ -99,7 +99,8 @@ def train(
             Path(folder or Path(scratch) / "train"), options, resume=resume, overwrite=overwrite
         )
         torch.manual_seed(options.seed)
-        prepared = prepare(options)
+        with run.left_if_begun():
+            prepared = prepare(options)
         run.keep_data(prepared.training_set.fingerprint, options)
         model = _fit(prepared, options, device, run, progress)
         if target is not None:

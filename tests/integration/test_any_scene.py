@@ -237,7 +237,7 @@ def test_a_corrupt_block_costs_its_own_ground_only(capsys):
     assert main(line) == 3
     told = capsys.readouterr().err
     assert "not covered: a.tif, columns " in told
-    missing = gpd.read_file("out.gpkg.not_covered.gpkg")
+    missing = gpd.read_file("out.gpkg", layer="not_covered")
     wrong = shapely.box(*(NORTH_UP @ (704, 128)), *(NORTH_UP @ (768, 64)))
     assert missing.geometry.union_all().contains(wrong)
     share = missing.geometry.union_all().area / (0.25 * SHAPE[0] * SHAPE[1] * 2)

@@ -32,28 +32,9 @@ def test_encrypted_connections_are_as_dask_is_told(tmp_path, scene):
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed, which makes the certificate")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *[
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=127.0.0.1",
-                "-keyout",
-            ],
-            str(key),
-            "-out",
-            str(cert),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*made.split(), *files], check=True, capture_output=True)
     flags = ["--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key)]
     cluster = Cluster(tmp_path, protocol="tls", flags=flags)
     cluster.start_scheduler()
@@ -61,9 +42,9 @@ def test_encrypted_connections_are_as_dask_is_told(tmp_path, scene):
     run = RunOptions(device="cpu", block_px=128, scheduler=cluster.address)
     import distributed  # noqa: F401 - it brings its own settings, which must lie below ours
 
-    told = {"ca-file": str(cert), "client": {"cert": str(cert), "key": str(key)}}
+    told = {"ca-file": cert, "client.cert": cert, "client.key": key}
     try:
-        with dask.config.set({"distributed.comm.tls": told}):
+        with dask.config.set({f"distributed.comm.tls.{name}": str(p) for name, p in told.items()}):
             remote = detect(scene, tiny_model(), OPTIONS, run)
     finally:
         cluster.stop()

@@ -19,7 +19,7 @@ def some(n: int, seed: int = 0) -> Detections:
 def record(scene: int, block: int, n: int = 3, error: str | None = None) -> PartRecord:
     found = Detections.empty() if error else some(n, seed=100 * scene + block)
     left = Detections.empty() if error else some(n // 2, seed=100 * scene + block + 50)
-    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, left)
+    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, undecided=left)
 
 
 def manifest(**changes):

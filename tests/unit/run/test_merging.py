@@ -27,6 +27,7 @@ def through_the_ledger(folder, detections, plan, blocks, options):
         part = PartRecord(0, block.index, block.window, settled, undecided=left)
         ledger.write(block.index, [part])
     [record] = ledger.scenes()
+    ledger.close()
     return list(merge_scene(record, ScenePlan(0, None, plan, tuple(blocks)), options))
 
 
