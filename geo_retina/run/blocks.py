@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _POLL_S = 1.0
 """How often a run looks whether there are workers at all."""
 
+_ANSWER_S = 10.0
+"""How long a scheduler may take to say which workers it has."""
+
 _stopped: set[str] = set()
 """Runs of this process whose tasks are not wanted any longer."""
 
@@ -235,7 +238,7 @@ def _in_flight(
 
     def submit() -> None:
         # Asked anew each time, as workers come and go.
-        limit = max(2, sum(client.nthreads().values()) + 1)
+        limit = max(2, _threads(client) + 1)
         while len(unit_of) < limit and (unit := next(waiting, None)) is not None:
             future = client.submit(_detect_unit, unit, key, run.retries, run_id, pure=False)
             unit_of[future.key] = unit
@@ -254,11 +257,26 @@ def _in_flight(
             else:  # a worker was lost, several times over
                 records = [_failed(part, _sentence(error)) for part in unit.parts]
             future.release()
-            submit()
             yield unit, records
+            submit()
+    except OSError:
+        if run.scheduler is None:
+            raise
+        return  # a scheduler that is gone takes no more tasks
     finally:
         if unit_of:
             _stopped.add(run_id)
+
+
+def _threads(client: Client) -> int:
+    """Threads of all workers; 0 where the scheduler does not say, as it is gone."""
+    try:
+        threads: dict[str, int] = client.sync(
+            client.scheduler.ncores, workers=None, callback_timeout=_ANSWER_S
+        )
+    except (OSError, TimeoutError):
+        return 0
+    return sum(threads.values())
 
 
 def _next(client: Client, finished: queue.SimpleQueue[Future], patience_s: float) -> Future:
@@ -268,7 +286,7 @@ def _next(client: Client, finished: queue.SimpleQueue[Future], patience_s: float
         try:
             return finished.get(timeout=_POLL_S)
         except queue.Empty:
-            if client.nthreads():
+            if _threads(client):
                 seen = time.monotonic()
             elif time.monotonic() - seen > patience_s:
                 raise RunError(

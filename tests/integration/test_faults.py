@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, scene, cluster):
     assert remote.equals(local)
 
 
-def test_without_any_worker_a_run_stops_and_can_go_on(tmp_path, scene, cluster):
+def test_without_a_cluster_a_run_stops_and_can_go_on_without_it(tmp_path, scene, cluster):
     model = tiny_model()
     out = tmp_path / "out.gpkg"
     cluster.start_worker()
@@ -85,18 +86,29 @@ def test_without_any_worker_a_run_stops_and_can_go_on(tmp_path, scene, cluster):
     def kill(progress):
         seen.append(progress.units_done)
         if progress.units_done == 2:
-            cluster.workers[0].kill()
+            cluster.stop()
 
     run = on(cluster, patience_s=2.0)
-    with pytest.raises(RunError, match="no worker was connected to the scheduler for 2 s"):
+    with pytest.raises(RunError, match=r"no worker was connected|no Dask scheduler answers"):
         detect_to_file(scene, model, out, OPTIONS, run, progress=kill)
     assert not out.exists()
-    cluster.start_worker()
     again = []
-    report = detect_to_file(scene, model, out, OPTIONS, on(cluster), progress=again.append)
+    report = detect_to_file(scene, model, out, OPTIONS, RUN, progress=again.append)
     assert report.complete
     assert again[0].units + max(seen) == units
-    assert len(gpd.read_file(out)) == len(detect(scene, model, OPTIONS, RUN))
+    found = detect(scene, model, OPTIONS, RUN)
+    assert report.detections == len(found) > 0
+
+
+def test_without_any_worker_a_run_does_not_wait_for_ever(monkeypatch):
+    from types import SimpleNamespace
+
+    from geo_retina.run import blocks
+
+    monkeypatch.setattr(blocks, "_POLL_S", 0.01)
+    idle = SimpleNamespace(scheduler=SimpleNamespace(ncores=None), sync=lambda *_, **__: {})
+    with pytest.raises(RunError, match=r"no worker was connected to the scheduler for 0\.05 s"):
+        blocks._next(idle, queue.SimpleQueue(), 0.05)
 
 
 def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster):
@@ -120,16 +132,6 @@ def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster)
     counts = [state.units_done for state in states]
     assert counts == sorted(counts)
     assert counts[-1] == states[-1].units  # each unit was counted once
-
-
-def test_a_scheduler_that_is_gone_for_good_is_one_sentence(tmp_path, scene, cluster):
-    cluster.start_worker()
-    run = on(cluster, patience_s=1.0)
-    out = tmp_path / "out.gpkg"
-    with pytest.raises(RunError, match="no Dask scheduler answers"):
-        detect_to_file(scene, tiny_model(), out, OPTIONS, run, progress=once(cluster.stop))
-    report = detect_to_file(scene, tiny_model(), out, OPTIONS, RUN)  # here, with the same ledger
-    assert report.complete
 
 
 def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, monkeypatch):
