@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     options = geo_retina.load_train_options(args.config, overrides)
     weights = args.out / f"{options.name}.safetensors"
-    model = geo_retina.train(options, weights, overwrite=args.overwrite, progress=True)
+    model = geo_retina.train(
+        options, weights, overwrite=args.overwrite, resume=args.resume, progress=True
+    )
 
     # What an interrupted run found was found by another model.
     run = geo_retina.RunOptions(
@@ -108,6 +110,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--class-column", help="column of the labels with their class")
     parser.add_argument("--radius-m", type=float, help="match point labels within this distance")
     parser.add_argument("--accept", type=float, default=0.0, help="least F1 to exit with 0")
+    parser.add_argument("--resume", action="store_true", help="go on with a killed training")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     args = parser.parse_args(arguments)
     if not args.draw and not (args.test_scenes and args.test_labels):

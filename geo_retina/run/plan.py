@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import shapely
 
 from geo_retina.engine import Engine
@@ -18,7 +19,7 @@ from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.area import tiles_on, tiles_over
 from geo_retina.run.fitting import fit_scene
-from geo_retina.scene import Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
+from geo_retina.scene import BLOCK_CACHE_BYTES, Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
 from geo_retina.vector import Area, read_area
 
 
@@ -129,7 +130,8 @@ class Estimate:
         grid_px: pixels of the ground that is looked at.
         px_per_s: rate of the network, measured here on noise.
         seconds: time through the network.
-        memory_bytes: peak that blocks, network and batches take together.
+        memory_bytes: peak of the process: what it holds already, libraries and model among it,
+            blocks in flight, a batch, and GDAL's cache of blocks.
     """
 
     network_px: int
@@ -281,13 +283,17 @@ def estimate(
         ),
         default=0,
     )
-    in_flight = run.threads * (run.workers or 1)
+    # One more is on its way from each worker's threads to the network.
+    in_flight = (run.threads + 1) * (run.workers or 1)
     return Estimate(
         network_px=network_px,
         grid_px=sum(_ground_px(plan) for plan in plans),
         px_per_s=px_per_s,
         seconds=network_px / px_per_s,
-        memory_bytes=in_flight * block_bytes + batch_bytes + engine.weight_bytes,
+        memory_bytes=psutil.Process().memory_info().rss
+        + in_flight * block_bytes
+        + batch_bytes
+        + BLOCK_CACHE_BYTES,
     )
 
 

@@ -4,6 +4,7 @@ A scene is a picklable handle: paths and numbers, never an open dataset.
 """
 
 from geo_retina.scene.bands import common_name, match_bands
+from geo_retina.scene.datasets import BLOCK_CACHE_BYTES
 from geo_retina.scene.describing import describe_reading, describe_scene
 from geo_retina.scene.finding import (
     absolute,
@@ -20,6 +21,7 @@ from geo_retina.scene.values import ValueMap
 from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
+    "BLOCK_CACHE_BYTES",
     "Mosaic",
     "Scene",
     "SceneFile",

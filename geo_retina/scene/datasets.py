@@ -16,6 +16,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geo_retina.errors import SceneError
 from geo_retina.scene.remote import gdal_settings
 
+BLOCK_CACHE_BYTES = 512 << 20
+"""Decoded blocks that GDAL keeps for all datasets of the process."""
+
+# Left alone GDAL keeps a twentieth of the machine's memory, so that a run would grow with its scene
+# until that is full. Blocks are read once, but for the overlap with the next; GDAL_CACHEMAX in the
+# environment wins. GDAL looks at it when it first reads.
+os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_BYTES >> 20))
+
 _SCHEMES = {"http": "vsicurl/http:/", "https": "vsicurl/https:/", "s3": "vsis3", "gs": "vsigs"}
 _SCHEMES |= {"az": "vsiaz", "zip": "vsizip", "file": ""}
 

@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
+from affine import Affine
 
+import geo_retina
 from geo_retina.errors import OutputError
 from geo_retina.model import load_model
 
@@ -117,3 +120,38 @@ def test_scenes_must_come_from_somewhere(pipeline, capsys):
     assert stopped.value.code == 2
     assert "--test-scenes" in capsys.readouterr().err
     assert not Path("nowhere").exists()
+
+
+def test_a_region_is_detected_scene_by_scene_and_merged(tmp_path, monkeypatch, capsys):
+    from support.stubs import NORTH_UP, paint, stub_forward, tiny_model, write_scene
+
+    from geo_retina.engine import Engine
+
+    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    boxes = np.array([[20, 30, 44, 40], [200, 100, 210, 130], [300, 60, 330, 70.0]])
+    pixels = paint((200, 400), boxes)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    # Two scenes on one grid that share columns 150 to 250, and one that is no raster.
+    for name, first, last in [("west", 0, 250), ("east", 150, 400)]:
+        affine = NORTH_UP @ Affine.translation(first, 0)
+        write_scene(folder / f"{name}.tif", pixels[:, :, first:last], affine=affine)
+    (folder / "notes.tif").write_text("no raster")
+    weights = tiny_model().save(tmp_path / "m.safetensors")
+    region = load(ROOT / "pipelines" / "detect_region.py")
+    out = tmp_path / "region.gpkg"
+    arguments = [str(folder), "--model", str(weights), "--out", str(out), "--device", "cpu"]
+    assert region.main(arguments) == 3
+    told = capsys.readouterr()
+    assert "notes.tif" in told.err
+    assert len(gpd.read_file(out, layer="detections")) == 3  # the middle one is in both scenes
+    (folder / "notes.tif").unlink()
+    runs = []
+    plain = geo_retina.detect_to_file
+    monkeypatch.setattr(
+        geo_retina, "detect_to_file", lambda *a, **k: runs.append(a) or plain(*a, **k)
+    )
+    out.unlink()
+    assert region.main(arguments) == 0
+    assert not runs  # both scenes were done
+    assert len(gpd.read_file(out, layer="detections")) == 3
