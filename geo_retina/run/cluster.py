@@ -6,6 +6,7 @@ elsewhere is sent it once.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -121,14 +122,31 @@ def workers(
         RunError: the scheduler asked for cannot be reached.
     """
     if run.scheduler is not None:
-        with _remote_client(model, run.scheduler, patience_s) as client:
+        with _quiet_loop(), _remote_client(model, run.scheduler, patience_s) as client:
             yield client, (run.device,)  # each worker looks for its own
         return
     from distributed import Client
 
     devices = list_devices(run.device)
-    with _lent(model), _local_cluster(run, len(devices)) as cluster, Client(cluster) as client:
+    with (
+        _quiet_loop(),
+        _lent(model),
+        _local_cluster(run, len(devices)) as cluster,
+        Client(cluster) as client,
+    ):
         yield client, devices
+
+
+@contextmanager
+def _quiet_loop() -> Iterator[None]:
+    """Keep to itself what Dask's event loop says when a question to it is interrupted."""
+    logger = logging.getLogger("tornado.application")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -302,7 +302,7 @@ def rows(path):
 def test_an_interrupt_stops_soon_and_says_how_to_go_on(tmp_path, scene, command, sign):
     process = begin(command, tmp_path)
     process.send_signal(sign)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in text
     assert "the same command goes on" in text
@@ -327,7 +327,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(tmp_path, scene, command):
         process.kill()
         process.communicate()
         assert not out.exists()
-    other = dataclasses.replace(IN_COMMAND, threads=3, batch=2)
+    other = dataclasses.replace(IN_COMMAND, threads=3, block_px=4096)
     detect_to_file(scene, weights, out, OPTIONS, other)
     expected, found = rows(unbroken), rows(out)
     assert len(found[0]) > 0
@@ -341,7 +341,7 @@ def test_two_runs_on_one_output_do_not_mix(tmp_path, scene, command):
         detect_to_file(
             scene, tmp_path / "m.safetensors", tmp_path / "out.gpkg", OPTIONS, IN_COMMAND
         )
-    _, text = process.communicate(timeout=120)
+    _, text = process.communicate(timeout=300)
     assert process.returncode == 0, text
 
 

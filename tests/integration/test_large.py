@@ -20,7 +20,7 @@ SIDE_PX = 60_000
 GIB = 1 << 30
 
 SCRIPT = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from geo_retina import DetectOptions, RunOptions, detect_to_file, plan_scenes
 from geo_retina.engine import Engine
@@ -37,7 +37,8 @@ print(json.dumps({
     "tiles": len(whole.tiles), "blocks": len(whole.blocks), "planned_s": planned_s,
     "run": report.tiles, "skipped": report.skipped_tiles, "outside": report.outside_tiles,
     "found": report.detections,
-    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    # Not ru_maxrss, which begins with the memory of the process that started this one.
+    "peak_bytes": 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]),
 }))
 """
 

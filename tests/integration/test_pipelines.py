@@ -83,7 +83,7 @@ def test_a_detection_that_was_interrupted_is_made_anew(tmp_path, pipeline, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("geo_retina.detector.write_vector", stop)
+        patch.setattr("geo_retina.detector.write_outputs", stop)
         with pytest.raises(KeyboardInterrupt):
             pipeline.main(arguments)
     assert (out / "detections.gpkg.run").is_dir()
