@@ -29,6 +29,9 @@ BlockKey: TypeAlias = tuple[str, int, int]
 
 Key = TypeVar("Key", bound=Hashable)
 
+_SHARED = 0.01
+"""Share of a scene's ground that may lie under one in another CRS: frames of pixels, rounded."""
+
 
 class Part(IntEnum):
     """What ground is for."""
@@ -187,10 +190,11 @@ def split_ground(
 
     Raises:
         LabelError: the areas or their column cannot be used.
-        TrainingError: a part gets no ground.
+        TrainingError: a part gets no ground, or scenes of different CRSs show the same ground.
     """
     if options.areas is not None or options.column is not None:
         return _split_areas(scenes, options, seed, training_set)
+    _refuse_shared_ground(scenes)
     area: dict[BlockKey, float] = {}
     for scene in scenes:
         for key, pixels in _blocks_under(scene.grid, options.block_m).items():
@@ -212,6 +216,44 @@ def split_ground(
         frozenset(test),
         sum(area[key] for key in test) / total,
     )
+
+
+def _refuse_shared_ground(scenes: Sequence[Scene]) -> None:
+    """Blocks are counted in each CRS by itself, so ground seen in two would be dealt twice.
+
+    Raises:
+        TrainingError: scenes of different CRSs show the same ground.
+    """
+    placed = [scene for scene in scenes if scene.grid.crs is not None]
+    frames = np.array([frame_name(scene.grid.crs) for scene in placed])
+    if len(set(frames)) < 2:
+        return
+    outlines = []
+    for scene in placed:
+        grid = scene.grid
+        assert grid.crs is not None
+        to_degrees = _degrees(frame_name(grid.crs), grid.crs)
+        outline = boxes.to_polygons(np.array([[0.0, 0.0, grid.width, grid.height]]), grid)[0]
+        xy = np.column_stack(to_degrees.transform(*shapely.get_coordinates(outline).T))
+        outlines.append(shapely.polygons(xy))
+    ground = np.array(outlines, dtype=object)
+    i, j = shapely.STRtree(ground).query(ground, predicate="intersects")
+    across = frames[i] != frames[j]
+    i, j = i[across], j[across]
+    shared = shapely.area(shapely.intersection(ground[i], ground[j]))
+    much = np.flatnonzero(shared > _SHARED * shapely.area(ground[i]))
+    if len(much):
+        one, other = placed[i[much[0]]], placed[j[much[0]]]
+        raise TrainingError(
+            f"{one.path} in {frames[i[much[0]]]} and {other.path} in {frames[j[much[0]]]} show the "
+            "same ground, which blocks in either CRS would deal to different parts; warp them to "
+            "one CRS, or divide the ground by polygons with split.areas"
+        )
+
+
+@lru_cache(maxsize=64)
+def _degrees(name: str, crs: pyproj.CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _split_areas(

@@ -12,6 +12,7 @@ from geo_retina.model import Band, Card, Model, Radiometry, build_network, load_
 from geo_retina.nn.backbones import check_pretrained, load_pretrained, stem_key
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.scene import common_name
 from geo_retina.training.radiometry import BandStatistics
 
 
@@ -72,7 +73,7 @@ def keep_radiometry(
 ) -> BandStatistics:
     """Normalise as the starting model does, so that its weights see what they know.
 
-    Bands that it does not have, by name or, where there are as many, by place, keep the
+    Bands that it does not have, by name or, where names don't tell, by place, keep the
     measured normalisation; so do all where the pixels are of another type.
     """
     if start is None or start.card.radiometry.dtype != measured.radiometry.dtype:
@@ -95,10 +96,9 @@ def _take_over(
     """Fill a network with the weights of a model of other bands and classes perhaps."""
     state, own = start.network.state_dict(), network.state_dict()
     said = [f"Started from the model {start.card.name}."]
-    if len(bands) != len(start.card.bands):
+    places = _places([band.name for band in bands], [band.name for band in start.card.bands])
+    if places != list(range(len(start.card.bands))):
         stem = f"backbone.body.{stem_key(network.backbone.body)}"
-        names = [band.name for band in start.card.bands]
-        places = _places([band.name for band in bands], names)
         state[stem] = _move_stem(state[stem], places)
         fresh = [band.name for band, place in zip(bands, places, strict=True) if place is None]
         said.append(f"Its first filters were adapted to {len(bands)} bands.")
@@ -111,11 +111,16 @@ def _take_over(
 
 
 def _places(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Where each band is among the known ones: by place if there are as many, else by name."""
-    if len(names) == len(known):
+    """Where each band is among the known ones: by name, or by place where names don't tell all."""
+    where = {_key(name): i for i, name in reversed(list(enumerate(known)))}
+    found = [where.get(_key(name)) for name in names]
+    if len(names) == len(known) and (None in found or len(set(found)) < len(found)):
         return list(range(len(names)))
-    where = {name.casefold(): i for i, name in reversed(list(enumerate(known)))}
-    return [where.get(name.casefold()) for name in names]
+    return found
+
+
+def _key(name: str) -> str:
+    return common_name(name) or name.casefold()
 
 
 def _move_stem(weight_OCHW: Tensor, places: Sequence[int | None]) -> Tensor:

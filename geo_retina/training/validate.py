@@ -140,6 +140,10 @@ def choose_ground(
     # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
     truth["class"] = truth["class"].astype("category").cat.set_categories(training_set.classes)
     radius_m = (options.radius_m or training_set.point_size_m) if points else None
+    first = training_set.scenes[0].scene
+    bands = options.data.bands
+    if bands is None and all(each.scene.bands == first.bands for each in training_set.scenes):
+        bands = first.bands  # the names on the card may be new ones
     return TuningGround(
         scenes=tuning,
         names=tuple(names),
@@ -157,7 +161,11 @@ def choose_ground(
         ),
         objects=count,
         detect_options=DetectOptions(
-            score=SCORE_FLOOR, precision=options.precision, bands=options.data.bands
+            score=SCORE_FLOOR,
+            precision=options.precision,
+            bands=bands,
+            gsd_m=options.data.gsd_m,
+            force=True,  # what was trained on fits
         ),
         outlines=outlines,
     )

@@ -1,7 +1,10 @@
 """The split in three: ground that tests, and ground dealt by areas and by place columns."""
 
 import numpy as np
+import pyproj
 import pytest
+from affine import Affine
+from support import stubs
 
 from geo_retina.errors import LabelError, OptionError, TrainingError
 from geo_retina.grid import Window
@@ -207,3 +210,20 @@ def test_too_few_blocks_for_three_parts():
     own = plain_scene(height=100, width=1001)
     with pytest.raises(TrainingError, match=r"two ground blocks of 500 m.*test on; lower"):
         split_ground([own], SplitOptions(test_fraction=0.1), seed=0)
+
+
+def test_ground_that_two_zones_show_is_not_dealt_twice(tmp_path):
+    """12 degrees east is the border of two UTM zones; each scene lies in one and shows the other."""
+    scenes = []
+    for zone in (32632, 32633):
+        to_zone = pyproj.Transformer.from_crs(4326, zone, always_xy=True)
+        x, y = to_zone.transform(12.0, 45.0)
+        affine = Affine(10.0, 0, x - 2000, 0, -10.0, y + 2000)
+        pixels = stubs.paint((400, 400), np.zeros((0, 4)))
+        path = stubs.write_scene(
+            tmp_path / f"{zone}.tif", pixels, affine=affine, crs=f"EPSG:{zone}"
+        )
+        scenes.append(open_scene(path))
+    with pytest.raises(TrainingError, match=r"EPSG:32632.*EPSG:32633.*show the same ground"):
+        split_ground(scenes, SplitOptions(block_m=500), seed=0)
+    split_ground(scenes[:1], SplitOptions(block_m=500), seed=0)
