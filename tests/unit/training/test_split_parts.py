@@ -213,7 +213,7 @@ def test_too_few_blocks_for_three_parts():
 
 
 def test_ground_that_two_zones_show_is_not_dealt_twice(tmp_path):
-    """12 degrees east is the border of two UTM zones; each scene lies in one and shows the other."""
+    # 12 degrees east is the border of two UTM zones, and both scenes show it.
     scenes = []
     for zone in (32632, 32633):
         to_zone = pyproj.Transformer.from_crs(4326, zone, always_xy=True)
