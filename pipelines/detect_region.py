@@ -26,12 +26,15 @@ import geo_retina
 def main(arguments: list[str] | None = None) -> int:
     """Detect every scene, then merge; returns the exit code."""
     args = parse(arguments)
+    if args.out.exists() and not args.overwrite:
+        print(f"{args.out} exists; give --overwrite or another name", file=sys.stderr)
+        return 1
     args.work.mkdir(parents=True, exist_ok=True)
     model = geo_retina.load_model(args.model)
     scenes = geo_retina.find_scenes(args.scenes)
     outs, failures = [], []
     for number, scene in enumerate(scenes, 1):
-        out = args.work / own_name(scene)
+        out = args.work / own_name(scene, model, args)
         error = detect_scene(scene, model, out, args)
         if error is not None:
             failures.append(error)
@@ -65,9 +68,12 @@ def detect_scene(
     return None if report.complete else f"{scene}: {report.failures[0].error}"
 
 
-def own_name(scene: str) -> str:
-    """A file name that stays a scene's own when others come or go, and tells its stem."""
-    return f"{Path(scene).stem}-{hashlib.sha256(scene.encode()).hexdigest()[:8]}.gpkg"
+def own_name(scene: str, model: geo_retina.Model, args: argparse.Namespace) -> str:
+    """A file name that tells the scene's stem, and whether scene, model or score are others."""
+    path = Path(scene)
+    version = path.stat().st_mtime_ns if path.exists() else 0
+    content = f"{scene} {version} {model.fingerprint} {args.score}"
+    return f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.gpkg"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

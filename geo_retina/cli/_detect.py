@@ -73,7 +73,7 @@ def detect(
     }
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
-    if progress == "json":
+    if progress == "json" and not quiet:
         print(json.dumps(_report.report_event(report)))
     elif not quiet:
         print(_report.summary(report))

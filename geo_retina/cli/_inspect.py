@@ -126,7 +126,8 @@ def describe_use(plan: ScenePlan, card: Card) -> dict[str, str]:
         "bands": bands,
         "values": f"{scene.dtype}{_mapped(plan)}, read as {values}",
         "CRS": grid.crs.name if grid.crs is not None else "none",
-        "grid": f"{grid.width:,} x {grid.height:,} px at {grid.gsd_m or math.nan:.4g} m; "
+        "grid": f"{grid.width:,} x {grid.height:,} px"
+        + (f" at {grid.gsd_m:.4g} m; " if grid.gsd_m else ", taken to be of the model's; ")
         + _resampling(plan),
         "tiles": f"{looked} of {tiles.tile_px} px, overlapping by {tiles.overlap_px} px",
         "blocks": f"{len(plan.blocks):,}, the largest of {_largest_block(plan)}",

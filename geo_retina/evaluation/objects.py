@@ -21,7 +21,7 @@ from geo_retina.vector import (
     read_labels,
     reproject,
 )
-from geo_retina.vector.reading import read_frame
+from geo_retina.vector.reading import DETECTIONS_LAYER, read_frame
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -181,7 +181,7 @@ def _read_truth(
         if options.ignore_where is None:
             layer = read_labels(labels, **which, **columns)
             return layer, np.ones(len(layer), np.bool_)
-        name, frame = str(labels), read_frame(labels, **which)
+        name, frame = str(labels), read_frame(labels, **which, prefer=DETECTIONS_LAYER)
     else:
         name, frame = "the table of labels", labels
         if options.where is not None:

@@ -206,6 +206,8 @@ class Work:
     def by_name(self) -> dict[str, ScenePlan]:
         """The plans, by the name that their scenes have in the output."""
         planned = list(self.plans.values())
+        if self.options.mosaic:
+            return {plan.scene.name: plan for plan in planned}
         return dict(zip(scene_names([p.scene.path for p in planned]), planned, strict=True))
 
     def companions(self) -> Companions:
@@ -295,6 +297,8 @@ def prepare(
         _by_content(options),
         run.block_px,
     )
+    if options.mosaic:  # its grid and tiles are those of just these scenes
+        manifest["fixed"]["mosaic_members"] = sorted(manifest["versions"])
     ledger = Ledger.open(run_folder(outs[0]), manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return Work(loaded, options, run, by_index, failures, ledger, output_crs)

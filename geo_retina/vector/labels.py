@@ -16,7 +16,7 @@ from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
 from geo_retina.options import LabelOptions
 from geo_retina.vector.columns import flag_column, size_column, text_column
-from geo_retina.vector.reading import ONE_LAYER, read_frame
+from geo_retina.vector.reading import DETECTIONS_LAYER, ONE_LAYER, read_frame
 from geo_retina.vector.tables import densify
 from geo_retina.vector.transforms import pixel_sides_m, reproject
 
@@ -144,7 +144,13 @@ def read_source(
         LabelError: as ``read_labels``, or a size is no number above 0, or a flag no truth value.
     """
     path = options.path
-    frame = read_frame(path, layer=options.layer, where=options.where, layer_remedy=layer_remedy)
+    frame = read_frame(
+        path,
+        layer=options.layer,
+        where=options.where,
+        layer_remedy=layer_remedy,
+        prefer=DETECTIONS_LAYER,  # detections that were corrected are labels
+    )
     if not len(frame):
         raise LabelError(_empty_sentence(path, options.layer, options.where))
     labels = layer_of(frame, path, options, place_column=place_column, strict=strict)
@@ -159,7 +165,7 @@ def read_source(
 def _empty_sentence(path: str | Path, layer: str | None, where: str | None) -> str:
     if where is None:
         return f"{path} holds no label, wanted at least one point or polygon"
-    total = len(read_frame(path, layer=layer))
+    total = len(read_frame(path, layer=layer, prefer=DETECTIONS_LAYER))
     return f"the filter {where!r} leaves none of the {total} labels of {path}; widen it"
 
 

@@ -66,6 +66,7 @@ def read_frame(
     layer: str | None = None,
     where: str | None = None,
     layer_remedy: str = ONE_LAYER,
+    prefer: str | None = None,
 ) -> gpd.GeoDataFrame:
     """Read one layer of a vector file.
 
@@ -74,6 +75,7 @@ def read_frame(
         layer: needed where there are several.
         where: attribute filter, as in SQL's WHERE.
         layer_remedy: what to do where there are several and none is chosen, for the message.
+        prefer: the layer to take where there are several and none is chosen, if it is there.
 
     Raises:
         LabelError: the file is missing or no vector file, the layer is unknown or must be
@@ -85,7 +87,7 @@ def read_frame(
         return frame if where is None else filter_frame(frame, where, str(path))
     from pyogrio import read_dataframe
 
-    chosen = _choose_layer(path, layer, layer_remedy)
+    chosen = _choose_layer(path, layer, layer_remedy, prefer)
     try:
         frame = read_dataframe(path, layer=chosen, where=where)
     except Exception as error:
@@ -156,12 +158,19 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
         raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
 
 
-def _choose_layer(path: str | Path, layer: str | None, remedy: str) -> str:
+def _choose_layer(
+    path: str | Path, layer: str | None, remedy: str, prefer: str | None = None
+) -> str:
     from pyogrio import list_layers
 
-    names = [str(name) for name, _ in list_layers(path)]
-    if layer is None and len(names) == 1:
-        return names[0]
+    found = list_layers(path)
+    names = [str(name) for name, _ in found]
+    # Tables without geometries, such as the styles that QGIS saves, are no choice.
+    spatial = [str(name) for name, kind in found if kind is not None] or names
+    if layer is None and len(spatial) == 1:
+        return spatial[0]
+    if layer is None and prefer in spatial:
+        return str(prefer)
     if layer is None:
         raise LabelError(
             f"{path} has the layers {', '.join(names)}; {remedy}"

@@ -325,3 +325,17 @@ def test_real_crowns():
     assert len(labels) == 960
     assert not labels.is_points
     assert {"yell_528000", "osbs_029"} <= set(labels.scenes)
+
+
+def test_the_detections_of_a_run_are_labels_without_naming_their_layer(tmp_path):
+    path = tmp_path / "corrected.gpkg"
+    square = shapely.box(0, 0, 10, 10)
+    for layer, count in (("detections", 2), ("scanned", 1)):
+        frame = gpd.GeoDataFrame(geometry=[square] * count, crs="EPSG:32633")
+        frame.to_file(path, layer=layer, driver="GPKG")
+    assert len(read_labels(path)) == 2
+    other = tmp_path / "other.gpkg"
+    for layer in ("oaks", "pines"):
+        gpd.GeoDataFrame(geometry=[square], crs="EPSG:32633").to_file(other, layer=layer)
+    with pytest.raises(LabelError, match="has the layers"):
+        read_labels(other)
