@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geo_retina.errors import OutputError
+from geo_retina.files import write_text
 
 if TYPE_CHECKING:
     from geo_retina.detector import RunReport
@@ -216,22 +217,6 @@ def check_text_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"the folder {path.parent} of {path.name} does not exist; make it first")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise OutputError(f"{path} cannot be written; check its folder's permissions")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file beside its place and move it there.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_config(out: Path, options_yaml: str, about: Mapping[str, str]) -> None:

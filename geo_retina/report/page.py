@@ -12,6 +12,7 @@ from typing import Any
 
 from geo_retina.errors import OutputError
 from geo_retina.evaluation import Evaluation
+from geo_retina.files import write_text
 from geo_retina.report import sections
 from geo_retina.report.crops import count_errors, worst_places
 from geo_retina.report.facts import Facts
@@ -98,7 +99,7 @@ def write_report(
         sections.scenes(facts),
     )
     page = folder / PAGE
-    _write(page, _page(_title(facts), "".join(parts), values))
+    write_text(page, _page(_title(facts), "".join(parts), values))
     return page
 
 
@@ -126,14 +127,3 @@ def _page(head: str, body: str, values: Mapping[str, Any]) -> str:
         "<footer>Made by geo-retina.</footer></main>\n"
         f'<script type="application/json" id="evaluation">{data}</script></body></html>\n'
     )
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)

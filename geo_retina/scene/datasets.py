@@ -14,7 +14,7 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
-from geo_retina.scene.remote import gdal_settings
+from geo_retina.scene.remote import gdal_settings, is_remote
 
 BLOCK_CACHE_BYTES = 512 << 20
 """Decoded blocks that GDAL keeps for all datasets of the process."""
@@ -57,14 +57,9 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, sharing=False, **how)
     except RasterioError as error:
-        if is_local(path) and not os.path.exists(path):
+        if not (is_remote(path) or path.startswith("<") or os.path.exists(path)):
             raise SceneError(f"{path} does not exist") from error
         raise SceneError(_refusal(path, first_line(error))) from error
-
-
-def is_local(path: str) -> bool:
-    """Whether a path is a plain file's, not an address or one of GDAL's own names."""
-    return "://" not in path and not path.startswith(("/vsi", "<VRTDataset"))
 
 
 def gdal_name(path: str) -> str:

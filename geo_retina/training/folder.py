@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geo_retina.errors import OutputError, TrainingError
+from geo_retina.files import write_text
 from geo_retina.options import TrainOptions
 
 _OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
@@ -102,7 +103,7 @@ class RunFolder:
     def write_manifest(self, options: TrainOptions) -> None:
         """Keep the options and facts, to compare with those of a resumed run."""
         text = json.dumps({"options": _plain(options), "facts": self.facts}, indent=1)
-        write_whole(_manifest(self.path), text)
+        write_text(_manifest(self.path), text)
 
     def keep_data(self, fingerprint: str, options: TrainOptions) -> None:
         """Keep the data's fingerprint, or refuse data other than the run began with.
@@ -164,13 +165,6 @@ class LastCheckpoint(Callback):
         trainer.save_checkpoint(beside)
         if trainer.is_global_zero:
             os.replace(beside, self._path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def _clear(path: Path) -> None:

@@ -130,8 +130,8 @@ def choose_ground(
             f"{tuning[found.index(None)].scene.path} has no CRS, so a model cannot be scored on "
             "it in map coordinates; give it one, for example with gdal_edit.py -a_srs EPSG:32633"
         )
-    points = training_set.points
     names = scene_names([each.scene.path for each in tuning])
+    points = training_set.points
     tables = [
         _truth_table(each, rows, training_set.classes, points=points, crs=crs, name=name)
         for each, rows, name in zip(tuning, objects, names, strict=True)
@@ -139,11 +139,6 @@ def choose_ground(
     truth = to_geodataframe(tables, crs)
     # All classes are known, so finding only wrong ones is a score of 0 and no slip of names.
     truth["class"] = truth["class"].astype("category").cat.set_categories(training_set.classes)
-    radius_m = (options.radius_m or training_set.point_size_m) if points else None
-    first = training_set.scenes[0].scene
-    bands = options.data.bands
-    if bands is None and all(each.scene.bands == first.bands for each in training_set.scenes):
-        bands = first.bands  # the names on the card may be new ones
     return TuningGround(
         scenes=tuning,
         names=tuple(names),
@@ -151,23 +146,38 @@ def choose_ground(
         about=about,
         truth=truth,
         crs=crs,
-        options=EvaluateOptions(
-            scene_column="scene",
-            class_column="class",
-            radius_m=radius_m,
-            sizes_px=(),
-            sizes_m=(),
-            resamples=0,
-        ),
+        options=_matching(training_set, options),
         objects=count,
-        detect_options=DetectOptions(
-            score=SCORE_FLOOR,
-            precision=options.precision,
-            bands=bands,
-            gsd_m=options.data.gsd_m,
-            force=True,  # what was trained on fits
-        ),
+        detect_options=_detecting(training_set, options),
         outlines=outlines,
+    )
+
+
+def _matching(training_set: TrainingSet, options: TrainOptions) -> EvaluateOptions:
+    """How labels and detections are matched; intervals and sizes would only cost time."""
+    by_radius = training_set.points
+    return EvaluateOptions(
+        scene_column="scene",
+        class_column="class",
+        radius_m=(options.radius_m or training_set.point_size_m) if by_radius else None,
+        sizes_px=(),
+        sizes_m=(),
+        resamples=0,
+    )
+
+
+def _detecting(training_set: TrainingSet, options: TrainOptions) -> DetectOptions:
+    """How scenes are read and detected: as they were trained on."""
+    first = training_set.scenes[0].scene
+    bands = options.data.bands
+    if bands is None and all(each.scene.bands == first.bands for each in training_set.scenes):
+        bands = first.bands  # the names on the card may be new ones
+    return DetectOptions(
+        score=SCORE_FLOOR,
+        precision=options.precision,
+        bands=bands,
+        gsd_m=options.data.gsd_m,
+        force=True,  # what was trained on fits
     )
 
 

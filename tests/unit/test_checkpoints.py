@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from support.networks import shaken
 from torchvision.models.detection import (
     RetinaNet,
     retinanet_resnet50_fpn,
@@ -33,18 +33,6 @@ def resnet18(classes: int = 2) -> RetinaNet:
         extra_blocks=LastLevelP6P7(256, 256),
     )
     return RetinaNet(backbone, num_classes=classes)
-
-
-def shaken(network: nn.Module) -> nn.Module:
-    """Random statistics and louder outputs, so that nothing is equal because it is zero."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    for parameter in network.head.parameters():
-        parameter.data.mul_(3)
-    return network.eval()
 
 
 def raw_outputs(theirs: Any, ours: Any) -> tuple[dict[str, torch.Tensor], Any]:

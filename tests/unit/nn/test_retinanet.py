@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.networks import shaken
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
@@ -29,18 +30,6 @@ TORCHVISION = dataclasses.replace(
     bn_eps=1e-5,
 )
 CLASSES = 5
-
-
-def shaken(network: nn.Module) -> nn.Module:
-    """Random statistics and louder outputs, so that nothing is equal because it is zero."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    for parameter in network.head.parameters():
-        parameter.data.mul_(3)
-    return network.eval()
 
 
 def compare(theirs: Any, options: NetworkOptions, state: dict[str, Tensor]) -> None:

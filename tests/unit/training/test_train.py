@@ -17,7 +17,7 @@ from geo_retina.detector import detect
 from geo_retina.errors import ModelError, OutputError, SceneError, TrainingError
 from geo_retina.model import load_model
 from geo_retina.nn import backbones
-from geo_retina.options import DataOptions, SampleOptions, SplitOptions, TrainOptions
+from geo_retina.options import SampleOptions, SplitOptions
 from geo_retina.scene import open_scene
 from geo_retina.training import epochs, loop, train
 from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
@@ -26,25 +26,17 @@ from geo_retina.training.samples import FitSamples
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings, rise_and_fall
 from geo_retina.training.validate import keep_on_tuning_ground
 from tests.unit.training.fields import field, squares, write_labels, write_scene
+from tests.unit.training.tiny import tiny as tiniest
 
 
 def tiny(scene, labels, **how):
-    data = DataOptions(scenes=(str(scene),), labels=str(labels), **how.pop("data", {}))
-    defaults = {
+    larger = {
         "network": {"backbone": "resnet10t", "channels": 16, "convs": 1},
-        "pretrained": False,
-        "split": SplitOptions(block_m=40.0, tune_fraction=0.25),
         "samples": SampleOptions(window_px=128),
         "epochs": 2,
         "samples_per_epoch": 32,
-        "batch": 4,
-        "lr": 5e-3,
-        "workers": 0,
-        "picture_every": 0,
-        "device": "cpu",
-        "precision": "fp32",
     }
-    return TrainOptions(data=data, **{**defaults, **how})
+    return tiniest(scene, labels, **{**larger, **how})
 
 
 @pytest.fixture(scope="module")

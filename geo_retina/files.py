@@ -1,0 +1,24 @@
+"""Small text files, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from geo_retina.errors import OutputError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside its place, in UTF-8, and move it there.
+
+    Raises:
+        OutputError: the file cannot be written; an older one is left as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
