@@ -168,7 +168,7 @@ class Engine:
         self._decode = DecodeSettings(
             thresholds=torch.tensor(thresholds, device=self.device),
             candidates=options.candidates,
-            nms_iou=options.nms_iou,
+            nms_iou=self.card.nms_iou if options.nms_iou is None else options.nms_iou,
             max_per_image=options.max_per_tile,
         )
         radiometry = self.card.radiometry

@@ -181,6 +181,7 @@ def describe_card(card: Card) -> dict[str, str]:
         f"{card.gsd_range_m[1]:g} m",
         "objects": f"{low_px:.0f} to {high_px:.0f} px wide, mostly {mid_px:.0f} px",
         "tiles": f"up to {card.tile_px} px",
+        "overlaps": f"of two detections of a class with an IoU above {card.nms_iou:g}, one is kept",
         "network": f"RetinaNet on {network.backbone}, levels "
         f"{', '.join(f'P{level}' for level in network.levels or ())}, "
         f"{network.channels} channels, {network.convs} convolutions a subnet",

@@ -86,6 +86,8 @@ class Card:
         object_px: 1st, 50th and 99th percentile of its objects' longer sides.
         network: the architecture, every field resolved.
         thresholds: default score threshold per class.
+        nms_iou: IoU above which a detection suppresses lower-scored ones of its class, unless
+            the options say otherwise.
         description: what it finds, in what imagery.
         licence: licence of the weights.
         attribution: whom a user must name.
@@ -104,6 +106,7 @@ class Card:
     object_px: tuple[float, float, float]
     network: NetworkOptions
     thresholds: tuple[float, ...]
+    nms_iou: float = 0.5
     description: str = ""
     licence: str = ""
     attribution: str = ""
@@ -122,6 +125,8 @@ class Card:
                 f"card of {self.name} has {len(self.bands)} bands and radiometry for "
                 f"{len(self.radiometry.offset)}, wanted as many"
             )
+        if not 0 <= self.nms_iou <= 1:
+            raise ModelError(f"card of {self.name} has an nms_iou of {self.nms_iou}, wanted 0 to 1")
         if self.network.levels is None or self.network.anchor_sides_px is None:
             raise ModelError(f"card of {self.name} lacks the network's levels or anchors")
 

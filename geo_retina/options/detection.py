@@ -20,7 +20,8 @@ class MergeOptions:
     """How detections of neighbouring tiles become one set of objects."""
 
     iou: float = 0.4
-    """A detection suppresses a lower-ranked one of another tile above this overlap."""
+    """A detection suppresses a lower-ranked one of another tile above this overlap, or above
+    nms_iou where that is lower."""
 
     share: float = 0.5
     """It also suppresses a cut one of whose own area more than this share lies inside it."""
@@ -95,8 +96,9 @@ class DetectOptions:
     overlap_px: int | None = None
     """Least overlap of neighbouring tiles; left out, from the object sizes on the card."""
 
-    nms_iou: float = 0.5
-    """Within a tile, a box suppresses lower-scored ones of its class above this IoU."""
+    nms_iou: float | None = None
+    """Within a tile, a box suppresses lower-scored ones of its class above this IoU; left out,
+    the model's own, which did best on its tuning ground."""
 
     candidates: int = 4000
     """Boxes decoded per pyramid level and tile at the most; reaching it is reported."""

@@ -121,6 +121,10 @@ class TrainOptions:
     tensorboard: bool = False
     """Write TensorBoard's log too; needs the package tensorboard."""
 
+    nms_iou: float | None = None
+    """IoU above which detections suppress each other, on the card too; left out, what gives the
+    best F1 on the tuning ground when training has ended."""
+
     radius_m: float | None = None
     """Score point labels by centre distance within this radius; left out, the point size.
     Polygons are scored by IoU."""
@@ -147,6 +151,7 @@ class TrainOptions:
                 "ema": (0, 0.999999),
                 "workers": (0, INFINITY),
                 "validate_every": (1, INFINITY),
+                "nms_iou": (0, 1),
                 "radius_m": (1e-6, INFINITY),
             },
         )

@@ -58,6 +58,16 @@ def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
     return scene
 
 
+def suited(options: DetectOptions, card: Card) -> DetectOptions:
+    """Options with the card's suppression where they have none.
+
+    Across tiles nothing is kept that would be suppressed within one.
+    """
+    nms_iou = card.nms_iou if options.nms_iou is None else options.nms_iou
+    merge = replace(options.merge, iou=min(options.merge.iou, nms_iou))
+    return replace(options, nms_iou=nms_iou, merge=merge)
+
+
 def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
     """What a user should know of how scenes were read, in sentences; none where all is plain."""
     notes = []

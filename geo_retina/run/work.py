@@ -19,7 +19,7 @@ from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.area import missing_tiles, on_area
 from geo_retina.run.blocks import Progress, run_units
-from geo_retina.run.fitting import notes_on
+from geo_retina.run.fitting import notes_on, suited
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
 from geo_retina.run.placing import choose_crs
@@ -276,6 +276,7 @@ def prepare(
     if run.scheduler is None:
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
+    options = suited(options, loaded.card)
     paths = find_scenes(scenes, asset=options.asset)
     full_paths = [absolute(path) for path in paths]
     # Workers of a cluster may run in another folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from geo_retina.options import DetectOptions, TrainOptions
+from geo_retina.options import TrainOptions
 
 if TYPE_CHECKING:
     from geo_retina.training.checking import LabelReport
@@ -15,6 +15,7 @@ _BAR = 40  # characters of the longest bar
 _FEW = 30  # labels from which a class can be scored and given a threshold
 _SMALL_PX = 4.0  # a side under which the finest level sees a single cell
 _COVERED = 0.9
+_CROWDED = 0.5  # IoU of labels that suppression can hardly tell from one object found twice
 
 
 def describe_check(report: LabelReport) -> str:
@@ -172,11 +173,11 @@ def find_warnings(report: LabelReport, options: TrainOptions) -> list[str]:
             f"{report.overlap[0.95]:.1%} of labels lie almost exactly on another one; look for "
             "objects that were labelled twice, or in several years without a scene column"
         )
-    crowd = DetectOptions().nms_iou
-    if report.overlap[crowd] > 0.05:
+    if report.overlap[_CROWDED] > 0.05:
         found.append(
-            f"{report.overlap[crowd]:.1%} of labels overlap another by an IoU above {crowd:g}, "
-            "where detections suppress each other; detect such objects with a higher nms_iou"
+            f"{report.overlap[_CROWDED]:.1%} of labels overlap another by an IoU above "
+            f"{_CROWDED:g}; such objects are found only with an nms_iou above that, and then "
+            "other objects are more often found twice"
         )
     if report.own_coverage is not None and report.own_coverage < _COVERED:
         found.append(

@@ -20,8 +20,9 @@ from geo_retina.model import Card, Model, build_network
 from geo_retina.options import RunOptions, TrainOptions
 from geo_retina.training.folder import RunFolder
 from geo_retina.training.pictures import choose_places, draw_places
+from geo_retina.training.suppression import scored
 from geo_retina.training.task import AverageWeights, RetinaNetTask
-from geo_retina.training.validate import TuningGround, TuningScores, validate
+from geo_retina.training.validate import TuningGround, validate
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Validation(Callback):
         if self.best is None or scores.f1 > self.best.f1:
             state = self.average.network.state_dict()
             weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-            self.best = Best(epoch, scores.f1, weights, self._scored_card(scores))
+            self.best = Best(epoch, scores.f1, weights, scored(self.card, scores, self.ground))
         validations = 1 + sum("f1" in record for record in self.history)
         if self.options.picture_every and (validations - 1) % self.options.picture_every == 0:
             out = self.folder.path / "pictures" / f"epoch-{epoch:04d}.png"
@@ -154,7 +155,3 @@ class Validation(Callback):
         )
         network.load_state_dict(self.best.weights)
         return Model(network.eval(), card)
-
-    def _scored_card(self, scores: TuningScores) -> Card:
-        metrics = {"tune": scores.to_dict(), "measured_on": self.ground.measured_on}
-        return replace(self.card, thresholds=scores.thresholds, metrics=metrics)

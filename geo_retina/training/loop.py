@@ -37,6 +37,7 @@ from geo_retina.training.sharing import (
     quiet_lightning,
     share_batches,
 )
+from geo_retina.training.suppression import choose_suppression
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
 from geo_retina.training.validate import validate
 
@@ -155,7 +156,10 @@ def _fit(
         "samples_per_epoch": len(loader.sampler),  # type: ignore[arg-type]
     }
     model = validation.best_model(facts)
-    return score_test_ground(model, prepared, RunOptions(device=str(device)))
+    run = RunOptions(device=str(device))
+    if options.nms_iou is None:
+        model = choose_suppression(model, prepared.tuning, run)
+    return score_test_ground(model, prepared, run)
 
 
 def score_test_ground(model: Model, prepared: Preparation, run: RunOptions) -> Model:

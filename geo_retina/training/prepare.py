@@ -26,6 +26,7 @@ from geo_retina.training.start import (
     keep_radiometry,
     load_start,
 )
+from geo_retina.training.suppression import first_suppression
 from geo_retina.training.validate import (
     SCORE_FLOOR,
     TuningGround,
@@ -99,6 +100,7 @@ def prepare(options: TrainOptions) -> Preparation:
     classes = training_set.classes
     network, source = first_network(options, network_options, seen, classes, start)
     card = _first_card(options, training_set, objects, bands, network_options)
+    card = replace(card, nms_iou=first_suppression(tuning, options))
     source = about_resolution(source, start, card.gsd_m)
     log.info("%s", source)
     training = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.stubs import tiny_model
+from torchvision.ops import box_iou
 
 from geo_retina.detections import Cut
 from geo_retina.engine import BlockPixels, Engine, choose_device, choose_dtype, cut_sides
@@ -43,6 +44,22 @@ def test_results_do_not_depend_on_batch_or_on_company(model):
         np.testing.assert_allclose(a.detections.boxes_px, b.detections.boxes_px, atol=1e-3)
         np.testing.assert_allclose(a.detections.scores, b.detections.scores, atol=1e-5)
         assert (a.tiles, a.skipped) == (b.tiles, b.skipped)
+
+
+def test_suppression_follows_the_card_unless_an_option_is_given():
+    model = tiny_model(nms_iou=0.2)
+    part = block((64, 64))
+
+    def overlaps(**options):
+        engine = Engine(model, DetectOptions(score=0.005, **options), device="cpu")
+        found = engine.detect([part])[0].detections
+        assert len(found) > 10
+        iou = np.asarray(box_iou(*[torch.from_numpy(found.boxes_px)] * 2))
+        same = found.labels[:, None] == found.labels
+        return iou[same & ~np.eye(len(found), dtype=bool)].max()
+
+    assert overlaps() <= 0.2
+    assert 0.2 < overlaps(nms_iou=0.6) <= 0.6
 
 
 def test_boxes_are_inside_their_tile_and_on_valid_ground(model):

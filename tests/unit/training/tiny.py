@@ -19,6 +19,7 @@ def tiny(scene: Any, labels: Any, **how: Any) -> TrainOptions:
         "samples_per_epoch": 8,
         "batch": 4,
         "lr": 5e-3,
+        "nms_iou": 0.5,
         "workers": 0,
         "picture_every": 0,
         "device": "cpu",
