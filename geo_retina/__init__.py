@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.grid import Grid
-    from geo_retina.interchange import ChipReport, export_chips, export_onnx
+    from geo_retina.interchange import ChipReport, export_chips, export_onnx, export_stac
     from geo_retina.model import Card, Model, bundled_models, import_checkpoint, load_model
     from geo_retina.options import (
         PRESETS,
@@ -111,6 +111,7 @@ __all__ = [
     "evaluate",
     "export_chips",
     "export_onnx",
+    "export_stac",
     "filter_detections",
     "find_scenes",
     "import_checkpoint",
@@ -132,7 +133,7 @@ _NAMES_BY_MODULE = {
     "SceneError SceneMismatchError TrainingError",
     "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
-    "interchange": "ChipReport export_chips export_onnx",
+    "interchange": "ChipReport export_chips export_onnx export_stac",
     "model": "Card Model bundled_models import_checkpoint load_model",
     "options": "PRESETS AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
     "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions RunOptions "

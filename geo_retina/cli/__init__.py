@@ -68,6 +68,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _merge.merge,
     _export.export_chips,
     _export.export_onnx,
+    _export.export_stac,
 )
 for _place, _command in enumerate(_COMMANDS):
     app.command(_command, name=_flags.flag_name(_command.__name__), sort_key=_place)

@@ -1,4 +1,4 @@
-"""``geo-retina export-chips`` and ``geo-retina export-onnx``."""
+"""``geo-retina export-chips``, ``export-onnx`` and ``export-stac``."""
 
 from __future__ import annotations
 
@@ -96,3 +96,24 @@ def export_onnx(
 
     path = export(model, out, tile_px=tile_px, overwrite=overwrite)
     print(f"written to {path}, {_report.size(path.stat().st_size)}")
+
+
+def export_stac(
+    model: Annotated[str, Parameter(name="MODEL")],
+    /,
+    *,
+    out: Path,
+    href: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Describe a model in a STAC item with the Machine Learning Model extension.
+
+    Args:
+        model: A bundled model's name or a .safetensors file.
+        out: File to write, ending .json.
+        href: Where readers of the item find the model file; left out, its path here.
+        overwrite: Replace an existing file.
+    """
+    from geo_retina.interchange import export_stac as export
+
+    print(f"written to {export(model, out, href=href, overwrite=overwrite)}")

@@ -13,6 +13,7 @@ from geo_retina.model.files import (
     bundled_models,
     check_model_output,
     choose_tile_px,
+    find_model,
     load_card,
     load_model,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "bundled_models",
     "check_model_output",
     "choose_tile_px",
+    "find_model",
     "import_checkpoint",
     "load_card",
     "load_model",

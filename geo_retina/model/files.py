@@ -304,7 +304,7 @@ def load_model(name_or_path: str | Path) -> Model:
         ModelError: there is no such model, the file is corrupt or of a newer format, or its
             weights do not fit its card.
     """
-    path = _find_model(name_or_path)
+    path = find_model(name_or_path)
     card = load_card(path)
     network = build_network(card.network, in_channels=len(card.bands), classes=len(card.classes))
     try:
@@ -330,7 +330,7 @@ def load_card(name_or_path: str | Path) -> Card:
     Raises:
         ModelError: there is no such model, or the file has no readable card.
     """
-    path = _find_model(name_or_path)
+    path = find_model(name_or_path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -346,7 +346,12 @@ def load_card(name_or_path: str | Path) -> Card:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _find_model(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a bundled model, or the model file itself.
+
+    Raises:
+        ModelError: there is neither.
+    """
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]

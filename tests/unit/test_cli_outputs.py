@@ -105,6 +105,14 @@ def test_export_onnx(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == f"written to {path}, 3 MB\n"
 
 
+def test_export_stac(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "m.json"
+    calls = library(monkeypatch, "geo_retina.interchange", export_stac=path)
+    assert main(["export-stac", "demo", "--out", str(path), "--href", "https://a.org/m"]) == 0
+    assert calls == [(("demo", path), {"href": "https://a.org/m", "overwrite": False})]
+    assert capsys.readouterr().out == f"written to {path}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -37,7 +37,7 @@ VERBS = {
     "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
-    *("combine_runs", "export_chips", "export_onnx", "filter_detections"),
+    *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
 }
 VALUES = {
