@@ -33,7 +33,7 @@ def draw_training_curves(history: Sequence[Mapping[str, Any]], out: str | Path) 
     upper, lower = figure.subplots(2, 1, sharex=True)
     names = list(dict.fromkeys(name for record in history for name in record))
     losses = [name for name in names if name == "loss" or name.endswith("_loss")]
-    scores = [name for name in names if name not in losses and name != "epoch"]
+    scores = [name for name in names if name not in {*losses, "epoch", "lr"}]
     _draw_curves(upper, history, losses)
     _draw_curves(lower, history, scores)
     upper.set_ylabel("training loss")

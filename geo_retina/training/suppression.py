@@ -29,7 +29,7 @@ def choose_suppression(model: Model, ground: TuningGround, run: RunOptions) -> M
     Returns:
         The same network; the card has the better suppression, its thresholds and its scores.
     """
-    best = model.card
+    best, best_f1 = model.card, model.card.metrics["tune"]["overall"]["f1"] or 0.0
     start = best.nms_iou
     for tried in (
         [value for value in reversed(_NMS_IOUS) if value < start],
@@ -37,10 +37,10 @@ def choose_suppression(model: Model, ground: TuningGround, run: RunOptions) -> M
     ):
         for nms_iou in tried:
             card = replace(model.card, nms_iou=nms_iou)
-            card = scored(card, validate(Model(model.network, card), ground, run), ground)
-            if card.metrics["tune"]["f1"] <= best.metrics["tune"]["f1"]:
+            scores = validate(Model(model.network, card), ground, run)
+            if scores.f1 <= best_f1:
                 break
-            best = card
+            best, best_f1 = scored(card, scores, ground), scores.f1
         if best.nms_iou != start:
             break
     return Model(model.network, best)

@@ -155,3 +155,40 @@ def test_a_region_is_detected_scene_by_scene_and_merged(tmp_path, monkeypatch, c
     assert region.main(arguments) == 0
     assert not runs  # both scenes were done
     assert len(gpd.read_file(out, layer="detections")) == 3
+
+
+def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    draw = load(ROOT / "pipelines" / "train_and_evaluate.py").draw
+    scene, labels = draw(tmp_path, "train", 640, 1)
+    study = load(ROOT / "pipelines" / "loss_study.py")
+    out = tmp_path / "out"
+    small = [*SMALL, "epochs=1", "validate_every=1", "samples_per_epoch=8", "nms_iou=0.5"]
+    small += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
+    arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--seeds", "1"]
+    arguments += [part for value in small for part in ("--set", value)]
+    seen: list[geo_retina.TrainOptions] = []
+    train = geo_retina.train
+
+    def stopping(options):
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        seen.append(options)
+        return train(options)
+
+    monkeypatch.setattr(geo_retina, "train", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        study.main(arguments)
+    assert len(json.loads((out / "losses.json").read_text())["runs"]) == 4
+    monkeypatch.setattr(geo_retina, "train", lambda options: seen.append(options) or train(options))
+    assert study.main(arguments) == 0
+    assert [each.loss for each in seen] == list(study.LOSSES.values())
+    assert {each.split.test_fraction for each in seen} == {0.2}
+    runs = json.loads((out / "losses.json").read_text())["runs"].values()
+    told = capsys.readouterr().out
+    for run in runs:
+        assert f"| {run['loss']} | {run['f1']:.3f} | 0.000 |" in told
+    assert (out / "losses.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(geo_retina.TrainingError, match="was made with other options"):
+        study.main([*arguments, "--set", "lr=0.5"])

@@ -16,6 +16,13 @@ from geo_retina.training import suppression
 from tests.unit.training.tiny import FakeScores
 
 
+def scores_of(f1: float) -> FakeScores:
+    """As those of a validation, on a card too."""
+    scores = FakeScores(f1)
+    scores.to_dict = lambda: {"overall": {"f1": f1}}
+    return scores
+
+
 class Ground:
     measured_on = "a made-up ground"
     options = EvaluateOptions(radius_m=6.0)
@@ -26,7 +33,7 @@ def scored_by(best: float, tried: list[float]):
 
     def validate(model, ground, run):
         tried.append(model.card.nms_iou)
-        scores = FakeScores(1 - abs(model.card.nms_iou - best))
+        scores = scores_of(1 - abs(model.card.nms_iou - best))
         scores.thresholds = (model.card.nms_iou, 0.5)
         return scores
 
@@ -46,11 +53,13 @@ def scored_by(best: float, tried: list[float]):
 def test_the_best_suppression_and_its_thresholds_go_on_the_card(monkeypatch, best, tried):
     seen: list[float] = []
     monkeypatch.setattr(suppression, "validate", scored_by(best, seen))
-    model = tiny_model(nms_iou=0.3, metrics={"tune": {"f1": 1 - abs(0.3 - best)}, "other": 1})
+    model = tiny_model(
+        nms_iou=0.3, metrics={"tune": scores_of(1 - abs(0.3 - best)).to_dict(), "other": 1}
+    )
     chosen = suppression.choose_suppression(model, Ground(), RunOptions())
     assert seen == tried
     assert chosen.card.nms_iou == best
-    assert chosen.card.metrics["tune"]["f1"] == 1
+    assert chosen.card.metrics["tune"]["overall"]["f1"] == 1
     assert chosen.card.metrics["other"] == 1
     assert chosen.network is model.network
     if best != 0.3:
