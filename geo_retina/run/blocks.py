@@ -23,6 +23,7 @@ from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
 from geo_retina.run.cluster import EngineKey, engine_here, workers
 from geo_retina.run.ledger import PartRecord
+from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import Part, Unit
 
 if TYPE_CHECKING:
@@ -98,10 +99,13 @@ def _detect_unit(unit: Unit, key: EngineKey, retries: int, run_id: str) -> list[
             found = dict(zip(blocks, results, strict=True))
         except Exception as error:
             failed |= dict.fromkeys(blocks, _sentence(error))
-    return [
+    blocks.clear()
+    records = [
         _done(part, found[i], key.options.merge) if i in found else _failed(part, failed[i])
         for i, part in enumerate(unit.parts)
     ]
+    release_memory()
+    return records
 
 
 def _retried(work: Callable[[], Any], retries: int) -> Any:
