@@ -194,7 +194,8 @@ class Work:
                 self.tally[name] += getattr(part, name)
             if part.reduced_batch is not None:
                 self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
-        self.tally["scenes"] += any(part.error is None for part in record.parts)
+        done = [plan.block(part.block) for part in record.parts if part.error is None]
+        self.tally["scenes"] += len(plan.shown_by(done))
 
     @property
     def by_name(self) -> dict[str, ScenePlan]:
@@ -232,7 +233,9 @@ class Work:
             - self.tally["tiles"]
             - self.tally["skipped"]
             - self.tally["failed"],
-            outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
+            outside_scenes=sum(
+                len(plan.scenes) - len(plan.shown_by(plan.blocks)) for plan in self.plans.values()
+            ),
             joined=self.tally["joined"],
             reduced_batch=self.reduced_batch,
             failures=tuple(self.failures),
@@ -293,7 +296,10 @@ def prepare(
         run.block_px,
     )
     if options.mosaic:  # its grid and tiles are those of just these scenes
-        manifest["fixed"]["mosaic_members"] = sorted(manifest["versions"])
+        manifest["fixed"]["mosaic_members"] = {
+            full: "left out" if path in unfit else "used"
+            for full, path in zip(full_paths, seen, strict=True)
+        }
     ledger = Ledger.open(run_folder(outs[0]), manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return Work(loaded, options, run, by_index, failures, ledger, output_crs)
