@@ -244,6 +244,7 @@ def _count(
 
 def _beside(outline: shapely.Polygon, crs: pyproj.CRS, grid: Grid) -> NDArray[np.bool_]:
     """(height, width) the cells that no part of the outline touches."""
+    assert grid.crs is not None  # cells are of a size in metres
     ground = shapely.transform(_moved(outline, crs, grid.crs), grid.crs_to_pixels)
     shapely.prepare(ground)
     beside = np.ones(grid.shape, np.bool_)
