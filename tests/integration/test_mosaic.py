@@ -15,6 +15,7 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from support.stubs import NORTH_UP, UTM, paint, stub_forward, tiny_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, open_scene
+from geo_retina.cli import main
 from geo_retina.engine import Engine
 from geo_retina.errors import RunError, SceneError, SceneMismatchError
 from geo_retina.grid import Window
@@ -195,3 +196,9 @@ def test_scenes_of_two_kinds_make_no_mosaic(tmp_path):
     assert "a mosaic needs scenes of one kind" in str(error)
     with pytest.raises(SceneError, match="has no CRS"):
         make_mosaic([bare], "x")
+
+
+def test_the_plan_counts_the_scenes_of_a_mosaic(pieces, capsys):
+    _, folder = pieces
+    assert main(["plan", str(folder), "--model", "demo", "--mosaic", "--force"]) == 0
+    assert "6 scenes" in capsys.readouterr().out
