@@ -16,11 +16,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geo_retina.errors import SceneError
 from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
-BLOCK_CACHE_BYTES = 512 << 20
+BLOCK_CACHE_BYTES = 256 << 20
 """Decoded blocks that GDAL keeps for all datasets of the process."""
 
 # Left alone GDAL keeps a twentieth of the machine's memory, so that a run would grow with its scene
-# until that is full. Blocks are read once, but for the overlap with the next; GDAL_CACHEMAX in the
+# until that is full. Blocks are read once, but for the overlap with the next, so little is enough;
+# only strips as wide as a large scene are shared by blocks side by side. GDAL_CACHEMAX in the
 # environment wins. GDAL looks at it when it first reads.
 os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_BYTES >> 20))
 
