@@ -151,8 +151,9 @@ def _total(plans: Sequence[ScenePlan], cost: Estimate) -> str:
     """What all scenes together would need."""
     tiles = sum(each.chosen_tiles for each in plans)
     blocks = sum(len(each.blocks) for each in plans)
+    scenes = sum(len(each.shown_by(each.blocks)) for each in plans)
     rows = {
-        "size": f"{_report.plural(len(plans), 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx",
+        "size": f"{_report.plural(scenes, 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx",
         "tiles": f"{tiles:,} in {_report.plural(blocks, 'block')}",
         "pixel factor": f"{cost.network_px / cost.grid_px:.2f}",
         "memory": f"about {_report.size(cost.memory_bytes)}",

@@ -7,12 +7,19 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _report
+from geo_retina.cli import _flags, _report
+from geo_retina.errors import GeoRetinaError
 from geo_retina.options import ChipOptions, DataOptions
 
 PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=1))
 
 _DEFAULTS = ChipOptions()
+
+_DATA_FLAGS = (
+    *("labels", "layer", "where", "class_column", "scene_column", "point_size_m"),
+    *("point_size_column", "ground", "bands"),
+)
+"""What of a config's data is a flag of ``export-chips``."""
 
 
 def export_chips(
@@ -26,6 +33,7 @@ def export_chips(
     class_column: str | None = None,
     scene_column: str | None = None,
     point_size_m: float | None = None,
+    point_size_column: str | None = None,
     ground: str | None = None,
     bands: tuple[int, ...] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -42,6 +50,7 @@ def export_chips(
         class_column: Column with the class names; left out, all are of one class.
         scene_column: Column that names the stem of the scene file a label belongs to.
         point_size_m: Side of the square drawn around point labels.
+        point_size_column: Column with that side, in metres, for each label.
         ground: Polygons of the ground that was labelled; left out, all of the scenes.
         bands: The files' bands (from 1) to show, one or three; left out, all.
         overwrite: Replace a folder that this command made.
@@ -57,10 +66,14 @@ def export_chips(
         class_column=class_column,
         scene_column=scene_column,
         point_size_m=point_size_m,
+        point_size_column=point_size_column,
         ground=ground,
         bands=bands,
     )
-    report = export(data, out, options, overwrite=overwrite)
+    try:
+        report = export(data, out, options, overwrite=overwrite)
+    except GeoRetinaError as error:  # it speaks of a config, and here are flags
+        raise type(error)(_flags.data_as_flags(str(error), _DATA_FLAGS)) from error
     pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
     print(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
     print(f"{report.empty:,} of them show no object")

@@ -42,5 +42,5 @@ def filter_(
         rows = {name: f"{count:>9,}" for name, count in report.counts.items()}
         print(_report.columns(rows, indent="  "))
     print(f"written to {', '.join(map(str, report.outs))}")
-    if report.thresholds:
+    if report.raised:
         _report.warn(f"note: {SEAM_NOTE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -36,6 +37,20 @@ def as_flags(sentence: str) -> str:
     return re.sub(
         r"\b(?:Detect|Run|Evaluate|Synth|Import|Filter|Chip)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
+        sentence,
+    )
+
+
+def data_as_flags(sentence: str, flags: Collection[str]) -> str:
+    """Name keys of a config's data as flags, where a command has such: ``--point-size``.
+
+    Args:
+        sentence: an error that names them as ``data.point_size_m``.
+        flags: the options that the command has.
+    """
+    return re.sub(
+        r"\bdata\.(\w+)( in the config)?",
+        lambda m: f"--{flag_name(m.group(1))}" if m.group(1) in flags else m.group(0),
         sentence,
     )
 

@@ -25,6 +25,9 @@ _MOST_VALUES = 2**28
 """Cells times bands; 1 GiB."""
 
 _EQUAL_AREA = "EPSG:6933"
+_ROUNDING = 1e-6
+"""Share of a cell: ground that reaches no further into one was moved to another CRS and back."""
+
 _ZONE_DEG = 12
 """Ground up to this wide is mapped in one UTM zone: its scale stays true to half a percent."""
 
@@ -102,7 +105,10 @@ def draw_density(
     outline = None if scene is None else _outline(scene, crs)
     bounds, names = _survey(detections, score, outline)
     target = _true_crs(crs, bounds)
-    grid = _cells(_moved_bounds(bounds, crs, target), target, cell_m, 1 + len(names))
+    moved = _moved_bounds(bounds, crs, target)
+    if outline is not None:
+        moved = np.array(_moved(outline, crs, target).bounds)
+    grid = _cells(moved, target, cell_m, 1 + len(names), is_ground=outline is not None)
     counts = np.zeros((1 + len(names), *grid.shape), np.uint32)
     move = pyproj.Transformer.from_crs(crs, target, always_xy=True)
     for batch in _on(outline, stream_centres(detections, score=score)):
@@ -126,10 +132,12 @@ def _outline(scene: Scene, crs: pyproj.CRS) -> shapely.Polygon:
             "it one with gdal_edit.py -a_srs EPSG:32633"
         )
     box = shapely.segmentize(shapely.box(0, 0, *scene.grid.shape[::-1]), max(scene.grid.shape) / 32)
-    move = pyproj.Transformer.from_crs(scene.grid.crs, crs, always_xy=True)
-    return shapely.transform(
-        box, lambda xy: np.column_stack(move.transform(*scene.grid.pixels_to_crs(xy).T))
-    )
+    return _moved(shapely.transform(box, scene.grid.pixels_to_crs), scene.grid.crs, crs)
+
+
+def _moved(outline: shapely.Polygon, crs: pyproj.CRS, target: pyproj.CRS) -> shapely.Polygon:
+    move = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    return shapely.transform(outline, lambda xy: np.column_stack(move.transform(*xy.T)))
 
 
 def _survey(
@@ -194,10 +202,16 @@ def _moved_bounds(bounds: _Bounds, crs: pyproj.CRS, target: pyproj.CRS) -> _Boun
     return moved
 
 
-def _cells(bounds: _Bounds, crs: pyproj.CRS, cell_m: float, bands: int) -> Grid:
-    """Cells whose corners are multiples of their size, around the bounds."""
+def _cells(bounds: _Bounds, crs: pyproj.CRS, cell_m: float, bands: int, *, is_ground: bool) -> Grid:
+    """Cells whose corners are multiples of their size, around the bounds.
+
+    Ground that ends with a cell needs none beyond it; a point on that line does.
+    """
     side = cell_m / crs.axis_info[0].unit_conversion_factor
     left, bottom, right, top = np.floor(bounds / side)
+    if is_ground:
+        left, bottom = np.floor(bounds[:2] / side + _ROUNDING)
+        right, top = np.maximum(np.ceil(bounds[2:] / side - _ROUNDING) - 1, [left, bottom])
     width, height = int(right - left) + 1, int(top - bottom) + 1
     if width * height * bands > _MOST_VALUES:
         raise OptionError(
@@ -230,10 +244,8 @@ def _count(
 
 def _beside(outline: shapely.Polygon, crs: pyproj.CRS, grid: Grid) -> NDArray[np.bool_]:
     """(height, width) the cells that no part of the outline touches."""
-    move = pyproj.Transformer.from_crs(crs, grid.crs, always_xy=True)
-    ground = shapely.transform(
-        outline, lambda xy: grid.crs_to_pixels(np.column_stack(move.transform(*xy.T)))
-    )
+    assert grid.crs is not None  # cells are of a size in metres
+    ground = shapely.transform(_moved(outline, crs, grid.crs), grid.crs_to_pixels)
     shapely.prepare(ground)
     beside = np.ones(grid.shape, np.bool_)
     x = np.arange(grid.width)

@@ -24,6 +24,9 @@ class FilterOptions:
     aoi: str | None = None
     """Keep detections whose centre lies in the polygons of this file."""
 
+    aoi_layer: str | None = None
+    """Its layer; needed where it has several."""
+
     def __post_init__(self) -> None:
         check(self, {"score": (0, 1)})
         if isinstance(self.classes, (list, str)):

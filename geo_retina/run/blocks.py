@@ -7,6 +7,7 @@ a scheduler that is lost are submitted again to the one that takes its place.
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import time
 import uuid
@@ -23,6 +24,7 @@ from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
 from geo_retina.run.cluster import EngineKey, engine_here, workers
 from geo_retina.run.ledger import PartRecord
+from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import Part, Unit
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ class Progress:
 
     Attributes:
         units_done: tasks finished.
-        units: tasks of the run.
+        units: tasks of the run, as far as they are known: what lies around an area of interest
+            may turn out to be needed too.
         pixels_done: pixels of the ground of finished blocks, each counted once, those of an
             earlier try of this run included.
         pixels: pixels of the ground of all blocks.
@@ -98,10 +101,13 @@ def _detect_unit(unit: Unit, key: EngineKey, retries: int, run_id: str) -> list[
             found = dict(zip(blocks, results, strict=True))
         except Exception as error:
             failed |= dict.fromkeys(blocks, _sentence(error))
-    return [
+    blocks.clear()
+    records = [
         _done(part, found[i], key.options.merge) if i in found else _failed(part, failed[i])
         for i, part in enumerate(unit.parts)
     ]
+    release_memory()
+    return records
 
 
 def _retried(work: Callable[[], Any], retries: int) -> Any:
@@ -153,14 +159,57 @@ def _sentence(error: BaseException) -> str:
     return first if isinstance(error, GeoRetinaError) else f"{type(error).__name__}: {first}"
 
 
+class Tally:
+    """Counts what one try of a run does, over all its rounds of units.
+
+    Args:
+        before_px: pixels of ground that earlier tries covered.
+        tell: called before the first unit of a round and after every unit.
+    """
+
+    def __init__(self, before_px: int = 0, tell: Callable[[Progress], None] | None = None) -> None:
+        self.state = Progress(0, 0, before_px, before_px, pixels_before=before_px)
+        self.had_workers = False
+        self._tell = tell
+        self._start = time.monotonic()
+
+    def expect(self, units: Sequence[Unit]) -> None:
+        """Units that are now known to be needed."""
+        self._add(units=len(units), pixels=sum(map(_pixels, units)))
+
+    def met(self, dashboard: str | None) -> None:
+        """Workers are there; a scheduler that is lost from now on is worth waiting for."""
+        self.had_workers = True
+        self.state = dataclasses.replace(self.state, dashboard=dashboard)
+        self._say()
+
+    def finished(self, unit: Unit, records: Sequence[PartRecord]) -> None:
+        """A unit and what became of its parts."""
+        self._add(
+            units_done=1,
+            pixels_done=_pixels(unit),
+            detections=sum(len(each.detections) + len(each.undecided) for each in records),
+            failed=sum(record.error is not None for record in records),
+        )
+        self._say()
+
+    def _add(self, **more: int) -> None:
+        changes: dict[str, Any] = {k: getattr(self.state, k) + v for k, v in more.items()}
+        self.state = dataclasses.replace(self.state, **changes)
+
+    def _say(self) -> None:
+        seconds = time.monotonic() - self._start
+        self.state = dataclasses.replace(self.state, seconds=seconds)
+        if self._tell is not None:
+            self._tell(self.state)
+
+
 def run_units(
     units: Sequence[Unit],
     model: Model,
     options: DetectOptions,
     run: RunOptions,
-    progress: Callable[[Progress], None] | None = None,
-    *,
-    before_px: int = 0,
+    tally: Tally,
 ) -> Generator[tuple[int, list[PartRecord]], None, None]:
     """Carry out units, in any order, a bounded number of them in flight.
 
@@ -169,8 +218,7 @@ def run_units(
         model: network and card.
         options: what changes the result.
         run: how it is carried out.
-        progress: called before the first unit and after every one.
-        before_px: pixels of ground that an earlier try covered.
+        tally: counts them; one for all rounds of a try.
 
     Yields:
         Index of a finished unit, and what became of each of its parts.
@@ -182,31 +230,17 @@ def run_units(
     if not units:
         return
     todo = {unit.index: unit for unit in units}
-    start = time.monotonic()
-    pixels_done, pixels = before_px, before_px + sum(map(_pixels, units))
-    detections = failed = 0
-    dashboard: str | None = None
-
-    def tell() -> None:
-        if progress is not None:
-            done, seconds = len(units) - len(todo), time.monotonic() - start
-            counts = done, len(units), pixels_done, pixels, before_px, detections, failed
-            progress(Progress(*counts, seconds, dashboard))
-
-    patience_s = 0.0  # a scheduler that never was there is a mistake
+    tally.expect(units)
     while todo:  # again only where a scheduler was lost
+        # A scheduler that never was there is a mistake.
+        patience_s = run.patience_s if tally.had_workers else 0.0
         with workers(model, run, patience_s=patience_s) as (client, devices):
-            patience_s = run.patience_s
-            dashboard = _dashboard(client, run)
-            tell()
+            tally.met(_dashboard(client, run))
             key = EngineKey(model.fingerprint, options, devices, run.batch)
             for unit, records in _in_flight(client, list(todo.values()), key, run):
                 del todo[unit.index]
-                pixels_done += _pixels(unit)
-                detections += sum(len(each.detections) + len(each.undecided) for each in records)
-                failed += sum(record.error is not None for record in records)
                 yield unit.index, records
-                tell()
+                tally.finished(unit, records)
 
 
 def _pixels(unit: Unit) -> int:

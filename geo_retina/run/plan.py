@@ -63,6 +63,12 @@ class ScenePlan:
         """The scene, or those of a mosaic."""
         return self.scene.scenes if isinstance(self.scene, Mosaic) else [self.scene]
 
+    def shown_by(self, blocks: Sequence[Block]) -> list[Scene]:
+        """The scenes of which some blocks of it show anything."""
+        if isinstance(self.scene, Mosaic):
+            return self.scene.under(*(block.window for block in blocks)).scenes
+        return [self.scene] if blocks else []
+
     @property
     def parts(self) -> list[Part]:
         """Its blocks, as they travel."""
@@ -162,7 +168,8 @@ def plan_scenes(
 
     Returns:
         Plans in the order of the scenes, those outside the area of interest without blocks, or
-        one plan of their mosaic; and the scenes that cannot be used, with the reason.
+        one plan of their mosaic; and the scenes that cannot be used, or not in the mosaic, with
+        the reason.
 
     Raises:
         SceneError: a path names nothing.
@@ -186,8 +193,9 @@ def plan_scenes(
         raise first_error
     pictures: Sequence[tuple[int, Scene | Mosaic]] = opened
     if options.mosaic:
-        name = name or mosaic_name(scenes)
-        pictures = [(0, make_mosaic([scene for _, scene in opened], name))]
+        mosaic, refused = make_mosaic([scene for _, scene in opened], name or mosaic_name(scenes))
+        pictures = [(0, mosaic)]
+        failures += [Failure(scene.path, str(error)) for scene, error in refused]
     plans = [
         _cut(scene, card, options, block_px=run.block_px, index=index, area=area)
         for index, scene in pictures

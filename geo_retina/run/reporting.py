@@ -19,7 +19,7 @@ class RunReport:
         detections: objects in it.
         counts: objects per class.
         crs: CRS of the file; None for scenes without one.
-        scenes: scenes detected, in whole or in part.
+        scenes: scenes detected, in whole or in part; of a mosaic, its scenes.
         pixels: pixels of the ground that was covered, each counted once.
         seconds: wall time.
         tiles: tiles that went through the network.

@@ -18,7 +18,7 @@ from geo_retina.errors import RunError
 from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.area import missing_tiles, on_area
-from geo_retina.run.blocks import Progress, run_units
+from geo_retina.run.blocks import Progress, Tally, run_units
 from geo_retina.run.fitting import notes_on, suited
 from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
@@ -69,7 +69,7 @@ class Work:
     @property
     def is_wanted(self) -> bool:
         """Whether there is anything to detect: not where all scenes lie outside the area."""
-        return any(not plan.is_outside for plan in self.plans.values()) or bool(self.failures)
+        return any(not plan.is_outside for plan in self.plans.values())
 
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
         """Detect every block that the ledger does not hold yet; counts those it holds then."""
@@ -85,28 +85,22 @@ class Work:
             if (part.scene_index, part.block.index) not in done
         ]
         asked: set[tuple[int, int]] = set()
+        tally = Tally(self._pixels(done), progress)
         while True:
-            finished += self._detect(todo, progress)
+            finished += self._detect(todo, tally)
             asked |= {(part.scene_index, part.block.index) for part in todo}
             needed = self._needed_at_borders()
             todo = [p for p in needed if (p.scene_index, p.block.index) not in asked]
             if not todo:
                 return finished
 
-    def _detect(self, todo: list[Part], progress: Callable[[Progress], None] | None) -> int:
+    def _detect(self, todo: list[Part], tally: Tally) -> int:
         """Detect some blocks and record them; counts those that succeeded."""
         finished = 0
         units = pack_units(todo, self.run.block_px, first=self.ledger.next_unit())
         log = self.ledger.log
         log.info("%d blocks to do in %d units", len(todo), len(units))
-        results = run_units(
-            units,
-            self.model,
-            self.options,
-            self.run,
-            progress,
-            before_px=self._pixels(self.ledger.parts_done()),
-        )
+        results = run_units(units, self.model, self.options, self.run, tally)
         # Closed at once when something goes wrong here, so that workers stop.
         with contextlib.closing(results):
             for unit, records in results:
@@ -200,7 +194,8 @@ class Work:
                 self.tally[name] += getattr(part, name)
             if part.reduced_batch is not None:
                 self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
-        self.tally["scenes"] += any(part.error is None for part in record.parts)
+        done = [plan.block(part.block) for part in record.parts if part.error is None]
+        self.tally["scenes"] += len(plan.shown_by(done))
 
     @property
     def by_name(self) -> dict[str, ScenePlan]:
@@ -238,7 +233,9 @@ class Work:
             - self.tally["tiles"]
             - self.tally["skipped"]
             - self.tally["failed"],
-            outside_scenes=sum(plan.is_outside for plan in self.plans.values()),
+            outside_scenes=sum(
+                len(plan.scenes) - len(plan.shown_by(plan.blocks)) for plan in self.plans.values()
+            ),
             joined=self.tally["joined"],
             reduced_batch=self.reduced_batch,
             failures=tuple(self.failures),
@@ -299,7 +296,10 @@ def prepare(
         run.block_px,
     )
     if options.mosaic:  # its grid and tiles are those of just these scenes
-        manifest["fixed"]["mosaic_members"] = sorted(manifest["versions"])
+        manifest["fixed"]["mosaic_members"] = {
+            full: "left out" if path in unfit else "used"
+            for full, path in zip(full_paths, seen, strict=True)
+        }
     ledger = Ledger.open(run_folder(outs[0]), manifest, restart=run.restart)
     by_index = {plan.index: plan for plan in plans}
     return Work(loaded, options, run, by_index, failures, ledger, output_crs)

@@ -14,13 +14,14 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
-from geo_retina.scene.remote import gdal_settings, is_remote
+from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
-BLOCK_CACHE_BYTES = 512 << 20
+BLOCK_CACHE_BYTES = 256 << 20
 """Decoded blocks that GDAL keeps for all datasets of the process."""
 
 # Left alone GDAL keeps a twentieth of the machine's memory, so that a run would grow with its scene
-# until that is full. Blocks are read once, but for the overlap with the next; GDAL_CACHEMAX in the
+# until that is full. Blocks are read once, but for the overlap with the next, so little is enough;
+# only strips as wide as a large scene are shared by blocks side by side. GDAL_CACHEMAX in the
 # environment wins. GDAL looks at it when it first reads.
 os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_BYTES >> 20))
 
@@ -52,6 +53,9 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     Raises:
         SceneError: the file is missing or no raster, or GDAL lacks its driver.
     """
+    lacking = about_access(path, "")
+    if lacking is not None:
+        raise SceneError(lacking)
     try:
         with warnings.catch_warnings(), gdal_settings(path):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -59,7 +63,8 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     except RasterioError as error:
         if not (is_remote(path) or path.startswith("<") or os.path.exists(path)):
             raise SceneError(f"{path} does not exist") from error
-        raise SceneError(_refusal(path, first_line(error))) from error
+        said = first_line(error)
+        raise SceneError(about_access(path, said) or _refusal(path, said)) from error
 
 
 def gdal_name(path: str) -> str:

@@ -12,7 +12,7 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_retina.errors import SceneError, SceneMismatchError
+from geo_retina.errors import GeoRetinaError, SceneError, SceneMismatchError
 from geo_retina.grid import Grid, Window
 from geo_retina.scene.opening import on_grid
 from geo_retina.scene.reading import Scene
@@ -91,16 +91,14 @@ class Mosaic:
         """(N, 4) boxes of its scenes in pixels of the grid, x_min y_min x_max y_max."""
         return np.array([member.box_px for member in self.members], np.float64)
 
-    def under(self, window: Window) -> Mosaic:
-        """The same mosaic with only the scenes that a window shows."""
-        x_min, y_min, x_max, y_max = window.box_px
-        shown = tuple(
-            member
-            for member in self.members
-            for left, top, right, bottom in [member.box_px]
-            if left < x_max and right > x_min and top < y_max and bottom > y_min
-        )
-        return replace(self, members=shown)
+    def under(self, *windows: Window) -> Mosaic:
+        """The same mosaic with only the scenes that any of some windows shows."""
+        left, top, right, bottom = self.boxes_px.T
+        shown = np.zeros(len(self.members), np.bool_)
+        for window in windows:
+            x_min, y_min, x_max, y_max = window.box_px
+            shown |= (left < x_max) & (right > x_min) & (top < y_max) & (bottom > y_min)
+        return replace(self, members=tuple(self.members[i] for i in np.flatnonzero(shown)))
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the grid; as ``Scene.read``."""
@@ -125,50 +123,70 @@ class Mosaic:
         return pixels, valid
 
 
-def make_mosaic(scenes: Sequence[Scene], name: str) -> Mosaic:
+def make_mosaic(
+    scenes: Sequence[Scene], name: str
+) -> tuple[Mosaic, list[tuple[Scene, GeoRetinaError]]]:
     """Put scenes on one grid.
 
-    The grid is the first scene's, continued over all of them. Scenes whose pixels lie on it are
-    read as they are; the others, and those in another CRS, are warped to it.
+    The grid is that of the first scene that has a CRS, continued over all of them. Scenes whose
+    pixels lie on it are read as they are; the others, and those in another CRS, are warped to it.
 
     Args:
         scenes: at least one, by precedence where they overlap.
         name: of the mosaic.
 
     Returns:
-        The mosaic. Scenes whose numbers stand for values in ways that differ are read as values.
+        The mosaic, and the scenes that have no place in it, with the reason: they differ from the
+        first in data type or number of bands, have no CRS, or lie where its CRS does not reach.
+        Scenes whose numbers stand for values in ways that differ are read as values.
 
     Raises:
-        SceneMismatchError: they differ in data type or number of bands.
-        SceneError: the first has no CRS, or another's has no place in it.
+        SceneError: no scene has a CRS.
     """
-    first = scenes[0]
-    if first.grid.crs is None:
-        raise SceneError(f"{first.path} has no CRS, so nothing says where it lies in a mosaic")
-    for scene in scenes:
-        if scene.dtype != first.dtype or len(scene.bands) != len(first.bands):
-            raise SceneMismatchError(
-                f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} has "
-                f"{len(first.bands)} of {first.dtype}; a mosaic needs scenes of one kind"
-            )
+    first = next((scene for scene in scenes if scene.grid.crs is not None), None)
+    if first is None:
+        raise _nowhere(scenes[0])
     moves: dict[int, pyproj.Transformer] = {}  # by identity, as scenes of one CRS share it
-    members = [_place(scene, first.grid, moves) for scene in scenes]
+    members: list[Member] = []
+    refused: list[tuple[Scene, GeoRetinaError]] = []
+    for scene in scenes:
+        try:
+            _check_kind(scene, first)
+            members.append(_place(scene, first.grid, moves))
+        except GeoRetinaError as error:
+            refused.append((scene, error))
     boxes = np.array([member.box_px for member in members])
     col, row = boxes[:, :2].min(axis=0).tolist()
     right, bottom = boxes[:, 2:].max(axis=0).tolist()
     grid = _shifted(first.grid, row, col, (bottom - row, right - col))
     moved = tuple(replace(m, row=m.row - row, col=m.col - col) for m in members)
     values, dtype = first.values, first.dtype
-    if any(scene.values != values for scene in scenes):
+    if any(member.scene.values != values for member in members):
         values, dtype = None, "float32"
-    return Mosaic(name, moved, grid, first.bands, dtype, first.band_names, first.crs, values)
+    mosaic = Mosaic(name, moved, grid, first.bands, dtype, first.band_names, first.crs, values)
+    return mosaic, refused
+
+
+def _check_kind(scene: Scene, first: Scene) -> None:
+    if scene.dtype != first.dtype or len(scene.bands) != len(first.bands):
+        raise SceneMismatchError(
+            f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, but {first.path} has "
+            f"{len(first.bands)} of {first.dtype}; a mosaic needs scenes of one kind"
+        )
+
+
+def _nowhere(scene: Scene) -> SceneError:
+    return SceneError(
+        f"{scene.path} has no CRS, so nothing says where it lies in a mosaic; leave it out, or "
+        "give it one, for example with gdal_edit.py -a_srs EPSG:32633"
+    )
 
 
 def _place(scene: Scene, base: Grid, moves: dict[int, pyproj.Transformer]) -> Member:
     """Find a scene's place on the pixels of a grid, warping it where they are not its own."""
     crs = scene.grid.crs
     if crs is None:
-        raise SceneError(f"{scene.path} has no CRS, so nothing says where it lies in a mosaic")
+        raise _nowhere(scene)
     assert base.crs is not None
     points_px = _edge_points(scene.grid)
     points_crs = scene.grid.pixels_to_crs(points_px)

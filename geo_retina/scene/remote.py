@@ -38,6 +38,28 @@ _SETTINGS = {
 _LOCAL = "GDAL_DISABLE_READDIR_ON_OPEN"
 """The setting that would also hide masks and overviews beside the local files of a VRT."""
 
+_ACCESS = {
+    ("s3://", "/vsis3/"): (
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "AWS_NO_SIGN_REQUEST=YES for a public bucket",
+    ),
+    ("gs://", "/vsigs/"): (
+        "GOOGLE_APPLICATION_CREDENTIALS, or GS_ACCESS_KEY_ID and GS_SECRET_ACCESS_KEY",
+        "GS_NO_SIGN_REQUEST=YES for a public bucket",
+    ),
+    ("az://", "/vsiaz/"): (
+        "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_ACCESS_KEY or "
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_ACCOUNT and AZURE_NO_SIGN_REQUEST=YES for a public container",
+    ),
+}
+"""What opens the doors of each store, in the environment; GDAL knows further ways."""
+
+_ASKS_FOR_ACCESS = ("not defined", "InvalidCredentials", "No valid")
+"""Of what GDAL says where it has no credentials to try; a store that refuses some says 403."""
+
+_REFUSED = ("response code: 401", "response code: 403", "AccessDenied", "SignatureDoesNotMatch")
+
 _TRIES = 4
 _WAIT_S = 0.5
 _TIMEOUT_S = 60
@@ -63,6 +85,31 @@ def gdal_settings(path: str) -> AbstractContextManager[Any]:
     if not is_remote(path):
         given.add(_LOCAL)
     return rasterio.Env(**{k: v for k, v in _SETTINGS.items() if k not in given})
+
+
+def about_access(path: str, said: str) -> str | None:
+    """One sentence on credentials, where those of a store are what is lacking; else None.
+
+    Args:
+        path: as it was given.
+        said: what GDAL said when it could not open it; empty before it is asked.
+    """
+    for beginnings, (keys, public) in _ACCESS.items():
+        if not path.lower().startswith(beginnings):
+            continue
+        remedy = f"set {keys} in the environment, or {public}"
+        lacking = any(sign in said for sign in _ASKS_FOR_ACCESS)
+        # Without the name of an account rasterio goes to one that is called None.
+        if lacking or ("az://" in beginnings and not _names_account()):
+            return f"{path} cannot be opened without credentials; {remedy}"
+        if any(sign in said for sign in _REFUSED):
+            return f"{path} is not to be had with these credentials ({said}); {remedy}"
+    return None
+
+
+def _names_account() -> bool:
+    given = {*os.environ, *(getenv() if hasenv() else ())}
+    return bool(given & {"AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING"})
 
 
 def fetch_json(address: str) -> Any:

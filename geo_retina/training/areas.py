@@ -16,7 +16,7 @@ from geo_retina.grid import Grid, Window
 from geo_retina.options import LabelOptions, SplitOptions
 from geo_retina.scene import Scene
 from geo_retina.training.regions import Regions, footprint
-from geo_retina.vector import LabelLayer, ground_polygons
+from geo_retina.vector import LabelLayer, densify, ground_polygons, reproject
 
 if TYPE_CHECKING:
     from geo_retina.training.labels import TrainingSet
@@ -173,7 +173,7 @@ def _of_layer(layer: LabelLayer) -> NamedAreas:
 def _of_scenes(training_set: TrainingSet, options: SplitOptions) -> NamedAreas:
     """Outlines of the scenes, each of the place that its labels name; those without any fit."""
     names: list[str] = []
-    outlines: list[tuple[str, Any]] = []
+    outlines: list[tuple[pyproj.CRS | None, Any]] = []
     for each in training_set.scenes:
         if len(each.places) > 1:
             raise TrainingError(
@@ -183,14 +183,24 @@ def _of_scenes(training_set: TrainingSet, options: SplitOptions) -> NamedAreas:
             )
         if each.places:
             names.append(each.places[0])
-            outlines.append((_key(each.scene.grid.crs), footprint(each.scene.grid, 0.0)))
-    empty = shapely.Polygon()
+            outlines.append((each.scene.grid.crs, footprint(each.scene.grid, 0.0)))
     by_crs = {
-        key: np.array([o if own == key else empty for own, o in outlines], dtype=object)
-        for key in {_key(each.scene.grid.crs) for each in training_set.scenes}
+        _key(crs): np.array([_outline_in(crs, own, o) for own, o in outlines], dtype=object)
+        for crs, _ in _by_crs([each.scene for each in training_set.scenes])
     }
     source = f"the labels' column {options.column}"
     return NamedAreas(np.array(names, dtype=object), source, None, by_crs)
+
+
+def _outline_in(crs: pyproj.CRS | None, own: pyproj.CRS | None, outline: Any) -> Any:
+    """An outline in another CRS; empty where it has no place in it."""
+    if _key(crs) == _key(own):
+        return outline
+    if crs is None or own is None:
+        return shapely.Polygon()
+    moved = reproject(densify(np.array([outline], dtype=object)), own, crs)[0]
+    is_placed = np.isfinite(shapely.get_coordinates(moved)).all()
+    return shapely.make_valid(moved) if is_placed else shapely.Polygon()
 
 
 def _by_crs(scenes: Sequence[Scene]) -> list[tuple[pyproj.CRS | None, list[Scene]]]:

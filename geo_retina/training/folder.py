@@ -23,6 +23,13 @@ from geo_retina.options import TrainOptions
 _OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
 _OWN_FOLDERS = ("pictures", "steps", "tensorboard")
 
+_INPUT = {
+    "labels": "the labels or the scenes' names or shapes",
+    "split": "the ground that tunes or tests",
+    "files": "the scenes' files",
+}
+"""What a run works on, as its fingerprints name it."""
+
 _NO_RESULT = (
     *("name", "description", "licence", "attribution", "device", "devices", "workers"),
     *("picture_every", "tensorboard", "precision"),
@@ -105,19 +112,24 @@ class RunFolder:
         text = json.dumps({"options": _plain(options), "facts": self.facts}, indent=1)
         write_text(_manifest(self.path), text)
 
-    def keep_data(self, fingerprint: str, options: TrainOptions) -> None:
-        """Keep the data's fingerprint, or refuse data other than the run began with.
+    def keep_data(self, fingerprints: Mapping[str, str], options: TrainOptions) -> None:
+        """Keep the input's fingerprints, or refuse other input than the run began with.
 
         From here on the run can be resumed: what could be wrong with its input was found out.
 
+        Args:
+            fingerprints: as ``input_fingerprints`` makes them.
+            options: of the run.
+
         Raises:
-            TrainingError: labels or scenes have changed since.
+            TrainingError: labels, split or scenes have changed since.
         """
-        known = self.facts.setdefault("data", fingerprint)
-        if known != fingerprint:
+        known = self.facts.setdefault("data", dict(fingerprints))
+        changed = [what for name, what in _INPUT.items() if known[name] != fingerprints[name]]
+        if changed:
             raise TrainingError(
-                f"the scenes or labels have changed since the run in {self.path} began; bring "
-                "the old ones back, or give --overwrite to begin anew"
+                f"{' and '.join(changed)} changed since the run in {self.path} began; bring the "
+                "old state back, or give --overwrite to begin anew"
             )
         self.write_manifest(options)
 

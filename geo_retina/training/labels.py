@@ -16,7 +16,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_retina.errors import TrainingError
+from geo_retina.errors import LabelError, TrainingError
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes
@@ -181,6 +181,8 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
     classes = number_classes(sources, options)
     placed = [place(source, scenes) for source in sources]
     ground = Regions.read_ground(options, place_column)
+    if ground is not None:
+        _check_named(ground.layer, scenes, options)
     labelled = _gather(scenes, sources, placed, ground, ignore)
     counts = tuple(
         _count(source, part, labelled, classes)
@@ -296,6 +298,21 @@ def _gather(
             )
         )
     return tuple(gathered)
+
+
+def _check_named(ground: LabelLayer, scenes: Sequence[Scene], options: DataOptions) -> None:
+    """Refuse ground of which every polygon names a scene that is none of these."""
+    if ground.scenes is None or not len(ground.scenes):
+        return
+    named = list(dict.fromkeys(ground.scenes.tolist()))
+    if None in named or {scene.name for scene in scenes} & set(named):
+        return
+    raise LabelError(
+        f"no polygon of {ground.path} names one of the {len(scenes)} scenes in its column "
+        f"{options.ground_scene_column}, which holds {', '.join(map(str, named[:3]))}; it must "
+        f"hold the stems of the scene files, such as {scenes[0].name}, or leave out "
+        "data.ground_scene_column to take the ground by place"
+    )
 
 
 def _count(

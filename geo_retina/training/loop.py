@@ -24,6 +24,7 @@ from geo_retina.model import Card, Model, check_model_output
 from geo_retina.options import RunOptions, TrainOptions
 from geo_retina.training.epochs import Validation
 from geo_retina.training.finder import find_rate
+from geo_retina.training.fingerprints import input_fingerprints
 from geo_retina.training.folder import LastCheckpoint, RunFolder
 from geo_retina.training.mining import MineHardNegatives
 from geo_retina.training.precision import TrainingPrecision, choose_training_precision
@@ -102,7 +103,7 @@ def train(
         torch.manual_seed(options.seed)
         with run.left_if_begun():
             prepared = prepare(options)
-        run.keep_data(prepared.training_set.fingerprint, options)
+        run.keep_data(input_fingerprints(prepared.training_set, prepared.split), options)
         model = _fit(prepared, options, device, run, progress)
         if target is not None:
             _write(model, target, options, overwrite=overwrite)

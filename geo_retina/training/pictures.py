@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geo_retina.draw import LabelledPlace, draw_comparisons
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
+from geo_retina.training.framing import at_meeting, meeting_grid
 from geo_retina.training.validate import TuningGround
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def choose_places(ground: TuningGround, *, seed: int) -> list[tuple[str, Scene, 
         name, rows = by_scene[order[i % len(order)]]
         label = rows.iloc[[int(rng.integers(len(rows)))]]
         scene = scenes[str(name)]
-        centre = label.to_crs(scene.grid.crs).geometry.centroid
-        x, y = scene.grid.crs_to_pixels(shapely.get_coordinates(np.asarray(centre)))[0]
+        grid = meeting_grid(scene.grid)
+        centre = label.to_crs(grid.crs).geometry.centroid
+        x, y = grid.crs_to_pixels(shapely.get_coordinates(np.asarray(centre)))[0]
         height, width = (min(_SIDE_PX, side) for side in scene.grid.shape)
         row = int(np.clip(y - height / 2, 0, scene.grid.height - height))
         col = int(np.clip(x - width / 2, 0, scene.grid.width - width))
@@ -59,7 +61,7 @@ def draw_places(
     return draw_comparisons(
         [
             LabelledPlace(
-                scene,
+                at_meeting(scene),
                 window,
                 _on_ground(ground, scene, window),
                 ground.truth[ground.truth["scene"] == name],

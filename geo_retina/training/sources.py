@@ -159,7 +159,9 @@ def read_source_layers(
     Raises:
         LabelError: a layer cannot be used.
     """
-    remedy = "say which one with layer beside its path in the config"
+    remedy = "say which one with data.layer in the config"
+    if not isinstance(options.labels, str):
+        remedy = "say which one with layer beside its path in the config"
     sources, ignore = [], []
     for each in options.sources:
         if each.ignore:

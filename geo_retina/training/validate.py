@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from geo_retina.grid import Grid
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
+from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
 from geo_retina.vector import outline_table, to_geodataframe, write_vector
@@ -50,7 +52,7 @@ class TuningGround:
         on: tells which pixel positions (N, 2) of a grid lie on it.
         about: where that is, for people.
         truth: labels on it, with their class and scene.
-        crs: CRS in which detections and labels meet.
+        crs: CRS in which detections and labels meet; see ``framing`` where scenes have none.
         options: how they are matched.
         objects: number of labels.
         detect_options: how detections are made.
@@ -113,7 +115,7 @@ def choose_ground(
             larger than it, and the rest is not read then.
 
     Raises:
-        TrainingError: no label lies on it.
+        TrainingError: no label lies on it, or only some of its scenes have a CRS.
     """
     tuning = tuple(each for each in training_set.scenes if _shows(each, on))
     objects = [_on_ground(each, each.centres_px, on) for each in tuning]
@@ -123,13 +125,7 @@ def choose_ground(
             f"no label lies on {about}, so nothing can be scored there; change the split's "
             "options, such as split.block_m or split.tune_fraction, or the seed"
         )
-    found = [each.scene.grid.crs for each in tuning]
-    crs = found[0] if all(other == found[0] for other in found) else pyproj.CRS("EPSG:4326")
-    if None in found or crs is None:
-        raise TrainingError(
-            f"{tuning[found.index(None)].scene.path} has no CRS, so a model cannot be scored on "
-            "it in map coordinates; give it one, for example with gdal_edit.py -a_srs EPSG:32633"
-        )
+    crs = common_crs([each.scene for each in tuning])
     names = scene_names([each.scene.path for each in tuning])
     points = training_set.points
     tables = [
@@ -149,7 +145,8 @@ def choose_ground(
         options=_matching(training_set, options),
         objects=count,
         detect_options=_detecting(training_set, options),
-        outlines=outlines,
+        # An area has no place on a scene without a CRS, which is looked at as a whole.
+        outlines=None if tuning[0].scene.grid.crs is None else outlines,
     )
 
 
@@ -176,7 +173,7 @@ def _detecting(training_set: TrainingSet, options: TrainOptions) -> DetectOption
         score=SCORE_FLOOR,
         precision=options.precision,
         bands=bands,
-        gsd_m=options.data.gsd_m,
+        gsd_m=None if first.grid.crs is None else options.data.gsd_m,
         force=True,  # what was trained on fits
     )
 
@@ -243,7 +240,7 @@ def validate(
             tables = _outline_tables(ground, ground.outlines)
             write_vector(area, tables, crs=ground.crs, overwrite=False)
             options = replace(options, aoi=str(area))
-        found = detect(paths, model, options, run, crs=ground.crs.to_wkt())
+        found = _detect(paths, model, options, run, ground)
     found = keep_on_tuning_ground(found, ground)
     if not found["scene"].isin(ground.truth["scene"]).any():
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
@@ -254,6 +251,19 @@ def validate(
     kept = found[found["score"] >= least]
     scores = evaluate(kept, ground.truth, ground.options)
     return TuningScores(chosen, scores, every.ap50, every.ap, kept)
+
+
+def _detect(
+    paths: list[str], model: Model, options: DetectOptions, run: RunOptions, ground: TuningGround
+) -> gpd.GeoDataFrame:
+    """What is found in the scenes of some ground, in its CRS."""
+    scenes = {n: each.scene for n, each in zip(ground.names, ground.scenes, strict=True)}
+    if any(scene.grid.crs is not None for scene in scenes.values()):
+        return detect(paths, model, options, run, crs=ground.crs.to_wkt())
+    with warnings.catch_warnings():
+        # That they have no CRS was known when their pixels were given a size.
+        warnings.filterwarnings("ignore", message=".* no CRS, so .* polygons are")
+        return laid_out(detect(paths, model, options, run), scenes)
 
 
 def _outline_tables(ground: TuningGround, outlines: Outlines) -> Iterator[pa.Table]:
@@ -299,13 +309,13 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
         rows = rows_of.get(name)
         if rows is None:
             continue
-        crs = each.scene.grid.crs
-        move = transformers.get(id(crs))
+        grid = meeting_grid(each.scene.grid)
+        move = transformers.get(id(grid.crs))
         if move is None:
-            move = pyproj.Transformer.from_crs(ground.crs, crs, always_xy=True)
-            transformers[id(crs)] = move
+            move = pyproj.Transformer.from_crs(ground.crs, grid.crs, always_xy=True)
+            transformers[id(grid.crs)] = move
         points_crs = np.column_stack(move.transform(*centres[rows].T))
-        points_px = each.scene.grid.crs_to_pixels(points_crs)
+        points_px = grid.crs_to_pixels(points_crs)
         keep[rows] = _on_ground(each, points_px, ground.on)
     return found[keep].reset_index(drop=True)
 
@@ -334,7 +344,7 @@ def _truth_table(
     name: str,
 ) -> pa.Table:
     """Labels of a scene as a table: points at their centre, others as their box."""
-    grid = each.scene.grid
+    grid = meeting_grid(each.scene.grid)
     geometry: Any = (
         shapely.points(grid.pixels_to_crs(each.centres_px[rows]))
         if points

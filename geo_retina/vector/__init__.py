@@ -29,6 +29,7 @@ from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, wr
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
     cut_table,
+    densify,
     detections_table,
     geometry_of,
     outline_table,
@@ -56,6 +57,7 @@ __all__ = [
     "check_target",
     "class_style",
     "cut_table",
+    "densify",
     "detections_table",
     "file_crs",
     "filter_detections",

@@ -61,7 +61,7 @@ class Area:
             )
         far_xy = (grid.width + _MARGIN_PX, grid.height + _MARGIN_PX)
         around = to_polygons(np.array([[-_MARGIN_PX, -_MARGIN_PX, *far_xy]]), grid)[0]
-        whole = self._in(grid.crs)
+        whole = self.in_crs(grid.crs)
         if not shapely.intersects(whole, around):
             return None
         area_px = shapely.transform(shapely.intersection(whole, around), grid.crs_to_pixels)
@@ -70,7 +70,7 @@ class Area:
         shapely.prepare(area_px)
         return area_px
 
-    def _in(self, crs: pyproj.CRS) -> Any:
+    def in_crs(self, crs: pyproj.CRS) -> Any:
         """All polygons as one geometry in a CRS, prepared; made once per CRS."""
         key = crs.to_wkt()
         if key not in self._by_crs:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.options import FilterOptions
+from geo_retina.vector.area import read_area
 from geo_retina.vector.formats import GEOMETRY
-from geo_retina.vector.labels import read_ground
 from geo_retina.vector.outputs import (
     Companions,
     Target,
@@ -47,6 +47,7 @@ class FilterReport:
         kept: those written.
         counts: kept ones by class.
         thresholds: the score from which each class was kept; ``*`` for classes not named.
+        raised: whether any of them lies above the score from which the file was written.
         outs: the files written.
     """
 
@@ -54,6 +55,7 @@ class FilterReport:
     kept: int
     counts: dict[str, int]
     thresholds: dict[str, float]
+    raised: bool
     outs: tuple[Path, ...]
 
 
@@ -92,8 +94,9 @@ def filter_detections(
     companions = read_companions(path)
     metadata = companions.metadata if companions else {}
     thresholds = _thresholds(str(path), options, metadata)
+    raised = _are_raised(thresholds, metadata)
     with open_stream(path) as stream:
-        area = None if options.aoi is None else _area(path, options.aoi, stream.crs)
+        area = None if options.aoi is None else _area(path, options, stream.crs)
         choice = _Choice(str(path), options, thresholds, area)
         head = next(stream.tables, None)
         is_points = head is not None and _are_points(head)
@@ -103,13 +106,13 @@ def filter_detections(
         kept = write_outputs(
             targets,
             choice.of(head, stream.tables),
-            lambda: _filtered(companions, options, thresholds, area),
+            lambda: _filtered(companions, options, thresholds, area, raised=raised),
             crs=stream.crs,
             classes=choice.classes,
             geometry="point" if is_points else "polygon",
         )
     counts = {name: choice.counts[name] for name in choice.classes}
-    return FilterReport(choice.read, kept, counts, thresholds, outs)
+    return FilterReport(choice.read, kept, counts, thresholds, raised, outs)
 
 
 @dataclass(eq=False)
@@ -189,9 +192,7 @@ def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) 
         if not own and options.classes is None and options.aoi is None:
             raise OptionError(f"{path} names no thresholds; say what to keep, such as --score 0.5")
         return own
-    floor = json.loads(metadata.get("min_score", "null"))
-    for name, threshold in own.items():
-        lowest = threshold if floor is None else floor
+    for name, lowest in _floors(metadata).items():
         if options.score < lowest and (not options.classes or name in options.classes):
             raise OptionError(
                 f"{path} holds detections of class {name} from score {lowest:g} on, so "
@@ -201,12 +202,23 @@ def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) 
     return dict.fromkeys(own, options.score) if own else {_ANY: options.score}
 
 
-def _area(path: str | Path, aoi: str, crs: pyproj.CRS | None) -> Any:
+def _floors(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Score from which a file holds each class; none where it does not say."""
+    own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
+    floor: float | None = json.loads(metadata.get("min_score", "null"))
+    return own if floor is None else dict.fromkeys(own, floor)
+
+
+def _are_raised(thresholds: Mapping[str, float], metadata: Mapping[str, str]) -> bool:
+    floors = _floors(metadata)
+    return any(threshold > floors.get(name, 0.0) for name, threshold in thresholds.items())
+
+
+def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> Any:
     if crs is None:
         raise LabelError(f"{path} has no CRS, so an area of interest has no place in it")
-    area = read_ground(aoi, crs)
-    shapely.prepare(area)
-    return area
+    assert options.aoi is not None
+    return read_area(options.aoi, options.aoi_layer).in_crs(crs)
 
 
 def _are_points(table: pa.Table) -> bool:
@@ -228,10 +240,13 @@ def _filtered(
     options: FilterOptions,
     thresholds: Mapping[str, float],
     area: Any,
+    *,
+    raised: bool,
 ) -> Companions:
     """What explains the rest: ground cut to the area, and a word on the filter."""
     found = companions or Companions(None, None, {})
-    note = json.dumps({**asdict(options), "thresholds": dict(thresholds), "note": SEAM_NOTE})
+    about = {**asdict(options), "thresholds": dict(thresholds)}
+    note = json.dumps({**about, "note": SEAM_NOTE} if raised else about)
     return Companions(
         scanned=_cut(found.scanned, area),
         not_covered=_cut(found.not_covered, area),

@@ -305,8 +305,8 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     if labels.is_points and point_size_m is None and labels.sizes_m is None:
         raise LabelError(
             f"the labels of {labels.path} are points without a size; give the side of their "
-            "boxes in metres with point_size_m, or the column that holds it with "
-            "point_size_column"
+            "boxes in metres with data.point_size_m, or the column that holds it with "
+            "data.point_size_column"
         )
     if not len(labels):
         return np.empty((0, 4))

@@ -14,9 +14,13 @@ from xml.etree import ElementTree as ET
 
 Kind = Literal["Polygon", "Point"]
 
-CLASS_COLOURS = ("#ffd400", "#00e5ff", "#ff4fa3", "#ff7f0e", "#7cff4f", "#b07cff", "#ffffff")
-"""Colours by class, in order; bright on imagery, and told apart by colour-blind eyes in the
-first few. They repeat after the last."""
+CLASS_COLOURS = (
+    *("#ffd400", "#00e5ff", "#ff4fa3", "#ff7f0e", "#7cff4f", "#b07cff"),
+    *("#44bb77", "#ee8877", "#bbaa55", "#ffbbff", "#99bb00", "#ff55ff"),
+)
+"""Colours by class, in order; bright on imagery, none of them a grey, and told apart by
+colour-blind eyes in the first few. The later ones are those that lie farthest from all before
+them, and from the colours below. They repeat after the last."""
 
 SCANNED_COLOUR = "#4da6ff"
 """Outline of ground that was looked at."""

@@ -17,6 +17,7 @@ from geo_retina.engine import Engine
 from geo_retina.errors import LabelError, OptionError, RunError
 from geo_retina.grid import Grid
 from geo_retina.nn.decode import Decoded
+from geo_retina.run import blocks
 from geo_retina.scene import Scene
 
 CPU = RunOptions(device="cpu", block_px=256)
@@ -115,6 +116,37 @@ def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, monkeypatch, 
     assert max(extra) > 0
 
 
+def test_rounds_at_the_border_count_on(tmp_path, monkeypatch, scene):
+    monkeypatch.setattr(Engine, "_forward", seeing_parts)
+    patience = []
+    real = blocks.workers
+
+    def noting(*args, patience_s):
+        patience.append(patience_s)
+        return real(*args, patience_s=patience_s)
+
+    monkeypatch.setattr(blocks, "workers", noting)
+    areas = enumerate(AREAS[2:])
+    while True:  # the test above shows that there is one
+        i, area = next(areas)
+        aoi = write_area(tmp_path / f"{i}.gpkg", [ground(ROTATED, *area)])
+        options = dataclasses.replace(OPTIONS, aoi=aoi)
+        patience.clear()
+        states = []
+        detect(scene, tiny_model(), options, CPU, progress=states.append)
+        if len(patience) > 1:
+            break
+    assert patience == [0.0] + [CPU.patience_s] * (len(patience) - 1)
+    for name in ("units_done", "units", "pixels_done", "pixels", "detections", "seconds"):
+        told = [getattr(state, name) for state in states]
+        assert told == sorted(told)
+    first, last = states[0], states[-1]
+    assert (first.units_done, first.pixels_done) == (0, 0)
+    assert last.units_done == last.units > first.units
+    assert last.pixels_done == last.pixels > first.pixels
+    assert {state.pixels_before for state in states} == {0}
+
+
 def test_only_the_area_is_read_in_any_crs(tmp_path, monkeypatch):
     boxes = np.array([[x, y, x + 10, y + 14] for x in range(20, 1500, 60) for y in (20, 800)])
     path = write_scene(tmp_path / "a.tif", paint((1000, 1600), boxes))
@@ -163,6 +195,10 @@ def test_scenes_outside_are_no_error_and_counted(tmp_path, monkeypatch):
     assert (report.scenes, report.outside_scenes, report.detections) == (0, 3, 0)
     assert report.complete
     assert len(gpd.read_file(report.out)) == 0
+    (folder / "broken.tif").write_bytes(b"no raster")
+    report = detect_to_file(folder, tiny_model(), tmp_path / "c.gpkg", options, CPU)
+    assert (report.scenes, report.outside_scenes, report.detections) == (0, 3, 0)
+    assert [failure.scene for failure in report.failures] == [str(folder / "broken.tif")]
 
 
 def test_a_run_goes_on_with_the_same_area_under_another_name_only(tmp_path, monkeypatch):

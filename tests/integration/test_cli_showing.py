@@ -66,7 +66,7 @@ def test_preview_maps_density(here, capsys):
     scene = ["preview", "a.gpkg", "scene.tif", "--density", "50", "--out", "s.tif"]
     assert main(scene) == 0
     with rasterio.open("s.tif") as file:
-        assert (file.width, file.height) == (4, 3)
+        assert (file.width, file.height) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from support.stubs import NORTH_UP, UTM, paint, stub_forward, tiny_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, open_scene
+from geo_retina.cli import main
 from geo_retina.engine import Engine
-from geo_retina.errors import RunError, SceneMismatchError
+from geo_retina.errors import RunError, SceneError, SceneMismatchError
 from geo_retina.grid import Window
 from geo_retina.scene import make_mosaic
 
@@ -55,7 +56,8 @@ def outlines(frame):
 def test_the_mosaic_of_pieces_is_the_scene(pieces):
     whole, folder = pieces
     scenes = [open_scene(path) for path in sorted(folder.iterdir())]
-    mosaic = make_mosaic(scenes[::-1], "x")
+    mosaic, refused = make_mosaic(scenes[::-1], "x")
+    assert refused == []
     mosaic = pickle.loads(pickle.dumps(mosaic))
     expected, is_valid = open_scene(whole).read(Window(-10, -20, 600, 700))
     pixels, valid = mosaic.read(Window(-10, -20, 600, 700))
@@ -76,7 +78,7 @@ def test_an_object_in_several_scenes_is_found_once(tmp_path, pieces):
     np.testing.assert_allclose(outlines(together), outlines(one), atol=1e-6)
     assert set(together["scene"]) == {"pieces"}
     assert together["x_min_px"].isna().all()
-    assert report.scenes == 1
+    assert (report.scenes, report.outside_scenes) == (6, 0)
 
 
 def test_scenes_of_another_zone_and_resolution_are_warped_to_the_first(tmp_path):
@@ -98,7 +100,7 @@ def test_scenes_of_another_zone_and_resolution_are_warped_to_the_first(tmp_path)
         resampling=Resampling.nearest,
     )
     write_scene(moved, warped, affine=affine, crs="EPSG:32634", nodata=0)
-    mosaic = make_mosaic([open_scene(first), open_scene(moved)], "x")
+    mosaic, _ = make_mosaic([open_scene(first), open_scene(moved)], "x")
     assert mosaic.grid.crs.to_epsg() == 32633
     assert mosaic.members[0].scene.grid_to_file == Affine.identity()
     assert mosaic.members[1].scene.grid_to_file is None
@@ -138,6 +140,11 @@ def test_an_area_of_a_mosaic(tmp_path, pieces):
     wanted = whole[whole.intersects(here)]
     assert 0 < len(wanted) < len(whole)
     np.testing.assert_array_equal(outlines(found), outlines(wanted))
+    corner = shapely.box(*(NORTH_UP @ (600, 490)), *(NORTH_UP @ (630, 460)))
+    gpd.GeoDataFrame(geometry=[corner], crs=UTM).to_file(tmp_path / "aoi.gpkg")
+    report = detect_to_file(folder, tiny_model(), tmp_path / "out.gpkg", options, CPU)
+    assert (report.scenes, report.outside_scenes) == (1, 5)
+    assert report.complete
 
 
 def test_an_unreadable_member_is_reported_and_any_replaced_one_is_noticed(tmp_path, pieces):
@@ -152,8 +159,46 @@ def test_an_unreadable_member_is_reported_and_any_replaced_one_is_noticed(tmp_pa
         detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
 
 
+def test_scenes_of_another_kind_are_left_out_and_the_rest_is_done(tmp_path, pieces):
+    _, folder = pieces
+    kind, nowhere = folder / "1.tif", folder / "2.tif"
+    write_scene(kind, paint((64, 64), BOXES[:1]).astype(np.uint16) * 200)
+    write_scene(nowhere, paint((64, 64), BOXES[:1]), crs=None)
+    out = tmp_path / "out.gpkg"
+    report = detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+    assert report.detections == len(BOXES)
+    assert report.scenes == 6
+    said = {os.path.basename(failure.scene): failure.error for failure in report.failures}
+    assert set(said) == {"1.tif", "2.tif"}
+    assert "uint16" in said["1.tif"]
+    assert "has no CRS" in said["2.tif"]
+    missing = gpd.read_file(out, layer="not_covered")
+    assert list(missing["scene"]) == [str(kind), str(nowhere)]
+    # Done again, the ledger holds all but what failed.
+    states = []
+    again = detect_to_file(folder, tiny_model(), out, MOSAIC, CPU, progress=states.append)
+    assert not states
+    assert again.detections == len(BOXES)
+    write_scene(nowhere, paint((64, 64), BOXES[:1]))
+    with pytest.raises(RunError, match=r"2\.tif: left out, now used"):
+        detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+
+
 def test_scenes_of_two_kinds_make_no_mosaic(tmp_path):
-    a = write_scene(tmp_path / "a.tif", paint((64, 64), BOXES[:1]))
+    bare = open_scene(write_scene(tmp_path / "0.tif", paint((64, 64), BOXES[:1]), crs=None))
+    a = open_scene(write_scene(tmp_path / "a.tif", paint((64, 64), BOXES[:1])))
     b = write_scene(tmp_path / "b.tif", paint((64, 64), BOXES[:1]).astype(np.uint16))
-    with pytest.raises(SceneMismatchError, match="a mosaic needs scenes of one kind"):
-        make_mosaic([open_scene(a), open_scene(b)], "x")
+    mosaic, refused = make_mosaic([bare, a, open_scene(b)], "x")
+    assert mosaic.scenes == [a]
+    (first, _), (other, error) = refused
+    assert (first, other.path) == (bare, str(b))
+    assert isinstance(error, SceneMismatchError)
+    assert "a mosaic needs scenes of one kind" in str(error)
+    with pytest.raises(SceneError, match="has no CRS"):
+        make_mosaic([bare], "x")
+
+
+def test_the_plan_counts_the_scenes_of_a_mosaic(pieces, capsys):
+    _, folder = pieces
+    assert main(["plan", str(folder), "--model", "demo", "--mosaic", "--force"]) == 0
+    assert "6 scenes" in capsys.readouterr().out

@@ -18,6 +18,7 @@ class Served:
     Attributes:
         url: address of the folder, without a slash at its end.
         failures: answer this many requests for file content with 503 before serving any.
+        status: answer every request with this status, unless it is 200.
         requests: count of requests by name of the file.
         bytes: bytes of content sent, by name of the file.
         ranges: (first, last) of every range sent.
@@ -25,6 +26,7 @@ class Served:
 
     url: str = ""
     failures: int = 0
+    status: int = 200
     requests: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
     ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -57,6 +59,8 @@ def serve(folder: Path) -> Iterator[Served]:
                 fail = served.failures > 0
                 served.failures -= fail
             path = folder / name
+            if served.status != 200:
+                return self.answer(served.status, b"no", head=head)
             if fail:
                 return self.answer(503, b"busy", head=head)
             if not path.is_file():

@@ -48,19 +48,26 @@ def test_filter(monkeypatch, capsys):
         kept=30,
         counts={"car": 10, "ship": 20},
         thresholds={"car": 0.4},
+        raised=True,
         outs=(Path("b.gpkg"),),
     )
     calls = library(monkeypatch, "geo_retina.vector", filter_detections=report)
-    line = "filter a.gpkg --score 0.4 --classes car,ship --aoi area.gpkg --out b.gpkg --overwrite"
+    line = "filter a.gpkg --score 0.4 --classes car,ship --aoi area.gpkg --aoi-layer x"
+    line += " --out b.gpkg --overwrite"
     assert main(line.split()) == 0
     [((path, out, options), named)] = calls
     assert (path, out, named) == (Path("a.gpkg"), [Path("b.gpkg")], {"overwrite": True})
-    assert options == FilterOptions(score=0.4, classes=("car", "ship"), aoi="area.gpkg")
+    assert options == FilterOptions(
+        score=0.4, classes=("car", "ship"), aoi="area.gpkg", aoi_layer="x"
+    )
     told = capsys.readouterr()
     assert told.out == (
         "30 of 1,200 objects kept\n  car          10\n  ship         20\nwritten to b.gpkg\n"
     )
     assert told.err == "geo-retina: note: at seams\n"
+    report.raised = False  # nothing was chosen by score
+    assert main(line.split()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_merge(monkeypatch, capsys):

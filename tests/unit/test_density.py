@@ -168,6 +168,34 @@ def test_a_scene_gives_the_map_its_ground(tmp_path):
     assert 0 < counted.mean() < 0.8
 
 
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_a_scene_that_ends_with_a_cell_has_none_beyond(tmp_path, crs):
+    # 60 x 40 cells of 10 m, to the metre; objects on its outer edges are on it.
+    affine = Affine(1, 0, 500_000, 0, -1, 5_000_400)
+    scene = open_scene(
+        write_scene(tmp_path / "s.tif", np.zeros((1, 400, 600), np.uint8), affine=affine)
+    )
+    corners = np.array([[500_000.5, 5_000_000.5], [500_599.5, 5_000_399.5]])
+    path = layer(tmp_path / "d.gpkg", corners, half=0.25)
+    if crs != UTM:
+        gpd.read_file(path).to_crs(crs).to_file(path, layer="detections")
+    made = draw_density(path, tmp_path / "m.tif", cell_m=10, scene=scene)
+    values, profile, _ = read(made.path)
+    assert (made.grid.height, made.grid.width) == (40, 60)
+    assert profile["transform"] == Affine(10, 0, 500_000, 0, -10, 5_000_400)
+    assert (values[0, -1, 0], values[0, 0, -1], values[0].sum()) == (1, 1, 2)
+
+
+def test_an_object_on_the_edge_of_the_scene_is_in_its_last_cell(tmp_path):
+    affine = Affine(1, 0, 500_000, 0, -1, 5_000_100)
+    scene = open_scene(
+        write_scene(tmp_path / "s.tif", np.zeros((1, 100, 100), np.uint8), affine=affine)
+    )
+    path = layer(tmp_path / "d.gpkg", [[500_100, 5_000_100]])
+    made = draw_density(path, tmp_path / "m.tif", cell_m=50, scene=scene)
+    np.testing.assert_array_equal(read(made.path)[0][0], [[0, 1], [0, 0]])
+
+
 def test_nothing_found_in_a_scene_is_a_map_of_zeros(tmp_path):
     scene = open_scene(write_scene(tmp_path / "s.tif", np.zeros((1, 60, 80), np.uint8)))
     gpd.GeoDataFrame({"class": [], "score": []}, geometry=[], crs=UTM).to_file(

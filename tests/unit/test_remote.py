@@ -12,6 +12,7 @@ from support.stubs import write_scene
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
 from geo_retina.scene import find_scenes, fingerprint, open_scene, scene_names
+from geo_retina.scene.datasets import gdal_name
 from geo_retina.scene.remote import gdal_settings
 
 WINDOW = Window(1000, 1300, 700, 600)
@@ -129,3 +130,94 @@ def test_signed_addresses_do_not_leak_into_names():
     other = "https://example.com/y/a%20b.tif?sig=other"
     assert not any("sig" in name for name in scene_names([signed, other]))
     assert fingerprint(signed) == {}
+
+
+STORES = {"s3": "vsis3", "gs": "vsigs", "az": "vsiaz"}
+
+ACCESS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "GS_ACCESS_KEY_ID", "GS_NO_SIGN_REQUEST"),
+    *("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT", "AZURE_NO_SIGN_REQUEST"),
+)
+
+
+@pytest.fixture
+def stores(server, monkeypatch):
+    """All three kinds of store are this server; a container is a folder of it."""
+    host = server.url.removeprefix("http://")
+    account = "DefaultEndpointsProtocol=http;AccountName=me;AccountKey=a2V5"
+    for name, value in {
+        "AWS_S3_ENDPOINT": host,
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_NO_SIGN_REQUEST": "YES",
+        "CPL_GS_ENDPOINT": f"{server.url}/",
+        "GS_NO_SIGN_REQUEST": "YES",
+        "AZURE_STORAGE_CONNECTION_STRING": f"{account};BlobEndpoint={server.url}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.mark.parametrize("scheme", STORES)
+def test_a_store_is_read_as_a_server_is(stores, folder, scheme):
+    (folder / "bucket").mkdir(exist_ok=True)
+    (folder / "bucket" / f"{scheme}_store.tif").hardlink_to(folder / "cog.tif")
+    path = f"{scheme}://bucket/{scheme}_store.tif"
+    assert find_scenes(path) == [path]
+    assert gdal_name(path) == f"/{STORES[scheme]}/bucket/{scheme}_store.tif"
+    scene = open_scene(path, bands=(1, 2, 3))
+    expected = open_scene(folder / "cog.tif", bands=(1, 2, 3))
+    np.testing.assert_array_equal(scene.read(WINDOW)[0], expected.read(WINDOW)[0])
+    # By ranges, and nothing is looked for beside the file.
+    assert set(stores.requests) == {f"bucket/{scheme}_store.tif"}
+    assert 0 < stores.bytes[f"bucket/{scheme}_store.tif"] < (folder / "cog.tif").stat().st_size
+    # Also through a view on another grid, which names its source by GDAL's own path.
+    coarse = open_scene(path, bands=(1,), gsd_m=1.0)
+    wanted = open_scene(folder / "cog.tif", bands=(1,), gsd_m=1.0)
+    np.testing.assert_array_equal(
+        coarse.read(Window(0, 0, 90, 80))[0], wanted.read(Window(0, 0, 90, 80))[0]
+    )
+
+
+@pytest.mark.parametrize("scheme", STORES)
+def test_every_store_has_the_settings_of_an_address(scheme, monkeypatch):
+    monkeypatch.delenv("GDAL_HTTP_MAX_RETRY", raising=False)
+    with gdal_settings(f"{scheme}://bucket/a.tif"):
+        inside = rasterio.env.getenv()
+    assert inside["GDAL_HTTP_MAX_RETRY"] == "5"
+    assert inside["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "public"),
+    [
+        ("s3://bucket/a.tif", "AWS_ACCESS_KEY_ID", "AWS_NO_SIGN_REQUEST=YES"),
+        ("gs://bucket/a.tif", "GOOGLE_APPLICATION_CREDENTIALS", "GS_NO_SIGN_REQUEST=YES"),
+        ("/vsigs/bucket/a.tif", "GOOGLE_APPLICATION_CREDENTIALS", "GS_NO_SIGN_REQUEST=YES"),
+        ("az://bucket/a.tif", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_NO_SIGN_REQUEST=YES"),
+    ],
+)
+def test_without_credentials_one_sentence_says_which(monkeypatch, tmp_path, path, keys, public):
+    for name in ACCESS:
+        monkeypatch.delenv(name, raising=False)
+    # Neither files of the user nor a machine that would lend its own.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CPL_AWS_EC2_API_ROOT_URL", "disabled")
+    monkeypatch.setenv("CPL_MACHINE_IS_GCE", "NO")
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    with pytest.raises(SceneError) as caught:
+        open_scene(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path} cannot be opened without credentials; set ")
+    assert keys in said
+    assert public in said
+    assert "\n" not in said
+
+
+def test_credentials_that_do_not_fit_are_said_to_be_so(stores, monkeypatch):
+    stores.status = 403
+    with pytest.raises(
+        SceneError, match=r"not to be had with these credentials .*403.*; set AZURE"
+    ):
+        open_scene("az://bucket/forbidden.tif")

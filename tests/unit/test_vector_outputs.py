@@ -251,6 +251,8 @@ def test_a_threshold_keeps_what_it_says_in_every_format(tmp_path, suffix):
     assert report.counts == {"ship": want.sum()}
     assert len(gpd.read_file(out, layer="scanned")) == 1
     assert json.loads(read_metadata(out)["filtered"])["score"] == 0.4
+    assert report.raised
+    assert "note" in json.loads(read_metadata(out)["filtered"])
     # Without a score, the model's thresholds, class by class.
     filter_detections(path, out, overwrite=True)
     by_class = found.scores >= np.array([0.5, 0.7])[found.labels]
@@ -272,6 +274,25 @@ def test_an_area_keeps_centres_and_cuts_the_ground(tmp_path):
     assert len(got ^ set(np.flatnonzero(inside))) <= 2  # at the rim, which is a polygon
     scanned = gpd.read_file(companion_path(out, "scanned"), layer="scanned")
     assert scanned.geometry[0].area == pytest.approx(circle.intersection(GROUND[0]).area, rel=1e-3)
+
+
+def test_what_is_not_chosen_by_score_is_what_a_run_would_have_found(tmp_path):
+    """So nothing is said of seams: the file was written from these thresholds on."""
+    path, out, area = (tmp_path / name for name in ("a.gpkg", "b.gpkg", "area.gpkg"))
+    write([path], [table(some(50))], lambda: companions(min_score="null"))
+    ground = GRID.pixels_to_crs(np.array([[0.0, 0], [3000, 0], [3000, 1500], [0, 1500]]))
+    gpd.GeoSeries([shapely.Polygon(ground)], crs=UTM).to_file(area, layer="north")
+    gpd.GeoSeries([GROUND[0]], crs=UTM).to_file(area, layer="all")
+    with pytest.raises(LabelError, match=r"all.*--aoi-layer"):
+        filter_detections(path, out, FilterOptions(aoi=str(area)))
+    kept = []
+    for name in ("north", "all"):
+        options = FilterOptions(aoi=str(area), aoi_layer=name)
+        report = filter_detections(path, out, options, overwrite=True)
+        kept.append(report.kept)
+        assert not report.raised
+        assert "note" not in json.loads(read_metadata(out)["filtered"])
+    assert 0 < kept[0] < kept[1]
 
 
 def test_points_can_be_filtered_too(tmp_path):

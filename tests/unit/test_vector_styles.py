@@ -6,11 +6,14 @@ import sqlite3
 from xml.etree import ElementTree as ET
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import shapely
 
 from geo_retina.vector.styles import (
     CLASS_COLOURS,
+    NOT_COVERED_COLOUR,
+    SCANNED_COLOUR,
     class_style,
     plain_style,
     read_styles,
@@ -41,15 +44,36 @@ def colours(qml: str) -> dict[str, str]:
 
 
 def test_every_class_has_its_colour():
-    names = ["car", "Größe <&\"'>", "c", "d", "e", "f", "g", "h"]
+    names = ["car", "Größe <&\"'>", *"cdefghijklm"]
     found = colours(class_style(names, colours={"c": "#010203"}))
     assert found["car"] == "255,212,0,255"
     assert found["c"] == "1,2,3,255"
-    assert found["h"] == found["car"]  # colours repeat after the last
+    assert found["m"] == found["car"]  # colours repeat after the last
     assert list(found) == [*names, ""]
-    assert len(CLASS_COLOURS) == 7
+    assert len(CLASS_COLOURS) == 12
     assert colours(class_style(["car"], kind="Point"))["car"] == "255,212,0,255"
     assert list(colours(class_style([]))) == [""]
+
+
+def test_colours_of_classes_are_told_apart_on_imagery():
+    """By distance in CIE Lab, where 2 can just be seen; imagery is grey, and mostly dark."""
+    others = [SCANNED_COLOUR, NOT_COVERED_COLOUR, "#ffffff", "#999999", "#000000"]
+    lab = np.array([to_lab(colour) for colour in (*CLASS_COLOURS, *others)])
+    apart = np.linalg.norm(lab[:12, None] - lab, axis=-1)
+    apart[np.arange(12), np.arange(12)] = np.inf
+    assert apart.min() > 30
+    assert lab[:12, 0].min() > 60  # bright
+    assert np.hypot(*lab[:12, 1:].T).min() > 35  # and coloured
+
+
+def to_lab(colour):
+    """CIE 1976 L*a*b* of an sRGB colour under D65."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
 def test_old_and_new_properties_agree():

@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from pycocotools.coco import COCO
 from support.stubs import NORTH_UP, UTM, paint, write_scene
 
+from geo_retina.cli import main
 from geo_retina.errors import OptionError, OutputError, SceneMismatchError
 from geo_retina.interchange import export_chips
 from geo_retina.options import ChipOptions, DataOptions
@@ -189,3 +190,21 @@ def test_what_cannot_be_exported(tmp_path, data):
     with pytest.raises(SceneMismatchError, match="3 bands of uint16, wanted 1 or 3 of uint8"):
         export_chips(data, tmp_path / "out", ALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_names_flags_and_not_keys_of_a_config(tmp_path, capsys):
+    scene = write_scene(tmp_path / "a.tif", np.full((3, 64, 64), 90, np.uint8))
+    points = gpd.GeoSeries([shapely.Point(NORTH_UP @ (20, 20))], crs=UTM)
+    points.to_file(tmp_path / "p.gpkg", layer="one")
+    line = ["export-chips", str(scene), "--out", str(tmp_path / "d")]
+    assert main([*line, "--labels", str(tmp_path / "p.gpkg")]) == 1
+    told = capsys.readouterr().err
+    assert (
+        "in metres with --point-size, or the column that holds it with --point-size-column" in told
+    )
+    points.to_file(tmp_path / "p.gpkg", layer="two")
+    assert main([*line, "--labels", str(tmp_path / "p.gpkg")]) == 1
+    told = capsys.readouterr().err
+    assert "--layer" in told
+    assert "data." not in told
+    assert "config" not in told

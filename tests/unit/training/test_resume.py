@@ -8,18 +8,21 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from torch import Tensor
 
 from geo_retina.errors import TrainingError
 from geo_retina.model import load_model
-from geo_retina.options import TrainOptions
+from geo_retina.options import SplitOptions, TrainOptions
+from geo_retina.scene import open_scene
 from geo_retina.training import epochs, loop, train
 from geo_retina.training.folder import RunFolder
 from geo_retina.training.samples import FitSamples
 from geo_retina.training.task import RetinaNetTask
-from tests.unit.training.fields import field
+from tests.unit.training.fields import field, write_labels
 from tests.unit.training.tiny import FakeScores, tiny
 
 
@@ -189,12 +192,38 @@ def test_what_does_not_fit_the_folder_says_what_to_do(
     with pytest.raises(TrainingError, match=r"other options: batch was 4 and is 2; epochs was 4"):
         train(other, out, resume=True)
     manifest = json.loads((folder / "run.json").read_text())
-    manifest["facts"]["data"] = "0" * 64
+    manifest["facts"]["data"]["labels"] = "0" * 64
     (folder / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(TrainingError, match="scenes or labels have changed since"):
+    with pytest.raises(TrainingError, match="the labels or the scenes' names or shapes changed"):
         train(options, out, resume=True)
     (folder / "run.json").write_text("{")
     with pytest.raises(TrainingError, match=r"run\.json cannot be read .* --overwrite"):
+        train(options, out, resume=True)
+
+
+def test_other_pixels_or_areas_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch)
+    scene, labels, _ = field(tmp_path)
+    areas, out = tmp_path / "areas.gpkg", tmp_path / "m.safetensors"
+    grid = open_scene(scene).grid
+
+    def deal(width: int) -> None:
+        areas.unlink(missing_ok=True)
+        write_labels(areas, [[0, 0, width, 400]], grid=grid, part=["tune"])
+
+    deal(150)
+    split = SplitOptions(areas=str(areas), column="part", tune=("tune",))
+    options = tiny(scene, labels, split=split, epochs=2)
+    begun(options, out, monkeypatch, sample=9)
+    deal(160)
+    with pytest.raises(TrainingError, match="the ground that tunes or tests changed since"):
+        train(options, out, resume=True)
+    deal(150)  # the same ground in another file
+    before = scene.stat()
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.write(np.full((1, 9, 9), 7, np.uint8), [1], window=((0, 9), (0, 9)))
+    os.utime(scene, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    with pytest.raises(TrainingError, match="the scenes' files changed since"):
         train(options, out, resume=True)
 
 

@@ -187,6 +187,13 @@ def test_ground_belongs_to_the_scene_it_names(tmp_path, grid):
         .scenes[0]
         .holds(np.array([[100.0, 50.0]]))
     )
+    others = write_labels(
+        tmp_path / "o.gpkg", [[0.0, 0, 40, 100], [40, 0, 120, 100]], grid=grid,
+        scene=["2018.tif", "2020.tif"],
+    )  # fmt: skip
+    said = r"no polygon of .*o\.gpkg names one of the 2 scenes in its column scene, which holds "
+    with pytest.raises(LabelError, match=said + r"2018\.tif, 2020\.tif; .* such as 2018,"):
+        load(scenes, labels, ground=str(others), ground_scene_column="scene")
 
 
 def test_a_box_drawn_without_a_scenes_name_goes_by_place(tmp_path, scene, grid):

@@ -131,6 +131,34 @@ def test_by_a_column_of_the_labels_a_place_goes_whole_in_all_years(tmp_path):
     assert "1 places t3 of the labels' column town" in named.describe(Part.TUNE)
 
 
+def test_a_place_holds_in_every_crs(tmp_path):
+    """Its ground tunes also where a scene of another zone, which has no label, shows it."""
+    scene = write_scene(tmp_path / "a.tif", np.full((1, 60, 60), 90, np.uint8))
+    grid = open_scene(scene).grid
+    second = AFFINE @ AFFINE.translation(0, 300)
+    write_scene(tmp_path / "c.tif", np.full((1, 60, 60), 90, np.uint8), affine=second)
+    to_other = pyproj.Transformer.from_crs(grid.crs, "EPSG:32633", always_xy=True)
+    x, y = to_other.transform(AFFINE.c, AFFINE.f)
+    affine = Affine(0.5, 0, x - 20, 0, -0.5, y + 20)
+    blank = np.full((1, 160, 160), 90, np.uint8)
+    write_scene(tmp_path / "b.tif", blank, affine=affine, crs="EPSG:32633")
+    boxes = [[10.0, 10, 20, 20], [10, 310, 20, 320]]
+    labels = write_labels(tmp_path / "l.gpkg", boxes, grid=grid, town=["t", "u"], tile=["a", "c"])
+    scenes = [tmp_path / f"{name}.tif" for name in "abc"]
+    training_set = load(scenes, labels, column="town", scene_column="tile")
+    split = split_of(training_set, SplitOptions(column="town", tune=("t",), test=()))
+    other = open_scene(tmp_path / "b.tif").grid
+    rows, cols = np.mgrid[:160, :160] + 0.5
+    points = other.pixels_to_crs(np.stack([cols.ravel(), rows.ravel()], axis=1))
+    back = np.column_stack(to_other.transform(*points.T, direction="INVERSE"))
+    inside_px = grid.crs_to_pixels(back)
+    depth = np.minimum(inside_px, 60 - inside_px).min(axis=1).reshape(160, 160)
+    parts = parts_of(split, training_set.scenes[1].scene)
+    assert (parts[depth > 0.1] == Part.TUNE).all()
+    assert (parts[depth < -0.1] == Part.FIT).all()
+    assert (depth > 0.1).sum() > 3000
+
+
 def test_a_scene_of_two_places_wants_polygons(tmp_path):
     scene, _, boxes_px = field(tmp_path, side=100)
     grid = open_scene(scene).grid
