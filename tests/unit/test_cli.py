@@ -175,8 +175,8 @@ def test_config_lies_between_flags_and_defaults(detector, here):
 
 
 def test_a_flag_with_its_default_value_still_beats_the_file(detector, here):
-    Path("c.yaml").write_text("nms_iou: 0.9\nmerge: {join: false}\noverwrite: true\n")
-    assert main([*DETECT, "--config", "c.yaml", "--nms-iou", "0.5", "--no-overwrite"]) == 0
+    Path("c.yaml").write_text("candidates: 9\nmerge: {join: false}\noverwrite: true\n")
+    assert main([*DETECT, "--config", "c.yaml", "--candidates", "4000", "--no-overwrite"]) == 0
     assert detector.calls[0].options == DetectOptions(merge=MergeOptions(join=False))
     assert detector.calls[0].run == RunOptions()
 
