@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,10 @@ _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
 
 _Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
 """Boxes, scores and labels of one image."""
+
+_CUDA_TURNS = 2
+"""Threads that compute at once on a GPU: while one waits for its boxes and places them, the
+kernels of the other keep the device busy."""
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
@@ -176,8 +183,14 @@ class Engine:
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (radiometry.offset, radiometry.scale)
         )
-        # One thread computes while the others read; the device would gain nothing from two.
-        self._lock = threading.Lock()
+        # One thread computes while the others read; a CPU would gain nothing from two.
+        self._turns: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # other streams will use the weights
+            for _ in range(_CUDA_TURNS):
+                self._turns.put(torch.cuda.Stream(self.device))
+        else:
+            self._turns.put(None)
 
     def detect(
         self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
@@ -196,19 +209,24 @@ class Engine:
         Raises:
             Stopped: it is not.
         """
-        with self._lock, torch.inference_mode():
-            found: list[list[Detections]] = [[] for _ in blocks]
-            counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
+        found: list[list[Detections]] = [[] for _ in blocks]
+        counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
+        staged = [self._stage(block) for block in blocks]  # while another thread computes
+        with self._turn():
+            uploaded = [self._upload(*pair) for pair in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
                     raise Stopped
-                owners = [owner for owner, _, _ in batch]
                 parts, truncated = self._forward_in_memory(
-                    torch.stack([pixels for _, _, pixels in batch])
+                    torch.cat(
+                        [
+                            self._cut(*uploaded[owner], blocks[owner], [tile for _, tile in tiles])
+                            for owner, tiles in groupby(batch, itemgetter(0))
+                        ]
+                    )
                 )
-                for (owner, tile, _), (boxes_tile, scores, labels) in zip(
-                    batch, parts, strict=True
-                ):
+                owners = [owner for owner, _ in batch]
+                for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
                     block = blocks[owner]
                     found[owner].append(
                         _place(boxes_tile, scores, labels, tile, block, self._edge_px)
@@ -238,8 +256,8 @@ class Engine:
             estimated from the finest feature maps.
         """
         batch = self._batch_size(tile_px)
-        noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
-        with self._lock, torch.inference_mode():
+        with self._turn():
+            noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
             self._forward(noise).truncated_N.cpu()
             start = time.perf_counter()
             for _ in range(repeats):
@@ -252,36 +270,57 @@ class Engine:
         size = self._batch or max(1, _BATCH_PX[self.device.type] // tile_px**2)
         return min(size, self._reduced_batch or size)
 
-    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile, Tensor]]]:
-        """Normalised tiles with the block they belong to, in batches."""
-        batch: list[tuple[int, Tile, Tensor]] = []
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until this thread may compute; on a GPU it has a stream of its own then."""
+        stream = self._turns.get()
+        try:
+            with torch.inference_mode(), torch.cuda.stream(stream) if stream else nullcontext():
+                yield
+        finally:
+            self._turns.put(stream)
+
+    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile]]]:
+        """Tiles that have a valid pixel, with the block they belong to, in batches."""
+        batch: list[tuple[int, Tile]] = []
         for owner, block in enumerate(blocks):
-            for tile, pixels in self._tiles(block):
-                batch.append((owner, tile, pixels))
+            if not block.valid.any():
+                continue
+            for tile in block.tiles:
+                if not block.valid[_inside(tile, block)].any():
+                    continue
+                batch.append((owner, tile))
                 if len(batch) >= self._batch_size(block.plan.tile_px):
                     yield batch
                     batch = []
         if batch:
             yield batch
 
-    def _tiles(self, block: BlockPixels) -> Iterable[tuple[Tile, Tensor]]:
-        """Cut the tiles that have a valid pixel, padded to the network's size."""
-        if not block.valid.any():
-            return
-        raw = torch.from_numpy(_torch_ready(block.pixels)).to(self.device)
-        valid = torch.from_numpy(block.valid).to(self.device)
+    def _stage(self, block: BlockPixels) -> tuple[Tensor, Tensor]:
+        """A block's pixels and validity where the device can fetch them by itself."""
+        pair = torch.from_numpy(_torch_ready(block.pixels)), torch.from_numpy(block.valid)
+        if self.device.type != "cuda":
+            return pair
+        return pair[0].pin_memory(), pair[1].pin_memory()
+
+    def _upload(self, raw: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy a staged block to the device, without waiting for the copy."""
+        return (
+            raw.to(self.device, non_blocking=True),
+            valid.to(self.device, non_blocking=True),
+        )
+
+    def _cut(self, raw: Tensor, valid: Tensor, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
+        """Cut tiles of a block, padded to the network's size, and normalise them together."""
         side = block.plan.tile_px
-        for tile in block.tiles:
-            row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
-            here = np.s_[row : row + tile.window.height, col : col + tile.window.width]
-            if not block.valid[here].any():
-                continue
-            padded = torch.zeros((raw.shape[0], side, side), device=self.device)
-            normalised = (_values(raw[:, *here], block.values) - self._offset) / self._scale
-            padded[:, : tile.window.height, : tile.window.width] = torch.where(
-                valid[here], normalised, 0.0
-            )
-            yield tile, padded
+        cut = raw.new_zeros((len(tiles), raw.shape[0], side, side))
+        seen = valid.new_zeros((len(tiles), 1, side, side))
+        for i, tile in enumerate(tiles):
+            here = _inside(tile, block)
+            cut[i, :, : tile.window.height, : tile.window.width] = raw[:, *here]
+            seen[i, 0, : tile.window.height, : tile.window.width] = valid[here]
+        pixels = _values(cut, block.values)  # nobody else's: what follows is in place
+        return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~seen, 0.0)
 
     def _forward_in_memory(self, images_NCHW: Tensor) -> tuple[list[_Found], NDArray[np.bool_]]:
         """Boxes, scores and labels of each image, and which images reached a limit."""
@@ -311,8 +350,14 @@ class Engine:
         return decode(outputs, anchors, shape, self._decode)
 
 
+def _inside(tile: Tile, block: BlockPixels) -> tuple[slice, slice]:
+    """Rows and columns of a tile in its block's pixels."""
+    row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
+    return np.s_[row : row + tile.window.height, col : col + tile.window.width]
+
+
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
-    """The values that (bands, height, width) numbers of a file stand for."""
+    """The values that (..., bands, height, width) numbers of a file stand for."""
     if values is None:
         return raw.float()
     # In double precision where there is one: a wide type's number and offset may nearly cancel.
@@ -391,8 +436,7 @@ def _cut_by_tile_or_ground(
     """
     window = tile.window
     cut = cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px)
-    row, col = window.row - block.window.row, window.col - block.window.col
-    valid = block.valid[row : row + window.height, col : col + window.width]
+    valid = block.valid[_inside(tile, block)]
     if not len(boxes_px) or valid.all():
         return cut
     at_edge = boxes.at_invalid(boxes.shift(boxes_px, -window.col, -window.row), valid, edge_px)
