@@ -60,6 +60,8 @@ class Scene:
         view: text of the virtual dataset that gives the grid; None where it is the file's own.
         values: from the file's numbers to values, by its scale and offset tags or a stretch;
             None where they are the same. ``read`` gives the numbers.
+        file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
+            where it was warped.
     """
 
     path: str
@@ -75,6 +77,7 @@ class Scene:
     has_mask: bool = False
     view: str | None = None
     values: ValueMap | None = None
+    file_block_px: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
