@@ -5,7 +5,7 @@
 
 Noise goes through the network as the engine has it, batch norms folded, without decoding. The
 runtimes are PyTorch as it is (eager), torch.compile, and in programs of their own ONNX Runtime and
-OpenVINO (extra ``benchmarks``). GFLOP are counted by PyTorch from the shapes, a multiply-add as two;
+OpenVINO (extra ``benchmarks``). PyTorch counts GFLOP from the shapes, a multiply-add as two;
 the roof is what a matrix product of the same precision reached on this machine in the same run.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from reports import Row, arguments, head, keep, matmul_roof, model_named, parse, spent, table
@@ -46,7 +47,7 @@ def main() -> None:
         for choice in itertools.product(
             args.tile, args.batch, args.precision, args.layout, args.runtime
         ):
-            row = measure(network, *choice, args)
+            row = measure(network, choice, args)
             roof = result["roof_tflop_s"][row["precision"]] * 1e12
             if "mpx_s" in row:
                 row |= {"gflop_mpx": flops / 1e3, "roof_share": row["mpx_s"] * 1e6 * flops / roof}
@@ -64,16 +65,9 @@ def flops_per_px(network: nn.Module) -> float:
     return counter.get_total_flops() / 512**2
 
 
-def measure(
-    network: nn.Module,
-    tile_px: int,
-    batch: int | None,
-    precision: str,
-    layout: str,
-    runtime: str,
-    args: argparse.Namespace,
-) -> Row:
+def measure(network: nn.Module, choice: tuple[Any, ...], args: argparse.Namespace) -> Row:
     """One combination; what a runtime cannot do is said in ``error``."""
+    tile_px, batch, precision, layout, runtime = choice
     count = batch or max(1, args.batch_px // tile_px**2)
     row: Row = {"tile_px": tile_px, "batch": count, "precision": precision}
     row |= {"layout": layout, "runtime": runtime}

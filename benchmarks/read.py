@@ -3,10 +3,10 @@
     python benchmarks/read.py --out benchmarks/results
 
 A drawn scene is written in several layouts. "aligned" reads each pixel once, in windows that follow
-the file's own blocks, with rasterio and nothing else; "halo" reads the blocks that a run would read,
-which overlap, through ``Scene.read``, with the mask of valid pixels. Each thread has handles of its
-own. Rates count the pixels that were asked for; nothing is in GDAL's cache at the beginning, while
-the system has the file in memory. A ratio of one means that the halo costs its own pixels only.
+the file's own blocks, with rasterio and nothing else; "halo" reads the blocks that a run would
+read, which overlap, through ``Scene.read``, with the mask of valid pixels. Each thread has handles
+of its own. Rates count the pixels that were asked for; nothing is in GDAL's cache at the beginning,
+while the system has the file in memory. A ratio of one: the halo costs its own pixels only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import rasterio
 import rasterio.shutil
 import rasterio.windows
-from reports import Row, arguments, head, keep, parse, spent, table
+from reports import Row, arguments, head, keep, parse, spent, table, write_scene
 
 import geo_retina
 from geo_retina.grid import Window, plan_tiles
@@ -52,9 +52,7 @@ def main() -> None:
     args = parse(parser)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "source.tif")
-        synth = geo_retina.SynthOptions(height=args.size, width=args.size, seed=3)
-        geo_retina.draw_scene(source, synth)
+        source = write_scene(Path(folder, "scene.tif"), args.size)
         for layout in args.layout:
             path = write(source, Path(folder, f"{layout}.tif"), layout, args.size)
             for block_px in args.block:

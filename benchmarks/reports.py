@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 
-from geo_retina import PRESETS, Card, Model, load_model
+from geo_retina import PRESETS, Card, Model, SynthOptions, draw_scene, load_model
 from geo_retina.model import Band, Radiometry, build_network
 
 Row = dict[str, Any]
+
+SOURCE_PX = 4096
 
 
 def arguments(doc: str) -> argparse.ArgumentParser:
@@ -144,6 +146,33 @@ def model_named(name: str) -> Model:
     torch.manual_seed(0)
     network = build_network(card.network, in_channels=3, classes=1)
     return Model(network.eval(), card)
+
+
+def write_scene(path: Path, size: int, **how: Any) -> Path:
+    """A GeoTIFF of ``size`` px a side, tiled and ZSTD unless ``how`` says otherwise.
+
+    A drawn scene of up to 4096 px that comes again and again, as drawing more would take longer
+    than detecting it.
+    """
+    import rasterio
+    from rasterio.windows import Window
+
+    source = path.with_name("source.tif")
+    side = min(size, SOURCE_PX)
+    synth = SynthOptions(height=side, width=side, nodata_corner=False, seed=9)
+    draw_scene(source, synth)
+    with rasterio.open(source) as dataset:
+        pixels, profile = dataset.read(), dataset.profile
+    source.unlink()
+    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    profile |= {"compress": "zstd", "predictor": 2, "num_threads": "all_cpus", **tiled, **how}
+    profile |= {"width": size, "height": size}
+    with rasterio.open(path, "w", **profile) as dataset:
+        for row in range(0, size, side):
+            for col in range(0, size, side):
+                high, wide = min(side, size - row), min(side, size - col)
+                dataset.write(pixels[:, :high, :wide], window=Window(col, row, wide, high))
+    return path
 
 
 def matmul_roof(device: str, dtype: torch.dtype, repeats: int) -> float:

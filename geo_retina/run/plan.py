@@ -22,7 +22,6 @@ from geo_retina.run.fitting import fit_scene
 from geo_retina.scene import BLOCK_CACHE_BYTES, Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
 from geo_retina.vector import Area, read_area
 
-
 _WIDEST = 4
 """A block of a file in strips may have this many times the pixels that blocks should have."""
 
