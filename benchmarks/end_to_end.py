@@ -30,8 +30,8 @@ import torch
 from reports import Row, arguments, head, keep, model_named, parse, table, write_scene
 
 import geo_retina
-from geo_retina import detector, engine
-from geo_retina.engine import Engine
+from geo_retina import detector
+from geo_retina.engine import Engine, computing
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.run import blocks
 from geo_retina.scene import Scene
@@ -131,7 +131,7 @@ def stages(device: str) -> Iterator[Clock]:
         (Engine, "_cut", "cut"),
         (Engine, "_forward_in_memory", "batch"),
         (RetinaNet, "forward", "forward"),
-        (engine, "decode", "decode"),
+        (computing, "decode", "decode"),
         (blocks, "merge_block", "merge"),
         (detector, "write_outputs", "write"),
     ]

@@ -150,7 +150,8 @@ class Scene:
         here = rasterio.windows.Window(
             window.col + left, window.row + top, right - left, bottom - top
         )
-        pixels[:, *part] = dataset.read(self._indexes, window=here)
+        # Into its place: an array in between would cost as much as reading plain pixels does.
+        dataset.read(self._indexes, window=here, out=pixels[:, *part])
         valid[part] = seen_valid(pixels[:, *part], self.nodatas)
         if known is not None:
             valid &= known

@@ -1,4 +1,4 @@
-"""Blocks of pixels in, detections out, on one device."""
+"""The engine: a network on one device, fed with batches of tiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -16,19 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_retina import boxes
-from geo_retina.detections import Cut, Detections
-from geo_retina.errors import OptionError
-from geo_retina.grid import Tile, TilePlan, Window
+from geo_retina.detections import Detections
+from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
+from geo_retina.engine.placing import place
+from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
-
-_BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
-"""Pixels through the network at once, per kind of device, where no batch is asked for."""
-
 
 _Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
 """Boxes, scores and labels of one image."""
@@ -39,103 +35,6 @@ kernels of the other keep the device busy."""
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
-
-
-@dataclass(frozen=True, eq=False)
-class BlockPixels:
-    """Pixels of a block, and the tiles to be cut from them.
-
-    Attributes:
-        pixels: (bands, height, width) in the scene's dtype.
-        valid: (height, width) bool.
-        window: where they lie in the grid.
-        plan: the scene's plan.
-        tiles: the tiles to detect, all inside ``window``.
-        values: from the pixels' numbers to the values that the model's card speaks of; None
-            where they are the same.
-    """
-
-    pixels: NDArray[Any]
-    valid: NDArray[np.bool_]
-    window: Window
-    plan: TilePlan
-    tiles: Sequence[Tile]
-    values: ValueMap | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class BlockDetections:
-    """What was found in a block.
-
-    Attributes:
-        detections: in grid pixels, by tile, then by score; not merged across tiles.
-        tiles: tiles that went through the network.
-        skipped: tiles without a valid pixel.
-        truncated: tiles that reached the limit of candidates or detections.
-        reduced_batch: tiles through the network at once, where the device's memory made that
-            fewer than planned; else None.
-    """
-
-    detections: Detections
-    tiles: int
-    skipped: int
-    truncated: int
-    reduced_batch: int | None = None
-
-
-class Stopped(Exception):
-    """The run that asked for these detections does not want them any longer."""
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a name or ``auto`` stands for.
-
-    Raises:
-        OptionError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device: torch.device | None = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in _BATCH_PX:
-        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps")
-    if not _is_present(device):
-        raise OptionError(f"device {name} is not present on this machine; try --device auto")
-    return device
-
-
-def list_devices(name: str) -> tuple[str, ...]:
-    """The devices that a run uses: every GPU for ``auto`` and ``cuda``, else the one named.
-
-    Raises:
-        OptionError: there is no such device here.
-    """
-    device = choose_device(name)
-    if device.type == "cuda" and device.index is None:
-        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-    return (str(device),)
-
-
-def _is_present(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return (device.index or 0) < torch.cuda.device_count()
-    return device.type == "cpu" or torch.backends.mps.is_available()
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that a precision or ``auto`` stands for on a device."""
-    if precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Emulated bf16 on a CPU is slower than fp32.
-        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 class Engine:
@@ -229,7 +128,7 @@ class Engine:
                 for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
                     block = blocks[owner]
                     found[owner].append(
-                        _place(boxes_tile, scores, labels, tile, block, self._edge_px)
+                        place(boxes_tile, scores, labels, tile, block, self._edge_px)
                     )
                 np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
         return [
@@ -267,7 +166,7 @@ class Engine:
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def _batch_size(self, tile_px: int) -> int:
-        size = self._batch or max(1, _BATCH_PX[self.device.type] // tile_px**2)
+        size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
         return min(size, self._reduced_batch or size)
 
     @contextmanager
@@ -287,7 +186,7 @@ class Engine:
             if not block.valid.any():
                 continue
             for tile in block.tiles:
-                if not block.valid[_inside(tile, block)].any():
+                if not block.valid[inside(tile, block)].any():
                     continue
                 batch.append((owner, tile))
                 if len(batch) >= self._batch_size(block.plan.tile_px):
@@ -316,7 +215,7 @@ class Engine:
         cut = raw.new_zeros((len(tiles), raw.shape[0], side, side))
         seen = valid.new_zeros((len(tiles), 1, side, side))
         for i, tile in enumerate(tiles):
-            here = _inside(tile, block)
+            here = inside(tile, block)
             cut[i, :, : tile.window.height, : tile.window.width] = raw[:, *here]
             seen[i, 0, : tile.window.height, : tile.window.width] = valid[here]
         pixels = _values(cut, block.values)  # nobody else's: what follows is in place
@@ -348,12 +247,6 @@ class Engine:
         outputs = self._network(images_NCHW)
         anchors = self._network.anchors(shape, self.device)
         return decode(outputs, anchors, shape, self._decode)
-
-
-def _inside(tile: Tile, block: BlockPixels) -> tuple[slice, slice]:
-    """Rows and columns of a tile in its block's pixels."""
-    row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
-    return np.s_[row : row + tile.window.height, col : col + tile.window.width]
 
 
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
@@ -395,86 +288,3 @@ def _split(decoded: Decoded, images: int) -> list[_Found]:
         decoded.labels_M.cpu().numpy(),
     )
     return list(zip(*(np.split(column, ends) for column in columns), strict=True))
-
-
-def _place(
-    boxes_tile: NDArray[np.float64],
-    scores: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    tile: Tile,
-    block: BlockPixels,
-    edge_px: float,
-) -> Detections:
-    """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
-
-    Boxes whose centre lies on invalid pixels, or that have no area in the window, are dropped.
-    """
-    window = tile.window
-    boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
-    centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
-    col, row = np.floor(centre).astype(np.int64).T
-    row = np.clip(row - block.window.row, 0, block.valid.shape[0] - 1)
-    col = np.clip(col - block.window.col, 0, block.valid.shape[1] - 1)
-    keep = (boxes.area(boxes_px) > 0) & block.valid[row, col]
-    boxes_px = boxes_px[keep]
-    return Detections(
-        boxes_px,
-        scores[keep],
-        labels[keep],
-        np.full(len(boxes_px), tile.index),
-        _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
-        np.zeros(len(boxes_px), np.bool_),
-    )
-
-
-def _cut_by_tile_or_ground(
-    boxes_px: NDArray[np.float64], tile: Tile, block: BlockPixels, edge_px: float
-) -> NDArray[np.uint8]:
-    """As ``cut_sides``; where valid ground ends at a box, that is a border and no cut.
-
-    Only the tile's own pixels are looked at, so the answer does not depend on the block.
-    """
-    window = tile.window
-    cut = cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px)
-    valid = block.valid[_inside(tile, block)]
-    if not len(boxes_px) or valid.all():
-        return cut
-    at_edge = boxes.at_invalid(boxes.shift(boxes_px, -window.col, -window.row), valid, edge_px)
-    inner = np.array([Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM], np.uint8)
-    ends = (at_edge * inner).sum(axis=1).astype(np.uint8)
-    return np.asarray(cut & ~ends | ends << 4, dtype=np.uint8)
-
-
-def cut_sides(
-    boxes_px: NDArray[np.float64], window: Window, shape: tuple[int, int], edge_px: float
-) -> NDArray[np.uint8]:
-    """Tell which sides of its tile each box touches.
-
-    Args:
-        boxes_px: (N, 4) grid pixels inside ``window``.
-        window: the tile's window.
-        shape: (height, width) of the grid.
-        edge_px: a box this near to a side touches it.
-
-    Returns:
-        (N,) bits of ``Cut``: an inner bit where the tile ends inside the grid, the scene's bit
-        where it ends with the grid.
-    """
-    x_min, y_min, x_max, y_max = window.box_px
-    height, width = shape
-    ends_with_scene = (x_min == 0, y_min == 0, x_max == width, y_max == height)
-    near = np.stack(
-        [
-            boxes_px[:, 0] - x_min <= edge_px,
-            boxes_px[:, 1] - y_min <= edge_px,
-            x_max - boxes_px[:, 2] <= edge_px,
-            y_max - boxes_px[:, 3] <= edge_px,
-        ],
-        axis=1,
-    )
-    inner = (Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM)
-    bits = np.array(
-        [bit << 4 if at_end else bit for bit, at_end in zip(inner, ends_with_scene, strict=True)],
-        np.uint8,
-    )
-    return np.asarray((near * bits).sum(axis=1), dtype=np.uint8)
