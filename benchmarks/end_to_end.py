@@ -5,10 +5,13 @@
 
 Draws a scene, times `detect_to_file`, times the network and its decoding alone on noise of the same
 tile size, before each time, and prints both as pixels through the network in a second. The ratio
-is what reading, placing, merging, writing and starting Dask leave. Where the time goes is told by
-stages, which several threads pass at once, so that they add up to more than the whole: what is
-waited for is "idle", the share of the time from the first batch to the last in which no batch was
-on the device. On a GPU, stages end when the host goes on, and the wait is in "decode".
+is what reading, placing, merging, writing and starting Dask leave. "cpu_ratio" is the same of CPU
+time, all threads together, which other work on the machine hardly changes.
+
+Where the time goes is told by stages, which several threads pass at once, so that they add up to
+more than the whole. What is waited for is "idle", the share of the time from the first batch to the
+last in which no batch was on the device. On a GPU, stages end when the host goes on, and the wait
+for the device is in "decode".
 
 With ``--small-scenes`` the same pixels come once more as so many files, to tell what opening costs.
 """
@@ -37,7 +40,16 @@ from geo_retina.run import blocks
 from geo_retina.scene import Scene
 
 STAGES = ("read", "upload", "cut", "forward", "decode", "merge", "write")
-COLUMNS = ("scenes", "bare_mpx_s", "network_mpx_s", "scene_mpx_s", "ratio", "idle", *STAGES)
+COLUMNS = (
+    "scenes",
+    "bare_mpx_s",
+    "network_mpx_s",
+    "scene_mpx_s",
+    "ratio",
+    "cpu_ratio",
+    "idle",
+    *STAGES,
+)
 """Stages in seconds."""
 
 
@@ -66,10 +78,13 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
     )
     plans, _ = geo_retina.plan_scenes(scenes, model.card, detect, run)
     ready = Engine(model, detect, device=args.device, batch=args.batch)
-    bare, _ = ready.measure(plans[0].tiles.tile_px, repeats=args.bare_repeats)
-    with stages(args.device) as clock:
+    tile_px = plans[0].tiles.tile_px
+    with cpu_seconds() as bare_cpu:
+        bare, _ = ready.measure(tile_px, repeats=args.bare_repeats)
+    with stages(args.device) as clock, cpu_seconds() as cpu:
         report = geo_retina.detect_to_file(scenes, model, out, detect, run)
     out.unlink()
+    once_more = (args.bare_repeats + 1) * ready.batch_size(tile_px) * tile_px**2
     network_px = sum(len(plan.tiles) * plan.tiles.tile_px**2 for plan in plans)
     whole = network_px / report.seconds
     return {
@@ -82,6 +97,7 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
         "network_mpx_s": whole / 1e6,
         "scene_mpx_s": report.pixels / report.seconds / 1e6,
         "ratio": whole / bare,
+        "cpu_ratio": (network_px / cpu[0]) / (once_more / bare_cpu[0]),
         "idle": clock.idle(),
         **{stage: clock.seconds[stage] for stage in STAGES},
     }
@@ -119,6 +135,15 @@ class Clock:
             covered += max(0.0, end - max(start, until))
             until = max(until, end)
         return 1 - covered / (until - spans[0][0])
+
+
+@contextmanager
+def cpu_seconds() -> Iterator[list[float]]:
+    """This process's CPU time inside, all threads together, once it is left."""
+    spent: list[float] = []
+    start = time.process_time()
+    yield spent
+    spent.append(time.process_time() - start)
 
 
 @contextmanager

@@ -6,7 +6,8 @@
 Noise goes through the network as the engine has it, batch norms folded, without decoding. The
 runtimes are PyTorch as it is (eager), torch.compile, and in programs of their own ONNX Runtime and
 OpenVINO (extra ``benchmarks``). PyTorch counts GFLOP from the shapes, a multiply-add as two;
-the roof is what a matrix product of the same precision reached on this machine in the same run.
+the roof is what a matrix product of the same precision reached on this machine in the same run, on
+a CPU both by CPU time, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main() -> None:
             row = measure(network, choice, args)
             roof = result["roof_tflop_s"][row["precision"]] * 1e12
             if "mpx_s" in row:
-                row |= {"gflop_mpx": flops / 1e3, "roof_share": row["mpx_s"] * 1e6 * flops / roof}
+                rate = row["mpx_s" if args.device.startswith("cuda") else "mpx_cpu_s"] * 1e6
+                row |= {"gflop_mpx": flops / 1e3, "roof_share": rate * flops / roof}
             rows.append({"model": model, **row})
             table(rows[-1:], COLUMNS)
     print()

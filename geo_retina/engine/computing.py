@@ -154,7 +154,7 @@ class Engine:
             Pixels through the network in a second, and bytes that a batch takes at its peak,
             estimated from the finest feature maps.
         """
-        batch = self._batch_size(tile_px)
+        batch = self.batch_size(tile_px)
         with self._turn():
             noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
             self._forward(noise).truncated_N.cpu()
@@ -165,7 +165,8 @@ class Engine:
         pixels = batch * tile_px**2
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
-    def _batch_size(self, tile_px: int) -> int:
+    def batch_size(self, tile_px: int) -> int:
+        """Tiles of a size that go through the network at once."""
         size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
         return min(size, self._reduced_batch or size)
 
@@ -189,7 +190,7 @@ class Engine:
                 if not block.valid[inside(tile, block)].any():
                     continue
                 batch.append((owner, tile))
-                if len(batch) >= self._batch_size(block.plan.tile_px):
+                if len(batch) >= self.batch_size(block.plan.tile_px):
                     yield batch
                     batch = []
         if batch:
