@@ -116,14 +116,7 @@ class Engine:
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
                     raise Stopped
-                parts, truncated = self._forward_in_memory(
-                    torch.cat(
-                        [
-                            self._cut(*uploaded[owner], blocks[owner], [tile for _, tile in tiles])
-                            for owner, tiles in groupby(batch, itemgetter(0))
-                        ]
-                    )
-                )
+                parts, truncated = self._forward_in_memory(self._images(batch, blocks, uploaded))
                 owners = [owner for owner, _ in batch]
                 for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
                     block = blocks[owner]
@@ -209,6 +202,19 @@ class Engine:
             raw.to(self.device, non_blocking=True),
             valid.to(self.device, non_blocking=True),
         )
+
+    def _images(
+        self,
+        batch: Sequence[tuple[int, Tile]],
+        blocks: Sequence[BlockPixels],
+        uploaded: Sequence[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """(N, C, tile, tile) normalised tiles, in the order given."""
+        parts = []
+        for owner, tiles in groupby(batch, itemgetter(0)):
+            raw, valid = uploaded[owner]
+            parts.append(self._cut(raw, valid, blocks[owner], [tile for _, tile in tiles]))
+        return torch.cat(parts)
 
     def _cut(self, raw: Tensor, valid: Tensor, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
         """Cut tiles of a block, padded to the network's size, and normalise them together."""
