@@ -244,13 +244,17 @@ class TilePlan:
         end = np.minimum(start + self.tile_px, [self.width, self.height])
         return np.concatenate([start, end], axis=-1)
 
-    def blocks(self, block_px: int) -> list[Block]:
+    def blocks(self, block_px: int, *, width_px: int | None = None) -> list[Block]:
         """Group tiles into rectangles whose sides are at most about ``block_px``.
 
         Every tile is in one block. Blocks are of even size, so that none is a sliver.
+
+        Args:
+            block_px: height, and width unless that is given.
+            width_px: width, where it is another.
         """
         row_groups = self._groups(self.rows, block_px)
-        col_groups = self._groups(self.cols, block_px)
+        col_groups = self._groups(self.cols, width_px or block_px)
         return [
             Block(index, rows, cols, self._block_window(rows, cols))
             for index, (rows, cols) in enumerate(

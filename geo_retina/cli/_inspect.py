@@ -60,17 +60,23 @@ def info(
         options: What changes the detections.
         run: How the run is carried out.
     """
-    from geo_retina.model import bundled_models, load_card
+    if len(files) == 1 and model is None and _may_be_a_model(files[0]):
+        from geo_retina.model import bundled_models, load_card
 
-    if len(files) == 1 and model is None:
         file = files[0]
-        bundled = not Path(file).exists() and file in bundled_models()
-        if bundled or file.lower().endswith(MODEL_SUFFIX):
+        if file.lower().endswith(MODEL_SUFFIX) or file in bundled_models():
             print(_report.columns(describe_card(load_card(file))))
             return 0
     if model is not None:
+        from geo_retina.model import load_card
+
         return _describe_use(files, load_card(model), options, run)
     return _describe_files(files, options.asset)
+
+
+def _may_be_a_model(file: str) -> bool:
+    """Whether models must be looked at, which loads PyTorch: an image's own file is none."""
+    return file.lower().endswith(MODEL_SUFFIX) or not Path(file).exists()
 
 
 def _describe_files(files: Sequence[str], asset: str | None) -> int:

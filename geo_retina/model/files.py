@@ -38,6 +38,9 @@ OVERLAPS_PER_TILE = 3
 
 _TILE_PX = 1024  # a larger tile pays for few more pixels of overlap, and takes more memory
 
+_STRIDES_PER_TILE = 16
+"""Overlaps are whole strides: of tiles with fewer strides they would be more than a fifth."""
+
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -230,7 +233,11 @@ class Model:
 
 def choose_tile_px(object_px: float, stride_px: int) -> int:
     """Choose the tile side for objects up to a size, a multiple of the network's stride."""
-    wanted_px = max(_TILE_PX, OVERLAPS_PER_TILE * (object_px + OVERLAP_MARGIN_PX))
+    wanted_px = max(
+        _TILE_PX,
+        OVERLAPS_PER_TILE * (object_px + OVERLAP_MARGIN_PX),
+        _STRIDES_PER_TILE * stride_px,
+    )
     return math.ceil(wanted_px / stride_px) * stride_px
 
 

@@ -22,6 +22,9 @@ from geo_retina.run.fitting import fit_scene
 from geo_retina.scene import BLOCK_CACHE_BYTES, Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
 from geo_retina.vector import Area, read_area
 
+_WIDEST = 4
+"""A block of a file in strips may have this many times the pixels that blocks should have."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -241,13 +244,27 @@ def _cut(
     if area is not None and area_px is None:
         return ScenePlan(index, scene, tiles, ())
     if area is None and isinstance(scene, Scene):
-        return ScenePlan(index, scene, tiles, tuple(tiles.blocks(block_px)))
+        return ScenePlan(index, scene, tiles, tuple(blocks_for(scene, tiles, block_px)))
     chosen = np.ones((tiles.rows, tiles.cols), np.bool_)
     if area_px is not None:
         chosen &= tiles_on(tiles, area_px)
     if isinstance(scene, Mosaic):
         chosen &= tiles_over(tiles, scene.boxes_px)
     return ScenePlan(index, scene, tiles, tuple(tiles.blocks_over(chosen, block_px)), area_px)
+
+
+def blocks_for(scene: Scene, tiles: TilePlan, block_px: int) -> list[Block]:
+    """Group a scene's tiles into blocks that follow the blocks of its file.
+
+    Of a file in strips, which are decoded over their whole width whatever is asked of them,
+    blocks are as wide as the scene and so much lower, unless one row of tiles would be far more
+    than a square of ``block_px``: memory comes first.
+    """
+    height, width = scene.file_block_px or (1, 1)
+    is_striped = width > block_px and height < tiles.tile_px
+    if not is_striped or tiles.tile_px * tiles.width > _WIDEST * block_px**2:
+        return tiles.blocks(block_px)
+    return tiles.blocks(block_px**2 // tiles.width, width_px=tiles.width + tiles.tile_px)
 
 
 def pack_units(parts: Iterable[Part], block_px: int, *, first: int = 0) -> list[Unit]:

@@ -36,6 +36,7 @@ class SceneFile:
         overviews: by how much its coarser copies are coarser.
         declared_alphas: bands (from 1) that GDAL takes for alpha, whatever they are called.
         has_mask: it has a mask of its own beside its bands.
+        block_px: (height, width) of the blocks in which it is stored.
     """
 
     path: str
@@ -48,6 +49,7 @@ class SceneFile:
     overviews: tuple[int, ...]
     declared_alphas: frozenset[int]
     has_mask: bool
+    block_px: tuple[int, int]
 
     def masks(self, bands: Sequence[int]) -> frozenset[int]:
         """Alpha bands (from 1) that tell what is valid, as they are not asked for as bands."""
@@ -80,6 +82,9 @@ class SceneFile:
                 [self.scales[band - 1] for band in chosen],
                 [self.offsets[band - 1] for band in chosen],
             ),
+            file_block_px=None
+            if to_file is None
+            else (self.block_px[0] / to_file.e, self.block_px[1] / to_file.a),
         )
 
     def _name(self, band: int) -> str:
@@ -145,6 +150,7 @@ def look_at(path: str | Path) -> SceneFile:
             overviews=tuple(dataset.overviews(1)),
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            block_px=tuple(dataset.block_shapes[0]),
         )
 
 

@@ -60,6 +60,8 @@ class Scene:
         view: text of the virtual dataset that gives the grid; None where it is the file's own.
         values: from the file's numbers to values, by its scale and offset tags or a stretch;
             None where they are the same. ``read`` gives the numbers.
+        file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
+            where it was warped.
     """
 
     path: str
@@ -75,6 +77,7 @@ class Scene:
     has_mask: bool = False
     view: str | None = None
     values: ValueMap | None = None
+    file_block_px: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -147,7 +150,8 @@ class Scene:
         here = rasterio.windows.Window(
             window.col + left, window.row + top, right - left, bottom - top
         )
-        pixels[:, *part] = dataset.read(self._indexes, window=here)
+        # Into its place: an array in between would cost as much as reading plain pixels does.
+        dataset.read(self._indexes, window=here, out=pixels[:, *part])
         valid[part] = seen_valid(pixels[:, *part], self.nodatas)
         if known is not None:
             valid &= known

@@ -130,3 +130,24 @@ def test_an_overlap_without_room_to_step_is_refused(overlap_px):
 def test_gaps_between_tiles_are_refused(step_px):
     with pytest.raises(OptionError, match="leave gaps"):
         TilePlan(100, 100, 96, step_px)
+
+
+@pytest.mark.parametrize("stride_px", [32, 64, 128])
+@pytest.mark.parametrize("height", [20_000, 19_997])
+def test_large_scenes_cost_little_overlap(height, stride_px):
+    """Objects of up to 40 px: with their context and padding, not a fifth more pixels."""
+    from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
+
+    tile_px, overlap_px = choose_tile_px(40, stride_px), 40 + OVERLAP_MARGIN_PX
+    plan = plan_tiles((height, 20_000), tile_px=tile_px, overlap_px=overlap_px, stride_px=stride_px)
+    assert plan.overlap_px >= overlap_px
+    assert plan.pixel_factor <= 1.2
+
+
+def test_blocks_may_be_wider_than_high():
+    plan = TilePlan(height=1000, width=3000, tile_px=128, step_px=96)
+    blocks = plan.blocks(300, width_px=4000)
+    assert {block.window.width for block in blocks} == {3000}
+    assert max(block.window.height for block in blocks) <= 300
+    tiles = [tile.index for block in blocks for tile in plan.tiles_of(block)]
+    assert sorted(tiles) == list(range(len(plan)))

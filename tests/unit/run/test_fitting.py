@@ -7,7 +7,7 @@ from rasterio.enums import ColorInterp
 from support.rasters import write_raster
 from support.stubs import NORTH_UP, tiny_card, write_scene
 
-from geo_retina.engine import _values
+from geo_retina.engine.computing import _values
 from geo_retina.errors import OptionError, SceneMismatchError
 from geo_retina.model import Band, Radiometry
 from geo_retina.options import DetectOptions

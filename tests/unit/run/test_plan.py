@@ -95,3 +95,48 @@ def test_tiles_grow_with_the_objects(scene, side_px):
     tiles = planned.tiles
     assert tiles.overlap_px >= side_px or len(tiles) == 1
     assert tiles.pixel_factor < 4
+
+
+def striped(path, shape, **layout):
+    import rasterio
+
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=shape[0],
+        width=shape[1],
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000),
+        compress="deflate",
+        **layout,
+    ) as dataset:
+        dataset.write(np.arange(3 * shape[0] * shape[1], dtype=np.uint8).reshape(3, *shape))
+    return path
+
+
+def test_blocks_of_a_striped_file_are_as_wide_as_it(tmp_path):
+    path = striped(tmp_path / "strips.tif", (800, 1500), blockysize=16)
+    options = DetectOptions(tile_px=128, overlap_px=32)
+    found = plan_scene(str(path), tiny_card(), options, block_px=512)
+    assert {block.window.width for block in found.blocks} == {1500}
+    assert max(block.window.height * block.window.width for block in found.blocks) <= 1.2 * 512**2
+    tiles = [tile.index for block in found.blocks for tile in found.tiles.tiles_of(block)]
+    assert sorted(tiles) == list(range(len(found.tiles)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((800, 1500), {"tiled": True, "blockxsize": 64, "blockysize": 64}),
+        ((800, 400), {"blockysize": 16}),  # no wider than a block
+        ((200, 9000), {"blockysize": 16}),  # a row of tiles would be more than memory is given
+    ],
+)
+def test_blocks_of_other_files_are_squares(tmp_path, shape, layout):
+    path = striped(tmp_path / "file.tif", shape, **layout)
+    options = DetectOptions(tile_px=128, overlap_px=32)
+    found = plan_scene(str(path), tiny_card(), options, block_px=512)
+    assert found.blocks == tuple(found.tiles.blocks(512))

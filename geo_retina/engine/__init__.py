@@ -1,0 +1,17 @@
+"""Blocks of pixels in, detections out, on one device."""
+
+from geo_retina.engine.computing import Engine
+from geo_retina.engine.devices import choose_device, choose_dtype, list_devices
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
+from geo_retina.engine.placing import cut_sides
+
+__all__ = [
+    "BlockDetections",
+    "BlockPixels",
+    "Engine",
+    "Stopped",
+    "choose_device",
+    "choose_dtype",
+    "cut_sides",
+    "list_devices",
+]

@@ -1,0 +1,297 @@
+"""The engine: a network on one device, fed with batches of tiles."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geo_retina.detections import Detections
+from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
+from geo_retina.engine.placing import place
+from geo_retina.grid import Tile
+from geo_retina.model import Card, Model
+from geo_retina.nn.decode import Decoded, DecodeSettings, decode
+from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.options import DetectOptions
+from geo_retina.scene import ValueMap
+
+_Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
+"""Boxes, scores and labels of one image."""
+
+_CUDA_TURNS = 2
+"""Threads that compute at once on a GPU: while one waits for its boxes and places them, the
+kernels of the other keep the device busy."""
+
+_PEAK_BYTES_PER_PX = 400
+"""Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
+
+
+class Engine:
+    """A model made ready on one device; safe to share between threads.
+
+    Args:
+        model: network and card; the network is copied, not changed.
+        options: what changes the result.
+        device: name of a device, or auto.
+        batch: tiles through the network at once; None for a number that suits the device.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: DetectOptions,
+        *,
+        device: str = "auto",
+        batch: int | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(options.precision, self.device)
+        self.card: Card = model.card
+        self._batch = batch
+        self._reduced_batch: int | None = None
+        self._edge_px = options.merge.edge_px
+        self._network = (
+            fold_batch_norms(model.network)
+            .to(self.device, self.dtype)
+            .to(memory_format=torch.channels_last)
+        )
+        thresholds = (
+            self.card.thresholds
+            if options.floor is None
+            else (options.floor,) * len(self.card.classes)
+        )
+        self._decode = DecodeSettings(
+            thresholds=torch.tensor(thresholds, device=self.device),
+            candidates=options.candidates,
+            nms_iou=self.card.nms_iou if options.nms_iou is None else options.nms_iou,
+            max_per_image=options.max_per_tile,
+        )
+        radiometry = self.card.radiometry
+        self._offset, self._scale = (
+            torch.tensor(values, device=self.device).view(-1, 1, 1)
+            for values in (radiometry.offset, radiometry.scale)
+        )
+        # One thread computes while the others read; a CPU would gain nothing from two.
+        self._turns: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # other streams will use the weights
+            for _ in range(_CUDA_TURNS):
+                self._turns.put(torch.cuda.Stream(self.device))
+        else:
+            self._turns.put(None)
+
+    def detect(
+        self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
+    ) -> list[BlockDetections]:
+        """Find objects in blocks of one tile size; small blocks share batches.
+
+        Where the device has too little memory for a batch, it is halved, and stays so.
+
+        Args:
+            blocks: pixels and tiles.
+            stopped: asked before every batch whether the result is still wanted.
+
+        Returns:
+            One result per block, in the order given.
+
+        Raises:
+            Stopped: it is not.
+        """
+        found: list[list[Detections]] = [[] for _ in blocks]
+        counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
+        staged = [self._stage(block) for block in blocks]  # while another thread computes
+        with self._turn():
+            uploaded = [self._upload(*pair) for pair in staged]
+            for batch in self._batches(blocks):
+                if stopped is not None and stopped():
+                    raise Stopped
+                parts, truncated = self._forward_in_memory(self._images(batch, blocks, uploaded))
+                owners = [owner for owner, _ in batch]
+                for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
+                    block = blocks[owner]
+                    found[owner].append(
+                        place(boxes_tile, scores, labels, tile, block, self._edge_px)
+                    )
+                np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
+        return [
+            BlockDetections(
+                Detections.concat(parts),
+                int(ran),
+                len(block.tiles) - int(ran),
+                int(truncated),
+                self._reduced_batch,
+            )
+            for block, parts, (ran, truncated) in zip(blocks, found, counts, strict=True)
+        ]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the network's weights on the device."""
+        return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
+
+    def measure(self, tile_px: int, *, repeats: int = 3) -> tuple[float, int]:
+        """Time the network and the decoding on noise.
+
+        Returns:
+            Pixels through the network in a second, and bytes that a batch takes at its peak,
+            estimated from the finest feature maps.
+        """
+        batch = self.batch_size(tile_px)
+        with self._turn():
+            noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
+            self._forward(noise).truncated_N.cpu()
+            start = time.perf_counter()
+            for _ in range(repeats):
+                self._forward(noise).truncated_N.cpu()
+            seconds = time.perf_counter() - start
+        pixels = batch * tile_px**2
+        return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
+
+    def batch_size(self, tile_px: int) -> int:
+        """Tiles of a size that go through the network at once."""
+        size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
+        return min(size, self._reduced_batch or size)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until this thread may compute; on a GPU it has a stream of its own then."""
+        stream = self._turns.get()
+        try:
+            with torch.inference_mode(), torch.cuda.stream(stream) if stream else nullcontext():
+                yield
+        finally:
+            self._turns.put(stream)
+
+    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile]]]:
+        """Tiles that have a valid pixel, with the block they belong to, in batches."""
+        batch: list[tuple[int, Tile]] = []
+        for owner, block in enumerate(blocks):
+            if not block.valid.any():
+                continue
+            for tile in block.tiles:
+                if not block.valid[inside(tile, block)].any():
+                    continue
+                batch.append((owner, tile))
+                if len(batch) >= self.batch_size(block.plan.tile_px):
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def _stage(self, block: BlockPixels) -> tuple[Tensor, Tensor]:
+        """A block's pixels and validity where the device can fetch them by itself."""
+        pair = torch.from_numpy(_torch_ready(block.pixels)), torch.from_numpy(block.valid)
+        if self.device.type != "cuda":
+            return pair
+        return pair[0].pin_memory(), pair[1].pin_memory()
+
+    def _upload(self, raw: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy a staged block to the device, without waiting for the copy."""
+        return (
+            raw.to(self.device, non_blocking=True),
+            valid.to(self.device, non_blocking=True),
+        )
+
+    def _images(
+        self,
+        batch: Sequence[tuple[int, Tile]],
+        blocks: Sequence[BlockPixels],
+        uploaded: Sequence[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """(N, C, tile, tile) normalised tiles, in the order given."""
+        parts = []
+        for owner, tiles in groupby(batch, itemgetter(0)):
+            raw, valid = uploaded[owner]
+            parts.append(self._cut(raw, valid, blocks[owner], [tile for _, tile in tiles]))
+        return torch.cat(parts)
+
+    def _cut(self, raw: Tensor, valid: Tensor, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
+        """Cut tiles of a block, padded to the network's size, and normalise them together."""
+        side = block.plan.tile_px
+        cut = raw.new_zeros((len(tiles), raw.shape[0], side, side))
+        seen = valid.new_zeros((len(tiles), 1, side, side))
+        for i, tile in enumerate(tiles):
+            here = inside(tile, block)
+            cut[i, :, : tile.window.height, : tile.window.width] = raw[:, *here]
+            seen[i, 0, : tile.window.height, : tile.window.width] = valid[here]
+        pixels = _values(cut, block.values)  # nobody else's: what follows is in place
+        return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~seen, 0.0)
+
+    def _forward_in_memory(self, images_NCHW: Tensor) -> tuple[list[_Found], NDArray[np.bool_]]:
+        """Boxes, scores and labels of each image, and which images reached a limit."""
+        count = len(images_NCHW)
+        try:
+            decoded = self._forward(images_NCHW)
+            return _split(decoded, count), decoded.truncated_N.cpu().numpy()
+        except RuntimeError as error:
+            if count == 1 or not _is_out_of_memory(error):
+                raise
+        # Outside the handler: its traceback would keep alive what has to be freed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = count // 2
+        self._reduced_batch = min(half, self._reduced_batch or half)
+        halves = [self._forward_in_memory(part) for part in images_NCHW.tensor_split([half])]
+        return (
+            [found for parts, _ in halves for found in parts],
+            np.concatenate([truncated for _, truncated in halves]),
+        )
+
+    def _forward(self, images_NCHW: Tensor) -> Decoded:
+        images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
+        shape = (images_NCHW.shape[2], images_NCHW.shape[3])
+        outputs = self._network(images_NCHW)
+        anchors = self._network.anchors(shape, self.device)
+        return decode(outputs, anchors, shape, self._decode)
+
+
+def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
+    """The values that (..., bands, height, width) numbers of a file stand for."""
+    if values is None:
+        return raw.float()
+    # In double precision where there is one: a wide type's number and offset may nearly cancel.
+    exact = torch.float32 if raw.device.type == "mps" else torch.float64
+    scale, offset = (
+        torch.tensor(v, dtype=exact, device=raw.device).view(-1, 1, 1)
+        for v in (values.scale, values.offset)
+    )
+    scaled = raw * scale + offset
+    if values.low is not None or values.high is not None:
+        scaled = scaled.clamp(values.low, values.high)
+    return scaled.float()
+
+
+def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Unsigned types that torch computes with poorly, as the next wider signed one."""
+    wider = {"uint16": np.int32, "uint32": np.int64}.get(pixels.dtype.name)
+    return pixels.astype(wider) if wider else np.ascontiguousarray(pixels)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory; only CUDA has an exception of its own for that."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _split(decoded: Decoded, images: int) -> list[_Found]:
+    """Boxes, scores and labels of each image of a batch."""
+    ends = np.searchsorted(decoded.image_M.cpu().numpy(), np.arange(1, images))
+    columns = (
+        decoded.boxes_M4.double().cpu().numpy(),
+        decoded.scores_M.float().cpu().numpy(),
+        decoded.labels_M.cpu().numpy(),
+    )
+    return list(zip(*(np.split(column, ends) for column in columns), strict=True))

@@ -1,0 +1,61 @@
+"""Which device computes, and in which arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from geo_retina.errors import OptionError
+
+BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 24}
+"""Pixels through the network at once, per kind of device, where no batch is asked for."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name or ``auto`` stands for.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device: torch.device | None = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in BATCH_PX:
+        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps")
+    if not _is_present(device):
+        raise OptionError(f"device {name} is not present on this machine; try --device auto")
+    return device
+
+
+def list_devices(name: str) -> tuple[str, ...]:
+    """The devices that a run uses: every GPU for ``auto`` and ``cuda``, else the one named.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    return (str(device),)
+
+
+def _is_present(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or torch.backends.mps.is_available()
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a precision or ``auto`` stands for on a device."""
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Emulated bf16 on a CPU is slower than fp32.
+        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,66 @@
+"""What goes into an engine, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.detections import Detections
+from geo_retina.grid import Tile, TilePlan, Window
+from geo_retina.scene import ValueMap
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPixels:
+    """Pixels of a block, and the tiles to be cut from them.
+
+    Attributes:
+        pixels: (bands, height, width) in the scene's dtype.
+        valid: (height, width) bool.
+        window: where they lie in the grid.
+        plan: the scene's plan.
+        tiles: the tiles to detect, all inside ``window``.
+        values: from the pixels' numbers to the values that the model's card speaks of; None
+            where they are the same.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    window: Window
+    plan: TilePlan
+    tiles: Sequence[Tile]
+    values: ValueMap | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BlockDetections:
+    """What was found in a block.
+
+    Attributes:
+        detections: in grid pixels, by tile, then by score; not merged across tiles.
+        tiles: tiles that went through the network.
+        skipped: tiles without a valid pixel.
+        truncated: tiles that reached the limit of candidates or detections.
+        reduced_batch: tiles through the network at once, where the device's memory made that
+            fewer than planned; else None.
+    """
+
+    detections: Detections
+    tiles: int
+    skipped: int
+    truncated: int
+    reduced_batch: int | None = None
+
+
+class Stopped(Exception):
+    """The run that asked for these detections does not want them any longer."""
+
+
+def inside(tile: Tile, block: BlockPixels) -> tuple[slice, slice]:
+    """Rows and columns of a tile in its block's pixels."""
+    row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
+    return np.s_[row : row + tile.window.height, col : col + tile.window.width]

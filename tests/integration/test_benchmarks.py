@@ -1,0 +1,78 @@
+"""The benchmarks of speed run, in the tiny form that gpu.sh has for machines without a GPU."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks"
+
+
+def commands() -> tuple[list[list[str]], list[list[str]]]:
+    """What gpu.sh measures, as words: in its small mode, and on a GPU."""
+    text = (FOLDER / "gpu.sh").read_text().replace("\\\n", " ").replace("$runtimes", "eager")
+    lines = [shlex.split(line) for line in text.splitlines() if "measure " in line]
+    small = [line[1:] for line in lines if line[0] == "measure"]
+    tiny = text[: text.index("exit $worst")].count("    measure ")
+    return small[:tiny], small[tiny:]
+
+
+SMALL, LARGE = commands()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, words: list[str], *more: str) -> None:
+    """As gpu.sh would, without its time limit, in this process."""
+    _, name, *arguments = words
+    script = FOLDER / f"{name.partition('-')[0]}.py"
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments, *more])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.parametrize("words", SMALL, ids=lambda words: words[1])
+def test_the_small_mode_measures(tmp_path, monkeypatch, capsys, words):
+    out = tmp_path / "result.json"
+    run(monkeypatch, words, "--out", str(out))
+    result = json.loads(out.read_text())
+    assert {"date", "hardware", "cores", "torch", "device"} <= result.keys()
+    assert result["device"] == "cpu"
+    rates = [row[key] for row in result["runs"] for key in row if key.endswith("mpx_s")]
+    assert rates
+    assert all(rate > 0 for rate in rates)
+    assert "error" not in {key for row in result["runs"] for key in row}
+    assert "mpx_s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", LARGE, ids=lambda words: words[1])
+def test_the_arguments_for_a_gpu_are_known(monkeypatch, words):
+    """Only parsed: --help ends a script once it has understood what is before it."""
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, words, "--help")
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, words, "--unheard-of")
+    assert ended.value.code == 2
+
+
+def test_all_steps_together_fit_into_nine_minutes():
+    text = (FOLDER / "gpu.sh").read_text()
+    steps = [line.split() for line in text.splitlines() if line.startswith("step ")]
+    assert sum(int(words[0]) for words in LARGE) + sum(int(words[1]) for words in steps) < 540
+    assert [words[1].partition("-")[0] for words in SMALL] == [
+        "network",
+        "decode",
+        "read",
+        "end_to_end",
+    ]
+    assert {words[1].partition("-")[0] for words in LARGE} == {
+        "network",
+        "decode",
+        "read",
+        "end_to_end",
+    }
