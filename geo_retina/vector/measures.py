@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
 from geo_retina.grid import Grid
+from geo_retina.vector.transforms import transformer
 
 Line = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def _on_ellipsoid(grid: Grid, steps: NDArray[np.float64]) -> NDArray[np.float64]
         return None
     x, y = np.meshgrid(np.linspace(0, grid.width, _NODES), np.linspace(0, grid.height, _NODES))
     nodes = grid.pixels_to_crs(np.stack([x, y], axis=-1))
-    to_geodetic = pyproj.Transformer.from_crs(grid.crs, geodetic, always_xy=True)
+    to_geodetic = transformer(grid.crs, geodetic)
     radians = geodetic.axis_info[0].unit_conversion_factor
     ends = nodes + 0.5 * steps[:, None, None]
     starts = nodes - 0.5 * steps[:, None, None]

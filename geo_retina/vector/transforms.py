@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from geo_retina.grid import Grid
+
+
+@lru_cache(maxsize=64)
+def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    """The way from one CRS to another, x before y; kept, as thousands of scenes share a few."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def reproject(
@@ -29,7 +37,7 @@ def reproject(
     """
     if source is None or target is None or source is target or source == target:
         return geometries
-    move = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    move = transformer(source, target)
     moved = shapely.transform(geometries, lambda xy: np.column_stack(move.transform(*xy.T)))
     return np.asarray(moved, dtype=object)
 
@@ -40,7 +48,7 @@ def reproject_rings(
     """Move (N, 5, 2) closed rings to another CRS, as ``reproject`` does geometries."""
     if source is None or target is None or source is target or source == target:
         return rings
-    move = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    move = transformer(source, target)
     moved = np.empty_like(rings)
     moved[:, :4] = np.stack(move.transform(rings[:, :4, 0], rings[:, :4, 1]), axis=-1)
     moved[:, 4] = moved[:, 0]
