@@ -75,7 +75,7 @@ def info(
 
 
 def _may_be_a_model(file: str) -> bool:
-    """Whether models must be looked at, which loads PyTorch: an image's own file is none."""
+    """Whether bundled models must be looked at: an image's own file is none."""
     return file.lower().endswith(MODEL_SUFFIX) or not Path(file).exists()
 
 

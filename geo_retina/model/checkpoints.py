@@ -20,14 +20,8 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from geo_retina.errors import ModelError
-from geo_retina.model.files import (
-    Band,
-    Card,
-    Model,
-    Radiometry,
-    build_network,
-    choose_tile_px,
-)
+from geo_retina.model.cards import Band, Card, Radiometry, choose_tile_px
+from geo_retina.model.files import Model, build_network
 from geo_retina.nn.retinanet import torchvision_state_dict
 from geo_retina.options import PRESETS, ImportOptions, NetworkOptions
 

@@ -128,3 +128,9 @@ def test_options_and_errors_load_nothing_heavy():
 
 def test_command_line_starts_light():
     assert loaded_by("import geo_retina.cli") & HEAVY == {"cyclopts"}
+
+
+@pytest.mark.parametrize("words", [["models"], ["info", "demo"]])
+def test_what_models_are_is_told_without_loading_pytorch(words):
+    code = f"from geo_retina.cli import main; assert main({words!r}) == 0"
+    assert loaded_by(code) & HEAVY <= {"cyclopts", "numpy"}
