@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     options = geo_retina.load_train_options(args.config, args.set)
+    split = dataclasses.replace(options.split, test_fraction=args.test_fraction)
+    options = dataclasses.replace(options, split=split)
     record = args.out / "losses.json"
     study = open_study(record, options)
     for seed in range(args.seeds):
@@ -51,10 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
             key = f"{name}, seed {seed}"
             if key in study["runs"]:
                 continue
-            split = dataclasses.replace(options.split, test_fraction=args.test_fraction)
-            run = dataclasses.replace(options, loss=loss, seed=seed, split=split)
+            run = dataclasses.replace(options, loss=loss, seed=seed)
             study["runs"][key] = {"loss": name, "seed": seed, **train_and_score(run)}
-            record.write_text(json.dumps(study, indent=1), "utf-8")
+            beside = record.with_suffix(".tmp")  # a kill must not cost what is done
+            beside.write_text(json.dumps(study, indent=1), "utf-8")
+            os.replace(beside, record)
             print(f"{key}: F1 {study['runs'][key]['f1']:.3f}", flush=True)
     wanted = [run for run in study["runs"].values() if run["seed"] < args.seeds]
     print(table(wanted))
@@ -135,7 +139,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--test-fraction", type=float, default=0.2, help="share of the ground to score on"
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if not 0 < args.test_fraction < 1:
+        parser.error(f"--test-fraction is {args.test_fraction}, wanted more than 0 and less than 1")
+    return args
 
 
 if __name__ == "__main__":

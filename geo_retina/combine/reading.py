@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ class Run:
     crs: pyproj.CRS
     companions: Companions
     scenes: tuple[SceneGround, ...]
+
+    @property
+    def nms_iou(self) -> float:
+        """IoU above which its detections suppressed each other within tiles; 1 if not known."""
+        found = json.loads(self.companions.metadata.get("options", "{}")).get("nms_iou")
+        return 1.0 if found is None else float(found)
 
 
 def read_run(path: str | Path) -> Run:

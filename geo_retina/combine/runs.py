@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +116,8 @@ def combine_runs(
             "and an output that is none of them"
         )
     runs = [read_run(path) for path in paths]
+    # Scenes keep nothing of each other that a tile would suppress, as tiles of a scene don't.
+    options = replace(options, iou=min(options.iou, *(run.nms_iou for run in runs)))
     target_crs = _choose_crs(crs, runs)
     targets = [Target(o, overwrite) for o in outs]
     for target in targets:

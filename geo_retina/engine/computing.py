@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,9 +30,12 @@ from geo_retina.scene import ValueMap
 _Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
 """Boxes, scores and labels of one image."""
 
+_Owned = tuple[int, Tile]
+"""A tile, and the position of its block."""
+
 _CUDA_TURNS = 2
 """Threads that compute at once on a GPU: while one waits for its boxes and places them, the
-kernels of the other keep the device busy."""
+kernels of the other keep the device busy. Where memory is short, one has to do."""
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
@@ -84,9 +88,11 @@ class Engine:
         )
         # One thread computes while the others read; a CPU would gain nothing from two.
         self._turns: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
+        self._turns_left = _CUDA_TURNS if self.device.type == "cuda" else 1
+        self._withdrawing = threading.Lock()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # other streams will use the weights
-            for _ in range(_CUDA_TURNS):
+            for _ in range(self._turns_left):
                 self._turns.put(torch.cuda.Stream(self.device))
         else:
             self._turns.put(None)
@@ -116,7 +122,9 @@ class Engine:
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
                     raise Stopped
-                parts, truncated = self._forward_in_memory(self._images(batch, blocks, uploaded))
+                parts, truncated = self._forward_in_memory(
+                    batch, lambda tiles: self._images(tiles, blocks, uploaded)
+                )
                 owners = [owner for owner, _ in batch]
                 for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
                     block = blocks[owner]
@@ -173,9 +181,9 @@ class Engine:
         finally:
             self._turns.put(stream)
 
-    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[tuple[int, Tile]]]:
+    def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[_Owned]]:
         """Tiles that have a valid pixel, with the block they belong to, in batches."""
-        batch: list[tuple[int, Tile]] = []
+        batch: list[_Owned] = []
         for owner, block in enumerate(blocks):
             if not block.valid.any():
                 continue
@@ -205,7 +213,7 @@ class Engine:
 
     def _images(
         self,
-        batch: Sequence[tuple[int, Tile]],
+        batch: Sequence[_Owned],
         blocks: Sequence[BlockPixels],
         uploaded: Sequence[tuple[Tensor, Tensor]],
     ) -> Tensor:
@@ -228,25 +236,37 @@ class Engine:
         pixels = _values(cut, block.values)  # nobody else's: what follows is in place
         return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~seen, 0.0)
 
-    def _forward_in_memory(self, images_NCHW: Tensor) -> tuple[list[_Found], NDArray[np.bool_]]:
-        """Boxes, scores and labels of each image, and which images reached a limit."""
-        count = len(images_NCHW)
+    def _forward_in_memory(
+        self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]
+    ) -> tuple[list[_Found], NDArray[np.bool_]]:
+        """Boxes, scores and labels of each tile, and which tiles reached a limit."""
         try:
-            decoded = self._forward(images_NCHW)
-            return _split(decoded, count), decoded.truncated_N.cpu().numpy()
+            decoded = self._forward(images_of(batch))
+            return _split(decoded, len(batch)), decoded.truncated_N.cpu().numpy()
         except RuntimeError as error:
-            if count == 1 or not _is_out_of_memory(error):
+            if not _is_out_of_memory(error) or (len(batch) == 1 and self._turns_left == 1):
                 raise
         # Outside the handler: its traceback would keep alive what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = count // 2
+        if self._withdraw_turn() or len(batch) == 1:
+            return self._forward_in_memory(batch, images_of)
+        half = len(batch) // 2
         self._reduced_batch = min(half, self._reduced_batch or half)
-        halves = [self._forward_in_memory(part) for part in images_NCHW.tensor_split([half])]
+        halves = [self._forward_in_memory(part, images_of) for part in (batch[:half], batch[half:])]
         return (
             [found for parts, _ in halves for found in parts],
             np.concatenate([truncated for _, truncated in halves]),
         )
+
+    def _withdraw_turn(self) -> bool:
+        """Leave the device to this thread and its followers; false where one had it already."""
+        with self._withdrawing:
+            if self._turns_left == 1:
+                return False
+            self._turns_left -= 1
+        self._turns.get()  # when the other thread has ended its turn
+        return True
 
     def _forward(self, images_NCHW: Tensor) -> Decoded:
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)

@@ -15,13 +15,12 @@ EXTENSION = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
 """Version of the extension that items are written to."""
 
 _STAC_VERSION = "1.1.0"
-_LINK_SUFFIXES = (".json", ".geojson")
 
 
 def export_stac(
     model: str | Path, out: str | Path, *, href: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Describe a model file in a STAC item: bands, scaling, classes, thresholds and scores.
+    """Describe a model file in a STAC item: bands, scaling, classes and thresholds.
 
     The item has no geometry: a card does not tell where on Earth a model holds. Its time is that
     of the model file.
@@ -40,7 +39,7 @@ def export_stac(
         OutputError: the file exists, or cannot be written.
     """
     out = Path(out)
-    if out.suffix not in _LINK_SUFFIXES:
+    if out.suffix != ".json":
         raise OutputError(f"{out} ends in {out.suffix or 'no suffix'}, wanted .json")
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists; give --overwrite or another name")
@@ -99,8 +98,6 @@ def _model_properties(model: Model) -> dict[str, Any]:
         "mlm:framework": "PyTorch",
         "mlm:framework_version": packages.get("torch"),
         "mlm:total_parameters": parameters,
-        "mlm:pretrained": True,
-        "mlm:pretrained_source": card.attribution or None,
         "mlm:hyperparameters": {
             "thresholds": dict(zip(card.classes, card.thresholds, strict=True)),
             "nms_iou": card.nms_iou,

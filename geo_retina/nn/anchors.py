@@ -71,16 +71,18 @@ class AnchorGrid:
             kept and handed out again: do not write into them.
         """
         key = ((image_shape[0], image_shape[1]), torch.device(device))
-        if key not in self._cache:
-            if len(self._cache) >= _CACHED_SHAPES:
-                self._cache.pop(next(iter(self._cache)))
+        found = self._cache.get(key)  # another thread may push it out meanwhile
+        if found is None:
             # Made in validation under inference mode, they must still serve in training.
             with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = [
+                found = [
                     self._level(stride, sides, *key)
                     for stride, sides in zip(self.strides, self.sides_px, strict=True)
                 ]
-        return self._cache[key]
+            for oldest in list(self._cache)[: len(self._cache) + 1 - _CACHED_SHAPES]:
+                self._cache.pop(oldest, None)
+            self._cache[key] = found
+        return found
 
     def _level(
         self, stride: int, sides: Sequence[float], shape: tuple[int, int], device: torch.device

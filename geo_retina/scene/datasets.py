@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +48,36 @@ _DRIVERS = {
 """GDAL's drivers, by suffix, for what many builds of it are made without."""
 
 
+class _Quiet:
+    """Ignores rasterio's warning of a file without a place while any thread opens one.
+
+    Filters belong to the process: of two threads that each changed and restored them, one would
+    take the other's away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opening = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._opening:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            self._opening += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._opening -= 1
+            if not self._opening:
+                self._filters.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
 def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     """Open a raster with a handle of its own.
 
@@ -57,8 +88,7 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     if lacking is not None:
         raise SceneError(lacking)
     try:
-        with warnings.catch_warnings(), gdal_settings(path):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with _quiet, gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
     except RasterioError as error:
         if not (is_remote(path) or path.startswith("<") or os.path.exists(path)):

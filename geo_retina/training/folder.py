@@ -125,7 +125,12 @@ class RunFolder:
             TrainingError: labels, split or scenes have changed since.
         """
         known = self.facts.setdefault("data", dict(fingerprints))
-        changed = [what for name, what in _INPUT.items() if known[name] != fingerprints[name]]
+        if not isinstance(known, dict):
+            raise TrainingError(
+                f"the run in {self.path} was begun by another version of geo-retina; give "
+                "--overwrite to begin anew"
+            )
+        changed = [what for name, what in _INPUT.items() if known.get(name) != fingerprints[name]]
         if changed:
             raise TrainingError(
                 f"{' and '.join(changed)} changed since the run in {self.path} began; bring the "

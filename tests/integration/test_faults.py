@@ -20,11 +20,12 @@ from support.cluster import Cluster
 from support.stubs import paint, stub_forward, tiny_model, write_scene
 
 from geo_retina.detector import detect, detect_to_file
-from geo_retina.engine import Engine
+from geo_retina.engine import BlockPixels, Engine
 from geo_retina.errors import OutputError, RunError
+from geo_retina.grid import Window, plan_tiles
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import plan_scenes
-from geo_retina.scene import Scene
+from geo_retina.scene import Scene, open_scene
 
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
 RUN = RunOptions(device="cpu", block_px=128, threads=1)
@@ -183,6 +184,31 @@ def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch
     assert sizes.count(8) == 1  # once was enough to learn it
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_device_too_small_for_two_batches_at_once_serves_one(scene, stub, monkeypatch, batch):
+    engine = Engine(tiny_model(), DetectOptions(tile_px=96), device="cpu", batch=batch)
+    engine._turns.put(None)  # as on a GPU
+    engine._turns_left = 2
+    sizes = []
+
+    def busy_device(engine, images):
+        sizes.append(len(images))
+        if engine._turns_left == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stub_forward(engine, images)
+
+    monkeypatch.setattr(Engine, "_forward", busy_device)
+    opened = open_scene(scene, bands=(1, 2, 3))
+    plan = plan_tiles(opened.grid.shape, tile_px=96, overlap_px=32, stride_px=32)
+    window = Window(0, 0, *opened.grid.shape)
+    pixels, valid = opened.read(window)
+    found = engine.detect([BlockPixels(pixels, valid, window, plan, list(plan))])[0]
+    assert found.reduced_batch is None  # nothing was halved
+    assert len(found.detections) >= 4
+    assert sizes[0] == sizes[1] == min(batch, len(plan))
+    assert (engine._turns_left, engine._turns.qsize()) == (1, 1)
+
+
 def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene, monkeypatch):
     def no_memory(engine, images):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -285,7 +311,10 @@ def command(tmp_path, scene):
 
 def begin(command, tmp_path):
     """Start a run, and wait until something is finished but not all."""
+    # Tests that were started in the background are deaf to Ctrl-C, and so would their children be.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     folder = tmp_path / "out.gpkg.run"
     while not list(folder.glob("unit-*.parquet")):
         assert process.poll() is None, process.stderr.read()

@@ -102,18 +102,6 @@ def test_results_that_exist_are_refused_before_any_work(tmp_path, pipeline, monk
     assert (tmp_path / name).read_text() == "precious"
 
 
-def test_the_benchmark_of_the_whole_way_runs(tmp_path, monkeypatch, capsys):
-    module = load(ROOT / "benchmarks" / "end_to_end.py")
-    out = tmp_path / "result.json"
-    line = ["end_to_end.py", "--size", "300", "--repeats", "1", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", [*line, "--device", "cpu"])
-    module.main()
-    result = json.loads(out.read_text())
-    [run] = result["runs"]
-    assert run["ratio"] == pytest.approx(run["end_to_end_px_s"] / run["bare_px_s"])
-    assert f"ratio {run['ratio']:.2f}" in capsys.readouterr().out
-
-
 def test_scenes_must_come_from_somewhere(pipeline, capsys):
     with pytest.raises(SystemExit) as stopped:
         pipeline.main([str(ROOT / "configs" / "demo.yaml"), "--out", "nowhere"])

@@ -44,7 +44,9 @@ NOT_COVERED = pa.schema([("geometry", pa.binary()), ("scene", pa.string()), ("er
 RIGHT, LEFT = int(Cut.SCENE_RIGHT), int(Cut.SCENE_LEFT)
 
 
-def run(path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, missing=()):
+def run(
+    path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, missing=(), nms_iou=None
+):
     """A file as ``detect_to_file`` writes it, of one scene named like the file."""
     count = len(boxes)
     found = Detections(
@@ -73,6 +75,8 @@ def run(path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, 
     errors = {"scene": [name] * len(missing), "error": ["x"] * len(missing)}
     nowhere = outline_table(holes, errors, grid.crs, grid.crs).cast(NOT_COVERED)
     metadata = {"thresholds": json.dumps(dict.fromkeys(classes, 0.5)), "min_score": "null"}
+    if nms_iou is not None:
+        metadata["options"] = json.dumps({"nms_iou": nms_iou})
     write_outputs(
         [Target(path, True)],
         [rows],
@@ -123,6 +127,16 @@ def test_objects_of_overlapping_scenes_are_told_once(tmp_path, affine, suffix):
     assert (again.written, again.suppressed) == (len(truth), 0)
     back = combine_runs([b, a], tmp_path / "e.gpkg")
     assert (back.written, back.suppressed) == (report.written, report.suppressed)
+
+
+@pytest.mark.parametrize(("nms_iou", "kept"), [(None, 2), (0.5, 2), (0.3, 1)])
+def test_scenes_keep_nothing_of_each_other_that_a_tile_would_suppress(tmp_path, nms_iou, kept):
+    box, other = [100.0, 100, 120, 120], [109.2, 100, 129.2, 120]
+    assert 0.3 < iou(np.array([box]), np.array([other]))[0] < 0.4
+    grid = Grid(UTM32, AFFINE, 300, 600)
+    a = run(tmp_path / "a.gpkg", [box], [0.9], grid, nms_iou=nms_iou)
+    b = run(tmp_path / "b.gpkg", [other], [0.8], grid)
+    assert combine_runs([a, b], tmp_path / "c.gpkg").written == kept
 
 
 def test_fragments_at_a_border_become_one_object(tmp_path):

@@ -1,14 +1,18 @@
 import pickle
+import warnings
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from support.stubs import NORTH_UP, ROTATED, write_scene
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
 from geo_retina.scene import describe_scene, find_scenes, fingerprint, open_scene, scene_names
+from geo_retina.scene.datasets import open_dataset
 
 
 def positions(height: int, width: int) -> np.ndarray:
@@ -244,3 +248,18 @@ def test_one_file_by_two_names_is_one_scene(tmp_path, monkeypatch):
 
 def test_scenes_of_one_stem_are_told_apart():
     assert scene_names(["2018/a.tif", "2020/a.tif", "b.tif"]) == ["2018/a.tif", "2020/a.tif", "b"]
+
+
+def test_many_threads_open_files_without_a_place_quietly(tmp_path):
+    """Warnings are errors here, and the filter that ignores one belongs to all threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = tmp_path / "a.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=1, dtype="uint8"):
+            pass
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: open_dataset(str(path)).close(), range(400)))
+    assert warnings.filters == before

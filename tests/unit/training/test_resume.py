@@ -227,6 +227,19 @@ def test_other_pixels_or_areas_are_noticed(tmp_path: Path, monkeypatch: pytest.M
         train(options, out, resume=True)
 
 
+def test_a_run_of_an_earlier_version_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    rising(monkeypatch)
+    scene, labels, _ = field(tmp_path)
+    options, out = tiny(scene, labels, epochs=2), tmp_path / "m.safetensors"
+    begun(options, out, monkeypatch, sample=9)
+    manifest = tmp_path / "m.safetensors.train" / "run.json"
+    state = json.loads(manifest.read_text())
+    state["facts"]["data"] = "a fingerprint"
+    manifest.write_text(json.dumps(state))
+    with pytest.raises(TrainingError, match="begun by another version"):
+        train(options, out, resume=True)
+
+
 def test_what_ended_before_its_first_epoch_is_in_nobodys_way(
     scene_and_labels: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
