@@ -60,23 +60,17 @@ def info(
         options: What changes the detections.
         run: How the run is carried out.
     """
-    if len(files) == 1 and model is None and _may_be_a_model(files[0]):
-        from geo_retina.model import bundled_models, load_card
+    from geo_retina.model import bundled_models, load_card
 
+    if len(files) == 1 and model is None:
         file = files[0]
-        if file.lower().endswith(MODEL_SUFFIX) or file in bundled_models():
+        bundled = not Path(file).exists() and file in bundled_models()
+        if bundled or file.lower().endswith(MODEL_SUFFIX):
             print(_report.columns(describe_card(load_card(file))))
             return 0
     if model is not None:
-        from geo_retina.model import load_card
-
         return _describe_use(files, load_card(model), options, run)
     return _describe_files(files, options.asset)
-
-
-def _may_be_a_model(file: str) -> bool:
-    """Whether bundled models must be looked at: an image's own file is none."""
-    return file.lower().endswith(MODEL_SUFFIX) or not Path(file).exists()
 
 
 def _describe_files(files: Sequence[str], asset: str | None) -> int:
