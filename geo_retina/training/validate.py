@@ -26,14 +26,22 @@ from geo_retina.scene import scene_names
 from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
-from geo_retina.vector import outline_table, to_geodataframe, write_vector
+from geo_retina.vector import (
+    outline_table,
+    reproject,
+    to_geodataframe,
+    transformer,
+    write_vector,
+)
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 OnGround = Callable[[Grid, NDArray[np.float64]], NDArray[np.bool_]]
-Outlines = Callable[[pyproj.CRS], NDArray[np.object_]]
 """Tells which pixel positions (N, 2) of a grid lie on some ground; can be pickled."""
+
+Outlines = Callable[[pyproj.CRS], NDArray[np.object_]]
+"""The polygons of some ground in a CRS."""
 
 SCORE_FLOOR = 0.05
 """Detections from this score on are looked at when thresholds are chosen."""
@@ -304,16 +312,13 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
     centres = shapely.get_coordinates(shapely.centroid(np.asarray(found.geometry)))
     rows_of = found.groupby("scene").indices
     keep = np.zeros(len(found), np.bool_)
-    transformers: dict[int, pyproj.Transformer] = {}
     for each, name in zip(ground.scenes, ground.names, strict=True):
         rows = rows_of.get(name)
         if rows is None:
             continue
         grid = meeting_grid(each.scene.grid)
-        move = transformers.get(id(grid.crs))
-        if move is None:
-            move = pyproj.Transformer.from_crs(ground.crs, grid.crs, always_xy=True)
-            transformers[id(grid.crs)] = move
+        assert grid.crs is not None  # that is where they meet
+        move = transformer(ground.crs, grid.crs)
         points_crs = np.column_stack(move.transform(*centres[rows].T))
         points_px = grid.crs_to_pixels(points_crs)
         keep[rows] = _on_ground(each, points_px, ground.on)
@@ -350,9 +355,7 @@ def _truth_table(
         if points
         else to_polygons(each.boxes_px[rows], grid)
     )
-    if grid.crs is not crs and grid.crs != crs:
-        move = pyproj.Transformer.from_crs(grid.crs, crs, always_xy=True)
-        geometry = shapely.transform(geometry, lambda xy: np.column_stack(move.transform(*xy.T)))
+    geometry = reproject(geometry, grid.crs, crs)
     names = _strings(classes[label] for label in each.labels[rows])
     return pa.table(
         {
