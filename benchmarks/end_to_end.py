@@ -84,7 +84,7 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
     with stages(args.device) as clock, cpu_seconds() as cpu:
         report = geo_retina.detect_to_file(scenes, model, out, detect, run)
     out.unlink()
-    once_more = (args.bare_repeats + 1) * ready.batch_size(tile_px) * tile_px**2
+    alone_px = (args.bare_repeats + 1) * ready.turns * ready.batch_size(tile_px) * tile_px**2
     network_px = sum(len(plan.tiles) * plan.tiles.tile_px**2 for plan in plans)
     whole = network_px / report.seconds
     return {
@@ -97,7 +97,7 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
         "network_mpx_s": whole / 1e6,
         "scene_mpx_s": report.pixels / report.seconds / 1e6,
         "ratio": whole / bare,
-        "cpu_ratio": (network_px / cpu[0]) / (once_more / bare_cpu[0]),
+        "cpu_ratio": (network_px / cpu[0]) / (alone_px / bare_cpu[0]),
         "idle": clock.idle(),
         **{stage: clock.seconds[stage] for stage in STAGES},
     }

@@ -55,7 +55,9 @@ def detect(
     """
     from geo_retina.config import dump_options
     from geo_retina.detector import detect_to_file
+    from geo_retina.run.memory import keep_freed_memory
 
+    keep_freed_memory()
     try:
         with _report.progress("none" if quiet else progress) as show:
             report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=show)

@@ -32,8 +32,10 @@ def train(
     from geo_retina.config import load_train_options
 
     options = load_train_options(config, changes or ())  # first: it fails fast
+    from geo_retina.run.memory import keep_freed_memory
     from geo_retina.training import train as run_training
 
+    keep_freed_memory()
     try:
         model = run_training(
             options, out, overwrite=overwrite, resume=resume, progress=sys.stderr.isatty()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -20,6 +18,7 @@ from geo_retina.detections import Detections
 from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.placing import place
+from geo_retina.engine.turns import Turns
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, decode
@@ -32,10 +31,6 @@ _Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
 
 _Owned = tuple[int, Tile]
 """A tile, and the position of its block."""
-
-_CUDA_TURNS = 2
-"""Threads that compute at once on a GPU: while one waits for its boxes and places them, the
-kernels of the other keep the device busy. Where memory is short, one has to do."""
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
@@ -86,16 +81,7 @@ class Engine:
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (radiometry.offset, radiometry.scale)
         )
-        # One thread computes while the others read; a CPU would gain nothing from two.
-        self._turns: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
-        self._turns_left = _CUDA_TURNS if self.device.type == "cuda" else 1
-        self._withdrawing = threading.Lock()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # other streams will use the weights
-            for _ in range(self._turns_left):
-                self._turns.put(torch.cuda.Stream(self.device))
-        else:
-            self._turns.put(None)
+        self._turns = Turns(self.device)
 
     def detect(
         self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
@@ -117,7 +103,7 @@ class Engine:
         found: list[list[Detections]] = [[] for _ in blocks]
         counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
         staged = [self._stage(block) for block in blocks]  # while another thread computes
-        with self._turn():
+        with self._turns.taken():
             uploaded = [self._upload(*pair) for pair in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
@@ -148,38 +134,40 @@ class Engine:
         """Memory of the network's weights on the device."""
         return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
 
+    @property
+    def turns(self) -> int:
+        """Batches that are computed at once, where so many threads come with blocks."""
+        return self._turns.left
+
     def measure(self, tile_px: int, *, repeats: int = 3) -> tuple[float, int]:
-        """Time the network and the decoding on noise.
+        """Time the network and the decoding on noise, as many batches at once as in a run.
 
         Returns:
-            Pixels through the network in a second, and bytes that a batch takes at its peak,
-            estimated from the finest feature maps.
+            Pixels through the network in a second, and bytes that these batches take at their
+            peak, estimated from the finest feature maps.
         """
         batch = self.batch_size(tile_px)
-        with self._turn():
-            noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
-            self._forward(noise).truncated_N.cpu()
+        shape = batch, len(self.card.bands), tile_px, tile_px
+
+        def forward(times: int) -> None:
+            with self._turns.taken():
+                noise = torch.randn(shape, device=self.device)
+                for _ in range(times):
+                    self._forward(noise).truncated_N.cpu()
+
+        turns = self._turns.left
+        with ThreadPoolExecutor(turns) as pool:
+            list(pool.map(forward, [1] * turns))
             start = time.perf_counter()
-            for _ in range(repeats):
-                self._forward(noise).truncated_N.cpu()
+            list(pool.map(forward, [repeats] * turns))
             seconds = time.perf_counter() - start
-        pixels = batch * tile_px**2
+        pixels = turns * batch * tile_px**2
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def batch_size(self, tile_px: int) -> int:
         """Tiles of a size that go through the network at once."""
         size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
         return min(size, self._reduced_batch or size)
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until this thread may compute; on a GPU it has a stream of its own then."""
-        stream = self._turns.get()
-        try:
-            with torch.inference_mode(), torch.cuda.stream(stream) if stream else nullcontext():
-                yield
-        finally:
-            self._turns.put(stream)
 
     def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[_Owned]]:
         """Tiles that have a valid pixel, with the block they belong to, in batches."""
@@ -244,12 +232,12 @@ class Engine:
             decoded = self._forward(images_of(batch))
             return _split(decoded, len(batch)), decoded.truncated_N.cpu().numpy()
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or (len(batch) == 1 and self._turns_left == 1):
+            if not _is_out_of_memory(error) or (len(batch) == 1 and self._turns.left == 1):
                 raise
         # Outside the handler: its traceback would keep alive what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self._withdraw_turn() or len(batch) == 1:
+        if self._turns.withdraw() or len(batch) == 1:
             return self._forward_in_memory(batch, images_of)
         half = len(batch) // 2
         self._reduced_batch = min(half, self._reduced_batch or half)
@@ -259,16 +247,8 @@ class Engine:
             np.concatenate([truncated for _, truncated in halves]),
         )
 
-    def _withdraw_turn(self) -> bool:
-        """Leave the device to this thread and its followers; false where one had it already."""
-        with self._withdrawing:
-            if self._turns_left == 1:
-                return False
-            self._turns_left -= 1
-        self._turns.get()  # when the other thread has ended its turn
-        return True
-
     def _forward(self, images_NCHW: Tensor) -> Decoded:
+        self._turns.share()
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
         shape = (images_NCHW.shape[2], images_NCHW.shape[3])
         outputs = self._network(images_NCHW)

@@ -1,17 +1,34 @@
-"""Giving memory back to the system between blocks."""
+"""How memory that was freed is used again, and given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 import time
-from collections.abc import Callable
 from functools import cache
 
 _EVERY_S = 1.0
 """Often enough for what a second leaves, and nothing beside it where units take milliseconds."""
 
 _last_s = -_EVERY_S
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MOST = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again, where glibc would hand it back at once.
+
+    glibc maps every large tensor anew, so that the system fills its pages with zeros first: a
+    tenth of the time of detecting on a CPU, and more of training. For processes of our own;
+    how a process spends its memory is not for a library to decide. ``release_memory`` still
+    gives back what has become free.
+    """
+    library = _library()
+    if library is not None and hasattr(library, "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, _MOST)
+        library.mallopt(_M_TRIM_THRESHOLD, _MOST)
 
 
 def release_memory(*, every_s: float = _EVERY_S) -> None:
@@ -25,16 +42,15 @@ def release_memory(*, every_s: float = _EVERY_S) -> None:
         every_s: do nothing where that was done less than this long ago.
     """
     global _last_s
-    trim, now_s = _trim(), time.monotonic()
-    if trim is not None and now_s - _last_s >= every_s:
+    library, now_s = _library(), time.monotonic()
+    if library is None or not hasattr(library, "malloc_trim"):
+        return
+    if now_s - _last_s >= every_s:
         _last_s = now_s  # another thread that comes now as well does it twice, which is no harm
-        trim(0)
+        library.malloc_trim(0)
 
 
 @cache
-def _trim() -> Callable[[int], int] | None:
-    """glibc's ``malloc_trim``; None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return found
+def _library() -> ctypes.CDLL | None:
+    """The C library of Linux, which may be glibc; None elsewhere."""
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None

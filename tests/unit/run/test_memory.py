@@ -1,12 +1,14 @@
-"""Memory that was freed goes back to the system."""
+"""Memory that was freed is used again, or goes back to the system."""
 
 import ctypes
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from geo_retina.run.memory import release_memory
+from geo_retina.run.memory import keep_freed_memory, release_memory
 
 COUNT, SIZE = 2000, 100_000  # below the size from which each piece has pages of its own
 
@@ -30,7 +32,8 @@ def test_units_of_milliseconds_ask_once_a_second(monkeypatch):
 
     clock, asked = [100.0], []
     monkeypatch.setattr(memory, "_last_s", 0.0)
-    monkeypatch.setattr(memory, "_trim", lambda: asked.append)
+    library = SimpleNamespace(malloc_trim=asked.append)
+    monkeypatch.setattr(memory, "_library", lambda: library)
     monkeypatch.setattr(memory.time, "monotonic", lambda: clock[0])
     for _ in range(30):
         release_memory()
@@ -38,11 +41,34 @@ def test_units_of_milliseconds_ask_once_a_second(monkeypatch):
     assert len(asked) == 4
 
 
+@pytest.mark.skipif(not HAS_TRIM, reason="only glibc can be asked to")
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_large_array_takes_the_pages_of_the_one_before(kept):
+    code = f"""
+import resource
+import numpy as np
+from geo_retina.run.memory import keep_freed_memory
+if {kept}:
+    keep_freed_memory()
+for turn in range(21):
+    np.ones(1 << 26, np.uint8)
+    if turn == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    # Pages may be large, so that two processes are compared.
+    faults = int(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    )
+    assert (faults < 20) == kept
+
+
 def test_elsewhere_nothing_happens(monkeypatch):
     from geo_retina.run import memory
 
     monkeypatch.setattr(sys, "platform", "win32")
-    memory._trim.cache_clear()
+    memory._library.cache_clear()
     release_memory(every_s=0)
-    assert memory._trim() is None
-    memory._trim.cache_clear()
+    keep_freed_memory()
+    assert memory._library() is None
+    memory._library.cache_clear()

@@ -1,0 +1,94 @@
+"""Who may compute on a device at once, and with how much of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+_TURNS = {"cpu": 2, "mps": 1, "cuda": 2}
+"""Threads that compute at once, by kind of device. While one waits for its boxes and places them,
+another keeps a GPU busy; and cores of a CPU that work for two do not wait for each other at the
+end of every layer, as those do that share one."""
+
+
+class Turns:
+    """Lets few threads compute on a device at once.
+
+    Args:
+        device: on a GPU every turn has a stream of its own; on a CPU the turns of this process,
+            of all engines, share its cores.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.left = _TURNS[device.type]
+        self._cores = _cores if device.type == "cpu" else None
+        self._free: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
+        self._withdrawing = threading.Lock()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # other streams will use the weights
+        for _ in range(self.left):
+            self._free.put(torch.cuda.Stream(device) if device.type == "cuda" else None)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait until this thread may compute."""
+        stream = self._free.get()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.cuda.stream(stream) if stream else nullcontext(),
+                self._cores.used() if self._cores else nullcontext(),
+            ):
+                yield
+        finally:
+            self._free.put(stream)
+
+    def share(self) -> None:
+        """Take what is this thread's of a CPU now; others may have come or gone."""
+        if self._cores:
+            self._cores.share()
+
+    def withdraw(self) -> bool:
+        """Leave the device to this thread and its followers; false where one had it already."""
+        with self._withdrawing:
+            if self.left == 1:
+                return False
+            self.left -= 1
+        self._free.get()  # when another thread has ended its turn
+        return True
+
+
+class _Cores:
+    """The cores that PyTorch may use in this process, divided among the threads that compute."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: list[int] = []
+        self._count = 1
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._count = torch.get_num_threads()
+            self._users.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users.remove(threading.get_ident())
+                torch.set_num_threads(self._count)  # what threads yet to come begin with
+
+    def share(self) -> None:
+        with self._lock:
+            each, over = divmod(self._count, len(self._users))
+            mine = max(1, each + (self._users.index(threading.get_ident()) < over))
+            if torch.get_num_threads() != mine:  # of this thread
+                torch.set_num_threads(mine)
+
+
+_cores = _Cores()
