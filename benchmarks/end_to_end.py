@@ -156,6 +156,7 @@ def stages(device: str) -> Iterator[Clock]:
         (Engine, "_cut", "cut"),
         (Engine, "_forward_in_memory", "batch"),
         (RetinaNet, "forward", "forward"),
+        (RetinaNet, "forward_at", "forward"),
         (computing, "decode", "decode"),
         (blocks, "merge_block", "merge"),
         (detector, "write_outputs", "write"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,7 +22,7 @@ from geo_retina.engine.placing import place
 from geo_retina.engine.turns import Turns
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
-from geo_retina.nn.decode import Decoded, DecodeSettings, decode
+from geo_retina.nn.decode import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
@@ -152,8 +153,8 @@ class Engine:
         def forward(times: int) -> None:
             with self._turns.taken():
                 noise = torch.randn(shape, device=self.device)
-                for _ in range(times):
-                    self._forward(noise).truncated_N.cpu()
+                for _ in range(times):  # a scene may have objects everywhere, as noise has not
+                    self._forward(noise, all_boxes=True).truncated_N.cpu()
 
         turns = self._turns.left
         with ThreadPoolExecutor(turns) as pool:
@@ -247,11 +248,15 @@ class Engine:
             np.concatenate([truncated for _, truncated in halves]),
         )
 
-    def _forward(self, images_NCHW: Tensor) -> Decoded:
+    def _forward(self, images_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
         self._turns.share()
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
         shape = (images_NCHW.shape[2], images_NCHW.shape[3])
-        outputs = self._network(images_NCHW)
+        if self.device.type == "cpu" and not all_boxes:
+            wanted = partial(boxes_wanted, settings=self._decode)
+            outputs = self._network.forward_at(images_NCHW, wanted)
+        else:  # a GPU would wait to hear where
+            outputs = self._network(images_NCHW)
         anchors = self._network.anchors(shape, self.device)
         return decode(outputs, anchors, shape, self._decode)
 

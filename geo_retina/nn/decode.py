@@ -129,14 +129,27 @@ def decode(
     return Decoded(boxes, scores, labels, image, truncated_N | (sizes > settings.max_per_image))
 
 
+def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Tensor]:
+    """Tell which anchors ``decode`` may need the box of.
+
+    Args:
+        logits: (N, A_l, K) per level.
+        settings: what becomes a detection.
+
+    Returns:
+        (N, A_l) bool per level, on the logits' device.
+    """
+    return [(~_beneath(level, settings.thresholds)).any(dim=-1) for level in logits]
+
+
 def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
     """The best of each image, from the highest on, one more than may be kept."""
     threshold = settings.thresholds
     if isinstance(threshold, Tensor):
         threshold = threshold.to(logits_NAK.device, torch.float32)
         # Scores decide below; here a class with a low threshold must not crowd others out.
-        least = threshold.logit() - 1e-3 * (1 + threshold.logit().abs())
-        logits_NAK = logits_NAK.float().masked_fill(logits_NAK < least, float("-inf"))
+        beneath = _beneath(logits_NAK, threshold)
+        logits_NAK = logits_NAK.float().masked_fill(beneath, float("-inf"))
     flat = logits_NAK.flatten(1)
     logit, position = flat.topk(min(settings.candidates + 1, flat.shape[1]), dim=1)
     if bool(logit.isnan().any()):
@@ -148,6 +161,12 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
     anchor, label = position // logits_NAK.shape[2], position % logits_NAK.shape[2]
     enough = score >= (threshold[label] if isinstance(threshold, Tensor) else threshold)
     return _Top(score.masked_fill(~enough, -1.0), anchor, label, position)
+
+
+def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
+    """Tell which logits stay under their threshold, whichever way a score is rounded."""
+    least = torch.as_tensor(threshold, dtype=torch.float32, device=logits_NAK.device).logit()
+    return logits_NAK < least - 1e-3 * (1 + least.abs())
 
 
 def _decode_level(top: _Top, deltas_NA4: Tensor, anchors_A4: Tensor) -> _Candidates:

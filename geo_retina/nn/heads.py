@@ -77,6 +77,40 @@ class Subnet(nn.Module):
             features = [functional.relu(level) for level in features]
         return [self._rows(self.output(level)) for level in features]
 
+    def forward_at(self, features: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
+        """Apply the subnet around the cells whose outputs are wanted; the others are 0.
+
+        Every convolution looks one cell far, so that what is wanted comes out as ``forward``
+        has it from the rectangle around it, wider by a cell for each convolution. Waits for the
+        device to tell where that is.
+
+        Args:
+            features: (N, C, H_l, W_l) per level.
+            wanted: (N, H_l*W_l*A) bool per level, rows in order of (h, w, a).
+
+        Returns:
+            (N, H_l*W_l*A, outputs) per level, in the features' dtype.
+        """
+        if any(isinstance(norm, nn.GroupNorm) for norm in self.norms):  # looks at all cells
+            return self(features)
+        reach = len(self.convs) + 1
+        outputs = []
+        for level, rows in zip(features, wanted, strict=True):
+            images, _, height, width = level.shape
+            cells = rows.reshape(images, height, width, -1)
+            output = level.new_zeros(*cells.shape, self.outputs_per_anchor)
+            for image, here in enumerate(cells.any(dim=-1)):
+                found = here.nonzero()
+                if not len(found):
+                    continue
+                top, left = (found.amin(dim=0) - reach).clamp(min=0).tolist()
+                bottom, right = (found.amax(dim=0) + reach + 1).tolist()
+                window = slice(top, bottom), slice(left, right)
+                part = level[image : image + 1, :, *window]
+                output[image, *window] = self([part])[0].reshape(*cells[image, *window].shape, -1)
+            outputs.append(output.flatten(1, 3))
+        return outputs
+
     def _rows(self, output_NCHW: Tensor) -> Tensor:
         # A view, not a copy, where the convolution ran in channels_last.
         rows = output_NCHW.permute(0, 2, 3, 1)

@@ -7,7 +7,7 @@ K classes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,22 @@ class RetinaNet(nn.Module):
         """
         levels = self.pyramid(self.backbone(images_NCHW))
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
+
+    def forward_at(
+        self, images_NCHW: Tensor, wanted: Callable[[list[Tensor]], list[Tensor]]
+    ) -> Outputs:
+        """Compute logits, and box offsets where they are wanted; elsewhere those are 0.
+
+        Args:
+            images_NCHW: as for ``forward``.
+            wanted: given (N, H_l*W_l*A, K) logits per level, (N, H_l*W_l*A) bool per level.
+
+        Returns:
+            Raw outputs per level, in order of (h, w, a).
+        """
+        levels = self.pyramid(self.backbone(images_NCHW))
+        logits = self.class_subnet(levels)
+        return Outputs(logits, self.box_subnet.forward_at(levels, wanted(logits)))
 
 
 def torchvision_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from geo_retina.errors import ModelError
 from geo_retina.nn.anchors import AnchorGrid
-from geo_retina.nn.decode import Decoded, DecodeSettings, decode
+from geo_retina.nn.decode import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.heads import Outputs
 
 SHAPE = (96, 128)
@@ -264,3 +264,33 @@ def test_one_call_for_the_batch_gives_the_same(monkeypatch: pytest.MonkeyPatch) 
     together = decode(raw, GRID(SHAPE, "cpu"), SHAPE, SETTINGS)
     for a, b in zip(apart, together, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "thresholds", [0.2, 0.999, torch.tensor([0.1, 0.2, 0.6, 0.9]), torch.tensor([0.3] * 4)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_boxes_that_are_not_wanted_change_nothing(
+    thresholds: Tensor | float, dtype: torch.dtype
+) -> None:
+    settings = DecodeSettings(thresholds=thresholds, candidates=40, nms_iou=0.5, max_per_image=30)
+    raw = outputs(3)
+    raw = Outputs([x.to(dtype) for x in raw.logits], [x.to(dtype) for x in raw.deltas])
+    wanted = boxes_wanted(raw.logits, settings)
+    shares = [float(rows.float().mean()) for rows in wanted]
+    assert max(shares) < 1
+    garbled = [
+        torch.where(rows[..., None], deltas, torch.full_like(deltas, 7.0))
+        for rows, deltas in zip(wanted, raw.deltas, strict=True)
+    ]
+    expected, found = (
+        decode(each, GRID(SHAPE, "cpu"), SHAPE, settings)
+        for each in (raw, Outputs(raw.logits, garbled))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_logits_that_are_no_number_are_wanted() -> None:
+    settings = DecodeSettings(thresholds=0.5, candidates=4, nms_iou=0.5, max_per_image=3)
+    rows = boxes_wanted([torch.tensor([[[-9.0], [float("nan")], [9.0]]])], settings)
+    assert rows[0].tolist() == [[False, True, True]]

@@ -80,3 +80,26 @@ def test_bfloat16_autocast_trains(norm: Literal["none", "batch", "group"]) -> No
         out = subnet(maps((8, 8), (4, 4)))
     sum(o.float().square().sum() for o in out).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in subnet.parameters())
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("cells", [(), ((0, 0),), ((7, 9),), ((3, 4), (5, 2)), ((0, 9), (7, 0))])
+def test_wanted_cells_come_out_as_from_the_whole_map(
+    norm: Literal["none", "batch", "group"], cells: tuple[tuple[int, int], ...]
+) -> None:
+    torch.manual_seed(0)
+    subnet = Subnet(32, 2, 4, 3, norm=norm, prior=None).eval()
+    for parameter in subnet.parameters():  # biases of zero would hide a border
+        torch.nn.init.normal_(parameter, std=0.2)
+    levels = maps((8, 10), (4, 5))
+    wanted = [torch.zeros(2, 8, 10, 3, dtype=torch.bool), torch.ones(2, 4, 5, 3, dtype=torch.bool)]
+    for i, (row, col) in enumerate(cells):
+        wanted[0][1, row, col, i] = True
+    rows = [each.flatten(1) for each in wanted]
+    with torch.no_grad():
+        whole, part = subnet(levels), subnet.forward_at(levels, rows)
+    for one, other, chosen in zip(whole, part, rows, strict=True):
+        assert other.shape == one.shape
+        torch.testing.assert_close(other[chosen], one[chosen])
+    if norm != "group":  # the first image wants nothing of the finer level
+        assert not part[0][0].any()
