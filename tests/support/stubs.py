@@ -104,7 +104,7 @@ def tiny_model(seed: int = 0, **changes: object):
     return Model(network.eval(), card)
 
 
-def stub_forward(engine, images_NCHW):
+def stub_forward(engine, images_NCHW, *, all_boxes=False):
     """In place of the network: every white rectangle that lies wholly inside its tile.
 
     A rectangle that meets a tile's side is not found, so that it counts only where a tile sees
