@@ -135,6 +135,13 @@ class Engine:
         """Memory of the network's weights on the device."""
         return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
 
+    def staged_bytes(self, dtype: np.dtype[Any]) -> int:
+        """Bytes of this machine's memory that a number of a file takes on its way to the device,
+        besides the array that was read."""
+        ready = _torch_ready(np.empty(0, dtype)).dtype
+        copies = (ready != dtype) + (self.device.type == "cuda")
+        return copies * ready.itemsize
+
     @property
     def turns(self) -> int:
         """Batches that are computed at once, where so many threads come with blocks."""

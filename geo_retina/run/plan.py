@@ -300,9 +300,7 @@ def estimate(
     network_px = sum(plan.chosen_tiles * plan.tiles.tile_px**2 for plan in plans)
     block_bytes = max(
         (
-            block.window.height
-            * block.window.width
-            * (2 * len(plan.scene.bands) * _bytes(plan) + 1)
+            block.window.height * block.window.width * _bytes_per_px(plan, engine)
             for plan in plans
             for block in plan.blocks
         ),
@@ -330,5 +328,8 @@ def _ground_px(plan: ScenePlan) -> int:
     return sum(core.height * core.width for core in cores)
 
 
-def _bytes(plan: ScenePlan) -> int:
-    return np.dtype(plan.scene.dtype).itemsize
+def _bytes_per_px(plan: ScenePlan, engine: Engine) -> int:
+    """Memory of a block's pixel at its peak: while it is read, or on its way to the device."""
+    dtype = np.dtype(plan.scene.dtype)
+    beside = max(dtype.itemsize, engine.staged_bytes(dtype))
+    return len(plan.scene.bands) * (dtype.itemsize + beside) + 1

@@ -146,3 +146,11 @@ def test_both_presets_detect(preset):
     found = Engine(model, options, device="cpu").detect([block((120, 100), tile_px=128)])[0]
     assert found.tiles == 1
     assert 0 < len(found.detections) <= 50
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 0), ("float32", 0), ("uint16", 4)])
+def test_numbers_that_torch_computes_poorly_with_are_copied(model, dtype, size):
+    engine = Engine(model, DetectOptions(), device="cpu")
+    assert engine.staged_bytes(np.dtype(dtype)) == size
+    engine.device = torch.device("cuda")  # page-locked copies
+    assert engine.staged_bytes(np.dtype(dtype)) == {"uint8": 1, "float32": 4, "uint16": 8}[dtype]
