@@ -24,8 +24,10 @@ class Turns:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.left = _TURNS[device.type]
         self._cores = _cores if device.type == "cpu" else None
+        self.left = _TURNS[device.type]
+        if self._cores:  # whoever gives a process one core means one
+            self.left = min(self.left, self._cores.count)
         self._free: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
         self._withdrawing = threading.Lock()
         if device.type == "cuda":
@@ -69,6 +71,11 @@ class _Cores:
         self._lock = threading.Lock()
         self._users: list[int] = []
         self._count = 1
+
+    @property
+    def count(self) -> int:
+        with self._lock:
+            return self._count if self._users else torch.get_num_threads()
 
     @contextmanager
     def used(self) -> Iterator[None]:

@@ -162,8 +162,16 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, 
     assert (healed.complete, healed.detections) == (True, 4)
 
 
+@pytest.fixture
+def two_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch, count):
+def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch, two_cores, count):
     sizes = []
 
     def small_device(engine, images):
@@ -185,7 +193,9 @@ def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_a_device_too_small_for_two_batches_at_once_serves_one(scene, stub, monkeypatch, batch):
+def test_a_device_too_small_for_two_batches_at_once_serves_one(
+    scene, stub, monkeypatch, two_cores, batch
+):
     engine = Engine(tiny_model(), DetectOptions(tile_px=96), device="cpu", batch=batch)
     sizes = []
 

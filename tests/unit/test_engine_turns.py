@@ -12,11 +12,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def three_cores():
+def cores(request):
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
+
+
+three_cores = pytest.mark.parametrize("cores", [3], indirect=True)
 
 
 def cores_seen(turns: Turns, together: threading.Barrier) -> int:
@@ -28,12 +31,14 @@ def cores_seen(turns: Turns, together: threading.Barrier) -> int:
     return seen
 
 
-def test_one_that_computes_has_all_cores(three_cores):
+@three_cores
+def test_one_that_computes_has_all_cores(cores):
     assert cores_seen(Turns(CPU), threading.Barrier(1)) == 3
 
 
+@three_cores
 @pytest.mark.parametrize("engines", [1, 2])
-def test_those_that_compute_divide_the_cores(three_cores, engines):
+def test_those_that_compute_divide_the_cores(cores, engines):
     turns = [Turns(CPU) for _ in range(engines)] * (2 // engines)
     together = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
@@ -43,14 +48,16 @@ def test_those_that_compute_divide_the_cores(three_cores, engines):
         assert pool.submit(torch.get_num_threads).result() == 3
 
 
-def test_more_engines_than_cores_have_one_each(three_cores):
+@three_cores
+def test_more_engines_than_cores_have_one_each(cores):
     together = threading.Barrier(4)
     with ThreadPoolExecutor(4) as pool:
         turns = [Turns(CPU), Turns(CPU)] * 2
         assert list(pool.map(cores_seen, turns, [together] * 4)) == [1, 1, 1, 1]
 
 
-def test_no_more_than_two_compute_at_once():
+@three_cores
+def test_no_more_than_two_compute_at_once(cores):
     turns = Turns(CPU)
     waiting = threading.Event()
 
@@ -65,7 +72,8 @@ def test_no_more_than_two_compute_at_once():
         later.result(timeout=60)
 
 
-def test_a_turn_given_up_stays_so():
+@three_cores
+def test_a_turn_given_up_stays_so(cores):
     turns = Turns(CPU)
     with turns.taken():
         assert turns.withdraw()
@@ -73,3 +81,12 @@ def test_a_turn_given_up_stays_so():
     assert turns.left == 1
     with turns.taken():
         assert turns._free.empty()
+
+
+@pytest.mark.parametrize(("cores", "turns"), [(1, 1), (2, 2), (5, 2)], indirect=["cores"])
+def test_a_process_of_one_core_computes_once_at_a_time(cores, turns):
+    assert Turns(CPU).left == turns
+    together = threading.Barrier(turns)
+    several = [Turns(CPU)] * turns
+    with ThreadPoolExecutor(turns) as pool:
+        assert sum(pool.map(cores_seen, several, [together] * turns)) == torch.get_num_threads()
