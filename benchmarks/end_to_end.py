@@ -5,7 +5,8 @@
 
 Draws a scene, times `detect_to_file`, times the network and its decoding alone on noise of the same
 tile size, before each time, and prints both as pixels through the network in a second. The ratio
-is what reading, placing, merging, writing and starting Dask leave. "cpu_ratio" is the same of CPU
+is what reading, placing, merging, writing and starting Dask leave; alone the network computes every
+box, which a run on a CPU does where there are objects. "cpu_ratio" is the same of CPU
 time, all threads together, which other work on the machine hardly changes.
 
 Where the time goes is told by stages, which several threads pass at once, so that they add up to
@@ -80,11 +81,12 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
     ready = Engine(model, detect, device=args.device, batch=args.batch)
     tile_px = plans[0].tiles.tile_px
     with cpu_seconds() as bare_cpu:
-        bare, _ = ready.measure(tile_px, repeats=args.bare_repeats)
+        bare, _ = ready.measure(tile_px, threads=args.readers, repeats=args.bare_repeats)
     with stages(args.device) as clock, cpu_seconds() as cpu:
         report = geo_retina.detect_to_file(scenes, model, out, detect, run)
     out.unlink()
-    alone_px = (args.bare_repeats + 1) * ready.turns * ready.batch_size(tile_px) * tile_px**2
+    turns = min(ready.turns, args.readers)
+    alone_px = (args.bare_repeats + 1) * turns * ready.batch_size(tile_px) * tile_px**2
     network_px = sum(len(plan.tiles) * plan.tiles.tile_px**2 for plan in plans)
     whole = network_px / report.seconds
     return {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,12 @@ def measure(path: Path, layout: str, block_px: int, threads: int, args: argparse
     halo = [block.window for block in blocks_for(scene, plan, block_px)]
     aligned = windows_of(path, block_px)
 
-    def plain(windows: Sequence[Window]) -> None:
+    def plain(windows: Iterable[Window]) -> None:
         with rasterio.open(path, sharing=False) as dataset:
             for row, col, height, width in windows:
                 dataset.read(window=rasterio.windows.Window(col, row, width, height))
 
-    def ours(windows: Sequence[Window]) -> None:
+    def ours(windows: Iterable[Window]) -> None:
         for window in windows:
             scene.read(window)
 
@@ -116,11 +116,12 @@ def windows_of(path: Path, block_px: int) -> list[Window]:
 
 
 def _shared(
-    work: Callable[[Sequence[Window]], None], windows: Sequence[Window], threads: int
+    work: Callable[[Iterable[Window]], None], windows: Sequence[Window], threads: int
 ) -> None:
-    """Share windows out to new threads, whose handles end with them."""
+    """Let new threads take one window after the other; their handles end with them."""
+    left = iter(windows)  # of a list, so that threads may share it
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [windows[i::threads] for i in range(threads)]))
+        list(pool.map(work, [left] * threads))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,9 @@ def plan(
     """
     from geo_retina.model import load_model
     from geo_retina.run import estimate, plan_scenes
+    from geo_retina.run.memory import keep_freed_memory
 
+    keep_freed_memory()  # as detect does, which is timed here
     loaded = load_model(model)
     plans, failures = plan_scenes(scenes, loaded.card, options, run)
     inside = [each for each in plans if not each.is_outside]

@@ -82,7 +82,7 @@ class Engine:
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (radiometry.offset, radiometry.scale)
         )
-        self._turns = Turns(self.device)
+        self._turns = Turns(self.device, self.dtype)
 
     def detect(
         self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
@@ -144,31 +144,39 @@ class Engine:
 
     @property
     def turns(self) -> int:
-        """Batches that are computed at once, where so many threads come with blocks."""
+        """How many batches may be computed at once."""
         return self._turns.left
 
-    def measure(self, tile_px: int, *, repeats: int = 3) -> tuple[float, int]:
-        """Time the network and the decoding on noise, as many batches at once as in a run.
+    def measure(self, tile_px: int, *, threads: int = 1, repeats: int = 3) -> tuple[float, int]:
+        """Time the network and the decoding on noise, with boxes everywhere.
+
+        Args:
+            tile_px: side of the tiles.
+            threads: that would come with blocks; no more compute at once than have a turn.
+            repeats: batches of each.
 
         Returns:
-            Pixels through the network in a second, and bytes that these batches take at their
-            peak, estimated from the finest feature maps.
+            Pixels through the network in a second, and bytes that batches take at their peak,
+            estimated from the finest feature maps.
         """
-        batch = self.batch_size(tile_px)
-        shape = batch, len(self.card.bands), tile_px, tile_px
+        turns, batch = min(self.turns, threads), self.batch_size(tile_px)
+        noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
 
         def forward(times: int) -> None:
             with self._turns.taken():
-                noise = torch.randn(shape, device=self.device)
-                for _ in range(times):  # a scene may have objects everywhere, as noise has not
+                for _ in range(times):
                     self._forward(noise, all_boxes=True).truncated_N.cpu()
 
-        turns = self._turns.left
-        with ThreadPoolExecutor(turns) as pool:
-            list(pool.map(forward, [1] * turns))
-            start = time.perf_counter()
-            list(pool.map(forward, [repeats] * turns))
-            seconds = time.perf_counter() - start
+        try:
+            with ThreadPoolExecutor(turns) as pool:
+                list(pool.map(forward, [1] * turns))
+                start = time.perf_counter()
+                list(pool.map(forward, [repeats] * turns))
+                seconds = time.perf_counter() - start
+        except RuntimeError as error:
+            if not _is_out_of_memory(error) or not self._turns.withdraw():
+                raise
+            return self.measure(tile_px, threads=threads, repeats=repeats)
         pixels = turns * batch * tile_px**2
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
@@ -236,16 +244,17 @@ class Engine:
         self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]
     ) -> tuple[list[_Found], NDArray[np.bool_]]:
         """Boxes, scores and labels of each tile, and which tiles reached a limit."""
+        alone = self._turns.left == 1  # another thread may give up its turn meanwhile
         try:
             decoded = self._forward(images_of(batch))
             return _split(decoded, len(batch)), decoded.truncated_N.cpu().numpy()
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or (len(batch) == 1 and self._turns.left == 1):
+            if not _is_out_of_memory(error) or (len(batch) == 1 and alone):
                 raise
         # Outside the handler: its traceback would keep alive what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self._turns.withdraw() or len(batch) == 1:
+        if self._turns.withdraw() or not alone:
             return self._forward_in_memory(batch, images_of)
         half = len(batch) // 2
         self._reduced_batch = min(half, self._reduced_batch or half)

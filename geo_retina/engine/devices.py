@@ -7,7 +7,8 @@ import torch
 from geo_retina.errors import OptionError
 
 BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 22, "cuda": 1 << 23}
-"""Pixels in a batch, per kind of device, where no batch is asked for; a GPU has two batches."""
+"""Pixels in a batch, per kind of device, where no batch is asked for; a GPU and a CPU
+may have two batches at once."""
 
 
 def choose_device(name: str) -> torch.device:

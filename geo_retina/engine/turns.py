@@ -5,29 +5,35 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import torch
 
 _TURNS = {"cpu": 2, "mps": 1, "cuda": 2}
 """Threads that compute at once, by kind of device. While one waits for its boxes and places them,
-another keeps a GPU busy; and cores of a CPU that work for two do not wait for each other at the
-end of every layer, as those do that share one."""
+another keeps a GPU busy; and two batches that have half of a CPU's cores each wait less at the end
+of every layer than one batch that has them all."""
 
 
 class Turns:
     """Lets few threads compute on a device at once.
 
+    On a GPU every turn has a stream of its own. On a CPU the turns of this process, of all
+    engines, share its cores, by PyTorch's number of threads: one that the caller starts while
+    they compute may begin with a share.
+
     Args:
-        device: on a GPU every turn has a stream of its own; on a CPU the turns of this process,
-            of all engines, share its cores.
+        device: where they compute.
+        dtype: arithmetic of the network. Only in bf16 are a CPU's results the same with any
+            number of cores; otherwise there is one turn, so that a run can be repeated.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._cores = _cores if device.type == "cpu" else None
         self.left = _TURNS[device.type]
         if self._cores:  # whoever gives a process one core means one
-            self.left = min(self.left, self._cores.count)
+            self.left = min(self.left, self._cores.count) if dtype is torch.bfloat16 else 1
         self._free: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
         self._withdrawing = threading.Lock()
         if device.type == "cuda":
@@ -75,13 +81,13 @@ class _Cores:
     @property
     def count(self) -> int:
         with self._lock:
-            return self._count if self._users else torch.get_num_threads()
+            return self._count if self._users else _threads_of_a_new_one()
 
     @contextmanager
     def used(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
-                self._count = torch.get_num_threads()
+                self._count = _threads_of_a_new_one()
             self._users.append(threading.get_ident())
         try:
             yield
@@ -96,6 +102,12 @@ class _Cores:
             mine = max(1, each + (self._users.index(threading.get_ident()) < over))
             if torch.get_num_threads() != mine:  # of this thread
                 torch.set_num_threads(mine)
+
+
+def _threads_of_a_new_one() -> int:
+    """What PyTorch gives a thread that begins now; this one may have begun with a share."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
 
 
 _cores = _Cores()

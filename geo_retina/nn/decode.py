@@ -165,7 +165,9 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
 
 def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
     """Tell which logits stay under their threshold, whichever way a score is rounded."""
-    least = torch.as_tensor(threshold, dtype=torch.float32, device=logits_NAK.device).logit()
+    score = torch.as_tensor(threshold, dtype=torch.float32, device=logits_NAK.device)
+    # Scores near 1 are few in float32, so that logits far apart share one.
+    least = torch.minimum(score.logit(), (score - 2**-22).clamp(min=0).logit())
     return logits_NAK < least - 1e-3 * (1 + least.abs())
 
 

@@ -78,7 +78,7 @@ class Subnet(nn.Module):
         return [self._rows(self.output(level)) for level in features]
 
     def forward_at(self, features: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
-        """Apply the subnet around the cells whose outputs are wanted; the others are 0.
+        """Apply the subnet around the cells whose outputs are wanted.
 
         Every convolution looks one cell far, so that what is wanted comes out as ``forward``
         has it from the rectangle around it, wider by a cell for each convolution. Waits for the
@@ -89,7 +89,8 @@ class Subnet(nn.Module):
             wanted: (N, H_l*W_l*A) bool per level, rows in order of (h, w, a).
 
         Returns:
-            (N, H_l*W_l*A, outputs) per level, in the features' dtype.
+            (N, H_l*W_l*A, outputs) per level, in the features' dtype. Rows that are not wanted
+            mean nothing: they are 0, or spoilt by the rectangle's edge.
         """
         if any(isinstance(norm, nn.GroupNorm) for norm in self.norms):  # looks at all cells
             return self(features)

@@ -71,7 +71,7 @@ class RetinaNet(nn.Module):
     def forward_at(
         self, images_NCHW: Tensor, wanted: Callable[[list[Tensor]], list[Tensor]]
     ) -> Outputs:
-        """Compute logits, and box offsets where they are wanted; elsewhere those are 0.
+        """Compute logits, and box offsets where they are wanted; elsewhere those mean nothing.
 
         Args:
             images_NCHW: as for ``forward``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 from functools import cache
@@ -10,11 +11,11 @@ from functools import cache
 _EVERY_S = 1.0
 """Often enough for what a second leaves, and nothing beside it where units take milliseconds."""
 
-_last_s = -_EVERY_S
-
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MOST = 2**31 - 1
+_KEEP_BYTES = 2**31 - 1, 1 << 25
+"""Sizes from which memory is not kept: glibc's greatest, and that of its older releases."""
+
+_last_s = -_EVERY_S
 
 
 def keep_freed_memory() -> None:
@@ -22,13 +23,17 @@ def keep_freed_memory() -> None:
 
     glibc maps every large tensor anew, so that the system fills its pages with zeros first: a
     tenth of the time of detecting on a CPU, and more of training. For processes of our own;
-    how a process spends its memory is not for a library to decide. ``release_memory`` still
-    gives back what has become free.
+    how a process spends its memory is not for a library to decide, and settings in the
+    environment win. ``release_memory`` still gives back what has become free.
     """
+    if "GLIBC_TUNABLES" in os.environ or any(key.startswith("MALLOC_") for key in os.environ):
+        return
     library = _library()
-    if library is not None and hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, _MOST)
-        library.mallopt(_M_TRIM_THRESHOLD, _MOST)
+    if library is None or not hasattr(library, "mallopt"):
+        return
+    # The one without the other would be worse than none: sizes would no longer adapt.
+    if any(library.mallopt(_M_MMAP_THRESHOLD, size) for size in _KEEP_BYTES):
+        library.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES[0])
 
 
 def release_memory(*, every_s: float = _EVERY_S) -> None:

@@ -296,7 +296,9 @@ def estimate(
     """Say what a run would need, after timing the network on a batch of noise here."""
     engine = Engine(model, options, device=run.device, batch=run.batch)
     largest = max(plans, key=lambda plan: plan.tiles.tile_px)
-    px_per_s, batch_bytes = engine.measure(largest.tiles.tile_px)
+    px_per_s, batch_bytes = engine.measure(
+        largest.tiles.tile_px, threads=run.threads * (run.workers or 1)
+    )
     network_px = sum(plan.chosen_tiles * plan.tiles.tile_px**2 for plan in plans)
     block_bytes = max(
         (

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import geopandas as gpd
 import numpy as np
@@ -182,7 +183,7 @@ def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch
 
     model = tiny_model()
     run = dataclasses.replace(RUN, batch=8, block_px=4096)
-    options = DetectOptions(tile_px=96)
+    options = DetectOptions(tile_px=96, precision="bf16")
     planned = detect(scene, model, options, run)
     monkeypatch.setattr(Engine, "_forward", small_device)
     out = scene.with_suffix(".gpkg")
@@ -196,7 +197,8 @@ def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch
 def test_a_device_too_small_for_two_batches_at_once_serves_one(
     scene, stub, monkeypatch, two_cores, batch
 ):
-    engine = Engine(tiny_model(), DetectOptions(tile_px=96), device="cpu", batch=batch)
+    options = DetectOptions(tile_px=96, precision="bf16")
+    engine = Engine(tiny_model(), options, device="cpu", batch=batch)
     sizes = []
 
     def busy_device(engine, images):
@@ -215,6 +217,36 @@ def test_a_device_too_small_for_two_batches_at_once_serves_one(
     assert len(found.detections) >= 4
     assert sizes[0] == sizes[1] == min(batch, len(plan))
     assert (engine.turns, engine._turns._free.qsize()) == (1, 1)
+
+
+def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
+    scene, stub, monkeypatch, two_cores
+):
+    together = threading.Barrier(2)
+    sizes = []
+
+    def busy_device(engine, images):
+        sizes.append(len(images))
+        if len(sizes) <= 2:
+            together.wait(timeout=60)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stub_forward(engine, images)
+
+    monkeypatch.setattr(Engine, "_forward", busy_device)
+    engine = Engine(
+        tiny_model(), DetectOptions(tile_px=96, precision="bf16"), device="cpu", batch=1
+    )
+    opened = open_scene(scene, bands=(1, 2, 3))
+    plan = plan_tiles(opened.grid.shape, tile_px=96, overlap_px=32, stride_px=32)
+    window = Window(0, 0, *opened.grid.shape)
+    pixels, valid = opened.read(window)
+    block = BlockPixels(pixels, valid, window, plan, list(plan))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(engine.detect, [[block], [block]])
+    assert one[0].detections == other[0].detections
+    assert len(one[0].detections) >= 4
+    assert one[0].reduced_batch is None
+    assert engine.turns == 1
 
 
 def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene, monkeypatch):

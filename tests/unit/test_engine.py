@@ -10,6 +10,7 @@ from geo_retina.detections import Cut
 from geo_retina.engine import BlockPixels, Engine, choose_device, choose_dtype, cut_sides
 from geo_retina.errors import OptionError
 from geo_retina.grid import Window, plan_tiles
+from geo_retina.model import load_model
 from geo_retina.options import PRESETS, DetectOptions
 
 
@@ -154,3 +155,18 @@ def test_numbers_that_torch_computes_poorly_with_are_copied(model, dtype, size):
     assert engine.staged_bytes(np.dtype(dtype)) == size
     engine.device = torch.device("cuda")  # page-locked copies
     assert engine.staged_bytes(np.dtype(dtype)) == {"uint8": 1, "float32": 4, "uint16": 8}[dtype]
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16")
+def test_bf16_is_the_same_with_any_number_of_cores():
+    model = load_model("demo")
+    before = torch.get_num_threads()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        engine = Engine(model, DetectOptions(score=0.01, precision="bf16"), device="cpu")
+        found.append(engine.detect([block((256, 320), tile_px=256)])[0].detections)
+    torch.set_num_threads(before)
+    assert len(found[0]) > 0
+    assert found[1] == found[0]
+    assert found[2] == found[0]

@@ -1,14 +1,16 @@
 """Who computes at once on a device, and with how many cores."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch
 
 from geo_retina.engine.turns import Turns
 
-CPU = torch.device("cpu")
+
+def turns_of(dtype: torch.dtype = torch.bfloat16) -> Turns:
+    return Turns(torch.device("cpu"), dtype)
 
 
 @pytest.fixture
@@ -33,17 +35,16 @@ def cores_seen(turns: Turns, together: threading.Barrier) -> int:
 
 @three_cores
 def test_one_that_computes_has_all_cores(cores):
-    assert cores_seen(Turns(CPU), threading.Barrier(1)) == 3
+    assert cores_seen(turns_of(), threading.Barrier(1)) == 3
 
 
 @three_cores
 @pytest.mark.parametrize("engines", [1, 2])
 def test_those_that_compute_divide_the_cores(cores, engines):
-    turns = [Turns(CPU) for _ in range(engines)] * (2 // engines)
+    turns = [turns_of() for _ in range(engines)] * (2 // engines)
     together = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(cores_seen, turns, [together] * 2)) == [1, 2]
-    assert torch.get_num_threads() == 3
     with ThreadPoolExecutor(1) as pool:  # a thread that comes later
         assert pool.submit(torch.get_num_threads).result() == 3
 
@@ -52,13 +53,13 @@ def test_those_that_compute_divide_the_cores(cores, engines):
 def test_more_engines_than_cores_have_one_each(cores):
     together = threading.Barrier(4)
     with ThreadPoolExecutor(4) as pool:
-        turns = [Turns(CPU), Turns(CPU)] * 2
+        turns = [turns_of(), turns_of()] * 2
         assert list(pool.map(cores_seen, turns, [together] * 4)) == [1, 1, 1, 1]
 
 
 @three_cores
 def test_no_more_than_two_compute_at_once(cores):
-    turns = Turns(CPU)
+    turns = turns_of()
     waiting = threading.Event()
 
     def third() -> None:
@@ -74,7 +75,7 @@ def test_no_more_than_two_compute_at_once(cores):
 
 @three_cores
 def test_a_turn_given_up_stays_so(cores):
-    turns = Turns(CPU)
+    turns = turns_of()
     with turns.taken():
         assert turns.withdraw()
         assert not turns.withdraw()
@@ -85,8 +86,47 @@ def test_a_turn_given_up_stays_so(cores):
 
 @pytest.mark.parametrize(("cores", "turns"), [(1, 1), (2, 2), (5, 2)], indirect=["cores"])
 def test_a_process_of_one_core_computes_once_at_a_time(cores, turns):
-    assert Turns(CPU).left == turns
+    assert turns_of().left == turns
     together = threading.Barrier(turns)
-    several = [Turns(CPU)] * turns
+    several = [turns_of()] * turns
     with ThreadPoolExecutor(turns) as pool:
         assert sum(pool.map(cores_seen, several, [together] * turns)) == torch.get_num_threads()
+
+
+@three_cores
+def test_arithmetic_that_depends_on_the_number_of_cores_has_one_turn(cores):
+    assert turns_of(torch.float32).left == 1
+    assert turns_of(torch.bfloat16).left == 2
+
+
+@three_cores
+def test_a_thread_that_began_with_a_share_has_all_cores_when_alone(cores):
+    turns = turns_of()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def late() -> tuple[int, int]:
+        first = torch.get_num_threads()
+        begun.set()
+        assert go_on.wait(timeout=60)
+        return first, cores_seen(turns, threading.Barrier(1))
+
+    def share(together: threading.Barrier) -> None:
+        with turns.taken():
+            together.wait(timeout=60)
+            turns.share()
+            together.wait(timeout=60)
+            if threading.current_thread().name.endswith("_0"):
+                found.append(pool_of_one.submit(late))
+                assert begun.wait(timeout=60)
+            together.wait(timeout=60)
+
+    found: list[Future[tuple[int, int]]] = []
+    with ThreadPoolExecutor(1) as pool_of_one:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(share, [threading.Barrier(2)] * 2))
+        go_on.set()
+        first, alone = found[0].result(timeout=60)
+    assert first < 3
+    assert alone == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3

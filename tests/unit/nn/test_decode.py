@@ -294,3 +294,14 @@ def test_logits_that_are_no_number_are_wanted() -> None:
     settings = DecodeSettings(thresholds=0.5, candidates=4, nms_iou=0.5, max_per_image=3)
     rows = boxes_wanted([torch.tensor([[[-9.0], [float("nan")], [9.0]]])], settings)
     assert rows[0].tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize("threshold", [1e-8, 0.01, 0.5, 0.9999, 0.999998, 0.9999995, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_score_that_passes_has_its_box(threshold: float, dtype: torch.dtype) -> None:
+    settings = DecodeSettings(thresholds=threshold, candidates=4, nms_iou=0.5, max_per_image=3)
+    logits = torch.linspace(-25, 25, 400_001).to(dtype)
+    passes = logits.float().sigmoid() >= threshold
+    wanted = boxes_wanted([logits[None, :, None]], settings)[0][0]
+    assert not (passes & ~wanted).any()
+    assert 0.5 < float(passes.sum() / wanted.sum()) <= 1

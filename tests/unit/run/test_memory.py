@@ -1,6 +1,8 @@
 """Memory that was freed is used again, or goes back to the system."""
 
 import ctypes
+import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -42,13 +44,17 @@ def test_units_of_milliseconds_ask_once_a_second(monkeypatch):
 
 
 @pytest.mark.skipif(not HAS_TRIM, reason="only glibc can be asked to")
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_large_array_takes_the_pages_of_the_one_before(kept):
+@pytest.mark.parametrize(
+    ("kept", "setting"), [(False, {}), (True, {}), (False, {"MALLOC_ARENA_MAX": "8"})]
+)
+def test_a_large_array_takes_the_pages_of_the_one_before(kept, setting):
+    if kept and tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 36):
+        pytest.skip("older releases of glibc may keep no more than 32 MB")
     code = f"""
 import resource
 import numpy as np
 from geo_retina.run.memory import keep_freed_memory
-if {kept}:
+if {kept or bool(setting)}:  # but settings in the environment win
     keep_freed_memory()
 for turn in range(21):
     np.ones(1 << 26, np.uint8)
@@ -56,11 +62,32 @@ for turn in range(21):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    # Pages may be large, so that two processes are compared.
-    faults = int(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=plain | setting, capture_output=True, check=True
     )
+    faults = int(done.stdout)
     assert (faults < 20) == kept
+
+
+@pytest.mark.parametrize(
+    ("accepted", "settings"),
+    [
+        (lambda size: True, [(-3, 2**31 - 1), (-1, 2**31 - 1)]),
+        (lambda size: size <= 1 << 25, [(-3, 2**31 - 1), (-3, 1 << 25), (-1, 2**31 - 1)]),
+        (lambda size: False, [(-3, 2**31 - 1), (-3, 1 << 25)]),
+    ],
+)
+def test_older_releases_of_glibc_keep_smaller_pieces(monkeypatch, accepted, settings):
+    from geo_retina.run import memory
+
+    asked = []
+    library = SimpleNamespace(mallopt=lambda what, n: asked.append((what, n)) or accepted(n))
+    monkeypatch.setattr(memory, "_library", lambda: library)
+    for key in [k for k in os.environ if k.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(key)
+    keep_freed_memory()
+    assert asked == settings
 
 
 def test_elsewhere_nothing_happens(monkeypatch):
