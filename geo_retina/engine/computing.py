@@ -24,6 +24,7 @@ from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.views import averaged
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
 
@@ -61,6 +62,7 @@ class Engine:
         self._batch = batch
         self._reduced_batch: int | None = None
         self._edge_px = options.merge.edge_px
+        self._views = options.views
         self._network = (
             fold_batch_norms(model.network)
             .to(self.device, self.dtype)
@@ -268,7 +270,9 @@ class Engine:
         self._turns.share()
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
         shape = (images_NCHW.shape[2], images_NCHW.shape[3])
-        if self.device.type == "cpu" and not all_boxes:
+        if self._views > 1:
+            outputs = averaged(self._network, images_NCHW, self._views)
+        elif self.device.type == "cpu" and not all_boxes:
             wanted = partial(boxes_wanted, settings=self._decode)
             outputs = self._network.forward_at(images_NCHW, wanted)
         else:  # a GPU would wait to hear where

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
 
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Views = Literal[1, 2, 4, 8]
 Geometry = Literal["polygon", "point", "both"]
 RankOrder = Literal["whole", "owner", "score"]
 MergeMethod = Literal["select", "soft-nms", "fuse"]
@@ -100,6 +101,10 @@ class DetectOptions:
     """Within a tile, a box suppresses lower-scored ones of its class above this IoU; left out,
     the model's own, which did best on its tuning ground."""
 
+    views: Views = 1
+    """Looks at each tile, averaged: 2 also mirrored, 4 also upside down, 8 also with rows and
+    columns exchanged. Finds a little more for so many times the work."""
+
     candidates: int = 4000
     """Boxes decoded per pyramid level and tile at the most; reaching it is reported."""
 
@@ -151,6 +156,8 @@ class DetectOptions:
                 f"DetectOptions.stretch is {self.stretch}, wanted two percentiles, the lower "
                 "first, such as 2,98"
             )
+        if self.views not in get_args(Views):
+            raise OptionError(f"DetectOptions.views is {self.views}, wanted 1, 2, 4 or 8")
         score, floor = self.score, self.min_score
         if score is not None and floor is not None and score < floor:
             raise OptionError(

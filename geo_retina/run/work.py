@@ -14,8 +14,9 @@ import numpy as np
 import pyproj
 
 from geo_retina.engine import choose_device
-from geo_retina.errors import RunError
+from geo_retina.errors import OptionError, RunError
 from geo_retina.model import Model, load_model
+from geo_retina.nn.views import has_views
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.area import missing_tiles, on_area
 from geo_retina.run.blocks import Progress, Tally, run_units
@@ -274,6 +275,11 @@ def prepare(
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
     options = suited(options, loaded.card)
+    if not has_views(loaded.network.anchor_grid, options.views):
+        raise OptionError(
+            f"DetectOptions.views is {options.views}, but the anchors of model {loaded.card.name} "
+            "are not the same in all these views; leave it at 1"
+        )
     paths = find_scenes(scenes, asset=options.asset)
     full_paths = [absolute(path) for path in paths]
     # Workers of a cluster may run in another folder.

@@ -360,3 +360,12 @@ def test_a_cluster_of_processes_gives_the_same(tmp_path, model):
     assert remote.equals(local)
     with pytest.raises(RunError, match="no Dask scheduler answers"):
         detect(path, model, options, dataclasses.replace(CPU, scheduler="tcp://127.0.0.1:1"))
+
+
+def test_views_that_a_models_anchors_do_not_share_are_refused(tmp_path):
+    model = tiny_model(network=dataclasses.replace(tiny_model().card.network, round_anchors=True))
+    path = scene(tmp_path / "a.tif")
+    with pytest.raises(OptionError, match="views is 2, but the anchors"):
+        detect(path, model, DetectOptions(views=2), CPU)
+    with pytest.raises(OptionError, match="views is 3, wanted"):
+        DetectOptions(views=3)

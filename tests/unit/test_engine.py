@@ -137,6 +137,21 @@ def test_measuring_gives_a_rate(model):
     assert batch_bytes > 0
 
 
+def test_views_find_the_same_in_a_scene_and_its_mirror_image():
+    model, pixels = load_model("demo"), block((256, 256), tile_px=256)
+    picture = np.kron(pixels.pixels[:, ::8, ::8], np.ones((8, 8), np.uint8))  # of patches
+    engine = Engine(model, DetectOptions(score=0.02, precision="fp32", views=2), device="cpu")
+    one, other = (
+        engine.detect([dataclasses.replace(pixels, pixels=np.ascontiguousarray(seen))])[0]
+        for seen in (picture, picture[:, :, ::-1])
+    )
+    back = 256 - other.detections.boxes_px[:, [2, 1, 0, 3]]
+    back[:, 1::2] = 256 - back[:, 1::2]
+    assert len(one.detections) > 3
+    by_score = np.argsort(one.detections.scores), np.argsort(other.detections.scores)
+    assert np.allclose(one.detections.boxes_px[by_score[0]], back[by_score[1]], atol=0.05)
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_both_presets_detect(preset):
     network = PRESETS[preset]
