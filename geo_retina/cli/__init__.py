@@ -2,11 +2,12 @@
 
 Flags, their help and their defaults derive from the dataclasses in ``options``; nothing is
 stated twice. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered,
-130 interrupted.
+130 interrupted, 141 nobody reads what is printed any longer.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -31,6 +32,8 @@ from geo_retina.cli import (
     _train,
 )
 from geo_retina.errors import GeoRetinaError, OptionError
+
+_PIPE_GONE = 141  # as of a program that SIGPIPE ends
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
 
@@ -113,7 +116,12 @@ def _call(parser: App, tokens: Sequence[str]) -> int:
 def _guard(run: Callable[[], int], *, debug: bool) -> int:
     """Turn what went wrong into one sentence and an exit code."""
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()  # now, not when the interpreter ends
+        return code
+    except BrokenPipeError:  # whoever read what is printed, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_GONE
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug=debug)
     except (CycloptsError, OptionError) as error:

@@ -235,3 +235,14 @@ def test_demo_with_the_bundled_model(tmp_path):
     assert found.crs == truth.crs
     scores = json.loads((tmp_path / "d" / "demo.json").read_text())["scores"]
     assert max(_numbers(scores, "f1")) > 0.6
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    code = "import sys; from geo_retina.cli import main; sys.exit(main(['models']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -13,7 +13,7 @@ from geo_retina.model import find_model, load_card
 def test_the_card_says_what_a_user_must_know():
     card = load_card("trees-naip")
     assert [band.name for band in card.bands] == ["red", "green", "blue", "nir"]
-    assert card.metrics["test"]["overall"]["f1"] > 0.76
+    assert card.metrics["test"]["overall"]["f1"] > 0.78
     assert "Ventura et al. 2024" in card.attribution
     assert "CC BY 4.0" in card.attribution
     assert find_model("trees-naip").stat().st_size < 15e6
@@ -35,7 +35,7 @@ def test_trees_of_a_city_are_found_by_the_command_of_the_readme(data_root, tmp_p
             resamples=0,
         ),
     )
-    assert scores.f1 > 0.78
+    assert scores.f1 > 0.8
     found = gpd.read_file(out, layer="detections")
     assert set(found["scene"]) <= set(names)
     assert found.area.median() == pytest.approx(7.8**2, rel=0.15)
