@@ -152,7 +152,8 @@ class Scene:
         )
         # Into its place: an array in between would cost as much as reading plain pixels does.
         dataset.read(self._indexes, window=here, out=pixels[:, *part])
-        valid[part] = seen_valid(pixels[:, *part], self.nodatas)
+        seen = seen_valid(pixels[:, *part], self.nodatas)
+        valid[part] = True if seen is None else seen
         if known is not None:
             valid &= known
 
@@ -211,7 +212,8 @@ class Scene:
         }
         with self._dataset() as dataset:
             pixels = dataset.read(self._indexes, **how)
-            valid = seen_valid(pixels, self.nodatas)
+            seen = seen_valid(pixels, self.nodatas)
+            valid = np.ones(shape, np.bool_) if seen is None else seen
             known = masked_valid(dataset, self._indexes, self._masks, **how)
         return pixels, valid if known is None else valid & known, scale
 

@@ -114,7 +114,10 @@ def valid_in_overview(
         out_shape=shape,
         resampling=Resampling.nearest,
     )
-    seen = np.pad(seen_valid(pixels, nodatas), 1)
+    valid = seen_valid(pixels, nodatas)
+    if valid is None:
+        return None
+    seen = np.pad(valid, 1)
     near = np.logical_or.reduce(
         [seen[y : y + shape[0], x : x + shape[1]] for y in range(3) for x in range(3)]
     )
@@ -123,23 +126,22 @@ def valid_in_overview(
     return np.asarray(near[np.ix_(ys, xs)])
 
 
-def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask:
+def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask | None:
     """Which of (bands, height, width) pixels are ground, by nodata values and NaN.
 
     In unsigned numbers, where 0 or 255 is an honest value of one band among three, a pixel is
     invalid if all its bands have no data; in others, where -9999 is never honest, if any has.
+
+    Returns:
+        (height, width); None where all are, whatever they hold.
     """
-    valid = np.ones(pixels.shape[1:], np.bool_)
     has = [_differs(band, nodata) for band, nodata in zip(pixels, nodatas, strict=True)]
     known = [part for part in has if part is not None]
     if np.issubdtype(pixels.dtype, np.unsignedinteger):
-        if known and len(known) == len(has):
-            valid = np.logical_or.reduce(known)
-    elif known:
-        valid = np.logical_and.reduce(known)
+        return np.logical_or.reduce(known) if known and len(known) == len(has) else None
     if np.issubdtype(pixels.dtype, np.floating):
-        valid = valid & np.isfinite(pixels).all(axis=0)
-    return valid
+        known.append(np.isfinite(pixels).all(axis=0))
+    return np.logical_and.reduce(known) if known else None
 
 
 def _differs(band: NDArray[Any], nodata: float | None) -> Mask | None:
