@@ -104,7 +104,7 @@ class Grid:
             return np.full(2, np.nan)
         centre_xy = np.array([self.width / 2, self.height / 2])
         x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
-        to_geodetic = _transformer(self.crs, geodetic)
+        to_geodetic = transformer(self.crs, geodetic)
         to_radians = geodetic.axis_info[0].unit_conversion_factor
         lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
@@ -114,8 +114,11 @@ class Grid:
 
 
 @lru_cache(maxsize=64)
-def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-    """Made once per pair of CRSs: making one costs as much as opening a small scene."""
+def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    """The way from one CRS to another, x before y.
+
+    Made once per pair of CRSs: making one costs as much as opening a small scene.
+    """
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 

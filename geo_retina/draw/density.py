@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.grid import Grid
+from geo_retina.grid import Grid, transformer
 from geo_retina.scene import Scene, check_raster_output, write_raster
 from geo_retina.vector import Centres, layer_crs, stream_centres
 
@@ -110,7 +110,7 @@ def draw_density(
         moved = np.array(_moved(outline, crs, target).bounds)
     grid = _cells(moved, target, cell_m, 1 + len(names), is_ground=outline is not None)
     counts = np.zeros((1 + len(names), *grid.shape), np.uint32)
-    move = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    move = transformer(crs, target)
     for batch in _on(outline, stream_centres(detections, score=score)):
         _count(counts, batch, names, grid, np.column_stack(move.transform(*batch.positions.T)))
     kept = counts[1:] if len(names) > 1 else counts[:1]
@@ -136,7 +136,7 @@ def _outline(scene: Scene, crs: pyproj.CRS) -> shapely.Polygon:
 
 
 def _moved(outline: shapely.Polygon, crs: pyproj.CRS, target: pyproj.CRS) -> shapely.Polygon:
-    move = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    move = transformer(crs, target)
     return shapely.transform(outline, lambda xy: np.column_stack(move.transform(*xy.T)))
 
 
@@ -193,7 +193,7 @@ def _true_crs(crs: pyproj.CRS, bounds: _Bounds) -> pyproj.CRS:
 def _moved_bounds(bounds: _Bounds, crs: pyproj.CRS, target: pyproj.CRS) -> _Bounds:
     if crs == target:
         return bounds
-    move = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    move = transformer(crs, target)
     moved = np.array(move.transform_bounds(*bounds))
     if not np.isfinite(moved).all():
         raise LabelError(

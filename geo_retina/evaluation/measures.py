@@ -6,6 +6,8 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
+from geo_retina.grid import transformer
+
 _WGS84 = pyproj.CRS("EPSG:4326")
 _GEOD = pyproj.Geod(ellps="WGS84")
 _METRES_A_DEGREE = float(np.pi / 180 * _GEOD.a)
@@ -16,13 +18,13 @@ NOWHERE = -1
 
 def to_lon_lat(positions: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
     """(N, 2) longitudes and latitudes in degrees; not finite where the CRS has no such place."""
-    move = pyproj.Transformer.from_crs(crs, _WGS84, always_xy=True)
+    move = transformer(crs, _WGS84)
     return np.column_stack(move.transform(*positions.T)).reshape(-1, 2)
 
 
 def from_lon_lat(positions: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
     """(N, 2) positions in a CRS of longitudes and latitudes in degrees."""
-    move = pyproj.Transformer.from_crs(_WGS84, crs, always_xy=True)
+    move = transformer(_WGS84, crs)
     return np.column_stack(move.transform(*positions.T)).reshape(-1, 2)
 
 

@@ -19,20 +19,14 @@ from geo_retina.boxes import to_polygons
 from geo_retina.detector import detect
 from geo_retina.errors import TrainingError
 from geo_retina.evaluation import Evaluation, evaluate
-from geo_retina.grid import Grid
+from geo_retina.grid import Grid, transformer
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
-from geo_retina.vector import (
-    outline_table,
-    reproject,
-    to_geodataframe,
-    transformer,
-    write_vector,
-)
+from geo_retina.vector import outline_table, reproject, to_geodataframe, write_vector
 
 if TYPE_CHECKING:
     import geopandas as gpd

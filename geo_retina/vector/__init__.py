@@ -36,7 +36,7 @@ from geo_retina.vector.tables import (
     reproject_table,
     to_geodataframe,
 )
-from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings, transformer
+from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writing import check_has_place, write_vector
 
@@ -86,7 +86,6 @@ __all__ = [
     "rings_to_wkb",
     "stream_centres",
     "to_geodataframe",
-    "transformer",
     "wkb_to_rings",
     "write_layers",
     "write_outputs",

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
-from geo_retina.grid import Grid
-from geo_retina.vector.transforms import transformer
+from geo_retina.grid import Grid, transformer
 
 Line = NDArray[np.float64]
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.grid import Grid
-
-
-@lru_cache(maxsize=64)
-def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-    """The way from one CRS to another, x before y; kept, as thousands of scenes share a few."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+from geo_retina.grid import Grid, transformer
 
 
 def reproject(

@@ -163,6 +163,14 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, 
     assert (healed.complete, healed.detections) == (True, 4)
 
 
+def whole(path) -> BlockPixels:
+    """A scene as one block of tiles."""
+    opened = open_scene(path, bands=(1, 2, 3))
+    plan = plan_tiles(opened.grid.shape, tile_px=96, overlap_px=32, stride_px=32)
+    window = Window(0, 0, *opened.grid.shape)
+    return BlockPixels(*opened.read(window), window, plan, list(plan))
+
+
 @pytest.fixture
 def two_cores():
     before = torch.get_num_threads()
@@ -208,14 +216,11 @@ def test_a_device_too_small_for_two_batches_at_once_serves_one(
         return stub_forward(engine, images)
 
     monkeypatch.setattr(Engine, "_forward", busy_device)
-    opened = open_scene(scene, bands=(1, 2, 3))
-    plan = plan_tiles(opened.grid.shape, tile_px=96, overlap_px=32, stride_px=32)
-    window = Window(0, 0, *opened.grid.shape)
-    pixels, valid = opened.read(window)
-    found = engine.detect([BlockPixels(pixels, valid, window, plan, list(plan))])[0]
+    block = whole(scene)
+    found = engine.detect([block])[0]
     assert found.reduced_batch is None  # nothing was halved
     assert len(found.detections) >= 4
-    assert sizes[0] == sizes[1] == min(batch, len(plan))
+    assert sizes[0] == sizes[1] == min(batch, len(block.tiles))
     assert (engine.turns, engine._turns._free.qsize()) == (1, 1)
 
 
@@ -236,11 +241,7 @@ def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
     engine = Engine(
         tiny_model(), DetectOptions(tile_px=96, precision="bf16"), device="cpu", batch=1
     )
-    opened = open_scene(scene, bands=(1, 2, 3))
-    plan = plan_tiles(opened.grid.shape, tile_px=96, overlap_px=32, stride_px=32)
-    window = Window(0, 0, *opened.grid.shape)
-    pixels, valid = opened.read(window)
-    block = BlockPixels(pixels, valid, window, plan, list(plan))
+    block = whole(scene)
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(engine.detect, [[block], [block]])
     assert one[0].detections == other[0].detections
