@@ -13,21 +13,19 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.boxes import to_rings
-from geo_retina.combine.reading import Run, SceneGround, concat, lattices_of, read_found, read_run
-from geo_retina.combine.rule import (
-    Found,
-    Scenes,
-    contested,
-    objects_of,
-    pairs_of_one_lattice,
-    pairs_of_polygons,
-    rank,
-    select,
+from geo_retina.combine.polygons import overlaps_across
+from geo_retina.combine.reading import (
+    Run,
+    SceneGround,
+    lattices_of,
+    read_found,
+    read_run,
+    with_joined_scenes,
 )
 from geo_retina.detections import Detections
-from geo_retina.errors import OptionError
-from geo_retina.grid import Grid
+from geo_retina.errors import LabelError, OptionError
+from geo_retina.grid import Grid, transformer
+from geo_retina.merge import check_scene_options, merge_scenes
 from geo_retina.options import MergeOptions
 from geo_retina.vector import (
     DETECTION_SCHEMA,
@@ -36,6 +34,7 @@ from geo_retina.vector import (
     check_target,
     cut_table,
     detections_table,
+    file_crs,
     geometry_of,
     open_stream,
     reproject_rings,
@@ -58,7 +57,7 @@ class CombineReport:
         suppressed: those left out, being seen better by another scene.
         joined: objects made of fragments at borders.
         exact: whether all scenes are on one grid, so that boxes were compared as such.
-        crs: of the result.
+        crs: of the files written, by their order where they differ, as GeoJSON has but one.
         outs: the files written.
     """
 
@@ -105,11 +104,7 @@ def combine_runs(
     """
     outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
     options = options or MergeOptions()
-    if (options.rank, options.method) != ("whole", "select"):
-        raise OptionError(
-            "runs are merged by keeping the best, whole boxes first; rank "
-            f"{options.rank} with method {options.method} is for tiles only"
-        )
+    check_scene_options(options)
     if {o.resolve() for o in outs} & {Path(p).resolve() for p in paths} or not paths:
         raise OptionError(
             f"{len(paths)} files are to become {', '.join(map(str, outs))}; name at least one, "
@@ -122,7 +117,9 @@ def combine_runs(
     targets = [Target(o, overwrite) for o in outs]
     for target in targets:
         check_target(target, "polygon")
-    work = _Work.read(runs, options, target_crs)
+    crs_of_outs = list(dict.fromkeys(file_crs(o, target_crs) or target_crs for o in outs))
+    _check_ways(runs, [target_crs, *crs_of_outs])
+    work = _Work.of(runs, options, target_crs)
     rows = write_outputs(
         targets,
         work.tables(),
@@ -131,16 +128,20 @@ def combine_runs(
         classes=work.classes,
         geometry="polygon",
     )
-    authority = target_crs.to_authority()
     return CombineReport(
-        read=len(work.found),
+        read=work.read,
         written=rows,
-        suppressed=int(work.suppressed),
-        joined=len(work.objects),
+        suppressed=work.suppressed,
+        joined=len(work.joined),
         exact=len(work.lattices) == 1,
-        crs=":".join(authority) if authority else target_crs.name,
+        crs=" and ".join(dict.fromkeys(map(_crs_name, crs_of_outs))),
         outs=outs,
     )
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
 
 
 def _choose_crs(wanted: str | None, runs: Sequence[Run]) -> pyproj.CRS:
@@ -155,37 +156,79 @@ def _choose_crs(wanted: str | None, runs: Sequence[Run]) -> pyproj.CRS:
     return runs[0].crs if same else pyproj.CRS.from_user_input(FALLBACK_CRS)
 
 
-@dataclass(eq=False)
+def _check_ways(runs: Sequence[Run], targets: Sequence[pyproj.CRS]) -> None:
+    """Refuse what has no way from a run's CRS to the result's, before work is spent on it.
+
+    Raises:
+        LabelError: a run lies in a plane of its own, which has no place on the Earth.
+    """
+    for run in runs:
+        for target in targets:
+            try:
+                if run.crs != target:
+                    transformer(run.crs, target)
+            except pyproj.exceptions.ProjError:
+                raise LabelError(
+                    f"{run.path} is in {run.crs.name}, from which no way leads to {target.name}, "
+                    "wanted for the result; merge runs of that CRS alone, and write .gpkg in it"
+                ) from None
+
+
+@dataclass(frozen=True, eq=False)
 class _Work:
-    """All detections of all runs, and what became of them."""
+    """All detections of all runs, and what became of them.
+
+    Attributes:
+        runs: the files.
+        crs: of the result.
+        names: of all scenes, run by run.
+        lattices: the grids that the scenes are on.
+        lattice: (S,) number of each scene's.
+        classes: names by label.
+        read: how many detections there were.
+        kept: (N,) true for those that stay as they are.
+        joined: objects made of others, with the number of a scene for ``tile``.
+        suppressed: how many gave way to others.
+    """
 
     runs: list[Run]
     crs: pyproj.CRS
     names: list[str]
     lattices: list[Grid]
-    scenes: Scenes
+    lattice: NDArray[np.int64]
     classes: list[str]
-    found: Found
+    read: int
     kept: NDArray[np.bool_]
+    joined: Detections
     suppressed: int
-    objects: list[NDArray[np.int64]]
 
     @classmethod
-    def read(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS) -> _Work:
+    def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS) -> _Work:
         """Read and decide."""
-        grounds = [scene for run in runs for scene in run.scenes]
-        lattices, scenes = lattices_of(grounds)
+        lattices, scenes = lattices_of(runs)
         classes = _classes(runs)
         parts, first = [], 0
         for run in runs:
-            numbers = {scene.name: first + k for k, scene in enumerate(run.scenes)}
-            parts.append(read_found(run, numbers, lattices, scenes, classes))
+            parts.append(read_found(run, first, lattices, scenes, classes))
             first += len(run.scenes)
-        found = concat(parts)
-        kept, objects = decide(found, scenes, lattices, options)
-        suppressed = len(found) - int(kept.sum()) - sum(map(len, objects))
+        found = Detections.concat(parts)
+        del parts
+        seen, seen_in, origin = with_joined_scenes(found, scenes)
+        overlaps = overlaps_across(seen, seen_in, lattices)
+        merged = merge_scenes(seen, seen_in, options, overlaps)
+        joined = replace(merged.joined, tile=origin[merged.joined.tile])
+        suppressed = len(found) - int(merged.stays.sum()) - merged.parts
         return cls(
-            runs, crs, _names(runs), lattices, scenes, classes, found, kept, suppressed, objects
+            runs,
+            crs,
+            _names(runs),
+            lattices,
+            scenes.lattice,
+            classes,
+            len(found),
+            merged.stays,
+            joined,
+            suppressed,
         )
 
     def tables(self) -> Iterator[pa.Table]:
@@ -200,31 +243,18 @@ class _Work:
                     row += table.num_rows
                     yield _in_schema(table.filter(mask), names, run.crs, self.crs)
             scene += len(run.scenes)
-        for members in self.objects:
-            yield self._joined(members)
+        for scene in np.unique(self.joined.tile):
+            yield self._joined(int(scene))
 
-    def _joined(self, members: NDArray[np.int64]) -> pa.Table:
-        """One object of several fragments: the box around them, with the best one's class."""
-        parts = self.found.take(members)
-        best = int(np.lexsort((parts.labels, -parts.scores))[0])
-        box = np.concatenate([parts.boxes[:, :2].min(axis=0), parts.boxes[:, 2:].max(axis=0)])
-        outline = ((parts.boxes == box) * _SIDES).sum(axis=1).astype(np.uint8)
-        cut = np.bitwise_or.reduce(parts.cut & outline)
-        lattice = self.lattices[self.scenes.lattice[parts.scene[best]]]
-        whole = Detections(
-            box[None],
-            parts.scores[[best]].astype(np.float32),
-            np.zeros(1, np.int32),
-            np.full(1, -1),  # no one tile
-            np.array([cut], np.uint8),
-            np.ones(1, bool),
-        )
+    def _joined(self, scene: int) -> pa.Table:
+        """Objects of several fragments, the first of which lies in a scene."""
+        found = self.joined.take(self.joined.tile == scene)
         return detections_table(
-            whole,
-            lattice,
-            classes=[self.classes[parts.labels[best]]],
-            scene=self.names[parts.scene[best]],
-            to_file=None,  # it lies in several files
+            replace(found, tile=np.full(len(found), -1)),  # no one tile
+            self.lattices[self.lattice[scene]],
+            classes=self.classes,
+            scene=self.names[scene],
+            to_file=None,  # they lie in several files
             crs=self.crs,
         )
 
@@ -239,69 +269,6 @@ class _Work:
         about = {str(run.path): dict(run.companions.metadata) for run in self.runs}
         metadata = {"merged_from": json.dumps(about), **_common(list(about.values()))}
         return Companions(scanned, _without(missing, scanned), metadata)
-
-
-_SIDES = np.array([1 | 16, 2 | 32, 4 | 64, 8 | 128])
-"""Bits of ``Cut`` that stand for x_min, y_min, x_max and y_max."""
-
-
-def decide(
-    found: Found, scenes: Scenes, lattices: Sequence[Grid], options: MergeOptions
-) -> tuple[NDArray[np.bool_], list[NDArray[np.int64]]]:
-    """Which detections stay as they are, and which become parts of a joined object.
-
-    Returns:
-        (N,) mask, false for parts too; and per object the positions of its parts.
-    """
-    lattice = scenes.lattice[found.scene]
-    at = np.flatnonzero(contested(found, scenes, options))
-    if len(lattices) > 1:
-        at = np.arange(len(found))
-    at = at[rank(found.take(at), scenes)]
-    ranked = found.take(at)
-    conflicts, links = [], []
-    for k in range(len(lattices)):
-        own = np.flatnonzero(lattice[at] == k)
-        suppress, join = pairs_of_one_lattice(ranked.take(own), scenes, options)
-        conflicts.append(own[suppress])
-        links.append(own[join])
-    if len(lattices) > 1:
-        conflicts.append(_across(ranked, scenes, lattices, options))
-    kept = select(np.concatenate(conflicts), len(at))
-    joins = np.concatenate(links)
-    joins = joins[kept[joins].all(axis=1)]
-    stays = np.ones(len(found), dtype=bool)
-    stays[at] = kept
-    if not len(joins):
-        return stays, []
-    number = objects_of(joins, len(at))
-    parts = np.unique(joins)
-    stays[at[parts]] = False
-    by_object = parts[np.argsort(number[parts], kind="stable")]
-    cuts = np.flatnonzero(np.diff(number[by_object])) + 1
-    return stays, [at[members] for members in np.split(by_object, cuts)]
-
-
-def _across(
-    ranked: Found, scenes: Scenes, lattices: Sequence[Grid], options: MergeOptions
-) -> NDArray[np.int64]:
-    """Conflicts between lattices, by areas in a CRS that keeps them, around all detections."""
-    lattice = scenes.lattice[ranked.scene]
-    degrees = pyproj.CRS.from_epsg(4326)
-    rings = np.empty((len(ranked), 5, 2))
-    for k, grid in enumerate(lattices):
-        own = lattice == k
-        rings[own] = reproject_rings(to_rings(ranked.boxes[own], grid), grid.crs, degrees)
-    if not len(rings):
-        return np.empty((0, 2), np.int64)
-    # The mean of directions, so that scenes on both sides of the date line have one between them.
-    lon, lat = np.radians(rings[:, 0]).T
-    mean = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]).mean(1)
-    lon_0 = np.degrees(np.arctan2(mean[1], mean[0]))
-    lat_0 = np.degrees(np.arctan2(mean[2], np.hypot(mean[0], mean[1])))
-    equal_area = pyproj.CRS.from_proj4(f"+proj=laea +lat_0={lat_0:.6f} +lon_0={lon_0:.6f}")
-    polygons = shapely.polygons(reproject_rings(rings, degrees, equal_area))
-    return pairs_of_polygons(ranked, np.asarray(polygons), lattice, options)
 
 
 def _in_schema(

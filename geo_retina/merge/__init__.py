@@ -1,10 +1,10 @@
-"""Cross-tile merging: overlapping tiles see an object twice or in parts; this makes it one.
+"""Merging: overlapping tiles, or scenes, see an object twice or in parts; this makes it one.
 
-Among the detections that reach into other tiles (``seams``), ``rank`` orders them by how far they
-are to be trusted (``order``), ``meeting`` finds those of different tiles that meet (``pairs``),
-``select`` runs once over their conflicts in rank order (``selecting``), and ``join`` puts the
-fragments of large objects together (``joining``). No box grows while it still competes, because
-boxes that grow swallow their neighbours.
+Among the detections that reach into other tiles or scenes (``sources``, ``seams``), ``rank``
+orders them by how far they are to be trusted (``order``), ``meeting`` finds those of different
+tiles that meet (``pairs``), ``select`` runs once over their conflicts in rank order
+(``selecting``), and ``join`` puts the fragments of large objects together (``joining``). No box
+grows while it still competes, because boxes that grow swallow their neighbours.
 
 The pass in rank order is the greedy maximal independent set, which is the same whether it is
 found at once or piecewise (Blelloch, Fineman, Shun 2012, arXiv:1202.3205). ``merge`` does it at
@@ -15,6 +15,8 @@ once, ``merge_block`` for the tiles of one block, leaving open what other blocks
     rest = merge(Detections.concat(undecided), plan, options)
     everything = in_order(Detections.concat([*final, rest]))   # == merge of all at once
 
+``merge_scenes`` is the same rule between scenes, each of which was merged in itself.
+
 All overlaps are computed in grid pixels, in float64. ``docs/merging.md`` says what to expect.
 """
 
@@ -22,21 +24,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.detections import Detections
+from geo_retina.errors import OptionError
 from geo_retina.grid import Block, TilePlan
 from geo_retina.merge.joining import facing, join, withheld
 from geo_retina.merge.order import in_order, rank
 from geo_retina.merge.others import check_size, fuse, soft_nms
-from geo_retina.merge.pairs import Whole
-from geo_retina.merge.seams import Mask, Span, contested, meets_others, reach
-from geo_retina.merge.selecting import select
+from geo_retina.merge.pairs import Pairs, Whole
+from geo_retina.merge.seams import Span, contested, meets_others, reach
+from geo_retina.merge.selecting import Overlaps, select
+from geo_retina.merge.sources import Mask, Scenes, Sources, as_in_tiles
 from geo_retina.options import MergeOptions
 
-__all__ = ["in_order", "merge", "merge_block", "rank", "tiles_met", "undecided_with"]
+__all__ = [
+    "Merged",
+    "Overlaps",
+    "Scenes",
+    "check_scene_options",
+    "in_order",
+    "merge",
+    "merge_block",
+    "merge_scenes",
+    "rank",
+    "tiles_met",
+    "undecided_with",
+]
 
 _AT_ONCE = 1 << 17
 """Detections that are decided together, where a row of tiles has not more."""
@@ -197,12 +214,41 @@ def _decide_exposed(
 ) -> tuple[Detections, Detections]:
     """Final and open detections where something unknown may suppress the exposed ones."""
     _check_windows(detections, plan)
-    is_contested = contested(detections, plan, options)
+    found = _decision(detections, exposed, plan, options)
+    joined = join(detections.take(found.parts), found.links)
+    final = Detections.concat([detections.take(found.stays), joined])
+    return final, detections.take(found.undecided)
+
+
+class _Decision(NamedTuple):
+    """What becomes of N detections; the others are suppressed."""
+
+    stays: Mask
+    """(N,) those that are final as they are."""
+    parts: Whole
+    """Positions of those that become parts of joined objects."""
+    links: Pairs
+    """(Q, 2) positions in ``parts`` of those that belong together."""
+    undecided: Whole
+    """Positions of those that are left open, in rank order."""
+
+
+def _decision(
+    detections: Detections,
+    exposed: Mask,
+    sources: Sources,
+    options: MergeOptions,
+    overlaps: Overlaps | None = None,
+) -> _Decision:
+    is_contested = contested(detections, sources, options)
+    if overlaps is not None:
+        is_contested[overlaps.pairs] = True
     at = np.flatnonzero(is_contested)
-    at = at[rank(detections.take(at), plan, options)]
+    at = at[rank(detections.take(at), sources, options)]
     ranked = detections.take(at)
-    fate = select(ranked, exposed[at], plan, options)
-    links = facing(ranked, fate.kept | fate.open, plan, options)
+    known = None if overlaps is None else overlaps.among(at)
+    fate = select(ranked, exposed[at], sources, options, known)
+    links = facing(ranked, fate.kept | fate.open, sources, options)
     undecided = withheld(fate, links)
     links = links[~undecided[links[:, 0]]]
     part = np.unique(links)
@@ -210,8 +256,74 @@ def _decide_exposed(
     whole[part] = False
     stays = ~is_contested
     stays[at[whole]] = True
-    joined = join(ranked.take(part), _positions(links, part))
-    return Detections.concat([detections.take(stays), joined]), ranked.take(undecided)
+    return _Decision(stays, at[part], _positions(links, part), at[undecided])
+
+
+class Merged(NamedTuple):
+    """What becomes of the detections of several scenes."""
+
+    stays: Mask
+    """(N,) true for those that stay as they are."""
+    joined: Detections
+    """Objects made of parts, with the first of their scenes, ``in_order``."""
+    parts: int
+    """Detections that became parts; those that neither stay nor did are suppressed."""
+
+
+def merge_scenes(
+    detections: Detections,
+    scenes: Scenes,
+    options: MergeOptions = MergeOptions(),
+    overlaps: Overlaps | None = None,
+) -> Merged:
+    """Make one set of objects of what all scenes found, each merged in itself.
+
+    The rule is that of ``merge``, with scenes in the place of tiles and their borders in that of
+    inner tile sides, where another scene looks at the ground beyond; a box that an inner side of
+    its own scene's tiles cuts is cut here too. Objects that were joined within a scene take part,
+    as other scenes see them as well; between scenes that were merged before, all is settled.
+
+    Args:
+        detections: those of all scenes, in any order; ``tile`` is the number of the scene, and
+            ``boxes_px`` are in pixels of its lattice.
+        scenes: where they lie.
+        options: thresholds.
+        overlaps: of detections of different lattices, which nothing joins.
+
+    Returns:
+        What becomes of each. The result depends on the order of neither detections nor scenes,
+        but for which of equal ones stays.
+
+    Raises:
+        OptionError: rank or method are for tiles only.
+        ValueError: a detection is of none of the scenes.
+    """
+    check_scene_options(options)
+    tile = detections.tile
+    if len(tile) and (tile.min() < 0 or tile.max() >= len(scenes)):
+        raise ValueError(
+            f"detections name scenes {tile.min()} to {tile.max()}, of {len(scenes)} given"
+        )
+    across = np.zeros(len(detections), dtype=bool)
+    if overlaps is not None:
+        across[overlaps.pairs] = True
+    seen = as_in_tiles(detections, scenes, options.edge_px, across)
+    found = _decision(seen, np.zeros(len(seen), dtype=bool), scenes, options, overlaps)
+    joined = in_order(join(detections.take(found.parts), found.links))
+    return Merged(found.stays, joined, len(found.parts))
+
+
+def check_scene_options(options: MergeOptions) -> None:
+    """Refuse what is no way of merging scenes.
+
+    Raises:
+        OptionError: rank or method are for tiles only.
+    """
+    if (options.rank, options.method) != ("whole", "select"):
+        raise OptionError(
+            "runs are merged by keeping the best, whole boxes first; rank "
+            f"{options.rank} with method {options.method} is for tiles only"
+        )
 
 
 def _merge_otherwise(detections: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
@@ -220,7 +332,11 @@ def _merge_otherwise(detections: Detections, plan: TilePlan, options: MergeOptio
     check_size(int(is_contested.sum()), options)
     rivals = detections.take(is_contested)
     ranked = rivals.take(rank(rivals, plan, replace(options, rank="score")))
-    merged = soft_nms(ranked, options) if options.method == "soft-nms" else fuse(ranked, options)
+    merged = (
+        soft_nms(ranked, plan, options)
+        if options.method == "soft-nms"
+        else fuse(ranked, plan, options)
+    )
     return Detections.concat([detections.take(~is_contested), merged])
 
 

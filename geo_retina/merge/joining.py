@@ -1,4 +1,4 @@
-"""Fragments of one object, found in several tiles, become one box."""
+"""Fragments of one object, found in several tiles or scenes, become one box."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.detections import Cut, Detections
-from geo_retina.grid import TilePlan
 from geo_retina.merge.pairs import Pairs, meeting
-from geo_retina.merge.seams import Mask, face, is_cut, reach
-from geo_retina.merge.selecting import Fate, groups
+from geo_retina.merge.seams import face, is_cut, reach
+from geo_retina.merge.selecting import Fate, rivals
+from geo_retina.merge.sources import Mask, Sources
 from geo_retina.options import MergeOptions
 
 
-def facing(detections: Detections, alive: Mask, plan: TilePlan, options: MergeOptions) -> Pairs:
+def facing(detections: Detections, alive: Mask, sources: Sources, options: MergeOptions) -> Pairs:
     """(Q, 2) pairs of fragments, among those alive, that face each other over a seam."""
     at = np.flatnonzero(alive & is_cut(detections)) if options.join else np.empty(0, np.int64)
     parts = detections.take(at)
     outwards = reach(parts, options)[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
     found = [np.empty((0, 2), np.int64)]
-    for pairs in meeting(parts.boxes_px + outwards, groups(parts, options), parts.tile):
-        found.append(at[pairs[face(parts, pairs, plan, options)]])
+    for pairs in meeting(parts.boxes_px + outwards, *rivals(parts, sources, options)):
+        found.append(at[pairs[face(parts, pairs, sources, options)]])
     return np.concatenate(found)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geo_retina.boxes import area
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import TilePlan
+from geo_retina.merge.sources import Scenes, Sources
 from geo_retina.options import MergeOptions
 
 Packed = NDArray[np.uint64]
@@ -36,7 +37,7 @@ def in_order(detections: Detections) -> Detections:
 
 
 def rank(
-    detections: Detections, plan: TilePlan, options: MergeOptions = MergeOptions()
+    detections: Detections, sources: Sources, options: MergeOptions = MergeOptions()
 ) -> NDArray[np.int64]:
     """Order in which detections are decided, best first.
 
@@ -53,7 +54,7 @@ def rank(
     """
     d = detections
     x_min, y_min, x_max, y_max = d.boxes_px.T
-    group, extent = _groups(d, plan, options)
+    group, extent = _groups(d, sources, options)
     keys = (group, extent, -d.scores, y_min, x_min, y_max, x_max, d.labels, d.tile, d.cut)
     # Two bits of group, then all of the score and what fits of y, or what fits of the area.
     by_score = (~_sortable32(d.scores) << np.uint64(30)) & _LOW_62 | _quantised(y_min, 30)
@@ -65,19 +66,22 @@ _LOW_62 = np.uint64((1 << 62) - 1)
 
 
 def _groups(
-    d: Detections, plan: TilePlan, options: MergeOptions
+    d: Detections, sources: Sources, options: MergeOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(N,) group that comes first of all, and minus the area where that comes next, else 0."""
     if options.rank == "score":
         return np.zeros(len(d), np.int64), np.zeros(len(d))
     is_cut = (d.cut & INNER_SIDES) != 0
     group = np.where(is_cut, 2, 0)
+    extent = area(d.boxes_px)
+    if isinstance(sources, Scenes):  # owners and cores are of tiles alone
+        return group, np.where(is_cut, -extent * sources.pixel_area[d.tile], 0.0)
     if options.rank == "owner":
         centre_xy = (d.boxes_px[:, :2] + d.boxes_px[:, 2:]) / 2
-        core = _cores_px(plan, d.tile)
+        core = _cores_px(sources, d.tile)
         owned = ((centre_xy >= core[:, :2]) & (centre_xy < core[:, 2:])).all(axis=1)
         group[~is_cut & ~owned] = 1
-    return group, np.where(is_cut, -area(d.boxes_px), 0.0)
+    return group, np.where(is_cut, -extent, 0.0)
 
 
 def _cores_px(plan: TilePlan, tile: NDArray[np.int64]) -> NDArray[np.float64]:

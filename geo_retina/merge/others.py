@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from geo_retina.boxes import iou
 from geo_retina.detections import Detections
 from geo_retina.errors import OptionError
+from geo_retina.grid import TilePlan
 from geo_retina.merge.pairs import Pairs, meeting
-from geo_retina.merge.selecting import groups
+from geo_retina.merge.selecting import rivals
 from geo_retina.options import MergeOptions
 
 MOST = 1_000_000
@@ -36,7 +37,7 @@ def check_size(count: int, options: MergeOptions) -> None:
         )
 
 
-def soft_nms(ranked: Detections, options: MergeOptions) -> Detections:
+def soft_nms(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
     """Lower the scores of detections that better ones of other tiles overlap.
 
     Bodla et al. 2017, arXiv:1704.04503, with the Gaussian penalty: a kept detection multiplies
@@ -44,12 +45,13 @@ def soft_nms(ranked: Detections, options: MergeOptions) -> Detections:
 
     Args:
         ranked: by score.
+        plan: the tiles that found them.
         options: which may compete, sigma, and the least score.
 
     Returns:
         Those that end with ``options.soft_score`` or more, in no order.
     """
-    pairs, overlap = _overlaps(ranked, options)
+    pairs, overlap = _overlaps(ranked, plan, options)
     neighbours = _neighbours(pairs, len(ranked))
     factor = np.exp(-(overlap**2) / options.soft_sigma).tolist()
     ends = pairs.tolist()
@@ -75,7 +77,7 @@ def soft_nms(ranked: Detections, options: MergeOptions) -> Detections:
     return softened.take(kept)
 
 
-def fuse(ranked: Detections, options: MergeOptions) -> Detections:
+def fuse(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
     """Replace detections of one object from several tiles by their weighted mean.
 
     After Solovyev et al. 2021, arXiv:1910.13302: by score, each detection goes to the cluster
@@ -84,6 +86,7 @@ def fuse(ranked: Detections, options: MergeOptions) -> Detections:
 
     Args:
         ranked: by score.
+        plan: the tiles that found them.
         options: which may go together, and the IoU.
 
     Returns:
@@ -91,7 +94,7 @@ def fuse(ranked: Detections, options: MergeOptions) -> Detections:
         label and tile of the best, the sides that are cut in all; flagged ``joined`` where
         there are several.
     """
-    pairs, _ = _overlaps(ranked, options)
+    pairs, _ = _overlaps(ranked, plan, options)
     neighbours = _neighbours(pairs, len(ranked))
     ends, tiles = pairs.tolist(), ranked.tile.tolist()
     boxes, weights = ranked.boxes_px.tolist(), ranked.scores.astype(np.float64).tolist()
@@ -133,11 +136,13 @@ def _fused(ranked: Detections, cluster: NDArray[np.int64], means: list[list[floa
     )
 
 
-def _overlaps(ranked: Detections, options: MergeOptions) -> tuple[Pairs, NDArray[np.float64]]:
+def _overlaps(
+    ranked: Detections, plan: TilePlan, options: MergeOptions
+) -> tuple[Pairs, NDArray[np.float64]]:
     """(P, 2) pairs i < j of different tiles that overlap, sorted, and (P,) their IoU."""
     found = [
         np.empty((0, 2), np.int64),
-        *meeting(ranked.boxes_px, groups(ranked, options), ranked.tile),
+        *meeting(ranked.boxes_px, *rivals(ranked, plan, options)),
     ]
     pairs = np.concatenate(found)
     pairs = pairs[np.lexsort(pairs.T[::-1])]

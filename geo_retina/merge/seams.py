@@ -1,4 +1,4 @@
-"""What a detection has to do with the windows of other tiles, and fragments on either side."""
+"""What a detection has to do with the windows of other sources, and fragments on either side."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from numpy.typing import NDArray
 from geo_retina.detections import INNER_SIDES, Cut, Detections
 from geo_retina.grid import TilePlan
 from geo_retina.merge.pairs import Pairs
+from geo_retina.merge.sources import PIXEL, Line, Mask, Scenes, Sources, meets_other_scenes
 from geo_retina.options import MergeOptions
 
-Mask = NDArray[np.bool_]
-Line = NDArray[np.float64]
 Span = tuple[int, int] | tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def is_cut(detections: Detections) -> Mask:
-    """(N,) those that an inner side of their tile may have cut."""
+    """(N,) those that an inner side of their tile, or the border of a scene, may have cut."""
     return (detections.cut & INNER_SIDES) != 0
 
 
-def contested(detections: Detections, plan: TilePlan, options: MergeOptions) -> Mask:
-    """(N,) detections that another tile has a say in; the others stand as they are."""
-    row, col = np.divmod(detections.tile, plan.cols)
-    meets = meets_others(detections, (row, row + 1), (col, col + 1), plan, options)
+def contested(detections: Detections, sources: Sources, options: MergeOptions) -> Mask:
+    """(N,) detections that another source has a say in; the others stand as they are.
+
+    Objects that the tiles of one scene were joined to stand; between scenes they compete.
+    """
+    if isinstance(sources, Scenes):
+        return meets_other_scenes(detections, sources, reach(detections, options))
+    row, col = np.divmod(detections.tile, sources.cols)
+    meets = meets_others(detections, (row, row + 1), (col, col + 1), sources, options)
     return meets & ~detections.joined
 
 
@@ -61,8 +65,8 @@ def reach(detections: Detections, options: MergeOptions) -> Line:
     return np.where(is_cut(detections) & options.join, 2 * options.edge_px, 0.0)
 
 
-def face(detections: Detections, pairs: Pairs, plan: TilePlan, options: MergeOptions) -> Mask:
-    """(P,) pairs that look like two parts of one object, divided by the seam of their tiles.
+def face(detections: Detections, pairs: Pairs, sources: Sources, options: MergeOptions) -> Mask:
+    """(P,) pairs that look like two parts of one object, divided by the seam of their sources.
 
     Along each axis they are divided by the seam or level with each other, and along one at
     least divided. For tiles of one row that means divided along x and level along y. Diagonal
@@ -74,14 +78,14 @@ def face(detections: Detections, pairs: Pairs, plan: TilePlan, options: MergeOpt
         return facing
     at = np.flatnonzero(is_cut(detections)[pairs].all(axis=1))
     divided, level = zip(
-        *(_along(detections, pairs[at], plan, options, axis) for axis in (0, 1)), strict=True
+        *(_along(detections, pairs[at], sources, options, axis) for axis in (0, 1)), strict=True
     )
     facing[at] = (divided[0] | level[0]) & (divided[1] | level[1]) & (divided[0] | divided[1])
     return facing
 
 
 def _along(
-    detections: Detections, pairs: Pairs, plan: TilePlan, options: MergeOptions, axis: int
+    detections: Detections, pairs: Pairs, sources: Sources, options: MergeOptions, axis: int
 ) -> tuple[Mask, Mask]:
     """(P,) pairs that the seam divides along x (axis 0) or y (1), and pairs that are level there.
 
@@ -89,19 +93,21 @@ def _along(
     both reaching over the whole overlap to within ``edge_px``, or a quarter of it. Level: the 1-D
     IoU of their extents is at least ``join_iou``.
     """
-    place = np.divmod(detections.tile[pairs], plan.cols)[1 - axis]
-    step = place[:, 1] - place[:, 0]
-    ordered = np.where(step[:, None] < 0, pairs[:, ::-1], pairs)
-    windows = plan.windows_px(detections.tile[ordered])
-    seam_low, seam_high = windows[:, 1, axis], windows[:, 0, axis + 2]
+    start = sources.windows_px(detections.tile[pairs])[..., axis]
+    ordered = np.where(start[:, :1] > start[:, 1:], pairs[:, ::-1], pairs)
+    windows = sources.windows_px(detections.tile[ordered])
+    starts, ends = windows[..., axis], windows[..., axis + 2]
+    seam_low, seam_high = starts[:, 1], ends[:, 0]
     boxes = detections.boxes_px[ordered]
     low, high = boxes[..., axis], boxes[..., axis + 2]
     towards = np.array([(Cut.RIGHT, Cut.LEFT), (Cut.BOTTOM, Cut.TOP)][axis], dtype=np.uint8)
     divided = ((detections.cut[ordered] & towards) != 0).all(axis=1)
-    divided &= (step != 0) & (seam_low <= seam_high)
+    # Windows of tiles are whole pixels; those of scenes may be a part of one apart.
+    divided &= (starts[:, 0] < starts[:, 1]) & (ends[:, 0] < ends[:, 1])
+    divided &= seam_low < seam_high + PIXEL
     # Two neighbours that end near a narrow overlap are not parts of one object: short of it by
     # more than a quarter, they would share too little to tell.
-    short = np.minimum(options.edge_px, (seam_high - seam_low) / 4)
+    short = np.minimum(options.edge_px, np.maximum(seam_high - seam_low, 0) / 4)
     divided &= low.max(axis=1) <= seam_low + short
     divided &= high.min(axis=1) >= seam_high - short
     shared = high.min(axis=1) - low.max(axis=1)

@@ -1,4 +1,4 @@
-"""Who is kept: conflicts between detections of different tiles, decided once in rank order."""
+"""Who is kept: conflicts between detections of different sources, decided once in rank order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from geo_retina.boxes import area, intersection
 from geo_retina.detections import Detections
-from geo_retina.grid import TilePlan
 from geo_retina.merge.pairs import Pairs, Whole, meeting
-from geo_retina.merge.seams import Mask, face, is_cut
+from geo_retina.merge.seams import face, is_cut
+from geo_retina.merge.sources import Line, Mask, Sources, lattices, settled
 from geo_retina.options import MergeOptions
 
 _CONFLICTS_AT_ONCE = 1 << 18
@@ -23,41 +23,94 @@ class Fate(NamedTuple):
     open: Mask
 
 
-def select(ranked: Detections, exposed: Mask, plan: TilePlan, options: MergeOptions) -> Fate:
+class Overlaps(NamedTuple):
+    """Detections whose overlap was measured elsewhere, as their boxes cannot be compared.
+
+    Attributes:
+        pairs: (P, 2) positions of detections.
+        shared: (P,) area that both cover.
+        area: (N,) areas of all detections, by the same measure; of those in no pair, anything.
+    """
+
+    pairs: Pairs
+    shared: Line
+    area: Line
+
+    def among(self, at: Whole) -> Overlaps:
+        """Those of the detections at positions that hold all pairs, counted as there."""
+        place = np.full(len(self.area), -1)
+        place[at] = np.arange(len(at))
+        return Overlaps(np.sort(place[self.pairs], axis=1), self.shared, self.area[at])
+
+
+def select(
+    ranked: Detections,
+    exposed: Mask,
+    sources: Sources,
+    options: MergeOptions,
+    overlaps: Overlaps | None = None,
+) -> Fate:
     """Keep, suppress or leave open every detection.
 
     Args:
         ranked: in rank order.
         exposed: (N,) detections that something unknown may suppress.
-        plan: the tiles.
+        sources: theirs.
         options: thresholds.
+        overlaps: further ones than those of boxes, pairs i < j.
 
     Returns:
         Suppressed is who conflicts with a kept one above it; open is who else is exposed or
         conflicts with an open one above it; the others are kept.
     """
     found = [np.empty((0, 2), np.int64)]
-    for pairs in meeting(ranked.boxes_px, groups(ranked, options), ranked.tile):
+    for pairs in meeting(ranked.boxes_px, *rivals(ranked, sources, options)):
         pairs = pairs[conflict(ranked, pairs, options)]
-        found.append(pairs[~face(ranked, pairs, plan, options)])
+        found.append(pairs[~face(ranked, pairs, sources, options)])
+    if overlaps is not None:
+        found.append(_conflicts_of(overlaps, ranked, sources, options))
     return _decide(np.concatenate(found), exposed)
 
 
-def groups(detections: Detections, options: MergeOptions) -> Whole:
-    """(N,) numbers that are equal for detections that may have to do with each other."""
-    same = np.zeros_like(detections.labels)
-    return (detections.labels if options.class_aware else same).astype(np.int64)
+def rivals(detections: Detections, sources: Sources, options: MergeOptions) -> tuple[Whole, Whole]:
+    """(N,) and (N,) numbers: who may have to do with each other is equal in the first alone."""
+    group = lattices(detections, sources)
+    if options.class_aware:
+        labels = detections.labels.astype(np.int64)
+        span = labels.max(initial=0) - labels.min(initial=0) + 1
+        group = group * span + labels
+    return group, settled(detections, sources)
 
 
 def conflict(ranked: Detections, pairs: Pairs, options: MergeOptions) -> Mask:
     """(P,) pairs of which the first suppresses the second, if it is kept."""
     i, j = pairs.T
     first, second = ranked.boxes_px[i], ranked.boxes_px[j]
-    shared, own = intersection(first, second), area(second)
-    union = area(first) + own - shared
+    shared = intersection(first, second)
+    return _suppresses(shared, area(first), area(second), is_cut(ranked)[j], options)
+
+
+def _suppresses(
+    shared: Line, first: Line, second: Line, second_is_cut: Mask, options: MergeOptions
+) -> Mask:
+    """(P,) pairs with that area in common, and areas of their own, in conflict."""
+    union = first + second - shared
     overlaps = shared > 0
     overlaps[overlaps] = shared[overlaps] / union[overlaps] > options.iou
-    return overlaps | (is_cut(ranked)[j] & (shared > options.share * own))
+    return overlaps | (second_is_cut & (shared > options.share * second))
+
+
+def _conflicts_of(
+    overlaps: Overlaps, ranked: Detections, sources: Sources, options: MergeOptions
+) -> Pairs:
+    i, j = overlaps.pairs.T
+    first, second = overlaps.area[i], overlaps.area[j]
+    wanted = _suppresses(overlaps.shared, first, second, is_cut(ranked)[j], options)
+    decided = settled(ranked, sources)
+    wanted &= decided[i] != decided[j]
+    if options.class_aware:
+        wanted &= ranked.labels[i] == ranked.labels[j]
+    return overlaps.pairs[wanted]
 
 
 def _decide(conflicts: Pairs, exposed: Mask) -> Fate:

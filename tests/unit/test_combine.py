@@ -14,14 +14,6 @@ from affine import Affine
 
 from geo_retina.boxes import iou, to_polygons
 from geo_retina.combine import combine_runs
-from geo_retina.combine.rule import (
-    Found,
-    Scenes,
-    contested,
-    pairs_of_one_lattice,
-    rank,
-    select,
-)
 from geo_retina.detections import Cut, Detections
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.grid import Grid
@@ -238,45 +230,3 @@ def test_what_cannot_be_combined(tmp_path):
     with pytest.raises(OptionError, match="not a CRS"):
         combine_runs([a], tmp_path / "c.gpkg", crs="EPSG:nonsense")
     assert not (tmp_path / "c.gpkg").exists()
-
-
-def naive(found, scenes, options):
-    """Every pair, in rank order, without an index and without joins."""
-    order = rank(found, scenes)
-    kept = []
-    for j in order:
-        b = found.boxes[[j]]
-        for i in kept:
-            a = found.boxes[[i]]
-            if found.scene[i] == found.scene[j] or found.labels[i] != found.labels[j]:
-                continue
-            low = np.maximum(a[:, :2], b[:, :2])
-            high = np.minimum(a[:, 2:], b[:, 2:])
-            inside = np.prod(np.maximum(high - low, 0)) / np.prod(b[:, 2:] - b[:, :2])
-            if iou(a, b)[0] > options.iou or (found.cut[j] and inside > options.share):
-                break
-        else:
-            kept.append(j)
-    return sorted(kept)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_the_same_as_looking_at_every_pair(seed):
-    rng = np.random.default_rng(seed)
-    windows = np.array([[0, 0, 100, 100], [60, 0, 160, 100], [0, 70, 160, 170.0]])
-    scenes = Scenes(windows, np.zeros(3, np.int64), np.ones(3))
-    scene = rng.integers(0, 3, 150)
-    window = windows[scene]
-    low = rng.uniform(window[:, :2], window[:, 2:] - 20)
-    high = np.minimum(low + rng.uniform(8, 30, (150, 2)), window[:, 2:])
-    cut = np.where((high == window[:, 2:]).any(axis=1), RIGHT, 0).astype(np.uint8)
-    found = Found(np.hstack([low, high]), rng.random(150), rng.integers(0, 2, 150), scene, cut)
-    options = MergeOptions(join=False)
-    at = np.flatnonzero(contested(found, scenes, options))
-    at = at[rank(found.take(at), scenes)]
-    conflicts, joins = pairs_of_one_lattice(found.take(at), scenes, options)
-    assert len(joins) == 0
-    kept = np.ones(150, bool)
-    kept[at] = select(conflicts, len(at))
-    assert np.flatnonzero(kept).tolist() == naive(found, scenes, options)
-    assert 0 < kept.sum() < 150
