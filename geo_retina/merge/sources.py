@@ -7,13 +7,12 @@ rule serves both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_retina.boxes import Boxes
+from geo_retina.boxes import Boxes, overlapping_pairs
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import TilePlan
 
@@ -23,6 +22,11 @@ Line = NDArray[np.float64]
 
 PIXEL = 1.0
 """Less than a pixel between two windows is no gap: nothing of the ground is missing there."""
+
+_AT_ONCE = 1 << 18
+"""Pairs of boxes and windows looked at together: few enough for the processor's caches."""
+
+_OUTWARDS = np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +89,22 @@ def meets_other_scenes(detections: Detections, scenes: Scenes, around: Line) -> 
         scenes: theirs.
         around: (N,) pixels around a box that count as part of it.
     """
-    outwards = np.array([-1.0, -1.0, 1.0, 1.0])
-    reach = float(around.max(initial=0.0))
+    parts = _by_scene(detections, np.arange(len(detections)))
+    boxes = detections.boxes_px + around[:, None] * _OUTWARDS
+    extents = [
+        np.concatenate([boxes[rows, :2].min(axis=0), boxes[rows, 2:].max(axis=0)])
+        for _, rows in parts
+    ]
+    near = _neighbours(np.reshape(extents, (-1, 4)), scenes.windows)
     meets = np.zeros(len(detections), dtype=bool)
-    for own, rows in _by_scene(detections, np.arange(len(detections))):
-        boxes = detections.boxes_px[rows] + around[rows, None] * outwards
-        window = scenes.windows[own]
-        outside = (boxes[:, :2] < window[:2]) | (boxes[:, 2:] > window[2:])
-        found = outside.any(axis=1) & detections.joined[rows]
-        others = (scenes.lattice == scenes.lattice[own]) & (scenes.settled != scenes.settled[own])
-        extent = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-        others &= _touch(scenes.windows, extent + reach * outwards)
-        for other in scenes.windows[others]:
-            found |= _touch(boxes, other)
+    for (own, rows), others in zip(parts, near, strict=True):
+        mine, window = boxes[rows], scenes.windows[own]
+        beyond = (mine[:, :2] < window[:2]) | (mine[:, 2:] > window[2:])
+        found = beyond.any(axis=1) & detections.joined[rows]
+        apart = scenes.settled[others] != scenes.settled[own]
+        apart &= scenes.lattice[others] == scenes.lattice[own]
+        for other in scenes.windows[others[apart]]:
+            found |= _touch(mine, other)
             if found.all():
                 break
         meets[rows] = found
@@ -126,51 +133,58 @@ def as_in_tiles(
     borders = detections.cut >> 4
     cuts = borders if across is None else np.where(across, borders, 0)
     cuts = cuts.astype(np.uint8)
-    for own, rows in _by_scene(detections, np.flatnonzero(borders & ~cuts)):
+    length = scenes.windows[:, 2:] - scenes.windows[:, :2]
+    around = scenes.windows + (np.hstack([length, length]) + PIXEL) * _OUTWARDS
+    parts = _by_scene(detections, np.flatnonzero(borders & ~cuts))
+    near = _neighbours(around[[own for own, _ in parts]], around)
+    for (own, rows), others in zip(parts, near, strict=True):
+        others = others[(scenes.lattice[others] == scenes.lattice[own]) & (others != own)]
         for side in range(4):
             at = rows[(borders[rows] & ~cuts[rows] & (1 << side)) != 0]
-            if len(at):
-                goes_on = _goes_on(detections.boxes_px[at], scenes, own, side, edge_px)
-                cuts[at[goes_on]] |= np.uint8(1 << side)
+            goes_on = _goes_on(
+                detections.boxes_px[at], scenes.windows[own], scenes.windows[others], side, edge_px
+            )
+            cuts[at[goes_on]] |= np.uint8(1 << side)
     ends = (borders & ~cuts) << 4
     return replace(detections, cut=(detections.cut & INNER_SIDES | cuts | ends).astype(np.uint8))
 
 
-def _goes_on(boxes: Boxes, scenes: Scenes, own: int, side: int, edge_px: float) -> Mask:
-    """(N,) boxes of one scene beyond whose side another scene of its lattice sees ground.
+def _goes_on(boxes: Boxes, window: Line, others: Boxes, side: int, edge_px: float) -> Mask:
+    """(N,) boxes of one scene beyond whose side one of the others sees ground.
 
     It must lie in line with the box, and no farther off than the longer of the two is long.
     """
     axis, outwards = side % 2, -1.0 if side < 2 else 1.0
-    far, near = outwards * scenes.windows[:, side], outwards * scenes.windows[:, (side + 2) % 4]
-    ends = outwards * boxes[:, side]
-    ends = np.where(ends >= far[own] - edge_px, np.maximum(ends, far[own]), ends)
-    length = np.maximum(far - near, far[own] - near[own])
-    low, high = boxes[:, 1 - axis], boxes[:, 3 - axis]
+    ends, border = outwards * boxes[:, side], outwards * window[side]
+    ends = np.where(ends >= border - edge_px, np.maximum(ends, border), ends)
+    far, near = outwards * others[:, side], outwards * others[:, side - 2]
+    length = np.maximum(far - near, window[axis + 2] - window[axis])
+    low, high = boxes[:, 1 - axis] - PIXEL, boxes[:, 3 - axis] + PIXEL
     found = np.zeros(len(boxes), dtype=bool)
-    others = (scenes.lattice == scenes.lattice[own]) & (far >= ends.min() + PIXEL)
-    others &= near - ends.max() < length
-    others &= scenes.windows[:, 1 - axis] < high.max() + PIXEL
-    others &= scenes.windows[:, 3 - axis] > low.min() - PIXEL
-    others[own] = False
-    for k in np.flatnonzero(others):
-        beyond = (far[k] >= ends + PIXEL) & (near[k] - ends < length[k])
-        beyond &= (scenes.windows[k, 1 - axis] < high + PIXEL) & (
-            scenes.windows[k, 3 - axis] > low - PIXEL
-        )
-        found |= beyond
-        if found.all():
-            break
+    at_once = max(1, _AT_ONCE // max(len(others), 1))
+    for start in range(0, len(boxes), at_once):
+        here = slice(start, start + at_once)
+        end = ends[here, None]
+        beyond = (far >= end + PIXEL) & (near - end < length)
+        beyond &= (others[:, 1 - axis] < high[here, None]) & (others[:, 3 - axis] > low[here, None])
+        found[here] = beyond.any(axis=1)
     return found
 
 
-def _by_scene(detections: Detections, rows: Whole) -> Iterator[tuple[int, Whole]]:
+def _by_scene(detections: Detections, rows: Whole) -> list[tuple[int, Whole]]:
     """Numbers of scenes, and those of the rows that are theirs."""
+    if not len(rows):
+        return []
     rows = rows[np.argsort(detections.tile[rows], kind="stable")]
     scene = detections.tile[rows]
     starts = np.flatnonzero(np.diff(scene, prepend=-1))
-    for start, part in zip(starts, np.split(rows, starts[1:]), strict=True) if len(rows) else ():
-        yield int(scene[start]), part
+    return list(zip(scene[starts].tolist(), np.split(rows, starts[1:]), strict=True))
+
+
+def _neighbours(boxes: Boxes, others: Boxes) -> list[Whole]:
+    """For each box the positions of the others that it overlaps or touches."""
+    i, j = overlapping_pairs(boxes, others).T
+    return np.split(j, np.searchsorted(i, np.arange(1, len(boxes)))) if len(boxes) else []
 
 
 def _touch(boxes: Boxes, window: NDArray[np.float64]) -> Mask:
