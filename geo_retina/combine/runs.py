@@ -80,11 +80,11 @@ def combine_runs(
 ) -> CombineReport:
     """Make one set of objects of runs over neighbouring or overlapping scenes.
 
-    Boxes of scenes on one grid (one CRS, pixels of one size and turn) are compared in its pixels,
-    and fragments at a common border are joined. Boxes of different grids, such as those of two
-    UTM zones, are compared by the areas of their polygons in an equal-area CRS around all scenes;
+    Scenes on one lattice (one CRS, pixels of one size and turn) merge by the rule for tiles, as
+    ``merge_scenes`` has it. Boxes of different lattices, such as those of two UTM zones, are
+    compared by the areas of their polygons, in an equal-area CRS around scenes that lie together;
     there a cut one gives way to a whole one, and nothing is joined. Scenes of one file are
-    combined too.
+    combined too, unless that file is itself a result of this.
 
     Args:
         paths: files that ``detect_to_file`` wrote, with polygons.
@@ -95,10 +95,11 @@ def combine_runs(
 
     Returns:
         What became of them. The rows of the result are in the order of the files, objects that
-        were joined last. Memory: about 70 bytes per detection, and the pairs that meet.
+        were joined last. Memory: about 150 bytes per detection, and the pairs that meet.
 
     Raises:
-        LabelError: a file cannot be read, holds no boxes, or does not say what was scanned.
+        LabelError: a file cannot be read, lacks columns, holds no boxes, does not say what was
+            scanned, or lies in a plane from which no way leads to the result's CRS.
         OptionError: no file was named, the CRS is unknown, or an option does not apply.
         OutputError: the output cannot be written, or exists.
     """

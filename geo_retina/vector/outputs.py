@@ -28,7 +28,7 @@ from geo_retina.vector.formats import (
 )
 from geo_retina.vector.rows import Shape
 from geo_retina.vector.spool import Spool
-from geo_retina.vector.streams import read_layer
+from geo_retina.vector.streams import open_stream, read_layer
 from geo_retina.vector.styles import (
     NOT_COVERED_COLOUR,
     SCANNED_COLOUR,
@@ -37,7 +37,7 @@ from geo_retina.vector.styles import (
     plain_style,
     write_styles,
 )
-from geo_retina.vector.tables import DETECTION_SCHEMA
+from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
 from geo_retina.vector.writing import (
     Layer,
     beside,
@@ -189,20 +189,23 @@ def read_companions(path: str | Path) -> Companions | None:
     """
     path = Path(path)
     metadata = read_metadata(path)
-    scanned = _read_ground(path, SCANNED)
+    with open_stream(path) as stream:
+        crs = stream.crs
+    scanned = _read_ground(path, SCANNED, crs)
     if scanned is None and not metadata:
         return None
-    return Companions(scanned, _read_ground(path, NOT_COVERED), metadata)
+    return Companions(scanned, _read_ground(path, NOT_COVERED, crs), metadata)
 
 
-def _read_ground(path: Path, name: str) -> pa.Table | None:
+def _read_ground(path: Path, name: str, crs: pyproj.CRS | None) -> pa.Table | None:
+    """A layer of ground in a CRS, which is its own unless the detections were moved since."""
     from pyogrio import list_layers
 
     file = path if is_package(path) else companion_path(path, name)
     if not file.exists() or name not in {str(layer) for layer, _ in list_layers(file)}:
         return None
-    table, _ = read_layer(file, name)
-    return table
+    table, own = read_layer(file, name)
+    return table if own == crs else reproject_table(table, own, crs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,9 @@ TURNED = (
 )
 NOT_COVERED = pa.schema([("geometry", pa.binary()), ("scene", pa.string()), ("error", pa.string())])
 RIGHT, LEFT = int(Cut.SCENE_RIGHT), int(Cut.SCENE_LEFT)
+BOTTOM, TOP = int(Cut.SCENE_BOTTOM), int(Cut.SCENE_TOP)
+SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_299_850)
+LOCAL = pyproj.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
 
 
 def run(
@@ -230,3 +233,207 @@ def test_what_cannot_be_combined(tmp_path):
     with pytest.raises(OptionError, match="not a CRS"):
         combine_runs([a], tmp_path / "c.gpkg", crs="EPSG:nonsense")
     assert not (tmp_path / "c.gpkg").exists()
+
+
+def halves(folder, *, gap_px=0.0, offset_px=500, affine=AFFINE, crs=UTM32, suffix=".gpkg"):
+    """Two scenes of 500 px, and in each a box that ends ``gap_px`` short of their border."""
+    left = Grid(crs, affine, 300, 500)
+    right = Grid(crs, moved(affine, offset_px), 300, 500)
+    boxes = [450, 100, 500 - gap_px, 120], [gap_px, 100, 60, 120]
+    return (
+        run(folder / f"a{suffix}", [boxes[0]], 0.7, left, cut=RIGHT),
+        run(folder / f"b{suffix}", [boxes[1]], 0.9, right, cut=LEFT),
+    )
+
+
+@pytest.mark.parametrize("affine", [AFFINE, TURNED, SOUTH_UP], ids=["north", "turned", "south"])
+@pytest.mark.parametrize(("gap_px", "objects"), [(0, 1), (1, 2), (3, 2)])
+def test_two_objects_on_either_side_of_a_border_stay_two(tmp_path, affine, gap_px, objects):
+    """Within ``edge_px`` of the border of abutting scenes both count as cut, but share nothing."""
+    report = combine_runs(halves(tmp_path, gap_px=gap_px, affine=affine), tmp_path / "c.gpkg")
+    assert (report.written, report.joined) == (objects, 2 - objects)
+
+
+@pytest.mark.parametrize(
+    ("offset_px", "objects"),
+    [(499.5, 1), (500.3, 1), (500.9, 1), (501, 2), (503, 2)],
+    ids=["overlap by half a pixel", "a third apart", "less than one apart", "one apart", "three"],
+)
+def test_scenes_a_part_of_a_pixel_apart_join_as_abutting_ones(tmp_path, offset_px, objects):
+    report = combine_runs(halves(tmp_path, offset_px=offset_px), tmp_path / "c.gpkg")
+    assert report.exact
+    assert report.written == objects
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".shp", ".geojson", ".fgb"])
+def test_borders_survive_every_format(tmp_path, suffix):
+    """Parts that touch the border touch it after a way through longitudes and back, too."""
+    assert combine_runs(halves(tmp_path, suffix=suffix), tmp_path / "c.gpkg").joined == 1
+
+
+def test_a_border_cuts_only_where_another_scene_sees_the_ground_beyond(tmp_path):
+    """Of two looks at one scene the surer box wins, as nobody sees more of the object."""
+    grid = Grid(UTM32, AFFINE, 300, 500)
+    a = run(tmp_path / "a.gpkg", [[440, 100, 500, 120]], 0.6, grid, cut=RIGHT)
+    b = run(tmp_path / "b.gpkg", [[450, 100, 500, 120]], 0.9, grid, cut=RIGHT)
+    combine_runs([a, b], tmp_path / "c.gpkg")
+    assert read_detections(tmp_path / "c.gpkg")["scene"].tolist() == ["b"]
+    # With a neighbour to the right both are parts, of which the larger one says more.
+    next_to = run(tmp_path / "n.gpkg", [], 0.5, Grid(UTM32, moved(AFFINE, 500), 300, 500))
+    combine_runs([a, b, next_to], tmp_path / "d.gpkg")
+    assert read_detections(tmp_path / "d.gpkg")["scene"].tolist() == ["a"]
+
+
+def test_a_scene_within_another_gives_way_with_what_its_borders_cut(tmp_path):
+    whole = Grid(UTM32, AFFINE, 300, 500)
+    part = Grid(UTM32, moved(AFFINE, 100, 100), 50, 150)
+    a = run(tmp_path / "a.gpkg", [[100, 100, 300, 150]], 0.6, whole)
+    b = run(tmp_path / "b.gpkg", [[0, 0, 150, 50]], 0.99, part, cut=LEFT | TOP | RIGHT | BOTTOM)
+    combine_runs([a, b], tmp_path / "c.gpkg")
+    assert read_detections(tmp_path / "c.gpkg")["scene"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("corners", [(0, 1, 2, 3), (0, 1, 2), (0, 3), (1, 2)])
+def test_parts_around_a_corner_of_scenes_become_one_object(tmp_path, corners):
+    parts = (
+        ([460, 270, 500, 300], RIGHT | BOTTOM, (0, 0)),
+        ([0, 270, 30, 300], LEFT | BOTTOM, (500, 0)),
+        ([460, 0, 500, 20], RIGHT | TOP, (0, 300)),
+        ([0, 0, 30, 20], LEFT | TOP, (500, 300)),
+    )
+    runs = []
+    for k in corners:
+        box, cut, origin = parts[k]
+        grid = Grid(UTM32, moved(AFFINE, *origin), 300, 500)
+        runs.append(run(tmp_path / f"{k}.gpkg", [box], 0.7, grid, cut=cut))
+    assert combine_runs(runs, tmp_path / "c.gpkg").joined == 1
+    [box] = px(read_detections(tmp_path / "c.gpkg"), AFFINE)
+    np.testing.assert_allclose(box, [460, 270, 530, 320], atol=1e-5)
+
+
+def test_merging_step_by_step_is_merging_at_once(tmp_path):
+    """An object over three scenes goes on where the first merge left it; twice is once."""
+    a, b = halves(tmp_path)
+    through = Grid(UTM32, moved(AFFINE, 500), 300, 500)
+    b = run(b, [[0, 100, 500, 120]], 0.9, through, cut=LEFT | RIGHT)
+    last = Grid(UTM32, moved(AFFINE, 1000), 300, 500)
+    c = run(tmp_path / "c.gpkg", [[0, 100, 60, 120]], 0.8, last, cut=LEFT)
+    combine_runs([a, b], tmp_path / "ab.gpkg")
+    combine_runs([tmp_path / "ab.gpkg", c], tmp_path / "steps.gpkg")
+    combine_runs([a, b, c], tmp_path / "once.gpkg")
+    for name in ("steps", "once"):
+        got = read_detections(tmp_path / f"{name}.gpkg")
+        np.testing.assert_allclose(px(got, AFFINE), [[450, 100, 1060, 120]], atol=1e-5)
+    # What was merged before is settled, also when a member comes along once more.
+    again = combine_runs([tmp_path / "ab.gpkg", a, b], tmp_path / "again.gpkg")
+    assert (again.written, again.suppressed) == (1, 2)
+
+
+def test_the_iou_of_models_is_known_of_merged_files_too(tmp_path):
+    grid = Grid(UTM32, AFFINE, 300, 600)
+    a = run(tmp_path / "a.gpkg", [[100, 100, 120, 120]], 0.9, grid, nms_iou=0.3)
+    combine_runs([a], tmp_path / "merged.gpkg")
+    b = run(tmp_path / "b.gpkg", [[109.2, 100, 129.2, 120]], 0.8, grid)
+    assert combine_runs([tmp_path / "merged.gpkg", b], tmp_path / "c.gpkg").written == 1
+
+
+def test_an_object_of_many_tiles_competes_with_what_other_scenes_see(tmp_path):
+    """Joined within its scene, it is found there as any other."""
+    grid = Grid(UTM32, AFFINE, 300, 500)
+    a = run(tmp_path / "a.gpkg", [[50, 100, 350, 140]], 0.6, grid)
+    frame = gpd.read_file(a, layer="detections")
+    frame["joined"] = True
+    frame.to_file(a, layer="detections")
+    b = run(tmp_path / "b.gpkg", [[52, 100, 350, 141]], 0.9, grid)
+    assert combine_runs([a, b], tmp_path / "c.gpkg").written == 1
+
+
+def test_scenes_on_both_sides_of_the_earth_are_compared_where_they_lie(tmp_path):
+    """Two pairs of zones, at antipodes, and one pair across the antimeridian."""
+    boxes, runs = [[440, 100, 470, 120]], []
+    for k, (zone, next_zone, x, y) in enumerate(
+        [(32632, 32633, 720_000, 5_400_000), (32760, 32701, 720_000, 4_600_000)]
+    ):
+        one, other = pyproj.CRS.from_epsg(zone), pyproj.CRS.from_epsg(next_zone)
+        first = Grid(one, Affine(0.5, 0, x, 0, -0.5, y), 300, 500)
+        runs.append(run(tmp_path / f"a{k}.gpkg", boxes, 0.9, first))
+        centre = first.pixels_to_crs(np.array([455.0, 110.0]))
+        there = pyproj.Transformer.from_crs(one, other, always_xy=True).transform(*centre)
+        second = Grid(other, Affine(0.5, 0, there[0] - 227.5, 0, -0.5, there[1] + 55), 300, 500)
+        runs.append(run(tmp_path / f"b{k}.gpkg", boxes, 0.8, second))
+    report = combine_runs(runs, tmp_path / "c.gpkg")
+    assert (report.written, report.suppressed) == (2, 2)
+    assert read_detections(tmp_path / "c.gpkg")["scene"].tolist() == ["a0", "a1"]
+
+
+def test_a_plane_of_its_own_is_merged_in_itself(tmp_path):
+    """A local CRS has no place on the Earth: areas are compared in it, and nothing leads out."""
+    coarse = Grid(LOCAL, AFFINE @ Affine.scale(2), 150, 250)
+    a, b = halves(tmp_path, crs=LOCAL)
+    c = run(tmp_path / "c.gpkg", [[225, 50, 250, 60], [100, 100, 120, 120]], 0.95, coarse)
+    assert combine_runs([a, b], tmp_path / "d.gpkg").joined == 1
+    assert combine_runs([a, c], tmp_path / "e.gpkg").written == 2
+    utm = run(tmp_path / "utm.gpkg", [], 0.5, Grid(UTM32, AFFINE, 300, 500))
+    for runs, out in (([a, utm], "f.gpkg"), ([a], "f.geojson")):
+        with pytest.raises(LabelError, match=r"a\.gpkg is in site, from which no way leads"):
+            combine_runs(runs, tmp_path / out)
+
+
+def test_the_report_names_the_crs_of_each_file(tmp_path):
+    """GeoJSON has but one, whatever CRS the runs are in."""
+    a, _ = halves(tmp_path)
+    assert combine_runs([a], tmp_path / "c.geojson").crs == "EPSG:4326"
+    outs = [tmp_path / "d.gpkg", tmp_path / "d.geojson"]
+    assert combine_runs([a], outs).crs == "EPSG:32632 and EPSG:4326"
+    assert combine_runs([a], tmp_path / "e.gpkg", crs="EPSG:3857").crs == "EPSG:3857"
+
+
+def test_detections_moved_to_another_crs_keep_their_ground(tmp_path):
+    """The ground beside them stays in its own CRS, and is found all the same."""
+    a, _ = halves(tmp_path)
+    frame = gpd.read_file(a, layer="detections").to_crs("EPSG:4326")
+    frame.to_file(a, layer="detections")
+    assert combine_runs([a], tmp_path / "c.gpkg").crs == "EPSG:4326"
+    ground = gpd.read_file(tmp_path / "c.gpkg", layer="scanned")
+    assert ground.to_crs(UTM32).total_bounds == pytest.approx(
+        [500_000, 5_299_850, 500_250, 5_300_000], abs=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "column"),
+    [
+        *((".gpkg", name) for name in ("class", "score", "scene", "joined")),
+        *((suffix, "cut") for suffix in (".parquet", ".shp", ".geojson")),
+    ],
+)
+def test_a_column_that_is_missing_is_named(tmp_path, suffix, column):
+    a, _ = halves(tmp_path, suffix=suffix)
+    frame = read_detections(a).drop(columns=column)
+    if suffix == ".gpkg":
+        frame.to_file(a, layer="detections")
+    elif suffix == ".parquet":
+        frame.to_parquet(a)
+    else:
+        frame.to_file(a)
+    with pytest.raises(LabelError, match=f"has no column {column}, wanted the columns"):
+        combine_runs([a], tmp_path / "c.gpkg")
+
+
+@pytest.mark.parametrize("column", ["class", "score", "scene", "cut"])
+def test_a_value_that_is_missing_is_named(tmp_path, column):
+    a, _ = halves(tmp_path)
+    frame = gpd.read_file(a, layer="detections")
+    frame[column] = None
+    frame.to_file(a, layer="detections")
+    with pytest.raises(LabelError, match=f"1 detections without a value in {column}"):
+        combine_runs([a], tmp_path / "c.gpkg")
+
+
+def test_what_is_not_a_box_is_refused(tmp_path):
+    a, b = halves(tmp_path)
+    for path, change in ((a, shapely.centroid), (b, shapely.force_3d)):
+        frame = gpd.read_file(path, layer="detections")
+        frame.set_geometry(change(frame.geometry.array)).to_file(path, layer="detections")
+        with pytest.raises(LabelError, match="other geometries than boxes"):
+            combine_runs([path], tmp_path / "c.gpkg")
