@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_retina.boxes import intersection
+from geo_retina.combine.lattices import ROUND, Lattices, turn_of
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
-from geo_retina.merge import Scenes
 from geo_retina.vector import (
     Companions,
     geometry_of,
@@ -28,12 +27,6 @@ from geo_retina.vector import (
     reproject_rings,
     wkb_to_rings,
 )
-
-_SAME = 1e-9
-"""Relative difference of pixels that are the same: a lattice of 100,000 px shifts by 1e-4 px."""
-
-_ROUND = 6
-"""Decimals of a pixel that survive a way through a file and back."""
 
 _TOUCHES_PX = 1e-3
 """Nearer than this a side lies on its scene's border: a way through another CRS moves it so far."""
@@ -115,65 +108,18 @@ def _scene(row: dict[str, Any]) -> SceneGround:
     )
 
 
-def lattices_of(runs: Sequence[Run]) -> tuple[list[Grid], Scenes]:
-    """Find the lattices that scenes are on: one CRS, and pixels of one size and turn.
-
-    Scenes that lie a part of a pixel apart are on one lattice too: their boxes can be compared.
-
-    Returns:
-        One grid per lattice, the first scene's; and where all scenes lie, run by run.
-    """
-    lattices: list[Grid] = []
-    number: list[int] = []
-    settled: list[int] = []
-    windows = []
-    for run in runs:
-        first = len(number)
-        for scene in run.scenes:
-            place = next((k for k, g in enumerate(lattices) if _on_lattice(scene.grid, g)), None)
-            if place is None:
-                place = len(lattices)
-                lattices.append(scene.grid)
-            settled.append(first if run.is_merged else len(number))
-            number.append(place)
-            size_xy = np.array([scene.grid.width, scene.grid.height])
-            corner = lattices[place].crs_to_pixels(scene.grid.pixels_to_crs(np.zeros(2)))
-            windows.append(np.round(np.concatenate([corner, corner + size_xy]), _ROUND))
-    at = np.array(number, dtype=np.int64)
-    # One value for a lattice, so that areas within it compare as pixels do.
-    several = len(lattices) > 1
-    pixel_m2 = np.array([(g.gsd_m or 1.0) ** 2 if several else 1.0 for g in lattices])
-    scenes = Scenes(
-        np.array(windows).reshape(-1, 4), at, np.array(settled, dtype=np.int64), pixel_m2[at]
-    )
-    return lattices, scenes
-
-
-def _on_lattice(grid: Grid, other: Grid) -> bool:
-    a, b = (np.array([m.a, m.b, m.d, m.e]) for m in (grid.affine, other.affine))
-    return bool(np.abs(a - b).max() <= _SAME * np.abs(b).max()) and _same_crs(grid.crs, other.crs)
-
-
-@lru_cache(maxsize=1024)
-def _same_crs(a: pyproj.CRS | None, b: pyproj.CRS | None) -> bool:
-    return a == b or bool(a and b and a.equals(b, ignore_axis_order=True))
-
-
 @lru_cache(maxsize=64)
 def _crs_of(wkt: str) -> pyproj.CRS:
     return pyproj.CRS.from_wkt(wkt)
 
 
-def read_found(
-    run: Run, first: int, lattices: list[Grid], scenes: Scenes, classes: list[str]
-) -> Detections:
+def read_found(run: Run, first: int, lattices: Lattices, classes: list[str]) -> Detections:
     """Read a run's detections into the pixels of their lattices.
 
     Args:
         run: the file.
-        first: number of the first of its scenes, among ``scenes``.
+        first: number of the first of its scenes.
         lattices: as from ``lattices_of``.
-        scenes: likewise.
         classes: names by number; new ones are added.
 
     Returns:
@@ -186,7 +132,7 @@ def read_found(
     numbers = {scene.name: first + k for k, scene in enumerate(run.scenes)}
     with open_stream(run.path) as stream:
         return Detections.concat(
-            _found(run, table, numbers, lattices, scenes, classes) for table in stream.tables
+            _found(run, table, numbers, lattices, classes) for table in stream.tables
         )
 
 
@@ -194,8 +140,7 @@ def _found(
     run: Run,
     table: pa.Table,
     numbers: dict[str, int],
-    lattices: list[Grid],
-    scenes: Scenes,
+    lattices: Lattices,
     classes: list[str],
 ) -> Detections:
     _check_columns(run.path, table)
@@ -213,10 +158,13 @@ def _found(
         )
     scene = _numbers(table["scene"], numbers)
     boxes = np.empty((len(rings), 4))
-    for k in np.unique(scenes.lattice[scene]):
-        own = scenes.lattice[scene] == k
-        moved = reproject_rings(rings[own], run.crs, lattices[k].crs)
-        boxes[own] = boxes_on(lattices[k], moved, scenes.windows[scene[own]])
+    lattice = lattices.scenes.lattice[scene]
+    for k in np.unique(lattice):
+        own, grid = lattice == k, lattices.grids[k]
+        moved = reproject_rings(rings[own], run.crs, grid.crs)
+        if turn := turn_of(grid.crs):
+            moved = _at_scene(moved, lattices.extents[scene[own]], turn)
+        boxes[own] = boxes_on(grid, moved, lattices.scenes.windows[scene[own]])
     classes += sorted(set(table["class"].unique().to_pylist()) - set(classes))
     return Detections(
         boxes,
@@ -228,41 +176,15 @@ def _found(
     )
 
 
-def with_joined_scenes(
-    found: Detections, scenes: Scenes
-) -> tuple[Detections, Scenes, NDArray[np.int64]]:
-    """Give objects that were joined over several scenes a window that holds these.
-
-    The window of the one scene that they name would say that they end in the midst of another.
-
-    Args:
-        found: as from ``read_found``.
-        scenes: theirs.
-
-    Returns:
-        The same with ``tile`` changed where needed; scenes with those added; and (S,) the number
-        of the scene that each of these stands for.
-    """
-    own = scenes.windows_px(found.tile)
-    beyond = (found.boxes_px[:, :2] < own[:, :2]) | (found.boxes_px[:, 2:] > own[:, 2:])
-    at = np.flatnonzero(found.joined & beyond.any(axis=1))
-    held = np.empty((len(at), 5))
-    for row, (box, first) in enumerate(zip(found.boxes_px[at], found.tile[at], strict=True)):
-        parts = (scenes.settled == scenes.settled[first]) & (
-            scenes.lattice == scenes.lattice[first]
-        )
-        parts &= intersection(scenes.windows, np.broadcast_to(box, scenes.windows.shape)) > 0
-        parts[first] = True
-        low, high = scenes.windows[parts, :2].min(axis=0), scenes.windows[parts, 2:].max(axis=0)
-        held[row] = [*low, *high, first]
-    # Those over one seam have one window.
-    held, number = np.unique(held, axis=0, return_inverse=True)
-    tile = found.tile.copy()
-    tile[at] = len(scenes) + number.reshape(-1)
-    origin = np.concatenate([np.arange(len(scenes)), held[:, 4].astype(np.int64)])
-    windows = np.concatenate([scenes.windows, held[:, :4]])
-    each = (scenes.lattice[origin], scenes.settled[origin], scenes.pixel_area[origin])
-    return replace(found, tile=tile), Scenes(windows, *each), origin
+def _at_scene(
+    rings: NDArray[np.float64], extents: NDArray[np.float64], turn: float
+) -> NDArray[np.float64]:
+    """(N, 5, 2) rings with what lies outside its scene's longitudes moved round the Earth to it."""
+    x, (west, east) = rings[..., 0], extents.T[..., None]
+    slack = (east - west) * 1e-6
+    outside = (x < west - slack) | (x > east + slack)
+    turns = np.where(outside, np.round(((west + east) / 2 - x) / turn), 0.0)
+    return np.stack([x + turns * turn, rings[..., 1]], axis=-1)
 
 
 def boxes_on(
@@ -273,8 +195,8 @@ def boxes_on(
     Sides that lie on that of the scene's window, but for what a way through a file does to them,
     are put there: fragments join where they touch.
     """
-    corners = lattice.crs_to_pixels(rings[:, :4])
-    boxes = np.round(np.hstack([corners.min(axis=1), corners.max(axis=1)]), _ROUND)
+    points = lattice.crs_to_pixels(rings[:, :4])
+    boxes = np.round(np.hstack([points.min(axis=1), points.max(axis=1)]), ROUND)
     return np.where(np.abs(boxes - windows) <= _TOUCHES_PX, windows, boxes)
 
 

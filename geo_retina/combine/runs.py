@@ -13,18 +13,12 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from geo_retina.combine.lattices import Lattices, lattices_of, with_joined_scenes
 from geo_retina.combine.polygons import overlaps_across
-from geo_retina.combine.reading import (
-    Run,
-    SceneGround,
-    lattices_of,
-    read_found,
-    read_run,
-    with_joined_scenes,
-)
+from geo_retina.combine.reading import Run, SceneGround, read_found, read_run
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.grid import Grid, transformer
+from geo_retina.grid import transformer
 from geo_retina.merge import check_scene_options, merge_scenes
 from geo_retina.options import MergeOptions
 from geo_retina.vector import (
@@ -134,7 +128,7 @@ def combine_runs(
         written=rows,
         suppressed=work.suppressed,
         joined=len(work.joined),
-        exact=len(work.lattices) == 1,
+        exact=len(work.lattices.grids) == 1,
         crs=" and ".join(dict.fromkeys(map(_crs_name, crs_of_outs))),
         outs=outs,
     )
@@ -183,8 +177,7 @@ class _Work:
         runs: the files.
         crs: of the result.
         names: of all scenes, run by run.
-        lattices: the grids that the scenes are on.
-        lattice: (S,) number of each scene's.
+        lattices: that the scenes are on.
         classes: names by label.
         read: how many detections there were.
         kept: (N,) true for those that stay as they are.
@@ -195,8 +188,7 @@ class _Work:
     runs: list[Run]
     crs: pyproj.CRS
     names: list[str]
-    lattices: list[Grid]
-    lattice: NDArray[np.int64]
+    lattices: Lattices
     classes: list[str]
     read: int
     kept: NDArray[np.bool_]
@@ -206,16 +198,16 @@ class _Work:
     @classmethod
     def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS) -> _Work:
         """Read and decide."""
-        lattices, scenes = lattices_of(runs)
+        lattices = lattices_of([s.grid for run in runs for s in run.scenes], _settled(runs))
         classes = _classes(runs)
         parts, first = [], 0
         for run in runs:
-            parts.append(read_found(run, first, lattices, scenes, classes))
+            parts.append(read_found(run, first, lattices, classes))
             first += len(run.scenes)
         found = Detections.concat(parts)
         del parts
-        seen, seen_in, origin = with_joined_scenes(found, scenes)
-        overlaps = overlaps_across(seen, seen_in, lattices)
+        seen, seen_in, origin = with_joined_scenes(found, lattices.scenes)
+        overlaps = overlaps_across(seen, seen_in, lattices.grids)
         merged = merge_scenes(seen, seen_in, options, overlaps)
         joined = replace(merged.joined, tile=origin[merged.joined.tile])
         suppressed = len(found) - int(merged.stays.sum()) - merged.parts
@@ -224,7 +216,6 @@ class _Work:
             crs,
             _names(runs),
             lattices,
-            scenes.lattice,
             classes,
             len(found),
             merged.stays,
@@ -252,7 +243,7 @@ class _Work:
         found = self.joined.take(self.joined.tile == scene)
         return detections_table(
             replace(found, tile=np.full(len(found), -1)),  # no one tile
-            self.lattices[self.lattice[scene]],
+            self.lattices.grid_of(scene),
             classes=self.classes,
             scene=self.names[scene],
             to_file=None,  # they lie in several files
@@ -286,6 +277,15 @@ def _in_schema(
         for f in DETECTION_SCHEMA
     ]
     return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
+
+
+def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:
+    """(S,) a number for each scene, or for all scenes of a run that were merged before."""
+    numbers: list[int] = []
+    for run in runs:
+        first = len(numbers)
+        numbers += [first if run.is_merged else first + k for k in range(len(run.scenes))]
+    return np.array(numbers, dtype=np.int64)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -437,3 +437,36 @@ def test_what_is_not_a_box_is_refused(tmp_path):
         frame.set_geometry(change(frame.geometry.array)).to_file(path, layer="detections")
         with pytest.raises(LabelError, match="other geometries than boxes"):
             combine_runs([path], tmp_path / "c.gpkg")
+
+
+@pytest.mark.parametrize(
+    ("west", "next_west"), [(179.9, -180.0), (-180.0, 179.9), (179.9, 180.0), (-110.1, 250.0)]
+)
+def test_scenes_in_degrees_meet_round_the_earth(tmp_path, west, next_west):
+    """Whichever meridian is counted from, and wherever their polygons were put."""
+    degrees, side = pyproj.CRS.from_epsg(4326), 0.1 / 500
+    boxes, cuts = {-1: [450, 100, 500, 120], 1: [0, 100, 60, 120]}, {-1: RIGHT, 1: LEFT}
+    # The second lies to the right of the first, except where it is named first.
+    sides = (-1, 1) if west != -180.0 else (1, -1)
+    runs = []
+    for name, at, which in zip("ab", (west, next_west), sides, strict=True):
+        grid = Grid(degrees, Affine(side, 0, at, 0, -side, 10), 300, 500)
+        path = tmp_path / f"{name}.gpkg"
+        runs.append(run(path, [boxes[which]], 0.7, grid, cut=cuts[which]))
+    report = combine_runs(runs, tmp_path / "c.gpkg")
+    assert (report.written, report.joined) == (1, 1)
+    x_min, _, x_max, _ = read_detections(tmp_path / "c.gpkg").total_bounds
+    assert x_max - x_min == pytest.approx(110 * side)
+    assert (x_min - (west if sides[0] == -1 else next_west)) % 360 == pytest.approx(450 * side)
+
+
+def test_a_scene_of_the_whole_earth_keeps_its_place(tmp_path):
+    degrees = pyproj.CRS.from_epsg(4326)
+    world = Grid(degrees, Affine(0.1, 0, -180, 0, -0.1, 90), 1800, 3600)
+    edges = [[0, 100, 20, 120], [3580, 100, 3600, 120], [1790, 100, 1810, 120]]
+    a = run(tmp_path / "a.gpkg", edges, 0.7, world)
+    b = run(tmp_path / "b.gpkg", edges, 0.8, world)
+    report = combine_runs([a, b], tmp_path / "c.gpkg")
+    assert (report.written, report.suppressed) == (3, 3)
+    got = px(read_detections(tmp_path / "c.gpkg"), world.affine)
+    np.testing.assert_allclose(np.sort(got[:, 0]), [0, 1790, 3580], atol=1e-5)
