@@ -159,7 +159,7 @@ def several_tiles_each(
 SIDES_PX = st.sampled_from([(2, 20), (20, 60), (60, 200), (3, 200)])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data(), plans(), seeds, SIDES_PX)
 def test_objects_of_scenes_in_rows_and_columns_come_out_exactly(data, plan, seed, sides_px):
     objects = scattered(np.random.default_rng(seed), plan, sides_px, 9)
@@ -170,7 +170,7 @@ def test_objects_of_scenes_in_rows_and_columns_come_out_exactly(data, plan, seed
     assert sorted(map(tuple, result.boxes_px)) == sorted(map(tuple, objects))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data(), plans(), seeds, SIDES_PX)
 def test_scenes_in_any_arrangement_fuse_nothing_and_lose_nothing(data, plan, seed, sides_px):
     objects = scattered(np.random.default_rng(seed), plan, sides_px, 9)
