@@ -27,7 +27,7 @@ PROJECT_PAGES = {
     "security.md": "SECURITY.md",
     "code-of-conduct.md": "CODE_OF_CONDUCT.md",
 }
-_HELP_COLUMNS = "100"
+_HELP_COLUMNS = "76"  # what fits beside the navigation
 
 _KINDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Functions", str.islower),
