@@ -137,3 +137,17 @@ def test_links_of_the_projects_pages_are_those_under_docs():
     hook = load(ROOT / "scripts" / "docs_hook.py")
     text = "[a](docs/outputs.md#detections), [b](SECURITY.md)"
     assert hook.with_links_from_docs(text) == "[a](outputs.md#detections), [b](security.md)"
+
+
+HOSTED = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]
+
+
+@pytest.mark.parametrize("path", HOSTED, ids=lambda path: path.name)
+def test_files_for_hosts_are_yaml_without_repeated_ids(path):
+    content = yaml.safe_load(path.read_text("utf-8"))
+    assert isinstance(content, dict)
+    fields = [field["id"] for field in content.get("body", [])]
+    assert len(fields) == len(set(fields))
+    for repo in content.get("repos", []):
+        for hook in repo["hooks"]:
+            assert shutil.which(hook["entry"].split()[0]), hook
