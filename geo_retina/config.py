@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from geo_retina.errors import OptionError
+from geo_retina.files import is_subdataset, read_text, with_file
 from geo_retina.options import (
     DetectOptions,
     LabelOptions,
@@ -125,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise OptionError(f"the config {path} does not exist; check its path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -277,7 +278,13 @@ def _absolute(text: str, key: str, config: Path) -> str:
         raise OptionError(
             f"{config}: {key} uses {unset.group()}, which is not set; set that environment variable"
         )
-    return expanded if "://" in expanded else os.path.normpath(folder / expanded)
+    if "://" in expanded and not is_subdataset(expanded):
+        return expanded
+    return with_file(expanded, lambda file: file if "://" in file else _joined(folder, file))
+
+
+def _joined(folder: Path, file: str) -> str:
+    return os.path.normpath(folder / file)
 
 
 def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str = "") -> T:

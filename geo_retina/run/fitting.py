@@ -96,6 +96,7 @@ def _and_more(scenes: Sequence[Scene]) -> str:
 
 
 def _choose_bands(file: SceneFile, card: Card, options: DetectOptions) -> tuple[int, ...]:
+    file.refuse_palette()
     if options.bands is not None:
         if len(options.bands) != len(card.bands):
             raise SceneMismatchError(

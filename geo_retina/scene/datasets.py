@@ -15,6 +15,7 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
+from geo_retina.files import subdataset_file, with_file
 from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
 BLOCK_CACHE_BYTES = 256 << 20
@@ -91,8 +92,9 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
         with _quiet, gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
     except RasterioError as error:
-        if not (is_remote(path) or path.startswith("<") or os.path.exists(path)):
-            raise SceneError(f"{path} does not exist") from error
+        inside = subdataset_file(path)
+        if not (is_remote(path) or path.startswith("<") or os.path.exists(inside)):
+            raise SceneError(f"{inside} does not exist") from error
         said = first_line(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
 
@@ -102,7 +104,7 @@ def gdal_name(path: str) -> str:
     scheme, colon, rest = path.partition("://")
     if colon and scheme in _SCHEMES:
         return f"/{_SCHEMES[scheme]}/{rest}"
-    return os.path.abspath(path) if os.path.exists(path) else path
+    return with_file(path, lambda file: os.path.abspath(file) if os.path.exists(file) else file)
 
 
 def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
@@ -123,7 +125,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _refusal(path: str, said: str) -> str:
-    wanted = _DRIVERS.get(Path(path).suffix.lower(), ())
+    wanted = _DRIVERS.get(Path(subdataset_file(path)).suffix.lower(), ())
     with Env() as env:
         present = env.drivers()
     if wanted and not any(driver in present for driver in wanted):

@@ -12,11 +12,18 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import SceneError
+from geo_retina.files import is_subdataset, read_text, subdataset_file, with_file
 from geo_retina.scene.remote import is_remote
 from geo_retina.scene.stac import find_assets, is_stac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf")
 """Files that a folder is searched for."""
+
+_ASIDE = (
+    *(".aux.xml", ".ovr", ".msk", ".prj", ".wld", ".tfw", ".tifw", ".jgw", ".j2w", ".rpb"),
+    *(".imd", ".ige", ".rrd", "thumbs.db", "desktop.ini"),
+)
+"""Endings of what lies beside rasters: overviews, masks, places, and files of a system."""
 
 LIST_SUFFIX = ".txt"
 """A file of this ending names scenes, one a line."""
@@ -53,11 +60,15 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
 
 def absolute(path: str) -> str:
     """A local file's one full name; other addresses as they are."""
-    return os.path.realpath(path) if os.path.exists(path) else path
+    return with_file(path, lambda file: os.path.realpath(file) if os.path.exists(file) else file)
 
 
 def stem(path: str) -> str:
-    """Name of a file without folders and ending; what follows ``?`` in an address is no part."""
+    """Name of a file without folders and ending; what follows ``?`` in an address is no part.
+
+    Of a raster inside a file, that of the file.
+    """
+    path = subdataset_file(path)
     return Path(unquote(urlsplit(path).path)).stem if "://" in path else Path(path).stem
 
 
@@ -75,7 +86,7 @@ def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
     """Name of the mosaic of what was given: of the one folder, list or document, else mosaic."""
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     path = os.fspath(given[0])
-    if len(given) > 1 or (glob.has_magic(path) and not is_remote(path)):
+    if len(given) > 1 or (_is_pattern(path) and not is_remote(path)):
         return "mosaic"
     return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else stem(path)
 
@@ -83,25 +94,62 @@ def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
 def _expand(path: str, asset: str | None) -> list[str]:
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
+    if is_subdataset(path):
+        return [path]
     if is_stac(path):
         return find_assets(path, asset)
     if is_remote(path):
         return [path]
+    if "\\" in path and not os.path.exists(path):
+        path = path.replace("\\", "/")  # as Windows writes it
     if os.path.isfile(path):
         return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else [path]
     if os.path.isdir(path):
         return _search(path)
-    matches = sorted(match for match in glob.glob(path, recursive=True) if os.path.isfile(match))
+    matches = _match(path)
     if not matches:
-        raise SceneError(f"{path} does not exist")
+        raise SceneError(
+            f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
+        )
     return [one for match in matches for one in _expand(match, asset)]
+
+
+def _is_pattern(path: str) -> bool:
+    return glob.has_magic(path) and not os.path.exists(path)
+
+
+def _match(pattern: str) -> list[str]:
+    """Files that match a glob, without those that programs leave beside rasters.
+
+    Folders that stand before the first one that does not exist are taken by their names, so that
+    ``site [2020]/*.tif`` looks into that folder.
+    """
+    parts = Path(pattern).parts
+    literal = 0
+    while literal < len(parts) and os.path.exists(os.path.join(*parts[: literal + 1])):
+        literal += 1
+    escaped = [glob.escape(part) for part in parts[:literal]]
+    found = glob.glob(os.path.join(*escaped, *parts[literal:]), recursive=True)
+    asked = pattern.lower().endswith(_ASIDE)
+    return sorted(
+        match
+        for match in found
+        if os.path.isfile(match) and (asked or not _is_aside(os.path.basename(match)))
+    )
+
+
+def _is_aside(name: str) -> bool:
+    """Whether a file is hidden, or belongs to a raster or a system and is no scene itself."""
+    return name.startswith(".") or name.lower().endswith(_ASIDE)
 
 
 def _search(folder: str) -> list[str]:
     inside = sorted(
         entry.path
         for entry in os.scandir(folder)
-        if entry.is_file() and entry.name.lower().endswith(RASTER_SUFFIXES)
+        if entry.is_file()
+        and entry.name.lower().endswith(RASTER_SUFFIXES)
+        and not _is_aside(entry.name)
     )
     if not inside:
         raise SceneError(
@@ -112,7 +160,7 @@ def _search(folder: str) -> list[str]:
 
 def _read_list(path: str, asset: str | None) -> list[str]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(
             f"the list {path} cannot be read ({error}); wanted UTF-8 text, one path a line"
@@ -125,14 +173,18 @@ def _read_list(path: str, asset: str | None) -> list[str]:
         if entry.lower().endswith(LIST_SUFFIX):
             raise SceneError(f"{path}, line {number}: {entry} is a list itself; name its scenes")
         try:
-            found += _expand(
-                entry if is_remote(entry) else os.path.join(os.path.dirname(path), entry), asset
-            )
+            found += _expand(_beside(entry, path), asset)
         except SceneError as error:
             raise SceneError(f"{path}, line {number}: {error}") from error
     if not found:
         raise SceneError(f"the list {path} names no scene, wanted one path a line")
     return found
+
+
+def _beside(entry: str, listed_in: str) -> str:
+    """A path of a list, from the list's own folder."""
+    folder = os.path.dirname(listed_in)
+    return with_file(entry, lambda f: f if is_remote(f) else os.path.join(folder, f))
 
 
 def fingerprint(path: str) -> dict[str, Any]:
@@ -141,6 +193,7 @@ def fingerprint(path: str) -> dict[str, Any]:
     A VRT's also covers the local files that it names. Empty for an address: nothing is asked
     of the network.
     """
+    path = subdataset_file(path)
     if not os.path.exists(path):
         return {}
     stat = os.stat(path)

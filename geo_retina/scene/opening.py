@@ -20,6 +20,8 @@ from geo_retina.scene.reading import Scene
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import view_of
 
+_PALETTE = ColorInterp.palette.name
+
 
 @dataclass(frozen=True, eq=False)
 class SceneFile:
@@ -109,6 +111,7 @@ class SceneFile:
                 f"{self.path} has {count} bands, band {', '.join(map(str, missing))} was asked "
                 "for; name bands that it has with --bands"
             )
+        self.refuse_palette(bands)
         dtypes = {self.dtypes[band - 1] for band in bands}
         if len(dtypes) > 1:
             raise SceneError(
@@ -121,6 +124,21 @@ class SceneFile:
                 "a file of its own first"
             )
         return tuple(bands)
+
+    def refuse_palette(self, bands: Sequence[int] = (1,)) -> None:
+        """Refuse numbers of colours, which are no brightness.
+
+        Args:
+            bands: those to be read, from 1; a file with a colour table has but one.
+
+        Raises:
+            SceneError: one of them is of a colour table.
+        """
+        if any(self.labels[band - 1].colour == _PALETTE for band in bands):
+            raise SceneError(
+                f"{self.path} holds numbers of a colour table (a palette), wanted the colours "
+                f"themselves; expand it with gdal_translate -expand rgb {self.path} expanded.tif"
+            )
 
 
 def look_at(path: str | Path) -> SceneFile:

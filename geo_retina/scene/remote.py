@@ -14,6 +14,7 @@ import rasterio
 from rasterio.env import getenv, hasenv
 
 from geo_retina.errors import SceneError
+from geo_retina.files import is_subdataset, subdataset_file
 
 # Left at GDAL's default, as they changed neither requests nor bytes of reading windows of a COG
 # (tests/unit/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
@@ -69,6 +70,8 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 def is_remote(path: str) -> bool:
     """Whether a path is an address or one of GDAL's virtual file systems."""
+    if is_subdataset(path):
+        return is_remote(subdataset_file(path))
     return ("://" in path and not path.startswith("<")) or path.startswith("/vsi")
 
 

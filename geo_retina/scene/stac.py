@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from geo_retina.errors import SceneError
+from geo_retina.files import read_text
 from geo_retina.scene.remote import fetch_json, is_remote
 
 _ENDINGS = (".json", ".geojson")
@@ -77,8 +78,7 @@ def _read(path: str) -> Any:
     if is_remote(path):
         return fetch_json(path)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise SceneError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -141,11 +141,17 @@ def _resolve(href: str, base: str) -> str:
     """Full address or path of an asset."""
     if href.startswith("file://"):
         return unquote(urlsplit(href).path)
-    if is_remote(href) or os.path.isabs(href):
+    if is_remote(href):
         return href
-    if not is_remote(base):
-        return os.path.normpath(os.path.join(os.path.dirname(base), href))
+    if os.path.isabs(href) or not is_remote(base):
+        return _local(os.path.normpath(os.path.join(os.path.dirname(base), href)))
     if base.lower().startswith(("http://", "https://")):
         return urljoin(base, href)
     # urljoin knows no buckets.
     return f"{base.rpartition('/')[0]}/{href.removeprefix('./')}"
+
+
+def _local(path: str) -> str:
+    """The file that an address names as it is, percent-encoded, or with Windows' slashes."""
+    spellings = (path, unquote(path), path.replace("\\", "/"), unquote(path).replace("\\", "/"))
+    return next((each for each in spellings if os.path.exists(each)), path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 import shapely
@@ -150,13 +151,15 @@ def _place_coco(labels: CocoLabels, scenes: Sequence[Scene]) -> Placed:
 
 def _image_of(scene: Scene, labels: CocoLabels) -> int | None:
     """Position of the image that is the scene's file: by its path, its name, or its stem."""
-    path = Path(scene.path)
+    path = PurePosixPath(scene.path)
+    names = [(PurePosixPath(str(name)), _as_path(str(name))) for name in labels.files]
     for same in (
         lambda own: path.as_posix().endswith("/" + own.as_posix().lstrip("./")),
         lambda own: own.name == path.name,
         lambda own: own.stem == path.stem,
+        lambda own: own.stem.casefold() == path.stem.casefold(),
     ):
-        found = [i for i, name in enumerate(labels.files) if same(Path(str(name)))]
+        found = [i for i, spellings in enumerate(names) if any(map(same, spellings))]
         if len(found) == 1:
             return found[0]
         if found:
@@ -166,6 +169,11 @@ def _image_of(scene: Scene, labels: CocoLabels) -> int | None:
                 "tell them apart"
             )
     return None
+
+
+def _as_path(name: str) -> PurePosixPath:
+    """A file's name in annotations, whatever system's slashes and spaces it was written with."""
+    return PurePosixPath(unquote(name.partition("?")[0].strip()).replace("\\", "/"))
 
 
 def _check_shape(scene: Scene, labels: CocoLabels, image: int) -> None:

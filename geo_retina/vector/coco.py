@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
+from geo_retina.files import read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def is_coco(path: str | Path) -> bool:
     if not str(path).lower().endswith(".json") or not Path(path).is_file():
         return False
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "images" in content and "annotations" in content
@@ -119,7 +120,7 @@ def read_coco(path: str | Path) -> CocoLabels:
 
 def _read_json(path: str | Path) -> dict[str, Any]:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise LabelError(f"{path} does not exist, wanted annotations in COCO's JSON") from None
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ from geo_retina.vector.transforms import pixel_sides_m, reproject
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_POINT, _POLYGON, _MULTIPOLYGON = 0, 3, 6
+_POINT, _POLYGON, _MULTIPOINT, _MULTIPOLYGON = 0, 3, 4, 6
 _COLUMNS = ("class_names", "scenes", "sizes_m", "ignored", "places")
 
 
@@ -237,14 +237,35 @@ def _parts(
     geometry: NDArray[np.object_], multi: str
 ) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Geometries that are a label each, and the position of the one that each was part of."""
+    parts, source = _exploded(geometry)
     if multi == "explode":
-        parts, source = shapely.get_parts(geometry, return_index=True)
         return parts, source
-    whole = shapely.get_type_id(geometry) == _MULTIPOLYGON
-    parts, source = shapely.get_parts(geometry[~whole], return_index=True)
-    source = np.concatenate([np.flatnonzero(~whole)[source], np.flatnonzero(whole)])
+    # A collection is one label only where all of it is polygons.
+    is_polygon = shapely.get_type_id(parts) == _POLYGON
+    several = np.bincount(source, minlength=len(geometry)) > 1
+    whole = several & ~np.isin(np.arange(len(geometry)), source[~is_polygon])
+    rows = np.flatnonzero(whole)
+    united = shapely.multipolygons(parts[whole[source]], indices=_ranks(source[whole[source]]))
+    alone = ~whole[source]
+    source = np.concatenate([source[alone], rows])
     order = np.argsort(source, kind="stable")
-    return np.concatenate([parts, geometry[whole]])[order], source[order]
+    return np.concatenate([parts[alone], united])[order], source[order]
+
+
+def _exploded(
+    geometry: NDArray[np.object_],
+) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """All single parts, of collections within collections too; empty ones are left out."""
+    parts, source = geometry, np.arange(len(geometry))
+    while (shapely.get_type_id(parts) >= _MULTIPOINT).any():
+        parts, index = shapely.get_parts(parts, return_index=True)
+        source = source[index]
+    full = ~shapely.is_empty(parts)
+    return parts[full], source[full]
+
+
+def _ranks(ascending: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.unique(ascending, return_inverse=True)[1].astype(np.int64)
 
 
 def _check_kinds(parts: NDArray[np.object_], name: str) -> None:

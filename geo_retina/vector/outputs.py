@@ -26,6 +26,7 @@ from geo_retina.vector.formats import (
     check_shapefile_size,
     is_package,
 )
+from geo_retina.vector.reading import is_parquet
 from geo_retina.vector.rows import Shape
 from geo_retina.vector.spool import Spool
 from geo_retina.vector.streams import open_stream, read_layer
@@ -160,7 +161,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         Texts by name; none where nothing is known.
     """
     path = Path(path)
-    if path.suffix.lower() == ".parquet":
+    if is_parquet(path):
         import pyarrow.parquet as pq
 
         text = (pq.read_metadata(path).metadata or {}).get(PARQUET_KEY.encode())

@@ -127,8 +127,14 @@ def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataF
 
 
 def is_parquet(path: str | Path) -> bool:
-    """Whether the name is that of a GeoParquet file, which pyarrow reads and not GDAL."""
-    return str(path).lower().endswith((".parquet", ".geoparquet"))
+    """Whether a file is GeoParquet by its name or first bytes; pyarrow reads it, not GDAL."""
+    if str(path).lower().endswith((".parquet", ".geoparquet", ".pq", ".parq")):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False
 
 
 def check_readable(path: str | Path) -> None:

@@ -64,8 +64,8 @@ def layer_crs(path: str | Path) -> pyproj.CRS | None:
     """
     check_readable(path)
     if is_parquet(path):
-        stored = _geo_metadata(path)["columns"]
-        column = next(iter(stored.values()))
+        stored = _geo_metadata(path)
+        column = stored["columns"][stored["primary_column"]]
         # GeoParquet says that a missing CRS is longitude and latitude, and null is none.
         crs = column.get("crs", "OGC:CRS84")
         return None if crs is None else pyproj.CRS.from_user_input(crs)

@@ -178,11 +178,23 @@ def test_folders_and_globs_are_sorted_and_each_scene_comes_once(tmp_path):
     names = [str(tmp_path / n) for n in ("a.tif", "b.tif", "c.TIF")]
     assert find_scenes(tmp_path) == names
     assert find_scenes([tmp_path / "b.tif", str(tmp_path / "*.tif")]) == [names[1], names[0]]
-    with pytest.raises(SceneError, match="does not exist"):
+    with pytest.raises(SceneError, match=r"no file matches .*\*\.jp2"):
         find_scenes(str(tmp_path / "*.jp2"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SceneError, match="holds no raster"):
         find_scenes(tmp_path / "empty")
+
+
+def test_hidden_files_are_left_out_and_brackets_of_folders_are_names(tmp_path):
+    folder = tmp_path / "site [2020]"
+    folder.mkdir()
+    for name in ("a.tif", "._a.tif", "a.tif.aux.xml", "a.tif.ovr"):
+        (folder / name).write_bytes(b"")
+    (folder / "scenes.txt").write_bytes("*.tif\r\n".encode("utf-16"))
+    only = [str(folder / "a.tif")]
+    assert find_scenes(folder) == only
+    assert find_scenes(str(folder / "*.tif*")) == only
+    assert find_scenes(folder / "scenes.txt") == only
 
 
 def test_description_names_what_people_ask_for(tmp_path):

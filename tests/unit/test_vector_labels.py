@@ -339,3 +339,15 @@ def test_the_detections_of_a_run_are_labels_without_naming_their_layer(tmp_path)
         gpd.GeoDataFrame(geometry=[square], crs="EPSG:32633").to_file(other, layer=layer)
     with pytest.raises(LabelError, match="has the layers"):
         read_labels(other)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_collections_within_collections_explode_to_single_parts(tmp_path, depth):
+    geometry = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(5, 5, 6, 7)])
+    for _ in range(depth):
+        geometry = shapely.GeometryCollection([geometry, shapely.box(20, 20, 21, 22)])
+    path = tmp_path / "l.pq"
+    gpd.GeoDataFrame(geometry=[geometry], crs="EPSG:32632").to_parquet(path)
+    labels = read_labels(path)
+    assert len(labels) == 2 + depth
+    assert shapely.area(labels.geometries).tolist() == [1.0, 2.0] + [2.0] * depth
