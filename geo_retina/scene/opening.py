@@ -85,6 +85,7 @@ class SceneFile:
             file_block_px=None
             if to_file is None
             else (self.block_px[0] / to_file.e, self.block_px[1] / to_file.a),
+            middle_x=self.placement.middle_x,
         )
 
     def _name(self, band: int) -> str:
@@ -208,12 +209,10 @@ def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:
             f"{path} has no CRS, so it cannot be resampled to {gsd_m:g} m; give it one, for "
             "example with gdal_edit.py -a_srs EPSG:32633"
         )
-    true_m = own.sides_on_ellipsoid_m()
-    drawn = np.hypot([own.affine.a, own.affine.b], [own.affine.d, own.affine.e])
-    ratio = drawn[0] / drawn[1]
-    if np.isfinite(true_m).all() and abs(true_m[0] / true_m[1] / ratio - 1) > 0.01:
-        ratio = true_m[0] / true_m[1]  # the map draws lengths east and north differently
-    width = max(1, round(own.width * own.gsd_m * ratio**0.5 / gsd_m))
-    height = max(1, round(own.height * own.gsd_m / ratio**0.5 / gsd_m))
+    sides_m = own.sides_m()
+    width, height = (
+        max(1, round(size * side_m / gsd_m))
+        for size, side_m in zip((own.width, own.height), sides_m.tolist(), strict=True)
+    )
     to_file = Affine.scale(own.width / width, own.height / height)
     return Grid(own.crs, own.affine @ to_file, height, width), to_file
