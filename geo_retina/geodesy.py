@@ -381,15 +381,14 @@ def carry_ground(polygons: Geometries, source: Crs, target: Crs, around: Positio
     spots = spots[np.isfinite(spots).all(axis=1)]
     if not len(spots):
         return np.full(len(polygons), shapely.Polygon(), dtype=object)
-    turn = full_turn(source)
+    turn, geodetic = full_turn(source), source.geodetic_crs
+    if turn is None and geodetic is not None:
+        # By way of degrees, as ground on both sides of the antimeridian is far apart on a map.
+        degrees = _in_degrees(polygons, source, geodetic.to_2d(), spots)
+        return carry_ground(degrees, geodetic.to_2d(), target, around)
     cut = _cut_to(polygons, _bounds_around(spots, turn), turn)
     if same:
         return cut
-    geodetic = source.geodetic_crs
-    if turn is None and geodetic is not None and not is_same(geodetic, target):
-        # By way of degrees, as ground on both sides of the antimeridian is far apart on a map.
-        degrees = reproject(densify(cut), source, geodetic.to_2d())
-        return carry_ground(degrees, geodetic.to_2d(), target, around)
     moved = shapely.make_valid(reproject(densify(cut), source, target))
     if target_turn is not None and len(moved):
         moved = _cut_to(moved, _bounds_around(around, target_turn), target_turn)
@@ -398,6 +397,41 @@ def carry_ground(polygons: Geometries, source: Crs, target: Crs, around: Positio
             f"some ground lies where {crs_label(target)} has no coordinates; choose another CRS"
         )
     return _polygons_only(np.asarray(moved, dtype=object))
+
+
+def _in_degrees(
+    polygons: Geometries, source: pyproj.CRS, geodetic: pyproj.CRS, spots: Positions
+) -> Geometries:
+    """Polygons on a map, cut around positions there, in longitudes and latitudes."""
+    turn = full_turn(geodetic) or 360.0
+    lon = wrap(move(spots, source, geodetic)[:, 0], turn, 0.0)
+    sides = [lon >= 0, lon < 0] if np.ptp(lon) > turn / 2 else [np.ones(len(lon), np.bool_)]
+    found = np.full(len(polygons), shapely.Polygon(), dtype=object)
+    for side in sides:
+        near = spots[side]
+        cut = densify(_cut_to(polygons, _bounds_around(near, None), None))
+        inside = shapely.transform(cut, lambda xy: _on_the_map(xy, source, geodetic, near))  # noqa: B023
+        moved = shapely.make_valid(reproject(inside, source, geodetic))
+        found = np.asarray(shapely.union(found, moved), dtype=object)
+    return _polygons_only(found)
+
+
+def _on_the_map(
+    xy: Positions, source: pyproj.CRS, geodetic: pyproj.CRS, spots: Positions
+) -> Positions:
+    """Pull positions beyond the Earth's outline, as at the corners of an oval map, back to it."""
+    lost = ~np.isfinite(move(xy, source, geodetic)).all(axis=1)
+    if not lost.any():
+        return xy
+    centre, far = np.median(spots, axis=0), xy[lost]
+    near = np.broadcast_to(centre, far.shape).copy()
+    for _ in range(40):
+        middle = (near + far) / 2
+        fine = np.isfinite(move(middle, source, geodetic)).all(axis=1)
+        near[fine], far[~fine] = middle[fine], middle[~fine]
+    pulled = xy.copy()
+    pulled[lost] = near
+    return pulled
 
 
 def move_outlines(polygons: Geometries, source: Crs, target: Crs) -> Geometries:

@@ -45,12 +45,14 @@ class Grid:
         affine: maps pixel (x, y) to CRS (x, y); may rotate and shear.
         height: rows.
         width: columns.
+        pixel_m: side of a pixel in metres, where there is no CRS to tell; None for unknown.
     """
 
     crs: pyproj.CRS | None
     affine: Affine
     height: int
     width: int
+    pixel_m: float | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -82,10 +84,10 @@ class Grid:
 
         The geometric mean of the two sides, by the CRS's unit, or measured on the ellipsoid
         where the CRS is geographic or stretches the ground by more than 1 % there, as Web
-        Mercator does away from the equator. None without a CRS.
+        Mercator does away from the equator. Without a CRS, ``pixel_m``.
         """
         if self.crs is None:
-            return None
+            return self.pixel_m
         ground_m = math.sqrt(np.prod(self.sides_on_ellipsoid_m()))
         if self.crs.is_geographic:
             return ground_m

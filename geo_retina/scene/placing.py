@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,12 @@ class Placement:
         if self.kind in ("affine", "none"):
             return self.grid.pixels_to_crs(points_px)
         return _to_crs(_transformer(self.gcps, self.rpcs), points_px)
+
+    def sized(self, pixel_m: float | None) -> Placement:
+        """The same placement with the size of its pixels, where there is no CRS to tell."""
+        if pixel_m is None or self.grid.crs is not None:
+            return self
+        return replace(self, grid=replace(self.grid, pixel_m=pixel_m))
 
     @property
     def middle_x(self) -> float:

@@ -28,7 +28,8 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
         grid: of the scene; its affine may turn and shear.
 
     Returns:
-        (N,) areas in square metres and (N,) longer sides in metres; not a number without a CRS.
+        (N,) areas in square metres and (N,) longer sides in metres; not a number without a CRS
+        or a size of pixels.
     """
     sides_xy, area = _pixel_sizes(grid)
     if sides_xy is None or area is None:
@@ -43,10 +44,13 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
 
 def _pixel_sizes(grid: Grid) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """(2, nodes, nodes) metres of a pixel along x and y, and (nodes, nodes) its square metres."""
-    if grid.crs is None:
-        return None, None
     a = grid.affine
     steps = np.array([[a.a, a.d], [a.b, a.e]])
+    if grid.crs is None:
+        if grid.pixel_m is None:
+            return None, None
+        side = np.full((2, _NODES, _NODES), grid.pixel_m)
+        return side, side[0] ** 2
     vectors = _on_ellipsoid(grid, steps)
     if vectors is None:
         vectors = np.broadcast_to(steps[:, None, None] * unit_m(grid.crs), (2, _NODES, _NODES, 2))
