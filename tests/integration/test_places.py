@@ -125,9 +125,9 @@ def test_labels_elsewhere_are_refused(tmp_path, model, swap):
 def test_pixels_without_a_crs_can_be_given_a_size(tmp_path, model):
     small = BOXES // 2
     scene = write_scene(tmp_path / "scene.tif", paint((128, 128), small), crs=None)
-    options = DetectOptions(tile_px=128, overlap_px=64, pixel_m=1.0)  # of a model of 0.5 m
+    options = DetectOptions(tile_px=128, overlap_px=64, pixel_m=1.5)  # for 0.3 to 1 m
     report = detect_to_file(scene, model, tmp_path / "out.gpkg", options, CPU)
     found = gpd.read_file(tmp_path / "out.gpkg", layer="scanned")
     assert found["gsd_m"].tolist() == [0.5]
-    assert found["width_px"].tolist() == [256]
+    assert found["width_px"].tolist() == [384]
     assert not any("taken to be" in note for note in report.notes)
