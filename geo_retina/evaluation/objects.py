@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _MOST_NAMES = 10
-_ELSEWHERE_M = 5_000.0
+_ELSEWHERE_M = 200_000.0
+"""Farther than any scene is wide, as detections alone do not tell what was looked at."""
+
 _LAYER_REMEDY = "say which one with --layer"
 _PIXEL_COLUMNS = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
 _BOX_TOLERANCE = 1e-7
@@ -183,7 +185,7 @@ def _check_place(
     """Refuse labels that all lie elsewhere: nothing could match, by a slip of CRS or axes.
 
     Where the file of detections says what was looked at, that is the ground; else labels lie
-    elsewhere that are farther from all detections than these are wide, and some kilometres.
+    elsewhere that are farther from all detections than these are wide, and than a scene is.
     """
     if not is_connected(layer.crs, crs):
         raise LabelError(

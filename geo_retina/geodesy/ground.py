@@ -1,283 +1,28 @@
-"""Coordinate systems: their names and units, and moving positions and ground between them.
-
-All that knows about places on Earth is here. Positions are float64, x before y whatever the axis
-order of a CRS's authority. Longitudes have no beginning and no end: what comes out in degrees is in
-one piece, also where it crosses the antimeridian, and is then counted beyond 180.
-"""
+"""Geometries from one CRS to another: in one piece, and cut first to where they matter."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyproj.crs import GeographicCRS, ProjectedCRS
-from pyproj.crs.coordinate_operation import PolarStereographicAConversion, UTMConversion
 
-from geo_retina.errors import CrsError, OptionError
+from geo_retina.errors import CrsError
+from geo_retina.geodesy.positions import Positions, middle_longitude, move, wrap
+from geo_retina.geodesy.systems import Crs, crs_label, full_turn, is_same, transformer
 
-Positions = NDArray[np.float64]
 Geometries = NDArray[np.object_]
-Crs = pyproj.CRS | None
 
-WGS84 = pyproj.CRS("EPSG:4326")
-FALLBACK_CRS = "EPSG:4326"
-"""Where detections go whose scenes are in several CRSs."""
-
-_GEOD = pyproj.Geod(ellps="WGS84")
-METRES_A_DEGREE = float(np.pi / 180 * _GEOD.a)
-"""On the equator, and along a meridian of a sphere of that radius."""
-
-_UTM_SOUTH, _UTM_NORTH = -80.0, 84.0
 _MARGIN = 0.1
 """Share of an extent by which ground is cut more widely than it is needed."""
 
 _POLAR_DEG = 45.0
 """Ground around a pole is recognised from this latitude on."""
 
-_BACK = 1e-6
-"""Share of an extent by which a position may miss its place after going there and back."""
-
 _POLYGON, _MULTIPOLYGON = 3, 6
-
-
-def crs_label(crs: pyproj.CRS) -> str:
-    """Name a CRS for people: ``EPSG:32633``, or its name where no authority numbers it."""
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.name)
-
-
-def parse_crs(text: str) -> pyproj.CRS:
-    """Find the CRS that a user names, by code, WKT, PROJ string or name.
-
-    Raises:
-        OptionError: PROJ knows none, or it is not one of maps, such as a vertical one.
-    """
-    try:
-        crs = pyproj.CRS.from_user_input(text)
-    except pyproj.exceptions.CRSError:
-        raise OptionError(
-            f"{text} is not a CRS that PROJ knows, wanted for example EPSG:4326"
-        ) from None
-    if not (crs.is_projected or crs.is_geographic or crs.is_engineering):
-        raise OptionError(
-            f"{text} is a {crs.type_name}, in which no map is drawn; wanted a projected or "
-            "geographic one, for example EPSG:4326"
-        )
-    return crs
-
-
-def missing_crs(subject: str, so: str, *, file: str | None = None, otherwise: str = "") -> str:
-    """Say that something lacks a CRS: the one sentence, whatever lacks it.
-
-    Args:
-        subject: what lacks it.
-        so: what cannot be done therefore.
-        file: of a vector layer, for the remedy; left out, the remedy is that for an image.
-        otherwise: another way out, with its conjunction: ", or leave out --aoi".
-    """
-    remedy = (
-        "give it one, for example with gdal_edit.py -a_srs EPSG:32633"
-        if file is None
-        else f"give it the right one, for example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {file}"
-    )
-    return f"{subject} has no CRS, so {so}; {remedy}{otherwise}"
-
-
-def is_on_earth(crs: Crs) -> bool:
-    """Tell whether a CRS says where its positions lie on Earth; local ones of a site don't."""
-    return crs is not None and crs.geodetic_crs is not None
-
-
-def is_same(one: Crs, other: Crs) -> bool:
-    """Tell whether two CRSs are equal, quickly where they are one object."""
-    return one is other or one == other
-
-
-def is_connected(source: Crs, target: Crs) -> bool:
-    """Tell whether positions can be moved from one CRS to the other."""
-    return is_same(source, target) or (is_on_earth(source) and is_on_earth(target))
-
-
-def unit_m(crs: pyproj.CRS) -> float:
-    """Metres of a CRS's unit of length; of an angular one, its radians."""
-    return float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
-
-
-def full_turn(crs: Crs) -> float | None:
-    """Units of a full circle, 360 in degrees; None where a CRS is not geographic."""
-    if crs is None or not crs.is_geographic:
-        return None
-    return round(2 * math.pi / unit_m(crs), 9)
-
-
-@lru_cache(maxsize=256)
-def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-    """Make the transformer from one CRS to another, x before y.
-
-    Made once per pair of CRSs: making one costs as much as opening a small scene.
-
-    Raises:
-        CrsError: one of them is local, so nothing says where it lies in the other.
-    """
-    for crs, other in ((source, target), (target, source)):
-        if not is_on_earth(crs):
-            raise CrsError(
-                f"the local CRS {crs_label(crs)} has no place on Earth, so positions cannot be "
-                f"moved between it and {crs_label(other)}; give all files in one CRS, or the right "
-                "CRS with gdal_edit.py -a_srs or ogr2ogr -a_srs"
-            )
-    try:
-        return pyproj.Transformer.from_crs(source, target, always_xy=True)
-    except pyproj.exceptions.ProjError as error:
-        raise CrsError(
-            f"PROJ cannot move positions from {crs_label(source)} to {crs_label(target)} "
-            f"({error}); choose another CRS"
-        ) from error
-
-
-def move(positions: Positions, source: Crs, target: Crs) -> Positions:
-    """Move (..., 2) positions to another CRS; not finite where it has no such place.
-
-    They stay as they are where either CRS is None or both are the same.
-    """
-    if source is None or target is None or is_same(source, target):
-        return positions
-    xy = np.asarray(positions, dtype=np.float64)
-    x, y = transformer(source, target).transform(xy[..., 0], xy[..., 1])
-    return np.stack([np.asarray(x), np.asarray(y)], axis=-1).reshape(xy.shape)
-
-
-def are_expressible(positions: Positions, source: Crs, target: Crs) -> NDArray[np.bool_]:
-    """Tell which (N, 2) positions another CRS can hold: they come back to where they were."""
-    there = move(positions, source, target)
-    fine: NDArray[np.bool_] = np.asarray(np.isfinite(there).all(axis=1))
-    if source is None or target is None or is_same(source, target) or not fine.any():
-        return np.asarray(fine)
-    back = move(np.where(fine[:, None], there, there[fine][0]), target, source)
-    missed = np.abs(back - positions)
-    turn = full_turn(source)
-    if turn is not None:
-        missed[:, 0] = np.minimum(missed[:, 0] % turn, turn - missed[:, 0] % turn)
-    scale = turn or 1e3 / unit_m(source)
-    extent = np.ptp(positions[np.isfinite(positions).all(axis=1)], axis=0).max(initial=0.0)
-    return np.asarray(fine & (missed <= _BACK * max(extent, scale)).all(axis=1))
-
-
-def to_lon_lat(positions: Positions, crs: pyproj.CRS) -> Positions:
-    """Give (N, 2) longitudes and latitudes in degrees; not finite where the CRS has no place.
-
-    Those of a local CRS are its metres as if they were laid around the equator, true to scale
-    along both axes: ``METRES_A_DEGREE``.
-    """
-    if is_on_earth(crs):
-        return move(positions, crs, WGS84).reshape(-1, 2)
-    return np.asarray(positions * (unit_m(crs) / METRES_A_DEGREE)).reshape(-1, 2)
-
-
-def from_lon_lat(positions: Positions, crs: pyproj.CRS) -> Positions:
-    """Give (N, 2) positions in a CRS of longitudes and latitudes; inverse of ``to_lon_lat``."""
-    if is_on_earth(crs):
-        return move(positions, WGS84, crs).reshape(-1, 2)
-    return np.asarray(positions * (METRES_A_DEGREE / unit_m(crs))).reshape(-1, 2)
-
-
-def geocentric_m(positions: Positions, crs: pyproj.CRS) -> Positions:
-    """Give (N, 3) geocentric positions, in metres.
-
-    A straight line between two of them is the distance on the ground to a millionth, up to
-    10 km, in whatever zones they lie: a map projection is never in the way. In a local CRS they
-    are its own metres, in a plane.
-    """
-    if not is_on_earth(crs):
-        flat = np.asarray(positions, np.float64).reshape(-1, 2) * unit_m(crs)
-        return np.column_stack([flat, np.zeros(len(flat))])
-    lon, lat = np.radians(to_lon_lat(positions, crs)).T
-    normal = _GEOD.a / np.sqrt(1 - _GEOD.es * np.sin(lat) ** 2)
-    axes = (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), (1 - _GEOD.es) * np.sin(lat))
-    return np.asarray(normal[:, None] * np.stack(axes, axis=1))
-
-
-def square_metres(positions: Positions, crs: pyproj.CRS) -> NDArray[np.float64]:
-    """Give the (N,) ground areas in m2 of one square unit of the CRS at each position."""
-    step = 1e-5 if crs.is_geographic else 1.0
-    origin = geocentric_m(positions, crs)
-    along_x = geocentric_m(positions + np.array([step, 0.0]), crs) - origin
-    along_y = geocentric_m(positions + np.array([0.0, step]), crs) - origin
-    return np.asarray(np.linalg.norm(np.cross(along_x, along_y), axis=1) / step**2)
-
-
-def steps_on_ellipsoid_m(crs: Crs, positions: Positions) -> NDArray[np.float64]:
-    """Give the (2,) ground lengths from the first of (3, 2) positions to the two others.
-
-    Not finite without a CRS, in a local one, or off the globe.
-    """
-    geodetic = crs and crs.geodetic_crs
-    geod = crs and crs.get_geod()
-    if not geodetic or not geod:
-        return np.full(2, np.nan)
-    lon, lat = move(positions, crs, geodetic).T * unit_m(geodetic)
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return np.full(2, np.nan)
-    _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
-    return np.abs(np.asarray(sides_m))
-
-
-def true_aspect(drawn: float, true_m: NDArray[np.float64]) -> float:
-    """Give the width of a pixel over its height on the ground.
-
-    Args:
-        drawn: as the affine draws it.
-        true_m: (2,) its sides on the ellipsoid; where they are finite and differ by more than
-            1 %, as in degrees, the map draws lengths east and north differently, and they count.
-    """
-    if np.isfinite(true_m).all() and abs(true_m[0] / true_m[1] / drawn - 1) > 0.01:
-        return float(true_m[0] / true_m[1])
-    return drawn
-
-
-def metric_crs(geodetic: pyproj.CRS, lon: float, lat: float) -> pyproj.CRS:
-    """Choose a CRS in metres for a place, on a geographic CRS's own datum: nothing is shifted.
-
-    The UTM zone, or the polar stereographic one that goes with UTM beyond 84 N and 80 S.
-    """
-    north = lat >= 0
-    zone = int((lon + 180) % 360 // 6) + 1
-    is_utm = _UTM_SOUTH <= lat <= _UTM_NORTH
-    if geodetic.to_epsg() == 4326:
-        utm = (32600 if north else 32700) + zone
-        return pyproj.CRS.from_epsg(utm if is_utm else 5041 if north else 5042)
-    conversion = (
-        UTMConversion(str(zone), "N" if north else "S")
-        if is_utm
-        else PolarStereographicAConversion(
-            latitude_natural_origin=90 if north else -90,
-            scale_factor_natural_origin=0.994,
-            false_easting=2e6,
-            false_northing=2e6,
-        )
-    )
-    base = geodetic if geodetic.is_geographic else GeographicCRS(datum=geodetic.datum)
-    return ProjectedCRS(conversion, name=f"{geodetic.name} in metres", geodetic_crs=base)
-
-
-def middle_longitude(x: NDArray[np.float64], turn: float) -> float:
-    """Give the middle of longitudes, as the direction that they have on average; 0 for none."""
-    angles = x[np.isfinite(x)] * (2 * np.pi / turn)
-    if not len(angles):
-        return 0.0
-    return float(np.arctan2(np.sin(angles).mean(), np.cos(angles).mean()) * (turn / (2 * np.pi)))
-
-
-def wrap(
-    x: NDArray[np.float64], turn: float, around: float | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Count longitudes within half a turn of another."""
-    return x - turn * np.round((x - around) / turn)
 
 
 def reproject(geometries: Geometries, source: Crs, target: Crs) -> Geometries:
@@ -448,34 +193,6 @@ def move_outlines(polygons: Geometries, source: Crs, target: Crs) -> Geometries:
             f"some ground lies where {crs_label(target)} has no coordinates; choose another CRS"
         )
     return moved
-
-
-def positions_in(
-    positions: Positions, source: Crs, target: Crs, bounds: NDArray[np.float64]
-) -> list[Positions]:
-    """Move (N, 2) positions to where polygons are, as often as these may hold them.
-
-    In degrees, polygons may lie a full turn away from where positions are counted.
-
-    Args:
-        positions: in ``source``; not finite among the results where the target has no place.
-        source: their CRS.
-        target: CRS of the polygons.
-        bounds: (4,) of all polygons.
-    """
-    there = move(positions, source, target)
-    turn = full_turn(target)
-    if turn is None or not len(there):
-        return [there]
-    middle = middle_longitude(there[:, 0], turn)
-    there = np.column_stack([wrap(there[:, 0], turn, middle), there[:, 1]])
-    low, high = np.nanmin(there[:, 0]), np.nanmax(there[:, 0])
-    copies = [
-        there + np.array([k * turn, 0.0])
-        for k in range(-2, 3)
-        if low + k * turn <= bounds[2] and high + k * turn >= bounds[0]
-    ]
-    return copies or [there]
 
 
 def _bounds_around(spots: Positions, turn: float | None) -> NDArray[np.float64]:
