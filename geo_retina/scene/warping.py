@@ -177,11 +177,9 @@ def _on_map(placement: Placement, grid: Grid, to_full: Affine) -> str:
 
 def _longitudes(placement: Placement) -> str:
     """Have longitudes counted around the scene, as its file does, not from -180 to 180."""
-    turn = full_turn(placement.grid.crs)
-    if turn is None:
+    if full_turn(placement.grid.crs) != 360:  # GDAL's option is for degrees alone
         return ""
-    degrees = placement.middle_x * 360 / turn
-    return f'<Options><Option key="CENTER_LONG">{degrees!r}</Option></Options>'
+    return f'<Options><Option key="CENTER_LONG">{placement.middle_x!r}</Option></Options>'
 
 
 def _affine(end: str, affine: Affine) -> str:
