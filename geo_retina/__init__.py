@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from geo_retina.detector import RunReport, detect, detect_to_file
     from geo_retina.draw import DensityMap, draw_density, draw_preview
     from geo_retina.errors import (
+        CrsError,
         GeoRetinaError,
         GridError,
         LabelError,
@@ -65,6 +66,7 @@ __all__ = [
     "ChipReport",
     "CombineReport",
     "Comparison",
+    "CrsError",
     "DataOptions",
     "DensityMap",
     "DetectOptions",
@@ -129,8 +131,8 @@ _NAMES_BY_MODULE = {
     "detections": "Detections",
     "detector": "RunReport detect detect_to_file",
     "draw": "DensityMap draw_density draw_preview",
-    "errors": "GeoRetinaError GridError LabelError ModelError OptionError OutputError RunError "
-    "SceneError SceneMismatchError TrainingError",
+    "errors": "CrsError GeoRetinaError GridError LabelError ModelError OptionError OutputError "
+    "RunError SceneError SceneMismatchError TrainingError",
     "evaluation": "Comparison Evaluation compare evaluate",
     "grid": "Grid",
     "interchange": "ChipReport export_chips export_onnx export_stac",

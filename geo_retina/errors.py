@@ -5,6 +5,7 @@
     GeoRetinaError
     ├── OptionError      (ValueError)    an option or config key is unknown or out of range
     ├── GridError        (ValueError)    a grid lacks what an operation needs
+    ├── CrsError         (ValueError)    positions cannot be moved between two CRSs
     ├── SceneError       (OSError)       a scene is missing, is no raster, or cannot be read
     ├── SceneMismatchError (ValueError)  a scene does not fit the model
     ├── LabelError       (ValueError)    a label or detection layer cannot be used
@@ -27,6 +28,10 @@ class OptionError(GeoRetinaError, ValueError):
 
 class GridError(GeoRetinaError, ValueError):
     """A grid lacks what an operation needs, such as a CRS."""
+
+
+class CrsError(GeoRetinaError, ValueError):
+    """Positions cannot be moved from one CRS to another."""
 
 
 class SceneError(GeoRetinaError, OSError):

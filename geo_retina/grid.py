@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_retina.errors import GridError, OptionError
+from geo_retina.geodesy import steps_on_ellipsoid_m, true_aspect, unit_m
 
 
 class Window(NamedTuple):
@@ -44,12 +45,14 @@ class Grid:
         affine: maps pixel (x, y) to CRS (x, y); may rotate and shear.
         height: rows.
         width: columns.
+        pixel_m: side of a pixel in metres, where there is no CRS to tell; None for unknown.
     """
 
     crs: pyproj.CRS | None
     affine: Affine
     height: int
     width: int
+    pixel_m: float | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -81,15 +84,14 @@ class Grid:
 
         The geometric mean of the two sides, by the CRS's unit, or measured on the ellipsoid
         where the CRS is geographic or stretches the ground by more than 1 % there, as Web
-        Mercator does away from the equator. None without a CRS.
+        Mercator does away from the equator. Without a CRS, ``pixel_m``.
         """
         if self.crs is None:
-            return None
+            return self.pixel_m
         ground_m = math.sqrt(np.prod(self.sides_on_ellipsoid_m()))
         if self.crs.is_geographic:
             return ground_m
-        unit_m = self.crs.axis_info[0].unit_conversion_factor if self.crs.axis_info else 1.0
-        planar_m = math.sqrt(abs(self.affine.determinant)) * unit_m
+        planar_m = math.sqrt(abs(self.affine.determinant)) * unit_m(self.crs)
         is_stretched = math.isfinite(ground_m) and abs(ground_m / planar_m - 1) > 0.01
         return ground_m if is_stretched else planar_m
 
@@ -98,28 +100,27 @@ class Grid:
 
         Not finite without a CRS, or off the globe.
         """
-        geodetic = self.crs and self.crs.geodetic_crs
-        geod = self.crs and self.crs.get_geod()
-        if not geodetic or not geod:
-            return np.full(2, np.nan)
         centre_xy = np.array([self.width / 2, self.height / 2])
-        x, y = self.pixels_to_crs(centre_xy + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).T
-        to_geodetic = transformer(self.crs, geodetic)
-        to_radians = geodetic.axis_info[0].unit_conversion_factor
-        lon, lat = np.array(to_geodetic.transform(x, y)) * to_radians
-        if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-            return np.full(2, np.nan)
-        _, _, sides_m = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:], radians=True)
-        return np.abs(np.asarray(sides_m))
+        steps = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        return steps_on_ellipsoid_m(self.crs, self.pixels_to_crs(centre_xy + steps))
 
+    @property
+    def aspect(self) -> float:
+        """Width of a pixel over its height, on the ground."""
+        drawn = np.hypot([self.affine.a, self.affine.b], [self.affine.d, self.affine.e])
+        return true_aspect(float(drawn[0] / drawn[1]), self.sides_on_ellipsoid_m())
 
-@lru_cache(maxsize=64)
-def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-    """The way from one CRS to another, x before y.
+    def sides_m(self) -> NDArray[np.float64]:
+        """(2,) ground lengths of the pixel at the centre, whose geometric mean is ``gsd_m``.
 
-    Made once per pair of CRSs: making one costs as much as opening a small scene.
-    """
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+        Not finite where that is not known.
+        """
+        return (self.gsd_m or math.nan) * np.array([self.aspect**0.5, self.aspect**-0.5])
+
+    def lattice_crs(self, points: int = 33) -> NDArray[np.float64]:
+        """(N, 2) positions in the CRS of a lattice over the grid, its border included."""
+        x, y = np.meshgrid(np.linspace(0, self.width, points), np.linspace(0, self.height, points))
+        return self.pixels_to_crs(np.column_stack([x.ravel(), y.ravel()]))
 
 
 def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

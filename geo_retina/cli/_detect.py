@@ -82,7 +82,7 @@ def detect(
         if options.min_score is not None:
             print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
     for note in report.notes:
-        _report.warn(note)
+        _report.warn(_flags.as_flags(note))
     _report.warn_of_truncation(report)
     _report.warn_of_memory(report)
     _report.warn_of_failures(report.failures)

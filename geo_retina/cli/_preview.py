@@ -93,7 +93,8 @@ def _describe(made: DensityMap, cell_m: float) -> str:
     if len(made.counts) > 1:
         counts = {name: f"{count:>9,}" for name, count in made.counts.items()}
         lines.append(_report.columns(counts, indent="  "))
-    crs = grid.crs
-    known = crs.to_authority() if crs is not None else None
-    lines.append(f"written to {made.path}, in {':'.join(known) if known else crs}")
+    from geo_retina.geodesy import crs_label
+
+    assert grid.crs is not None  # cells are of a size in metres
+    lines.append(f"written to {made.path}, in {crs_label(grid.crs)}")
     return "\n".join(lines)

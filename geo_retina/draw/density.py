@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,21 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.grid import Grid, transformer
+from geo_retina.geodesy import (
+    WGS84,
+    full_turn,
+    is_same,
+    metric_crs,
+    middle_longitude,
+    missing_crs,
+    move,
+    move_outlines,
+    reproject,
+    transformer,
+    unit_m,
+    wrap,
+)
+from geo_retina.grid import Grid
 from geo_retina.scene import Scene, check_raster_output, write_raster
 from geo_retina.vector import Centres, layer_crs, stream_centres
 
@@ -98,21 +113,19 @@ def draw_density(
     check_raster_output(out, overwrite=overwrite)
     crs = layer_crs(detections)
     if crs is None:
-        raise LabelError(
-            f"{detections} has no CRS, so its cells would have no size in metres; give it the "
-            f"right one, for example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {detections}"
-        )
+        so = "its cells would have no size in metres"
+        raise LabelError(missing_crs(str(detections), so, file=str(detections)))
     outline = None if scene is None else _outline(scene, crs)
-    bounds, names = _survey(detections, score, outline)
+    batches = partial(_batches, detections, crs, score, outline)
+    bounds, names = _survey(detections, score, outline, batches())
     target = _true_crs(crs, bounds)
     moved = _moved_bounds(bounds, crs, target)
     if outline is not None:
-        moved = np.array(_moved(outline, crs, target).bounds)
+        moved = np.array(reproject(np.array([outline]), crs, target)[0].bounds)
     grid = _cells(moved, target, cell_m, 1 + len(names), is_ground=outline is not None)
     counts = np.zeros((1 + len(names), *grid.shape), np.uint32)
-    move = transformer(crs, target)
-    for batch in _on(outline, stream_centres(detections, score=score)):
-        _count(counts, batch, names, grid, np.column_stack(move.transform(*batch.positions.T)))
+    for batch in batches():
+        _count(counts, batch, names, grid, move(batch.positions, crs, target))
     kept = counts[1:] if len(names) > 1 else counts[:1]
     totals = dict(zip(names, kept.sum(axis=(1, 2), dtype=np.int64).tolist(), strict=False))
     most = int(counts[0].max())
@@ -127,26 +140,23 @@ def draw_density(
 def _outline(scene: Scene, crs: pyproj.CRS) -> shapely.Polygon:
     """The scene's ground in a CRS, with vertices along its sides."""
     if scene.grid.crs is None:
-        raise LabelError(
-            f"the scene {scene.name} has no CRS, so its ground is unknown; leave it out, or give "
-            "it one with gdal_edit.py -a_srs EPSG:32633"
-        )
+        so = "its ground is unknown"
+        raise LabelError(missing_crs(f"the scene {scene.name}", so, otherwise=", or leave it out"))
     box = shapely.segmentize(shapely.box(0, 0, *scene.grid.shape[::-1]), max(scene.grid.shape) / 32)
-    return _moved(shapely.transform(box, scene.grid.pixels_to_crs), scene.grid.crs, crs)
-
-
-def _moved(outline: shapely.Polygon, crs: pyproj.CRS, target: pyproj.CRS) -> shapely.Polygon:
-    move = transformer(crs, target)
-    return shapely.transform(outline, lambda xy: np.column_stack(move.transform(*xy.T)))
+    ground = np.array([shapely.transform(box, scene.grid.pixels_to_crs)])
+    return move_outlines(ground, scene.grid.crs, crs)[0]
 
 
 def _survey(
-    detections: str | Path, score: float | None, outline: shapely.Polygon | None
+    detections: str | Path,
+    score: float | None,
+    outline: shapely.Polygon | None,
+    batches: Iterator[Centres],
 ) -> tuple[_Bounds, tuple[str, ...]]:
     """Bounds of what the map has to cover, and the classes on it, sorted."""
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     names: set[str] = set()
-    for batch in _on(outline, stream_centres(detections, score=score)):
+    for batch in batches:
         if len(batch.positions):
             low = np.minimum(low, batch.positions.min(axis=0))
             high = np.maximum(high, batch.positions.max(axis=0))
@@ -163,11 +173,19 @@ def _survey(
     return bounds, tuple(sorted(names))
 
 
-def _on(outline: shapely.Polygon | None, batches: Iterator[Centres]) -> Iterator[Centres]:
-    """What lies within an outline."""
+def _batches(
+    detections: str | Path, crs: pyproj.CRS, score: float | None, outline: shapely.Polygon | None
+) -> Iterator[Centres]:
+    """What lies within an outline, in degrees in one piece across the antimeridian."""
     if outline is not None:
         shapely.prepare(outline)
-    for batch in batches:
+    turn = full_turn(crs)
+    around = None if outline is None else float(outline.centroid.x)
+    for batch in stream_centres(detections, score=score):
+        if turn is not None and len(batch.positions):
+            x, y = batch.positions.T
+            around = middle_longitude(x, turn) if around is None else around
+            batch = replace(batch, positions=np.column_stack([wrap(x, turn, around), y]))
         if outline is not None:
             inside = shapely.intersects_xy(outline, batch.positions)
             batch = Centres(batch.positions[inside], batch.codes[inside], batch.names)
@@ -177,24 +195,23 @@ def _on(outline: shapely.Polygon | None, batches: Iterator[Centres]) -> Iterator
 def _true_crs(crs: pyproj.CRS, bounds: _Bounds) -> pyproj.CRS:
     """The CRS itself where its lengths are true, else one where they are."""
     middle_xy = (bounds[:2] + bounds[2:]) / 2
-    if crs.is_projected:
+    if not crs.is_geographic:
         pixel = Grid(crs, Affine.translation(*(middle_xy - 0.5)), 1, 1)
-        unit_m = crs.axis_info[0].unit_conversion_factor
-        if pixel.gsd_m is not None and abs(pixel.gsd_m / unit_m - 1) <= 0.01:
+        if pixel.gsd_m is not None and abs(pixel.gsd_m / unit_m(crs) - 1) <= 0.01:
             return crs
-    west, south, east, north = _moved_bounds(bounds, crs, pyproj.CRS("EPSG:4326"))
+    west, south, east, north = _moved_bounds(bounds, crs, WGS84)
     lon, lat = (west + east) / 2, (south + north) / 2
     if east - west > _ZONE_DEG or not -80 <= lat <= 84:
         return pyproj.CRS(_EQUAL_AREA)
-    zone = int((lon + 180) % 360 // 6) + 1
-    return pyproj.CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+    return metric_crs(WGS84, lon, lat)
 
 
 def _moved_bounds(bounds: _Bounds, crs: pyproj.CRS, target: pyproj.CRS) -> _Bounds:
-    if crs == target:
+    if is_same(crs, target):
         return bounds
-    move = transformer(crs, target)
-    moved = np.array(move.transform_bounds(*bounds))
+    moved = np.array(transformer(crs, target).transform_bounds(*bounds))
+    if target.is_geographic and moved[0] > moved[2]:  # PROJ's way to say: over the antimeridian
+        moved[2] += 360
     if not np.isfinite(moved).all():
         raise LabelError(
             f"the detections lie where {target.name} has no coordinates; write them in another CRS"
@@ -207,7 +224,7 @@ def _cells(bounds: _Bounds, crs: pyproj.CRS, cell_m: float, bands: int, *, is_gr
 
     Ground that ends with a cell needs none beyond it; a point on that line does.
     """
-    side = cell_m / crs.axis_info[0].unit_conversion_factor
+    side = cell_m / unit_m(crs)
     left, bottom, right, top = np.floor(bounds / side)
     if is_ground:
         left, bottom = np.floor(bounds[:2] / side + _ROUNDING)
@@ -245,7 +262,8 @@ def _count(
 def _beside(outline: shapely.Polygon, crs: pyproj.CRS, grid: Grid) -> NDArray[np.bool_]:
     """(height, width) the cells that no part of the outline touches."""
     assert grid.crs is not None  # cells are of a size in metres
-    ground = shapely.transform(_moved(outline, crs, grid.crs), grid.crs_to_pixels)
+    moved = reproject(np.array([outline]), crs, grid.crs)[0]
+    ground = shapely.transform(moved, grid.crs_to_pixels)
     shapely.prepare(ground)
     beside = np.ones(grid.shape, np.bool_)
     x = np.arange(grid.width)

@@ -24,7 +24,7 @@ from geo_retina.draw.saving import save_figure
 from geo_retina.errors import LabelError
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
-from geo_retina.vector import CLASS_COLOURS, pixel_sides_m
+from geo_retina.vector import CLASS_COLOURS
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -268,7 +268,7 @@ def _draw_scale_bar(axes: Axes, scene: Scene, width_px: int) -> None:
     """
     if scene.grid.gsd_m is None:
         return
-    side_m = float(pixel_sides_m(scene.grid)[0])
+    side_m = float(scene.grid.sides_m()[0])
     wanted_m = width_px * side_m / 5
     power = 10.0 ** np.floor(np.log10(wanted_m))
     length_m = power * max(step for step in (1, 2, 5) if step * power <= wanted_m)

@@ -27,8 +27,10 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
     Raises:
         LabelError: a file of ground cannot be read or holds no polygons.
     """
+    # Cells are counted on all of the ground; other scores need it where objects are.
+    reach = None if options.cell_m is not None else _reach(problem)
     if options.ground is not None:
-        area = read_ground(options.ground, problem.crs)
+        area = read_ground(options.ground, problem.crs, reach)
         shapely.prepare(area)
         here = _hold(area, problem.found.centres)
         found = replace(problem.found, counts=here).take(here | _reach_over(problem, area, ~here))
@@ -36,7 +38,7 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
         truth = replace(problem.truth, counts=labels)
         problem = replace(problem, found=found, truth=truth, ground=area)
     if options.ignore is not None:
-        area = read_ground(options.ignore, problem.crs)
+        area = read_ground(options.ignore, problem.crs, reach)
         shapely.prepare(area)
         labels = problem.truth.counts & ~_hold(area, problem.truth.centres)
         truth = replace(problem.truth, counts=labels)
@@ -56,6 +58,12 @@ def shares_ignored(problem: Problem) -> NDArray[np.float64]:
     if problem.ignored_ground is None:
         return np.zeros(len(problem.found))
     return _shares(problem.found, problem.ignored_ground)
+
+
+def _reach(problem: Problem) -> NDArray[np.float64]:
+    """(M, 2) positions that span all objects."""
+    boxes = np.concatenate([problem.found.boxes, problem.truth.boxes])
+    return np.asarray(boxes.reshape(-1, 2))
 
 
 def _hold(area: Any, positions: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from geo_retina.errors import LabelError
 from geo_retina.evaluation.curves import RECALLS, average_precision
 from geo_retina.evaluation.matches import IGNORED, TRUE
-from geo_retina.evaluation.measures import NOWHERE, cell_keys, to_lon_lat
+from geo_retina.evaluation.measures import NOWHERE, cell_keys
 from geo_retina.evaluation.objects import Problem
 from geo_retina.evaluation.outcomes import Outcome, States
 from geo_retina.evaluation.scores import Scores
 from geo_retina.evaluation.tally import Rows, Tally
+from geo_retina.geodesy import is_on_earth, to_lon_lat
 
 _ENDS = (2.5, 97.5)
 _FEWEST_BLOCKS = 60
@@ -53,17 +54,18 @@ def ground_blocks(problem: Problem, outcome: Outcome, side_m: float | None) -> B
     """
     truth = to_lon_lat(problem.truth.centres, problem.crs)
     found = to_lon_lat(problem.found.centres, problem.crs)
+    flat = not is_on_earth(problem.crs)
     if side_m is None:
-        side_m = _choose_side(truth if len(truth) else found)
-    truth_keys, found_keys = cell_keys(truth, side_m), cell_keys(found, side_m)
+        side_m = _choose_side(truth if len(truth) else found, flat=flat)
+    truth_keys, found_keys = (cell_keys(each, side_m, flat=flat) for each in (truth, found))
     true = outcome.other >= 0
     found_keys[true] = truth_keys[outcome.other[true]]
     return Blocks(side_m, found_keys, truth_keys)
 
 
-def _choose_side(lon_lat: NDArray[np.float64]) -> float:
+def _choose_side(lon_lat: NDArray[np.float64], *, flat: bool) -> float:
     for power in range(20, 4, -1):
-        if len(np.unique(cell_keys(lon_lat, 2.0**power))) >= _FEWEST_BLOCKS:
+        if len(np.unique(cell_keys(lon_lat, 2.0**power, flat=flat))) >= _FEWEST_BLOCKS:
             return 2.0**power
     return 16.0
 

@@ -17,15 +17,22 @@ from geo_retina.evaluation.measures import (
     cell_corners,
     cell_keys,
     cells_between,
-    from_lon_lat,
-    to_lon_lat,
 )
 from geo_retina.evaluation.objects import Problem
 from geo_retina.evaluation.outcomes import Outcome
+from geo_retina.geodesy import (
+    METRES_A_DEGREE,
+    densify,
+    from_lon_lat,
+    is_on_earth,
+    middle_longitude,
+    missing_crs,
+    positions_in,
+    to_lon_lat,
+    wrap,
+)
 from geo_retina.options import EvaluateOptions
-from geo_retina.vector import reproject
 from geo_retina.vector.reading import read_frame
-from geo_retina.vector.tables import densify
 
 _MOST_CELLS = 20_000_000
 _NAME = "name"
@@ -86,14 +93,19 @@ def _by_scene(problem: Problem, places: Places) -> Counts:
 
 
 def _by_cell(problem: Problem, places: Places, side_m: float) -> Counts:
-    """Cells that hold an object; where the ground is known, those whose middle lies on it too."""
+    """Cells that hold an object; where the ground is known, those whose middle lies on it too.
+
+    Their names are the degrees of their south-western corner, or the metres in a local CRS.
+    """
+    flat = not is_on_earth(places.crs)
     found, there = (
-        cell_keys(to_lon_lat(xy, places.crs), side_m) for xy in (places.found, places.there)
+        cell_keys(to_lon_lat(xy, places.crs), side_m, flat=flat)
+        for xy in (places.found, places.there)
     )
     empty = _cells_on_ground(problem, side_m)
     keys = np.unique(np.concatenate([found, there, empty]))
     keys = keys[keys != NOWHERE]
-    corners = cell_corners(keys, side_m)[:, :2]
+    corners = cell_corners(keys, side_m, flat=flat)[:, :2] * (METRES_A_DEGREE if flat else 1.0)
     names = np.array([f"{lon:.6f} {lat:.6f}" for lon, lat in corners.tolist()], dtype=object)
     return Counts("cell", names, _count(found, keys), _count(there, keys))
 
@@ -109,40 +121,44 @@ def _cells_on_ground(problem: Problem, side_m: float) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     corners = shapely.get_coordinates(densify(np.array([problem.ground], dtype=object)))
     lon_lat = to_lon_lat(corners, problem.crs)
-    west, south = np.nanmin(lon_lat, axis=0)
-    east, north = np.nanmax(lon_lat, axis=0)
-    many = (east - west) * (north - south) * (111_000 / side_m) ** 2
+    flat = not is_on_earth(problem.crs)
+    if not flat:  # in one piece, also across the antimeridian
+        lon_lat[:, 0] = wrap(lon_lat[:, 0], 360.0, middle_longitude(lon_lat[:, 0], 360.0))
+    bounds = np.concatenate([np.nanmin(lon_lat, axis=0), np.nanmax(lon_lat, axis=0)])
+    many = np.prod(bounds[2:] - bounds[:2]) * (111_000 / side_m) ** 2
     if many > _MOST_CELLS:
         raise LabelError(
             f"cells of {side_m:g} m over the bounds of the ground would be {many:.0g}, wanted at "
             f"most {_MOST_CELLS:g}; give a longer side with --cell"
         )
-    keys = cells_between(west, south, east, north, side_m)
-    box = cell_corners(keys, side_m)
+    keys = cells_between(bounds, side_m, flat=flat)
+    box = cell_corners(keys, side_m, flat=flat)
     middle = from_lon_lat((box[:, :2] + box[:, 2:]) / 2, problem.crs)
+    if not flat and (bounds[0] < -180 or bounds[2] > 180):
+        keys = cell_keys(to_lon_lat(middle, problem.crs), side_m)
     on = shapely.contains_xy(problem.ground, middle)
     if problem.ignored_ground is not None:
         on &= ~shapely.contains_xy(problem.ignored_ground, middle)
-    return keys[on]
+    return np.unique(keys[on])
 
 
 def _by_zone(places: Places, path: str) -> Counts:
     """One count per feature; what lies in several, or on their border, counts in each."""
     frame = read_frame(path)
     if frame.crs is None:
-        raise LabelError(
-            f"{path} has no CRS, so its zones have no place; give it the right one, for example "
-            f"with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {path}"
-        )
+        raise LabelError(missing_crs(path, "its zones have no place", file=path))
     zones = np.asarray(frame.geometry.array, dtype=object)
     if not len(zones) or not np.isin(shapely.get_type_id(zones), _POLYGONS).all():
         raise LabelError(f"{path} holds something else than polygons, wanted zones to count in")
     crs = pyproj.CRS.from_user_input(frame.crs)
-    if crs != places.crs:
-        zones = reproject(densify(zones), crs, places.crs)
     zones = shapely.make_valid(zones)
+    bounds = shapely.total_bounds(zones)
     names = [str(name) for name in frame[_NAME]] if _NAME in frame else range(len(zones))
-    found, there = (_count_in(zones, xy) for xy in (places.found, places.there))
+    # Objects go to the zones: however large these are, where an object lies in them is sure.
+    found, there = (
+        np.sum([_count_in(zones, at) for at in positions_in(xy, places.crs, crs, bounds)], axis=0)
+        for xy in (places.found, places.there)
+    )
     return Counts("zone", np.array([str(n) for n in names], dtype=object), found, there)
 
 

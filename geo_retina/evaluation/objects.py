@@ -12,14 +12,27 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import (
+    crs_label,
+    full_turn,
+    is_connected,
+    middle_longitude,
+    missing_crs,
+    near_longitude,
+    reproject,
+    square_metres,
+)
 from geo_retina.options import EvaluateOptions
 from geo_retina.vector import (
+    Ground,
     LabelLayer,
     filter_frame,
+    is_elsewhere,
     label_layer,
+    read_companions,
     read_detections,
     read_labels,
-    reproject,
+    whereabouts,
 )
 from geo_retina.vector.reading import DETECTIONS_LAYER, read_frame
 
@@ -27,6 +40,9 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _MOST_NAMES = 10
+_ELSEWHERE_M = 200_000.0
+"""Farther than any scene is wide, as detections alone do not tell what was looked at."""
+
 _LAYER_REMEDY = "say which one with --layer"
 _PIXEL_COLUMNS = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
 _BOX_TOLERANCE = 1e-7
@@ -130,12 +146,21 @@ def gather(
     found_scenes = None
     if layer.scenes is not None or _is_full(frame, "scene"):
         found_scenes = _column(frame, "scene", name)
+    geometries = _found_geometries(frame, name)
+    _check_place(geometries, crs, layer, detections)
+    turn = full_turn(crs)
+    middle = 0.0
+    if turn is not None:  # both sides counted around one longitude, whatever their files do
+        middle = middle_longitude(shapely.get_coordinates(geometries)[:, 0], turn)
+        geometries = near_longitude(geometries, turn, middle)
     found = replace(
-        _objects(_found_geometries(frame, name), found_classes, found_scenes),
+        _objects(geometries, found_classes, found_scenes),
         scores=_scores(frame, name),
         side_px=_sides_px(frame),
     )
     geometries = reproject(layer.geometries, layer.crs, crs)
+    if turn is not None:
+        geometries = near_longitude(geometries, turn, middle)
     truth = replace(_objects(geometries, layer.class_names, layer.scenes), counts=counts)
     classes: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
@@ -151,16 +176,65 @@ def gather(
     return Problem(found, truth, crs, classes, scenes, detected, layer.is_points)
 
 
+def _check_place(
+    found: NDArray[np.object_],
+    crs: pyproj.CRS,
+    layer: LabelLayer,
+    detections: str | Path | gpd.GeoDataFrame,
+) -> None:
+    """Refuse labels that all lie elsewhere: nothing could match, by a slip of CRS or axes.
+
+    Where the file of detections says what was looked at, that is the ground; else labels lie
+    elsewhere that are farther from all detections than these are wide, and than a scene is.
+    """
+    if not is_connected(layer.crs, crs):
+        raise LabelError(
+            f"{layer.path} is in {crs_label(layer.crs)} and the detections in {crs_label(crs)}, "
+            "but a local CRS has no place on Earth, so they cannot be compared; give both in one "
+            "CRS"
+        )
+    if not len(found) or not len(layer):
+        return
+    ground = _looked_at(detections)
+    if ground is None:
+        low, high = np.split(shapely.total_bounds(found), 2)
+        reach = max((high - low).max(), _ELSEWHERE_M / _unit_on_ground_m(crs, low))
+        ground = np.array([shapely.box(*(low - reach), *(high + reach))])
+    grounds = [Ground(crs, ground)]
+    if is_elsewhere(layer, grounds):
+        raise LabelError(
+            f"none of the {len(layer)} labels of {layer.path} lies on the ground of the "
+            f"detections: {whereabouts(layer, grounds, 'the detections')}"
+        )
+
+
+def _looked_at(detections: str | Path | gpd.GeoDataFrame) -> NDArray[np.object_] | None:
+    """The ground that a file of detections says was looked at, in its CRS; None if unknown."""
+    if not isinstance(detections, (str, Path)) or str(detections).startswith("/vsi"):
+        return None
+    companions = read_companions(detections)
+    if companions is None or companions.scanned is None or not companions.scanned.num_rows:
+        return None
+    if Path(detections).suffix.lower() == ".geojson":
+        return None  # what lies beside it is in the scenes' CRS
+    polygons = shapely.from_wkb(companions.scanned["geometry"].to_numpy())
+    polygons = polygons[~(shapely.is_missing(polygons) | shapely.is_empty(polygons))]
+    return np.asarray(polygons, dtype=object) if len(polygons) else None
+
+
+def _unit_on_ground_m(crs: pyproj.CRS, position: NDArray[np.float64]) -> float:
+    area = square_metres(position[None], crs)[0]
+    return float(np.sqrt(area)) if np.isfinite(area) and area > 0 else 1.0
+
+
 def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, str]:
     if isinstance(detections, (str, Path)):
         frame, name = read_detections(detections), str(detections)
     else:
         frame, name = detections, "the table of detections"
     if frame.crs is None:
-        raise LabelError(
-            f"{name} has no CRS, so detections cannot be compared with labels; give it the right "
-            f"one, for example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {name}"
-        )
+        so = "detections cannot be compared with labels"
+        raise LabelError(missing_crs(name, so, file=name))
     return frame, name
 
 

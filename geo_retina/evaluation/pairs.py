@@ -8,8 +8,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.evaluation.measures import on_ellipsoid_m
 from geo_retina.evaluation.objects import Problem
+from geo_retina.geodesy import geocentric_m
 
 _AT_ONCE = 100_000
 """Pairs of polygons that are intersected at a time, which bounds memory."""
@@ -107,8 +107,8 @@ def within(problem: Problem, radius_m: float) -> Pairs:
     """
     from scipy.spatial import cKDTree
 
-    found_m = on_ellipsoid_m(problem.found.centres, problem.crs)
-    truth_m = on_ellipsoid_m(problem.truth.centres, problem.crs)
+    found_m = geocentric_m(problem.found.centres, problem.crs)
+    truth_m = geocentric_m(problem.truth.centres, problem.crs)
     rows = np.flatnonzero(np.isfinite(found_m).all(axis=1))
     cols = np.flatnonzero(np.isfinite(truth_m).all(axis=1))
     if not len(rows) or not len(cols):
@@ -151,8 +151,8 @@ def _of_one_scene(problem: Problem, i: NDArray[np.int64], j: NDArray[np.int64]) 
 
 
 def _with_distance(problem: Problem, pairs: Pairs) -> Pairs:
-    found_m = on_ellipsoid_m(problem.found.centres, problem.crs)[pairs.found]
-    truth_m = on_ellipsoid_m(problem.truth.centres, problem.crs)[pairs.truth]
+    found_m = geocentric_m(problem.found.centres, problem.crs)[pairs.found]
+    truth_m = geocentric_m(problem.truth.centres, problem.crs)[pairs.truth]
     distance = np.linalg.norm(found_m - truth_m, axis=1)
     pairs = Pairs(pairs.found, pairs.truth, distance)
     return pairs.ordered(distance, pairs.truth)

@@ -6,11 +6,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.evaluation.measures import square_metres
 from geo_retina.evaluation.objects import Objects, Problem
 from geo_retina.evaluation.outcomes import Matcher
 from geo_retina.evaluation.scores import SizeScores
 from geo_retina.evaluation.tally import rows_by, tally
+from geo_retina.geodesy import square_metres
 from geo_retina.options import EvaluateOptions
 
 Sides = NDArray[np.float64]

@@ -85,6 +85,10 @@ class DetectOptions:
     """Resample the scene to this many metres a pixel; left out, only where it is outside the
     model's range."""
 
+    pixel_m: float | None = None
+    """Metres a pixel of scenes without a CRS, which say no resolution; left out, taken to be the
+    model's. Scenes with a CRS keep their own."""
+
     stretch: tuple[float, ...] | None = None
     """Stretch the scene's values to the model's range, between these two percentiles."""
 
@@ -141,6 +145,7 @@ class DetectOptions:
                 "min_score": (0, 1),
                 "bands": (1, INFINITY),
                 "gsd_m": (1e-6, INFINITY),
+                "pixel_m": (1e-6, INFINITY),
                 "stretch": (0, 100),
                 "tile_px": (1, 1 << 16),
                 "overlap_px": (0, 1 << 16),

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from geo_retina.draw.look import Look
 from geo_retina.errors import SceneError
 from geo_retina.evaluation import FALSE, KINDS, TRUE, Matched, MatchTable
+from geo_retina.geodesy import missing_crs, reproject
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
-from geo_retina.vector import pixel_sides_m, reproject
 
 PICTURES = 12
 _FEWEST_OF_A_SCENE = 3
@@ -95,10 +95,9 @@ def worst_places(matches: MatchTable, scenes: Sequence[Scene], names: Sequence[s
     """
     for scene in scenes:
         if scene.grid.crs is None:
-            raise SceneError(
-                f"the scene {scene.path} has no CRS, so no object can be placed on it; leave it "
-                "out, or give it one with gdal_edit.py -a_srs EPSG:32633"
-            )
+            so = "no object can be placed on it"
+            what = f"the scene {scene.path}"
+            raise SceneError(missing_crs(what, so, otherwise=", or leave it out"))
     sides = _Side(matches.detections, matches.crs), _Side(matches.labels, matches.crs)
     most = max(_FEWEST_OF_A_SCENE, PICTURES // max(len(scenes), 1))
     candidates: list[Place] = []
@@ -283,7 +282,7 @@ def _scale_bar(place: Place) -> str:
     """A bar of a round length along the rows of the grid."""
     if place.scene.grid.gsd_m is None:
         return ""
-    side_m = float(pixel_sides_m(place.scene.grid)[0])
+    side_m = float(place.scene.grid.sides_m()[0])
     wanted_m = place.window.width * side_m / 4
     power = 10.0 ** np.floor(np.log10(wanted_m))
     length_m = power * max(step for step in (1, 2, 5) if step * power <= wanted_m)

@@ -8,7 +8,7 @@ What to expect of a scene that does not fit as it is:
   unless forced; a finer one loses nothing.
 - A scene of another kind of numbers is refused unless stretched or forced. 8-bit numbers and wider
   ones are of different kinds; wider ones are told apart by the range of their values.
-- A scene without georeferencing is detected at its own pixels.
+- A scene without georeferencing is detected at its own pixels, unless their size is given.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
         SceneError: the file is missing or no raster.
         SceneMismatchError: its bands, values or resolution do not fit the model.
     """
-    file = look_at(path)
+    file = look_at(path, pixel_m=options.pixel_m)
     bands = _choose_bands(file, card, options)
     scene = _at_resolution(file, bands, card, options)
     scene = replace(scene, values=_tags_for(scene, card))
@@ -74,10 +74,13 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
     nowhere = [scene for scene in scenes if scene.grid.crs is None]
     if nowhere:
         what = "their polygons are" if len(nowhere) > 1 else "its polygons are"
+        unsized = nowhere[0].grid.pixel_m is None
+        size = ", and the resolution is taken to be the model's" if unsized else ""
+        way_out = ", or say the resolution with DetectOptions.pixel_m" if unsized else ""
         notes.append(
             f"{_and_more(nowhere)} no CRS, so {what} in the file's own coordinates, or without an "
-            "affine in pixels with y up from the top edge, and the resolution is taken to be the "
-            "model's; give a CRS with gdal_edit.py -a_srs"
+            f"affine in pixels with y up from the top edge{size}; give a CRS with gdal_edit.py "
+            f"-a_srs{way_out}"
         )
     resampled = [s for s in scenes if s.view is not None and abs(s.resampling_factor - 1) > 0.02]
     if resampled:

@@ -16,12 +16,13 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
+from geo_retina.geodesy import are_expressible, is_connected, is_same
 from geo_retina.grid import Window
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions
 from geo_retina.run.plan import Failure, ScenePlan
 from geo_retina.scene import Mosaic
-from geo_retina.vector import outline_table
+from geo_retina.vector import outline_table, turn_to
 
 _PACKAGES = (
     *("geo-retina", "torch", "torchvision", "timm", "numpy", "rasterio", "shapely", "pyproj"),
@@ -51,7 +52,8 @@ def scanned_table(
         if ground is not None:
             columns = {k: [v] for k, v in _about_scene(name, plan).items()}
             polygons = np.array([ground], dtype=object)
-            tables.append(outline_table(polygons, columns, plan.scene.grid.crs, crs))
+            table = outline_table(polygons, columns, plan.scene.grid.crs, crs)
+            tables.append(as_counted(table, plan, crs))
     if not tables:
         return _EMPTY
     return pa.concat_tables(tables).cast(_EMPTY.schema)
@@ -103,6 +105,26 @@ _EMPTY = pa.schema(
 ).empty_table()
 
 
+def as_counted(table: pa.Table, plan: ScenePlan | None, crs: pyproj.CRS | None) -> pa.Table:
+    """Count longitudes as a scene's file does, where the table is in the file's CRS.
+
+    So polygons lie on their scene in a GIS, also where it is counted beyond 180 degrees.
+    """
+    if plan is None or not is_same(plan.scene.crs, crs):
+        return table
+    return turn_to(table, crs, plan.scene.middle_x)
+
+
+def _can_show(failure: Failure, crs: pyproj.CRS | None) -> bool:
+    """Tell whether the ground of a failure has a place in a CRS."""
+    grid = None if failure.plan is None else failure.plan.scene.grid
+    if grid is None or grid.crs is None or crs is None:
+        return True
+    if not is_connected(grid.crs, crs):
+        return False
+    return bool(are_expressible(grid.lattice_crs(), grid.crs, crs).all())
+
+
 def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa.Table:
     """The ground that a run should have covered and did not.
 
@@ -111,7 +133,8 @@ def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa
         crs: CRS wanted.
 
     Returns:
-        One row per failure: geometry, null for a scene that could not be opened; ``scene``,
+        One row per failure: geometry, null for a scene that could not be opened or that has no
+        place in ``crs``; ``scene``,
         its path; ``error``.
     """
     tables = [_EMPTY_FAILURES]
@@ -125,7 +148,11 @@ def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa
             polygons = shapely.multipolygons(polygons[:, None])
             source = grid.crs or crs
         columns = {"scene": [failure.scene], "error": [failure.error]}
-        tables.append(outline_table(polygons, columns, source, crs))
+        if not _can_show(failure, crs):
+            polygons = np.array([None], dtype=object)
+            source = crs
+        table = outline_table(polygons, columns, source, crs)
+        tables.append(as_counted(table, failure.plan, crs))
     return pa.concat_tables(tables)
 
 

@@ -15,6 +15,7 @@ import pyproj
 
 from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
+from geo_retina.geodesy import crs_label
 from geo_retina.model import Model, load_model
 from geo_retina.nn.views import has_views
 from geo_retina.options import DetectOptions, RunOptions
@@ -25,7 +26,7 @@ from geo_retina.run.ledger import Ledger, PartRecord, SceneRecord, manifest_for
 from geo_retina.run.merging import merge_scene
 from geo_retina.run.placing import choose_crs
 from geo_retina.run.plan import Failure, Part, ScenePlan, pack_units, plan_scenes
-from geo_retina.run.provenance import describe_run, not_covered_table, scanned_table
+from geo_retina.run.provenance import as_counted, describe_run, not_covered_table, scanned_table
 from geo_retina.run.reporting import RunReport
 from geo_retina.scene import (
     Scene,
@@ -174,7 +175,7 @@ class Work:
                 self.counts += np.bincount(merged.labels, minlength=len(self.counts))
                 self.tally["joined"] += int(merged.joined.sum())
                 for start in range(0, len(merged), _TABLE_ROWS):
-                    yield detections_table(
+                    table = detections_table(
                         merged.part(start, min(start + _TABLE_ROWS, len(merged))),
                         plan.scene.grid,
                         classes=self.model.card.classes,
@@ -182,6 +183,7 @@ class Work:
                         to_file=plan.scene.grid_to_file,
                         crs=self.crs,
                     )
+                    yield as_counted(table, plan, self.crs)
 
     def _count(self, record: SceneRecord, plan: ScenePlan) -> None:
         for part in record.parts:
@@ -223,7 +225,7 @@ class Work:
             out=out,
             detections=rows,
             counts=dict(zip(self.model.card.classes, self.counts.tolist(), strict=True)),
-            crs=None if crs is None else _crs_name(crs),
+            crs=None if crs is None else crs_label(crs),
             scenes=self.tally["scenes"],
             pixels=self.tally["pixels"],
             seconds=seconds,
@@ -328,11 +330,6 @@ def _version(path: str, values: ValueMap | None) -> dict[str, Any]:
     """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
     version = fingerprint(path)
     return version if values is None else {**version, "values": dataclasses.asdict(values)}
-
-
-def _crs_name(crs: pyproj.CRS) -> str:
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else crs.name
 
 
 def _scenes(plans: Iterable[ScenePlan]) -> list[Scene]:

@@ -68,6 +68,8 @@ def describe_reading(scene: Scene | Mosaic) -> dict[str, str]:
         rows["scenes"] = f"{own} on the grid, {len(scene.scenes) - own} warped to it"
     elif scene.grid.crs is None:
         rows["place"] = "unknown, so the resolution is taken to be the model's"
+        if scene.grid.pixel_m is not None:
+            rows["place"] = f"unknown; read at {scene.grid.pixel_m:.4g} m a pixel"
     elif scene.view is not None:
         about = f"warped to {scene.grid.crs.name}, " if scene.grid_to_file is None else ""
         rows["resampling"] = (

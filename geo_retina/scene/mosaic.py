@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_retina.errors import GeoRetinaError, SceneError, SceneMismatchError
+from geo_retina.geodesy import is_same, missing_crs, move
 from geo_retina.grid import Grid, Window
 from geo_retina.scene.opening import on_grid
 from geo_retina.scene.reading import Scene
@@ -82,6 +83,11 @@ class Mosaic:
         return [member.scene for member in self.members]
 
     @property
+    def middle_x(self) -> float:
+        """First coordinate of the middle of the first scene's file, in ``crs``."""
+        return self.scenes[0].middle_x
+
+    @property
     def paths(self) -> list[str]:
         """Files of its scenes."""
         return [scene.path for scene in self.scenes]
@@ -146,13 +152,12 @@ def make_mosaic(
     first = next((scene for scene in scenes if scene.grid.crs is not None), None)
     if first is None:
         raise _nowhere(scenes[0])
-    moves: dict[int, pyproj.Transformer] = {}  # by identity, as scenes of one CRS share it
     members: list[Member] = []
     refused: list[tuple[Scene, GeoRetinaError]] = []
     for scene in scenes:
         try:
             _check_kind(scene, first)
-            members.append(_place(scene, first.grid, moves))
+            members.append(_place(scene, first.grid))
         except GeoRetinaError as error:
             refused.append((scene, error))
     boxes = np.array([member.box_px for member in members])
@@ -176,13 +181,11 @@ def _check_kind(scene: Scene, first: Scene) -> None:
 
 
 def _nowhere(scene: Scene) -> SceneError:
-    return SceneError(
-        f"{scene.path} has no CRS, so nothing says where it lies in a mosaic; leave it out, or "
-        "give it one, for example with gdal_edit.py -a_srs EPSG:32633"
-    )
+    so = "nothing says where it lies in a mosaic"
+    return SceneError(missing_crs(scene.path, so, otherwise=", or leave it out"))
 
 
-def _place(scene: Scene, base: Grid, moves: dict[int, pyproj.Transformer]) -> Member:
+def _place(scene: Scene, base: Grid) -> Member:
     """Find a scene's place on the pixels of a grid, warping it where they are not its own."""
     crs = scene.grid.crs
     if crs is None:
@@ -190,11 +193,9 @@ def _place(scene: Scene, base: Grid, moves: dict[int, pyproj.Transformer]) -> Me
     assert base.crs is not None
     points_px = _edge_points(scene.grid)
     points_crs = scene.grid.pixels_to_crs(points_px)
-    same_crs = crs is base.crs or crs == base.crs
+    same_crs = is_same(crs, base.crs)
     if not same_crs:
-        if id(crs) not in moves:
-            moves[id(crs)] = pyproj.Transformer.from_crs(crs, base.crs, always_xy=True)
-        points_crs = np.column_stack(moves[id(crs)].transform(*points_crs.T))
+        points_crs = move(points_crs, crs, base.crs)
     on_base = base.crs_to_pixels(points_crs)
     if not np.isfinite(on_base).all():
         raise SceneError(

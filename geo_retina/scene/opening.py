@@ -12,6 +12,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geo_retina.errors import SceneError
+from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene.bands import ALPHA, BandLabel, alphas, label_bands
 from geo_retina.scene.datasets import open_dataset
@@ -87,6 +88,7 @@ class SceneFile:
             file_block_px=None
             if to_file is None
             else (self.block_px[0] / to_file.e, self.block_px[1] / to_file.a),
+            middle_x=self.placement.middle_x,
         )
 
     def _name(self, band: int) -> str:
@@ -141,8 +143,12 @@ class SceneFile:
             )
 
 
-def look_at(path: str | Path) -> SceneFile:
+def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
     """Read what a file says of itself. No pixel is read.
+
+    Args:
+        path: file, or anything else that GDAL opens.
+        pixel_m: side of its pixels in metres, for a file without a CRS; others know theirs.
 
     Raises:
         SceneError: the file is missing, is no raster, or holds several that must be named.
@@ -164,7 +170,7 @@ def look_at(path: str | Path) -> SceneFile:
             nodatas=tuple(dataset.nodatavals),
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
-            placement=place(dataset, path),
+            placement=place(dataset, path).sized(pixel_m),
             overviews=tuple(dataset.overviews(1)),
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
@@ -223,15 +229,17 @@ def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:
     """The file's grid with other pixels, square on the ground."""
     if own.gsd_m is None:
         raise SceneError(
-            f"{path} has no CRS, so it cannot be resampled to {gsd_m:g} m; give it one, for "
-            "example with gdal_edit.py -a_srs EPSG:32633"
+            missing_crs(
+                path,
+                f"it cannot be resampled to {gsd_m:g} m",
+                otherwise=", or say how many metres its pixels are with DetectOptions.pixel_m",
+            )
         )
-    true_m = own.sides_on_ellipsoid_m()
-    drawn = np.hypot([own.affine.a, own.affine.b], [own.affine.d, own.affine.e])
-    ratio = drawn[0] / drawn[1]
-    if np.isfinite(true_m).all() and abs(true_m[0] / true_m[1] / ratio - 1) > 0.01:
-        ratio = true_m[0] / true_m[1]  # the map draws lengths east and north differently
-    width = max(1, round(own.width * own.gsd_m * ratio**0.5 / gsd_m))
-    height = max(1, round(own.height * own.gsd_m / ratio**0.5 / gsd_m))
+    sides_m = own.sides_m()
+    width, height = (
+        max(1, round(size * side_m / gsd_m))
+        for size, side_m in zip((own.width, own.height), sides_m.tolist(), strict=True)
+    )
     to_file = Affine.scale(own.width / width, own.height / height)
-    return Grid(own.crs, own.affine @ to_file, height, width), to_file
+    side_m = None if own.pixel_m is None else gsd_m
+    return Grid(own.crs, own.affine @ to_file, height, width, side_m), to_file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +11,12 @@ import pyproj
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj.crs import GeographicCRS, ProjectedCRS
-from pyproj.crs.coordinate_operation import PolarStereographicAConversion, UTMConversion
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import GCPTransformer, RPCTransformer
 
 from geo_retina.errors import GridError, SceneError
+from geo_retina.geodesy import WGS84, metric_crs, move, unit_m
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import crs_of
 
@@ -26,7 +25,6 @@ PIXEL_FRAME = Affine(1, 0, 0, 0, -1, 0)
 
 _EDGE_POINTS = 33
 _WIDEST_M = 5e6  # a plane map of more ground is no map of it
-_UTM_SOUTH, _UTM_NORTH = -80.0, 84.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +56,18 @@ class Placement:
             return self.grid.pixels_to_crs(points_px)
         return _to_crs(_transformer(self.gcps, self.rpcs), points_px)
 
+    def sized(self, pixel_m: float | None) -> Placement:
+        """The same placement with the size of its pixels, where there is no CRS to tell."""
+        if pixel_m is None or self.grid.crs is not None:
+            return self
+        return replace(self, grid=replace(self.grid, pixel_m=pixel_m))
+
+    @property
+    def middle_x(self) -> float:
+        """First coordinate of the image's middle, in degrees its longitude as the file counts."""
+        own = self.grid
+        return float(self.to_crs(np.array([[own.width / 2, own.height / 2]]))[0, 0])
+
     @property
     def height_m(self) -> float:
         """The height above the ellipsoid on which RPCs are met: the middle of their range."""
@@ -81,7 +91,7 @@ def place(dataset: rasterio.DatasetReader, path: str) -> Placement:
     if gcps and gcp_crs:
         crs, rpcs = pyproj.CRS.from_wkt(gcp_crs.to_wkt()), None
     elif dataset.rpcs is not None:
-        crs, rpcs, gcps = pyproj.CRS.from_epsg(4326), dataset.rpcs, []
+        crs, rpcs, gcps = WGS84, dataset.rpcs, []
     else:
         return Placement("none", Grid(None, PIXEL_FRAME, height, width))
     try:
@@ -134,13 +144,11 @@ def metric_grid(path: str, placement: Placement, gsd_m: float | None) -> Grid:
     own = placement.grid
     assert own.crs is not None  # checked by the caller
     geodetic = own.crs.geodetic_crs or own.crs
-    to_lon_lat = pyproj.Transformer.from_crs(own.crs, geodetic.to_2d(), always_xy=True)
     centre = placement.to_crs(np.array([[own.width / 2, own.height / 2]]))
-    degrees = geodetic.axis_info[0].unit_conversion_factor / math.radians(1)
-    lon, lat = (float(v[0]) * degrees for v in to_lon_lat.transform(*centre.T))
-    crs = _metric_crs(geodetic.to_2d(), lon, lat)
-    move = pyproj.Transformer.from_crs(own.crs, crs, always_xy=True)
-    points = np.column_stack(move.transform(*placement.to_crs(_outline(own)).T))
+    degrees = unit_m(geodetic) / math.radians(1)
+    lon, lat = (move(centre, own.crs, geodetic.to_2d())[0] * degrees).tolist()
+    crs = metric_crs(geodetic.to_2d(), lon, lat)
+    points = move(placement.to_crs(_outline(own)), own.crs, crs)
     low, high = points.min(axis=0), points.max(axis=0)
     if not np.isfinite(points).all() or (high - low).max() > _WIDEST_M:
         raise SceneError(
@@ -152,27 +160,6 @@ def metric_grid(path: str, placement: Placement, gsd_m: float | None) -> Grid:
     width, height = (max(1, math.ceil(v)) for v in (high - low) / side_m - 1e-6)
     affine = Affine(side_m, 0, low[0], 0, -side_m, high[1])
     return Grid(crs, affine, height, width)
-
-
-def _metric_crs(geodetic: pyproj.CRS, lon: float, lat: float) -> pyproj.CRS:
-    north = lat >= 0
-    zone = int((lon + 180) % 360 // 6) + 1
-    is_utm = _UTM_SOUTH <= lat <= _UTM_NORTH
-    if geodetic.to_epsg() == 4326:
-        utm = (32600 if north else 32700) + zone
-        return pyproj.CRS.from_epsg(utm if is_utm else 5041 if north else 5042)
-    conversion = (
-        UTMConversion(str(zone), "N" if north else "S")
-        if is_utm
-        else PolarStereographicAConversion(
-            latitude_natural_origin=90 if north else -90,
-            scale_factor_natural_origin=0.994,
-            false_easting=2e6,
-            false_northing=2e6,
-        )
-    )
-    base = geodetic if geodetic.is_geographic else GeographicCRS(datum=geodetic.datum)
-    return ProjectedCRS(conversion, name=f"{geodetic.name} in metres", geodetic_crs=base)
 
 
 def _outline(grid: Grid) -> NDArray[np.float64]:

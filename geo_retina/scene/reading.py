@@ -60,6 +60,8 @@ class Scene:
         view: text of the virtual dataset that gives the grid; None where it is the file's own.
         values: from the file's numbers to values, by its scale and offset tags or a stretch;
             None where they are the same. ``read`` gives the numbers.
+        middle_x: first coordinate of the file's middle in its own CRS: in degrees, the longitude
+            around which it counts.
         file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
             where it was warped.
     """
@@ -78,6 +80,7 @@ class Scene:
     view: str | None = None
     values: ValueMap | None = None
     file_block_px: tuple[float, float] | None = None
+    middle_x: float = 0.0
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from affine import Affine
 from rasterio.dtypes import dtype_rev, typename_fwd
 
+from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import gdal_name, open_dataset
 from geo_retina.scene.placing import Placement
@@ -169,9 +170,16 @@ def _on_map(placement: Placement, grid: Grid, to_full: Affine) -> str:
         "<ReprojectTransformer><ReprojectionTransformer>"
         f"<SourceSRS>{escape(own.crs.to_wkt())}</SourceSRS>"
         f"<TargetSRS>{escape(grid.crs.to_wkt())}</TargetSRS>"
-        "</ReprojectionTransformer></ReprojectTransformer>"
+        f"{_longitudes(placement)}</ReprojectionTransformer></ReprojectTransformer>"
         f"{_affine('Dst', grid.affine)}</GenImgProjTransformer>"
     )
+
+
+def _longitudes(placement: Placement) -> str:
+    """Have longitudes counted around the scene, as its file does, not from -180 to 180."""
+    if full_turn(placement.grid.crs) != 360:  # GDAL's option is for degrees alone
+        return ""
+    return f'<Options><Option key="CENTER_LONG">{placement.middle_x!r}</Option></Options>'
 
 
 def _affine(end: str, affine: Affine) -> str:

@@ -12,11 +12,12 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, TrainingError
+from geo_retina.geodesy import densify, is_connected, missing_crs, reproject
 from geo_retina.grid import Grid, Window
 from geo_retina.options import LabelOptions, SplitOptions
 from geo_retina.scene import Scene
 from geo_retina.training.regions import Regions, footprint
-from geo_retina.vector import LabelLayer, densify, ground_polygons, reproject
+from geo_retina.vector import LabelLayer, ground_polygons
 
 if TYPE_CHECKING:
     from geo_retina.training.labels import TrainingSet
@@ -106,22 +107,22 @@ class NamedAreas:
     _layer: LabelLayer | None = None
     _outlines: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
-    def _in_crs(self, crs: pyproj.CRS | None) -> NDArray[np.object_]:
-        """(N,) the polygons in a CRS; empty ones where they have no place in it."""
+    def _under(self, scenes: Sequence[Scene]) -> NDArray[np.object_]:
+        """(N,) the polygons in the CRS of scenes that share it, as far as they are near them."""
+        crs = scenes[0].grid.crs
         if self._layer is None:
             return self._outlines[_key(crs)]
         if crs is None:
-            raise LabelError(
-                f"a scene has no CRS, so the areas of {self.source} cannot be placed on it; give "
-                "it one, for example with gdal_edit.py -a_srs EPSG:32633, or split by blocks"
-            )
-        return ground_polygons(self._layer, crs)
+            so = f"the areas of {self.source} cannot be placed on it"
+            raise LabelError(missing_crs("a scene", so, otherwise=", or split by blocks"))
+        around = np.concatenate([scene.grid.lattice_crs() for scene in scenes])
+        return ground_polygons(self._layer, crs, around)
 
     def pixels(self, scenes: Sequence[Scene]) -> dict[str, float]:
         """Pixels of the scenes on the ground of each place; places under no scene are left out."""
         found: dict[str, float] = {}
-        for crs, own in _by_crs(scenes):
-            polygons = self._in_crs(crs)
+        for _, own in _by_crs(scenes):
+            polygons = self._under(own)
             tree = shapely.STRtree(polygons)
             for scene in own:
                 outline = footprint(scene.grid, 0.0)
@@ -139,8 +140,8 @@ class NamedAreas:
     ) -> Areas:
         """The ground of the places that tune and that test, in the CRS of every scene."""
         grounds: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        for crs, _ in _by_crs(scenes):
-            polygons = self._in_crs(crs)
+        for crs, own in _by_crs(scenes):
+            polygons = self._under(own)
             for ground, chosen in zip(grounds, (tune, test), strict=True):
                 rows = np.array([name in chosen for name in self.names], dtype=np.bool_)
                 ground[_key(crs)] = shapely.union_all(polygons[rows])
@@ -197,6 +198,8 @@ def _outline_in(crs: pyproj.CRS | None, own: pyproj.CRS | None, outline: Any) ->
     if _key(crs) == _key(own):
         return outline
     if crs is None or own is None:
+        return shapely.Polygon()
+    if not is_connected(own, crs):
         return shapely.Polygon()
     moved = reproject(densify(np.array([outline], dtype=object)), own, crs)[0]
     is_placed = np.isfinite(shapely.get_coordinates(moved)).all()

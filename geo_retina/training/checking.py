@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geo_retina.draw import LabelledView, draw_samples, draw_sizes
 from geo_retina.errors import OutputError, TrainingError
+from geo_retina.geodesy import crs_label
 from geo_retina.grid import Window
 from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
 from geo_retina.nn.anchors import fit_anchors
@@ -211,8 +212,7 @@ def _crs_text(each: LabelledScene) -> str:
     crs = each.scene.grid.crs
     if crs is None:
         return "none"
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.name)
+    return crs_label(crs)
 
 
 def _windows(

@@ -18,6 +18,7 @@ from affine import Affine
 
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import TrainingError
+from geo_retina.geodesy import WGS84
 from geo_retina.grid import Grid
 from geo_retina.scene import Scene
 
@@ -48,7 +49,7 @@ def common_crs(scenes: Sequence[Scene]) -> pyproj.CRS:
     grids = [meeting_grid(scene.grid) for scene in scenes]
     first = grids[0].crs
     assert first is not None
-    return first if all(grid.crs == first for grid in grids) else pyproj.CRS("EPSG:4326")
+    return first if all(grid.crs == first for grid in grids) else WGS84
 
 
 def meeting_grid(grid: Grid) -> Grid:

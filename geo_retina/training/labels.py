@@ -17,6 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, TrainingError
+from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes
@@ -25,7 +26,7 @@ from geo_retina.training.opening import open_alike
 from geo_retina.training.placing import Placed, place
 from geo_retina.training.regions import Regions, ground_under
 from geo_retina.training.sources import LabelCounts, Source, number_classes, read_source_layers
-from geo_retina.training.whereabouts import whereabouts
+from geo_retina.training.whereabouts import why_on_no_scene
 from geo_retina.vector import LabelLayer
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
         for source, part in zip(sources, placed, strict=True)
     )
     warnings = tuple(
-        whereabouts(source, scenes)
+        why_on_no_scene(source, scenes)
         for source, count in zip(sources, counts, strict=True)
         if len(source) and not count.used + count.ignored
     )
@@ -249,10 +250,8 @@ def _in_frame_of_its_own(
 ) -> Scene:
     """Give a scene without a CRS a grid in metres, far from those of all others."""
     if not in_pixels:
-        raise TrainingError(
-            f"{scene.path} has no CRS, so labels cannot be placed on it; give it one, for "
-            "example with gdal_edit.py -a_srs EPSG:32633, or labels in its pixels, as COCO's"
-        )
+        so, way_out = "labels cannot be placed on it", ", or labels in its pixels, as COCO's"
+        raise TrainingError(missing_crs(scene.path, so, otherwise=way_out))
     if options.gsd_m is None:
         raise TrainingError(
             f"{scene.path} has no CRS, so the size of its pixels is not known; say how many "

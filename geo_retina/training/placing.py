@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geo_retina import boxes
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import is_connected, missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene import Scene
 from geo_retina.training.regions import footprint
@@ -63,10 +64,10 @@ def place(source: Source, scenes: Sequence[Scene]) -> Placed:
     parts = []
     for crs in {id(s.grid.crs): s.grid.crs for s in scenes}.values():
         if crs is None:
-            raise LabelError(
-                f"a scene has no CRS, so the labels of {layer.path} cannot be placed on it; give "
-                "it one, for example with gdal_edit.py -a_srs EPSG:32633"
-            )
+            so = f"the labels of {layer.path} cannot be placed on it"
+            raise LabelError(missing_crs("a scene", so))
+        if not is_connected(layer.crs, crs):
+            continue  # none of them can be there; where nothing else is, that is said
         # Reprojected once per CRS, not once per scene.
         here = layer.to_crs(crs)
         rows_free = np.flatnonzero(free)

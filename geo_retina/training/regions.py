@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyproj
 import shapely
-from numpy.typing import NDArray
 
 from geo_retina import boxes
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
 from geo_retina.options import DataOptions, LabelOptions
 from geo_retina.scene import Scene
@@ -28,7 +27,6 @@ class Regions:
     """
 
     layer: LabelLayer
-    _by_crs: dict[int, tuple[NDArray[np.object_], shapely.STRtree]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -67,27 +65,16 @@ class Regions:
         Raises:
             LabelError: the scene has no CRS.
         """
-        crs = scene.grid.crs
-        if crs is None:
-            raise LabelError(
-                f"{scene.path} has no CRS, so the ground of {self.layer.path} cannot be placed on "
-                "it; give it one, for example with gdal_edit.py -a_srs EPSG:32633"
-            )
-        polygons, tree = self._in_crs(crs)
-        outline = footprint(scene.grid)
-        rows = np.sort(tree.query(outline, predicate="intersects"))
-        if self.layer.scenes is not None:
-            own = [name is None or name == scene.name for name in self.layer.scenes[rows]]
-            rows = rows[np.array(own, dtype=np.bool_)]
-        near = shapely.intersection(shapely.union_all(polygons[rows]), outline)
-        return shapely.transform(near, scene.grid.crs_to_pixels)
-
-    def _in_crs(self, crs: pyproj.CRS) -> tuple[NDArray[np.object_], shapely.STRtree]:
-        """The polygons in a CRS with their tree; scenes of one CRS share the object."""
-        if id(crs) not in self._by_crs:
-            polygons = ground_polygons(self.layer, crs)
-            self._by_crs[id(crs)] = polygons, shapely.STRtree(polygons)
-        return self._by_crs[id(crs)]
+        grid = scene.grid
+        if grid.crs is None:
+            so = f"the ground of {self.layer.path} cannot be placed on it"
+            raise LabelError(missing_crs(scene.path, so))
+        layer = self.layer
+        if layer.scenes is not None:
+            own = [name is None or name == scene.name for name in layer.scenes]
+            layer = layer.take(np.array(own, dtype=np.bool_))
+        near = shapely.union_all(ground_polygons(layer, grid.crs, grid.lattice_crs()))
+        return shapely.transform(shapely.intersection(near, footprint(grid)), grid.crs_to_pixels)
 
 
 def footprint(grid: Grid, margin_px: float = 1.0) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geo_retina import boxes
 from geo_retina.errors import TrainingError
+from geo_retina.geodesy import WGS84, is_on_earth, reproject, unit_m
 from geo_retina.grid import Grid, Window
 from geo_retina.options import SplitOptions
 from geo_retina.scene import Scene
@@ -143,8 +144,7 @@ class Split:
         """The blocks that lie in a CRS, as squares there; may be empty."""
         name = frame_name(crs)
         col_row = np.array([key[1:] for key in sorted(blocks) if key[0] == name], np.float64)
-        axes = crs.axis_info
-        block = self.block_m / (axes[0].unit_conversion_factor if axes else 1.0)
+        block = self.block_m / unit_m(crs)
         low = col_row.reshape(-1, 2) * block
         return np.asarray(shapely.box(*low.T, *(low + block).T), dtype=object)
 
@@ -224,7 +224,7 @@ def _refuse_shared_ground(scenes: Sequence[Scene]) -> None:
     Raises:
         TrainingError: scenes of different CRSs show the same ground.
     """
-    placed = [scene for scene in scenes if scene.grid.crs is not None]
+    placed = [scene for scene in scenes if is_on_earth(scene.grid.crs)]
     frames = np.array([frame_name(scene.grid.crs) for scene in placed])
     if len(set(frames)) < 2:
         return
@@ -232,10 +232,8 @@ def _refuse_shared_ground(scenes: Sequence[Scene]) -> None:
     for scene in placed:
         grid = scene.grid
         assert grid.crs is not None
-        to_degrees = _degrees(frame_name(grid.crs), grid.crs)
         outline = boxes.to_polygons(np.array([[0.0, 0.0, grid.width, grid.height]]), grid)[0]
-        xy = np.column_stack(to_degrees.transform(*shapely.get_coordinates(outline).T))
-        outlines.append(shapely.polygons(xy))
+        outlines.append(reproject(np.array([outline], dtype=object), grid.crs, WGS84)[0])
     ground = np.array(outlines, dtype=object)
     i, j = shapely.STRtree(ground).query(ground, predicate="intersects")
     across = frames[i] != frames[j]
@@ -249,11 +247,6 @@ def _refuse_shared_ground(scenes: Sequence[Scene]) -> None:
             "same ground, which blocks in either CRS would deal to different parts; warp them to "
             "one CRS, or divide the ground by polygons with split.areas"
         )
-
-
-@lru_cache(maxsize=64)
-def _degrees(name: str, crs: pyproj.CRS) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _split_areas(
@@ -349,8 +342,7 @@ def frame_name(crs: pyproj.CRS | None) -> str:
 
 
 def _unit_m(grid: Grid) -> float:
-    axes = grid.crs.axis_info if grid.crs is not None else None
-    return float(axes[0].unit_conversion_factor) if axes else 1.0
+    return 1.0 if grid.crs is None else unit_m(grid.crs)
 
 
 def _block_numbers(grid: Grid, points_px: NDArray[np.float64], block_m: float) -> NDArray[np.int64]:

@@ -19,14 +19,15 @@ from geo_retina.boxes import to_polygons
 from geo_retina.detector import detect
 from geo_retina.errors import TrainingError
 from geo_retina.evaluation import Evaluation, evaluate
-from geo_retina.grid import Grid, transformer
+from geo_retina.geodesy import move, reproject
+from geo_retina.grid import Grid
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
-from geo_retina.vector import outline_table, reproject, to_geodataframe, write_vector
+from geo_retina.vector import outline_table, to_geodataframe, write_vector
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -312,9 +313,7 @@ def keep_on_tuning_ground(found: gpd.GeoDataFrame, ground: TuningGround) -> gpd.
             continue
         grid = meeting_grid(each.scene.grid)
         assert grid.crs is not None  # that is where they meet
-        move = transformer(ground.crs, grid.crs)
-        points_crs = np.column_stack(move.transform(*centres[rows].T))
-        points_px = grid.crs_to_pixels(points_crs)
+        points_px = grid.crs_to_pixels(move(centres[rows], ground.crs, grid.crs))
         keep[rows] = _on_ground(each, points_px, ground.on)
     return found[keep].reset_index(drop=True)
 

@@ -1,5 +1,6 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
+from geo_retina.geodesy import densify, reproject, reproject_rings
 from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
 from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
@@ -29,14 +30,14 @@ from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, wr
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
     cut_table,
-    densify,
     detections_table,
     geometry_of,
     outline_table,
     reproject_table,
     to_geodataframe,
+    turn_to,
 )
-from geo_retina.vector.transforms import pixel_sides_m, reproject, reproject_rings
+from geo_retina.vector.whereabouts import Ground, is_elsewhere, whereabouts
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writing import check_has_place, write_vector
 
@@ -49,6 +50,7 @@ __all__ = [
     "CocoLabels",
     "Companions",
     "FilterReport",
+    "Ground",
     "LabelLayer",
     "Stream",
     "Target",
@@ -65,12 +67,12 @@ __all__ = [
     "geometry_of",
     "ground_polygons",
     "is_coco",
+    "is_elsewhere",
     "label_boxes",
     "label_layer",
     "layer_crs",
     "open_stream",
     "outline_table",
-    "pixel_sides_m",
     "plain_style",
     "read_area",
     "read_coco",
@@ -86,6 +88,8 @@ __all__ = [
     "rings_to_wkb",
     "stream_centres",
     "to_geodataframe",
+    "turn_to",
+    "whereabouts",
     "wkb_to_rings",
     "write_layers",
     "write_outputs",

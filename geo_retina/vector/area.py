@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import carry_ground, densify, missing_crs, positions_in
 from geo_retina.grid import Grid
 from geo_retina.vector.reading import read_frame
-from geo_retina.vector.tables import densify
-from geo_retina.vector.transforms import reproject
 
 _MARGIN_PX = 2.0  # so that cutting to a scene never decides about a box at its border
 
@@ -35,7 +35,6 @@ class Area:
     polygons: NDArray[np.object_]
     crs: pyproj.CRS
     source: str
-    _by_crs: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -55,35 +54,44 @@ class Area:
             LabelError: the grid has no CRS, so nothing says where the area lies on it.
         """
         if grid.crs is None:
-            raise LabelError(
-                f"the area {self.source} has no place on a scene without a CRS; give the scene "
-                "one, or leave out --aoi"
-            )
+            so = f"the area {self.source} has no place on it"
+            raise LabelError(missing_crs("a scene", so, otherwise=", or leave out --aoi"))
         far_xy = (grid.width + _MARGIN_PX, grid.height + _MARGIN_PX)
         around = to_polygons(np.array([[-_MARGIN_PX, -_MARGIN_PX, *far_xy]]), grid)[0]
-        whole = self.in_crs(grid.crs)
-        if not shapely.intersects(whole, around):
+        near = shapely.union_all(
+            carry_ground(self.polygons, self.crs, grid.crs, grid.lattice_crs())
+        )
+        if not shapely.intersects(near, around):
             return None
-        area_px = shapely.transform(shapely.intersection(whole, around), grid.crs_to_pixels)
+        area_px = shapely.transform(shapely.intersection(near, around), grid.crs_to_pixels)
         if not shapely.intersects(area_px, shapely.box(0, 0, grid.width, grid.height)):
             return None
         shapely.prepare(area_px)
         return area_px
 
-    def in_crs(self, crs: pyproj.CRS) -> Any:
-        """All polygons as one geometry in a CRS, prepared; made once per CRS."""
-        key = crs.to_wkt()
-        if key not in self._by_crs:
-            polygons = self.polygons
-            if self.crs != crs:
-                moved = reproject(densify(polygons), self.crs, crs)
-                # Ground that this CRS cannot express is ground that no scene in it shows.
-                finite = [bool(np.isfinite(shapely.get_coordinates(one)).all()) for one in moved]
-                polygons = shapely.make_valid(moved[finite])
-            whole = shapely.union_all(polygons)
-            shapely.prepare(whole)
-            self._by_crs[key] = whole
-        return self._by_crs[key]
+    def holds(self, positions: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.bool_]:
+        """Tell which (N, 2) positions in a CRS lie in the area.
+
+        They are moved to the area's CRS, not the area to theirs: it may be far larger than what
+        theirs can express.
+        """
+        held = np.zeros(len(positions), np.bool_)
+        for there in positions_in(positions, crs, self.crs, shapely.bounds(self._whole)):
+            held |= shapely.contains_xy(self._whole, there)
+        return held
+
+    def cut(self, polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.object_]:
+        """Cut (N,) polygons in a CRS to the area; None among them stays."""
+        around = shapely.get_coordinates(densify(polygons))
+        near = shapely.union_all(carry_ground(self.polygons, self.crs, crs, around))
+        return np.asarray(shapely.intersection(polygons, near), dtype=object)
+
+    @cached_property
+    def _whole(self) -> Any:
+        """All polygons as one geometry in their own CRS, prepared."""
+        whole = shapely.union_all(self.polygons)
+        shapely.prepare(whole)
+        return whole
 
 
 def read_area(path: str | Path, layer: str | None = None) -> Area:
@@ -108,7 +116,5 @@ def read_area(path: str | Path, layer: str | None = None) -> Area:
             f"the area {path} holds points or lines, wanted polygons; buffer them first"
         )
     if frame.crs is None:
-        raise LabelError(
-            f"the area {path} has no CRS; give it one, for example with ogr2ogr -a_srs EPSG:4326"
-        )
+        raise LabelError(missing_crs(f"the area {path}", "it has no place", file=str(path)))
     return Area(geometries, pyproj.CRS(frame.crs), str(path))

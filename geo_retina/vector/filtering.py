@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, OptionError
+from geo_retina.geodesy import is_same, missing_crs, transformer
 from geo_retina.options import FilterOptions
-from geo_retina.vector.area import read_area
+from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.outputs import (
     Companions,
@@ -30,6 +32,8 @@ from geo_retina.vector.outputs import (
 from geo_retina.vector.streams import open_stream
 from geo_retina.vector.tables import cut_table, geometry_of
 from geo_retina.vector.wkb import centres, wkb_to_rings
+
+Cut = Callable[[NDArray[np.object_]], NDArray[np.object_]]
 
 SEAM_NOTE = (
     "a run made at that threshold could differ slightly where tiles meet, because a whole object "
@@ -96,8 +100,9 @@ def filter_detections(
     thresholds = _thresholds(str(path), options, metadata)
     raised = _are_raised(thresholds, metadata)
     with open_stream(path) as stream:
-        area = None if options.aoi is None else _area(path, options, stream.crs)
-        choice = _Choice(str(path), options, thresholds, area)
+        crs = stream.crs
+        area = None if options.aoi is None else _area(path, options, crs)
+        choice = _Choice(str(path), options, thresholds, area, crs)
         head = next(stream.tables, None)
         is_points = head is not None and _are_points(head)
         targets = [Target(o, overwrite) for o in outs]
@@ -106,8 +111,8 @@ def filter_detections(
         kept = write_outputs(
             targets,
             choice.of(head, stream.tables),
-            lambda: _filtered(companions, options, thresholds, area, raised=raised),
-            crs=stream.crs,
+            lambda: _filtered(companions, options, thresholds, _cutter(area, crs), raised=raised),
+            crs=crs,
             classes=choice.classes,
             geometry="point" if is_points else "polygon",
         )
@@ -122,7 +127,8 @@ class _Choice:
     path: str
     options: FilterOptions
     thresholds: Mapping[str, float]
-    area: Any
+    area: Area | None
+    crs: pyproj.CRS | None
     read: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -159,7 +165,8 @@ class _Choice:
             scores = self._column(table, "score").to_numpy()
             mask &= scores >= self._limits(table)
         if self.area is not None:
-            mask &= shapely.contains_xy(self.area, *_centres(table).T)
+            assert self.crs is not None  # an area needs one
+            mask &= self.area.holds(_centres(table), self.crs)
         return mask
 
     def _limits(self, table: pa.Table) -> Any:
@@ -214,11 +221,15 @@ def _are_raised(thresholds: Mapping[str, float], metadata: Mapping[str, str]) ->
     return any(threshold > floors.get(name, 0.0) for name, threshold in thresholds.items())
 
 
-def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> Any:
+def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> Area:
     if crs is None:
-        raise LabelError(f"{path} has no CRS, so an area of interest has no place in it")
+        so = "an area of interest has no place in it"
+        raise LabelError(missing_crs(str(path), so, file=str(path)))
     assert options.aoi is not None
-    return read_area(options.aoi, options.aoi_layer).in_crs(crs)
+    area = read_area(options.aoi, options.aoi_layer)
+    if not is_same(area.crs, crs):
+        transformer(crs, area.crs)  # or it says why there is none, before anything is written
+    return area
 
 
 def _are_points(table: pa.Table) -> bool:
@@ -239,7 +250,7 @@ def _filtered(
     companions: Companions | None,
     options: FilterOptions,
     thresholds: Mapping[str, float],
-    area: Any,
+    cut: Cut | None,
     *,
     raised: bool,
 ) -> Companions:
@@ -248,13 +259,19 @@ def _filtered(
     about = {**asdict(options), "thresholds": dict(thresholds)}
     note = json.dumps({**about, "note": SEAM_NOTE} if raised else about)
     return Companions(
-        scanned=_cut(found.scanned, area),
-        not_covered=_cut(found.not_covered, area),
+        scanned=_cut(found.scanned, cut),
+        not_covered=_cut(found.not_covered, cut),
         metadata={**found.metadata, "filtered": note},
     )
 
 
-def _cut(table: pa.Table | None, area: Any) -> pa.Table | None:
-    if table is None or area is None:
-        return table
-    return cut_table(table, lambda polygons: shapely.intersection(polygons, area))
+def _cutter(area: Area | None, crs: pyproj.CRS | None) -> Cut | None:
+    """What cuts ground in a CRS to the area."""
+    if area is None:
+        return None
+    assert crs is not None  # an area needs one
+    return partial(area.cut, crs=crs)
+
+
+def _cut(table: pa.Table | None, cut: Cut | None) -> pa.Table | None:
+    return table if table is None or cut is None else cut_table(table, cut)

@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import (
+    are_expressible,
+    carry_ground,
+    densify,
+    missing_crs,
+    move,
+    reproject,
+)
 from geo_retina.grid import Grid
 from geo_retina.options import LabelOptions
 from geo_retina.vector.columns import flag_column, size_column, text_column
 from geo_retina.vector.reading import DETECTIONS_LAYER, ONE_LAYER, read_frame
-from geo_retina.vector.tables import densify
-from geo_retina.vector.transforms import pixel_sides_m, reproject
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -201,10 +207,7 @@ def layer_of(
 ) -> LabelLayer:
     """Labels from a GeoDataFrame with the columns that options name; as ``read_source``."""
     if frame.crs is None:
-        raise LabelError(
-            f"{name} has no CRS, so its place on Earth is unknown; give it the right one, for "
-            f"example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {name}"
-        )
+        raise LabelError(missing_crs(name, "its place on Earth is unknown", file=name))
     columns: dict[str, Any] = {
         "class_names": text_column(frame, options.class_column, "class", name),
         "scenes": text_column(frame, options.scene_column, "scene", name, gaps=not strict),
@@ -319,10 +322,8 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
         LabelError: the grid has no CRS, or the labels are points and have no size.
     """
     if grid.crs is None:
-        raise LabelError(
-            f"the scene has no CRS, so the labels of {labels.path} cannot be placed on it; give "
-            "it one, for example with gdal_edit.py -a_srs EPSG:32633"
-        )
+        so = f"the labels of {labels.path} cannot be placed on it"
+        raise LabelError(missing_crs("the scene", so))
     if labels.is_points and point_size_m is None and labels.sizes_m is None:
         raise LabelError(
             f"the labels of {labels.path} are points without a size; give the side of their "
@@ -340,16 +341,21 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     half_px = np.zeros((1, 2))
     if labels.is_points:
         sizes_m = np.array([point_size_m]) if labels.sizes_m is None else labels.sizes_m
-        half_px = sizes_m[:, None].astype(np.float64) / pixel_sides_m(grid) / 2
+        half_px = sizes_m[:, None].astype(np.float64) / grid.sides_m() / 2
     return np.concatenate([low - half_px, high + half_px], axis=1)
 
 
-def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
+def read_ground(
+    path: str | Path, crs: pyproj.CRS, around: NDArray[np.float64] | None = None
+) -> Any:
     """Read polygons of ground, such as the one that was labelled, as one geometry.
 
     Args:
         path: any file GDAL reads, or GeoParquet, with one layer.
         crs: CRS of the result; edges get extra vertices where it is not the file's own.
+        around: (M, 2) positions in ``crs`` that span the ground that matters; in another CRS
+            than the file's, what lies far from them is left out. Without them, only what ``crs``
+            cannot express.
 
     Returns:
         A shapely polygon or multi-polygon in ``crs``.
@@ -357,25 +363,31 @@ def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    return shapely.union_all(ground_polygons(read_labels(path, layer_remedy=ONE_LAYER), crs))
+    ground = read_labels(path, layer_remedy=ONE_LAYER)
+    if around is None:
+        points = shapely.get_coordinates(densify(ground.geometries))
+        points = points[are_expressible(points, ground.crs, crs)]
+        around = move(points, ground.crs, crs)
+    return shapely.union_all(ground_polygons(ground, crs, around))
 
 
-def ground_polygons(ground: LabelLayer, crs: pyproj.CRS) -> NDArray[np.object_]:
-    """Polygons of ground in a CRS.
+def ground_polygons(
+    ground: LabelLayer, crs: pyproj.CRS, around: NDArray[np.float64]
+) -> NDArray[np.object_]:
+    """Polygons of ground in a CRS, as far as it matters there.
 
     Args:
         ground: polygons; N may be 0.
-        crs: CRS of the result; edges get extra vertices where it is not the layer's own.
+        crs: CRS of the result.
+        around: as for ``carry_ground``.
 
     Returns:
         (N,) valid shapely geometries in ``crs``, in order.
 
     Raises:
         LabelError: the layer holds points.
+        CrsError: the layer's CRS and ``crs`` have nothing to do with each other.
     """
     if ground.is_points:
         raise LabelError(f"{ground.path} holds points, wanted polygons of ground")
-    if ground.crs == crs or not len(ground):
-        return ground.geometries
-    moved = reproject(densify(ground.geometries), ground.crs, crs)
-    return np.asarray(shapely.make_valid(moved), dtype=object)
+    return carry_ground(ground.geometries, ground.crs, crs, around)

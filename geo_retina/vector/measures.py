@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
-from geo_retina.grid import Grid, transformer
+from geo_retina.geodesy import move, unit_m
+from geo_retina.grid import Grid
 
 Line = NDArray[np.float64]
 
@@ -27,7 +28,8 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
         grid: of the scene; its affine may turn and shear.
 
     Returns:
-        (N,) areas in square metres and (N,) longer sides in metres; not a number without a CRS.
+        (N,) areas in square metres and (N,) longer sides in metres; not a number without a CRS
+        or a size of pixels.
     """
     sides_xy, area = _pixel_sizes(grid)
     if sides_xy is None or area is None:
@@ -42,14 +44,16 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
 
 def _pixel_sizes(grid: Grid) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """(2, nodes, nodes) metres of a pixel along x and y, and (nodes, nodes) its square metres."""
-    if grid.crs is None:
-        return None, None
     a = grid.affine
     steps = np.array([[a.a, a.d], [a.b, a.e]])
+    if grid.crs is None:
+        if grid.pixel_m is None:
+            return None, None
+        side = np.full((2, _NODES, _NODES), grid.pixel_m)
+        return side, side[0] ** 2
     vectors = _on_ellipsoid(grid, steps)
     if vectors is None:
-        unit_m = grid.crs.axis_info[0].unit_conversion_factor if grid.crs.axis_info else 1.0
-        vectors = np.broadcast_to(steps[:, None, None] * unit_m, (2, _NODES, _NODES, 2))
+        vectors = np.broadcast_to(steps[:, None, None] * unit_m(grid.crs), (2, _NODES, _NODES, 2))
     along_x, along_y = vectors
     area = abs(along_x[..., 0] * along_y[..., 1] - along_x[..., 1] * along_y[..., 0])
     return np.linalg.norm(vectors, axis=-1), area
@@ -63,12 +67,10 @@ def _on_ellipsoid(grid: Grid, steps: NDArray[np.float64]) -> NDArray[np.float64]
         return None
     x, y = np.meshgrid(np.linspace(0, grid.width, _NODES), np.linspace(0, grid.height, _NODES))
     nodes = grid.pixels_to_crs(np.stack([x, y], axis=-1))
-    to_geodetic = transformer(grid.crs, geodetic)
-    radians = geodetic.axis_info[0].unit_conversion_factor
     ends = nodes + 0.5 * steps[:, None, None]
     starts = nodes - 0.5 * steps[:, None, None]
-    lon, lat = np.array(to_geodetic.transform(*np.moveaxis(np.stack([starts, ends]), -1, 0)))
-    lon, lat = lon * radians, lat * radians
+    lon, lat = np.moveaxis(move(np.stack([starts, ends]), grid.crs, geodetic), -1, 0)
+    lon, lat = lon * unit_m(geodetic), lat * unit_m(geodetic)
     middle = lat.mean(axis=0)
     # Radii of curvature along the meridian and across it (Snyder 1987, USGS PP 1395, p. 24).
     root = 1 - geod.es * np.sin(middle) ** 2

@@ -12,11 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyproj
 import shapely
+from numpy.typing import NDArray
 
 from geo_retina.errors import GeoRetinaError, OutputError
+from geo_retina.geodesy import (
+    crs_label,
+    full_turn,
+    is_same,
+    near_longitude,
+    reproject,
+    reproject_rings,
+)
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.tables import DETECTION_SCHEMA
-from geo_retina.vector.transforms import reproject, reproject_rings
 from geo_retina.vector.wkb import centres, points_to_wkb, rings_to_wkb, wkb_to_rings
 
 Shape = Literal["asis", "point"]
@@ -31,6 +39,9 @@ _LOOK_ROWS = 4096
 class Rows:
     """Tables as a stream of batches with ids, in the CRS of the file.
 
+    Longitudes come as they are counted, or, ``bounded``, with the middle of each geometry from -180
+    to 180.
+
     Attributes:
         schema: columns of the batches, ``id`` first.
         geometry_type: of the first rows, as OGR calls it; polygons where there are none.
@@ -43,7 +54,10 @@ class Rows:
         source: pyproj.CRS | None,
         target: pyproj.CRS | None,
         shape: Shape = "asis",
+        *,
+        bounded: bool = False,
     ) -> None:
+        self._turn = full_turn(target) if bounded else None
         self._source, self._target, self._shape = source, target, shape
         self._error: BaseException | None = None
         self.count = 0
@@ -79,22 +93,40 @@ class Rows:
         return pa.RecordBatch.from_arrays([ids, *arrays], schema=self.schema)
 
     def _place(self, wkb: pa.Array) -> pa.Array:
-        moves = self._source is not self._target and self._source != self._target
-        if not moves and self._shape == "asis":
+        moves = not is_same(self._source, self._target)
+        if not moves and self._shape == "asis" and self._turn is None:
             return wkb
         rings = wkb_to_rings(wkb)
-        if rings is None:
+        if rings is None or self._leaps(rings):
             return self._place_any(wkb)
         rings = reproject_rings(rings, self._source, self._target)
+        self._check_finite(rings)
         moved = points_to_wkb(centres(rings)) if self._shape == "point" else rings_to_wkb(rings)
         return moved.combine_chunks() if moved.num_chunks != 1 else moved.chunk(0)
 
     def _place_any(self, wkb: pa.Array) -> pa.Array:
         geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
         geometries = reproject(geometries, self._source, self._target)
+        if self._turn is not None:
+            geometries = near_longitude(geometries, self._turn, 0.0)
+        self._check_finite(shapely.get_coordinates(geometries))
         if self._shape == "point":
             geometries = shapely.centroid(geometries)
         return pa.array(shapely.to_wkb(geometries), wkb.type)
+
+    def _leaps(self, rings: NDArray[np.float64]) -> bool:
+        """Whether longitudes are counted beyond half a turn, which this file does not allow."""
+        if self._turn is None or not is_same(self._source, self._target):
+            return False
+        return bool(np.abs(rings[..., 0]).max(initial=0.0) > self._turn / 2)
+
+    def _check_finite(self, positions: NDArray[np.float64]) -> None:
+        if not np.isfinite(positions).all():
+            assert self._target is not None  # else nothing was moved
+            raise OutputError(
+                f"some objects lie where {crs_label(self._target)} has no coordinates; write "
+                "them in another CRS"
+            )
 
     @contextmanager
     def passing_errors_on(self, path: Path) -> Iterator[None]:

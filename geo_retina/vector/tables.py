@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from geo_retina import boxes
 from geo_retina.detections import Detections
 from geo_retina.errors import GridError
+from geo_retina.geodesy import full_turn, move_outlines, near_longitude, reproject_rings
 from geo_retina.grid import Grid
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.measures import ground_sizes
-from geo_retina.vector.transforms import reproject, reproject_rings
 from geo_retina.vector.wkb import rings_to_wkb
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ DETECTION_SCHEMA = pa.schema(
 """Columns of ``detections_table``, in order."""
 
 _MULTIPOLYGON = 6
+_FAR_FROM_LEAP = 3 / 8
+"""Share of a turn up to which a scene does not reach where longitudes leap."""
 
 
 def detections_table(
@@ -129,8 +131,7 @@ def outline_table(
         One row per polygon, in order: ``geometry`` as WKB, then ``columns``.
     """
     are_multi = (shapely.get_type_id(polygons) == _MULTIPOLYGON).any()
-    if source is not None and crs is not None and source != crs:
-        polygons = reproject(densify(polygons), source, crs)
+    polygons = move_outlines(polygons, source, crs)
     if are_multi:  # GEOS unwraps those of one part
         polygons = np.array([_as_multi(polygon) for polygon in polygons], dtype=object)
     geometry = pa.array(shapely.to_wkb(polygons), pa.binary())
@@ -168,6 +169,22 @@ def cut_table(
     )
 
 
+def turn_to(table: pa.Table, crs: pyproj.CRS | None, x: float) -> pa.Table:
+    """Count the longitudes of a table's geometries around another, as a scene's file does.
+
+    Args:
+        table: with WKB in ``geometry``.
+        crs: its CRS; nothing changes in one that is not geographic.
+        x: longitude in it.
+    """
+    turn = full_turn(crs)
+    if turn is None or abs(x) < _FAR_FROM_LEAP * turn or not table.num_rows:
+        return table
+    geometries = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    column = pa.array(shapely.to_wkb(near_longitude(geometries, turn, x)), pa.binary())
+    return table.set_column(table.column_names.index(GEOMETRY), GEOMETRY, column)
+
+
 def reproject_table(table: pa.Table, source: pyproj.CRS | None, crs: pyproj.CRS | None) -> pa.Table:
     """Outlines in another CRS, with extra vertices on the way."""
     polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
@@ -182,17 +199,6 @@ def geometry_of(table: pa.Table) -> pa.Array:
     """The WKB of a table in one piece."""
     wkb = table[GEOMETRY].combine_chunks()
     return wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
-
-
-def densify(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Add vertices, so that edges stay on their ground when reprojected.
-
-    A straight edge of 50 km departs by up to 50 m from the same edge in another CRS; at a
-    64th of the polygon's extent between vertices, that shrinks 4096-fold.
-    """
-    extent = np.nan_to_num(np.ptp(shapely.bounds(polygons).reshape(-1, 2, 2), axis=1).max(axis=1))
-    step = np.where(extent > 0, extent / 64, 1.0)
-    return np.asarray(shapely.segmentize(polygons, step), dtype=object)
 
 
 def to_geodataframe(tables: Iterable[pa.Table], crs: pyproj.CRS | None) -> gpd.GeoDataFrame:

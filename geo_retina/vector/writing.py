@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyproj
 
 from geo_retina.errors import OutputError
+from geo_retina.geodesy import crs_label, is_on_earth
 from geo_retina.vector.formats import (
     FORMATS,
     GEOMETRY,
@@ -51,19 +52,6 @@ class Layer:
     append: bool = False
     geometry_type: str | None = None
     about: Callable[[], Mapping[str, str]] | None = None
-
-
-def check_crs(path: str | Path, crs: pyproj.CRS | None) -> None:
-    """Refuse a format that cannot hold geometries of a CRS, before work is spent on them.
-
-    Raises:
-        OutputError: GeoJSON, which is always in longitudes and latitudes, lacks a CRS.
-    """
-    if Path(path).suffix.lower() == ".geojson" and crs is None:
-        raise OutputError(
-            f"{path} would need longitudes and latitudes, but the scene has no CRS; "
-            "write .gpkg instead"
-        )
 
 
 def write_vector(
@@ -121,7 +109,9 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
         OutputError: the disk refuses.
     """
     crs = file_crs(target, layer.crs)
-    rows = Rows(tables, layer.crs, crs, layer.shape)
+    # GeoJSON has longitudes up to 180, and GDAL cuts in two what reaches beyond.
+    bounded = target.suffix.lower() == ".geojson"
+    rows = Rows(tables, layer.crs, crs, layer.shape, bounded=bounded)
     with rows.passing_errors_on(target):
         if draft.suffix.lower() == ".parquet":
             write_parquet(draft, rows.schema, rows, crs, layer.about)
@@ -131,16 +121,18 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
 
 
 def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:
-    """Refuse GeoJSON of an image without a place.
+    """Refuse GeoJSON of an image without a place on Earth, before work is spent on it.
 
     Raises:
-        OutputError: there is no CRS to come from.
+        OutputError: there is no CRS to come from, or a local one.
     """
-    if path.suffix.lower() == ".geojson" and crs is None:
-        raise OutputError(
-            f"{path} would need longitudes and latitudes, but the scene has no CRS; "
-            "write .gpkg instead"
-        )
+    if path.suffix.lower() != ".geojson" or is_on_earth(crs):
+        return
+    lacks = "no CRS" if crs is None else f"the local CRS {crs_label(crs)}, which has no place on it"
+    raise OutputError(
+        f"{path} would need longitudes and latitudes, but the scene has {lacks}; write .gpkg "
+        "instead"
+    )
 
 
 def check_still_free(path: Path, *, overwrite: bool) -> None:

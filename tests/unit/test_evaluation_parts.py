@@ -13,7 +13,8 @@ from support.layers import ORIGIN_XY, UTM, around, points, squares
 
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.evaluation import FALSE, IGNORED, KINDS, TRUE, evaluate
-from geo_retina.evaluation.measures import cell_corners, cell_keys, cells_between, square_metres
+from geo_retina.evaluation.measures import cell_corners, cell_keys, cells_between
+from geo_retina.geodesy import square_metres
 from geo_retina.options import EvaluateOptions
 
 
@@ -378,7 +379,9 @@ def test_cells_are_square_on_the_ground(lat, side_m):
 def test_all_cells_of_a_range_are_listed():
     rng = np.random.default_rng(1)
     lon_lat = rng.uniform([12.0, 47.0], [12.02, 47.02], (5000, 2))
-    assert set(cell_keys(lon_lat, 300)) <= set(cells_between(12.0, 47.0, 12.02, 47.02, 300))
+    assert set(cell_keys(lon_lat, 300)) <= set(
+        cells_between(np.array([12.0, 47.0, 12.02, 47.02]), 300)
+    )
     assert cell_keys(np.array([[np.nan, 0.0]]), 300) == -1
 
 

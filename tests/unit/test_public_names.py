@@ -57,7 +57,15 @@ OPTIONS = {
     *("ChipOptions", "FilterOptions", "SynthOptions", "ImportOptions", "TrainOptions"),
 }
 ERRORS = {
-    *("GeoRetinaError", "GridError", "LabelError", "ModelError", "OptionError", "OutputError"),
+    *(
+        "CrsError",
+        "GeoRetinaError",
+        "GridError",
+        "LabelError",
+        "ModelError",
+        "OptionError",
+        "OutputError",
+    ),
     *("RunError", "SceneError", "SceneMismatchError", "TrainingError"),
 }
 PUBLIC = VERBS | VALUES | OPTIONS | ERRORS | {"PRESETS", "__version__"}
