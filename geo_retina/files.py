@@ -1,10 +1,12 @@
-"""Small text files, whole or not at all."""
+"""Small text files, whole or not at all, and JSON from others."""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from geo_retina.errors import OutputError
 
@@ -24,3 +26,18 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that somebody else may have written.
+
+    >>> parse_json('{"a": [1]}')
+    {'a': [1]}
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None

@@ -151,5 +151,18 @@ def load_model(name_or_path: str | Path) -> Model:
             f"the weights in {path} do not fit its card: {len(wrong)} tensors are missing, "
             f"superfluous or of another shape, such as {min(wrong)}"
         )
+    odd = [n for n, tensor in state.items() if not _is_usable(tensor, own[n])]
+    if odd:
+        raise ModelError(
+            f"the weights in {path} are damaged: {len(odd)} tensors hold values that are not "
+            f"finite or of another kind, such as {min(odd)}; write or copy the file again"
+        )
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
     return Model(network.eval(), card)
+
+
+def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor's values can stand for those of a network's own one."""
+    if own.is_floating_point() != tensor.is_floating_point():
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())

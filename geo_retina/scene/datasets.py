@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyproj
 import rasterio
+from pyproj.exceptions import CRSError
+from rasterio._err import CPLE_BaseError
 from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -90,11 +94,29 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     try:
         with _quiet, gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError, UnicodeError, ValueError) as error:
         if not (is_remote(path) or path.startswith("<") or os.path.exists(path)):
             raise SceneError(f"{path} does not exist") from error
         said = first_line(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
+
+
+@contextmanager
+def refuse_damage(path: str) -> Iterator[None]:
+    """Turn what GDAL and PROJ say while they read a file into one sentence about it.
+
+    Raises:
+        SceneError: the file is damaged, or of a kind that rasterio has no word for.
+    """
+    try:
+        yield
+    except SceneError:
+        raise
+    except (
+        *(RasterioError, CPLE_BaseError, CRSError, UnicodeError),
+        *(OSError, ValueError, KeyError, OverflowError, MemoryError),
+    ) as error:
+        raise SceneError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def gdal_name(path: str) -> str:

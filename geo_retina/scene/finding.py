@@ -80,7 +80,9 @@ def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
     return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else stem(path)
 
 
-def _expand(path: str, asset: str | None) -> list[str]:
+def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]:
+    if in_list and path.lower().endswith(LIST_SUFFIX):
+        raise SceneError(f"{path} is a list itself; name its scenes")
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     if is_stac(path):
@@ -94,7 +96,7 @@ def _expand(path: str, asset: str | None) -> list[str]:
     matches = sorted(match for match in glob.glob(path, recursive=True) if os.path.isfile(match))
     if not matches:
         raise SceneError(f"{path} does not exist")
-    return [one for match in matches for one in _expand(match, asset)]
+    return [one for match in matches for one in _expand(match, asset, in_list=in_list)]
 
 
 def _search(folder: str) -> list[str]:
@@ -122,11 +124,11 @@ def _read_list(path: str, asset: str | None) -> list[str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        if entry.lower().endswith(LIST_SUFFIX):
-            raise SceneError(f"{path}, line {number}: {entry} is a list itself; name its scenes")
         try:
             found += _expand(
-                entry if is_remote(entry) else os.path.join(os.path.dirname(path), entry), asset
+                entry if is_remote(entry) else os.path.join(os.path.dirname(path), entry),
+                asset,
+                in_list=True,
             )
         except SceneError as error:
             raise SceneError(f"{path}, line {number}: {error}") from error
