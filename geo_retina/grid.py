@@ -17,6 +17,7 @@ import numpy as np
 import pyproj
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from geo_retina.errors import GridError, OptionError
 
@@ -118,8 +119,16 @@ def transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
     """The way from one CRS to another, x before y.
 
     Made once per pair of CRSs: making one costs as much as opening a small scene.
+
+    Raises:
+        GridError: there is none.
     """
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        raise GridError(
+            f"nothing is known of how the CRS {source.name} lies in {target.name}: {error}"
+        ) from error
 
 
 def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

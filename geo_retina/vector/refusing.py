@@ -42,7 +42,7 @@ def refuse_damage(path: str | Path) -> Iterator[None]:
         yield
     except LabelError:
         raise
-    except (*known, OSError, ValueError, KeyError, TypeError) as error:  # type: ignore[misc]
+    except (*known, OSError, ValueError, KeyError, TypeError) as error:
         raise LabelError(
             f"{path} cannot be read: {str(error) or type(error).__name__}; it is damaged, write "
             "or copy it again"

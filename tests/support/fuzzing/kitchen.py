@@ -13,16 +13,17 @@ import numpy as np
 from shapely import Point, box
 
 from geo_retina.cli import main
-from geo_retina.engine import Engine
-from support.stubs import UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import UTM, paint, tiny_model, write_scene
 
 _BOXES = np.array([[10, 12, 30, 22], [60, 40, 68, 70]])
 CPU = ["--device", "cpu", "--block-px", "256"]
 
 
 def stock(folder: Path) -> None:
-    """Fill a folder with good files: a scene, a model, detections, labels, a run cut short."""
-    Engine._forward = stub_forward
+    """Fill a folder with good files: a scene, a model, detections, labels, a run cut short.
+
+    The network must be the stub of ``support.stubs``, which finds the white boxes.
+    """
     write_scene(folder / "good.tif", paint((80, 96), _BOXES))
     write_scene(folder / "plain.tif", paint((24, 24), _BOXES[:1]))
     tiny_model().save(folder / "model.safetensors")
