@@ -35,7 +35,7 @@ def kitchen(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_damage_ends_in_a_result_or_a_sentence(kind, kitchen):
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     @given(st.data())
     def damaged(data) -> None:
         def choose(n: int) -> int:
@@ -63,6 +63,24 @@ def test_the_good_files_are_good(kitchen, tmp_path):
         verdict = judge(command)
         assert verdict.code == 0, verdict
         assert verdict.fault is None, verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("alias_bomb", "once its aliases are written out"),
+        ("huge_image", "wanted a number of pixels"),
+        ("huge_network", "do not fit its card"),
+        ("huge_tiff", "GiB of memory"),
+        ("huge_tile", "wanted at most 65536"),
+        ("huge_vrt_plan", "tiles, wanted at most"),
+        ("list_of_itself", "is a list itself"),
+    ],
+)
+def test_the_sentence_names_what_was_asked_for(name, said, kitchen, tmp_path):
+    verdict = judge(DANGERS[name](kitchen, tmp_path))
+    assert verdict.code in (1, 2)
+    assert said in verdict.said
 
 
 def test_what_asks_for_very_much_is_refused_in_little_time_and_memory():

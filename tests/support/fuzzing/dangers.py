@@ -92,15 +92,14 @@ def deep_vrt(kitchen: Path, folder: Path) -> list[str]:
 
 
 def huge_tiff(kitchen: Path, folder: Path) -> list[str]:
-    """Draw a GeoTIFF that says it has one block of 40,000 x 40,000 px."""
+    """Plan a GeoTIFF that says it has one compressed tile of 40,000 x 40,000 px."""
     path = folder / "huge.tif"
-    entries = [(256, 40_000), (257, 40_000), (258, 8), (259, 8), (262, 1), (277, 3), (278, 40_000)]
-    entries += [(273, 8), (279, 200)]
+    entries = [(256, 40_000), (257, 40_000), (258, 8), (259, 8), (262, 1), (277, 3)]
+    entries += [(322, 40_000), (323, 40_000), (324, 8), (325, 200)]
     body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     head = struct.pack("<2sHI", b"II", 42, 300) + b"\x78\x9c" + bytes(290)
     path.write_bytes(head + struct.pack("<H", len(entries)) + body + bytes(4))
-    out = str(folder / "out.png")
-    return ["preview", str(kitchen / "found.gpkg"), str(path), "--out", out]
+    return ["plan", str(path), "--model", str(kitchen / "model.safetensors"), "--force"]
 
 
 def zip_bomb(kitchen: Path, folder: Path) -> list[str]:

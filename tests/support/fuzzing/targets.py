@@ -29,10 +29,10 @@ Target = Callable[[Choose, Path, Path], list[str]]
 
 def _scene_command(choose: Choose, kitchen: Path, folder: Path, scene: Path) -> list[str]:
     model = str(kitchen / "model.safetensors")
-    what = choose(8)
-    if what < 3:
+    what = choose(12)
+    if what < 5:
         return ["info", str(scene)]
-    if what < 6:
+    if what < 11:
         return ["plan", str(scene), "--model", model, "--force"]
     out = str(folder / "out.gpkg")
     return ["detect", str(scene), "--model", model, "--force", "--out", out, *CPU]
