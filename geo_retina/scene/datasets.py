@@ -91,6 +91,8 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     lacking = about_access(path, "")
     if lacking is not None:
         raise SceneError(lacking)
+    if path.lower().endswith(".vrt") and os.path.isfile(path):
+        _refuse_foreign_text(path)
     try:
         with _quiet, gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
@@ -99,6 +101,21 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
             raise SceneError(f"{path} does not exist") from error
         said = first_line(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
+
+
+def _refuse_foreign_text(path: str) -> None:
+    """Refuse a VRT whose text GDAL would quote in errors that rasterio cannot read.
+
+    Raises:
+        SceneError: it is not UTF-8.
+    """
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(
+            f"{path} cannot be read ({error}), wanted a VRT in UTF-8; write it again with "
+            "gdalbuildvrt"
+        ) from error
 
 
 @contextmanager
