@@ -141,14 +141,23 @@ def fingerprint(path: str) -> dict[str, Any]:
     """What tells one version of a file from another without reading it: size and time.
 
     A VRT's also covers the local files that it names. Empty for an address: nothing is asked
-    of the network.
+    of the network. Where VRTs name each other, each is told of once.
     """
+    return _fingerprint(path, set())
+
+
+def _fingerprint(path: str, seen: set[str]) -> dict[str, Any]:
     if not os.path.exists(path):
         return {}
+    seen.add(absolute(path))
     stat = os.stat(path)
     version: dict[str, Any] = {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     if path.lower().endswith(".vrt"):
-        sources = {name: fingerprint(name) for name in sorted(_sources(path)) if name != path}
+        sources = {
+            name: _fingerprint(name, seen)
+            for name in sorted(_sources(path))
+            if not (name.lower().endswith(".vrt") and absolute(name) in seen)
+        }
         version |= {"sources": sources} if sources else {}
     return version
 
