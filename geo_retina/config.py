@@ -146,14 +146,60 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, source: str) -> Any:
     import yaml
 
+    loader = None
     try:
-        return yaml.load(text, Loader=_strict_loader())
+        loader = _strict_loader()(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_bomb(node, source)
+        return loader.construct_document(node)
+    except OptionError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise OptionError(f"{source}{place}: not valid YAML, {error.problem}") from error
     except yaml.YAMLError as error:
         raise OptionError(f"{source}: not valid YAML, {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise OptionError(f"{source}: not valid YAML, it is {_TOO_DEEP}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        # A tag such as !!int or !!timestamp before what is none.
+        raise OptionError(f"{source}: not valid YAML, {error}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+_MOST_LEVELS = 40
+_MOST_VALUES = 1_000_000
+_TOO_DEEP = f"nested more than {_MOST_LEVELS} levels deep"
+
+
+def _refuse_bomb(node: yaml.Node, source: str) -> None:
+    """Refuse anchors that name themselves or multiply beyond any config.
+
+    Raises:
+        OptionError: they do.
+    """
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node, level: int) -> int:
+        if level > _MOST_LEVELS:
+            raise OptionError(f"{source}: not valid YAML, it is {_TOO_DEEP}")
+        if id(node) not in counts:
+            parts = node.value if isinstance(node.value, list) else ()
+            flat = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+            counts[id(node)] = 1 + sum(count(each, level + 1) for each in flat)
+        if counts[id(node)] > _MOST_VALUES:
+            raise OptionError(
+                f"{source} holds more than {_MOST_VALUES:,} values once its aliases are written "
+                "out, wanted fewer; name scenes in a list of their own"
+            )
+        return counts[id(node)]
+
+    count(node, 0)
 
 
 _FLOAT = re.compile(

@@ -1,13 +1,15 @@
-"""Small text files, whole or not at all, and the names by which people give files."""
+"""Small text files, whole or not at all; JSON from others; the names that people give files."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from geo_retina.errors import OutputError
 
@@ -87,3 +89,18 @@ def with_file(path: str, change: Callable[[str], str]) -> str:
         return change(path)
     quote, inside = found["quote"], found["inside"] or ""
     return f"{found['driver']}{quote}{change(found['file'])}{quote}{inside}"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that somebody else may have written.
+
+    >>> parse_json('{"a": [1]}')
+    {'a': [1]}
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None

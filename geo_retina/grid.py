@@ -379,4 +379,4 @@ def plan_tiles(
     whole = math.ceil(max(shape) / stride_px) * stride_px
     if not exact and whole <= largest:  # one tile has no neighbour to overlap
         plans.append(TilePlan(*shape, whole, whole))
-    return min(plans, key=lambda plan: len(plan) * plan.tile_px**2)
+    return min(plans, key=lambda plan: plan.rows * plan.cols * plan.tile_px**2)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import overlapping_pairs, to_rings
 from geo_retina.detections import Detections
-from geo_retina.grid import Grid, transformer
+from geo_retina.geodesy import transformer
+from geo_retina.grid import Grid
 from geo_retina.merge import Overlaps, Scenes
 from geo_retina.vector import reproject_rings
 

@@ -18,7 +18,7 @@ from geo_retina.combine.polygons import overlaps_across
 from geo_retina.combine.reading import Run, SceneGround, read_found, read_run
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.grid import transformer
+from geo_retina.geodesy import transformer
 from geo_retina.merge import check_scene_options, merge_scenes
 from geo_retina.options import MergeOptions
 from geo_retina.vector import (

@@ -155,8 +155,8 @@ def _densest(
 ) -> Window | None:
     """The window with the most centres on a grid of half windows, off those taken."""
     height, width = size
-    rows = _starts(scene.grid.height, height)
-    cols = _starts(scene.grid.width, width)
+    rows = _starts(scene.grid.height, height, centres[:, 1])
+    cols = _starts(scene.grid.width, width, centres[:, 0])
     x, y = np.sort(centres[:, 0]), centres[:, 1][np.argsort(centres[:, 0], kind="stable")]
     best, most = None, 0
     for col in cols:
@@ -172,8 +172,12 @@ def _densest(
     return best
 
 
-def _starts(size: int, crop: int) -> NDArray[np.int64]:
-    return np.unique(np.append(np.arange(0, size - crop + 1, max(crop // 4, 1)), size - crop))
+def _starts(size: int, crop: int, positions: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Starts of crops, a quarter of one apart, that hold one of the positions or lie beside it."""
+    step = max(crop // 4, 1)
+    behind = np.arange(-1, crop // step + 2)
+    near = (positions // step).astype(np.int64)[:, None] - behind
+    return np.unique(np.clip(near * step, 0, size - crop))
 
 
 def _overlap(a: Window, b: Window) -> bool:

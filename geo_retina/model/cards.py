@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from geo_retina.errors import GeoRetinaError, ModelError
+from geo_retina.files import parse_json
 from geo_retina.options import NetworkOptions
 
 FORMAT_VERSION = 1
@@ -30,6 +33,9 @@ _TILE_PX = 1024  # a larger tile pays for few more pixels of overlap, and takes 
 
 _STRIDES_PER_TILE = 16
 """Overlaps are whole strides: of tiles with fewer strides they would be more than a fifth."""
+
+_MOST_PX = 65_536
+"""Tiles and objects beyond this are a mistake: one tile would fill the memory."""
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -120,8 +126,34 @@ class Card:
             )
         if not 0 <= self.nms_iou <= 1:
             raise ModelError(f"card of {self.name} has an nms_iou of {self.nms_iou}, wanted 0 to 1")
+        self._check_numbers()
         if self.network.levels is None or self.network.anchor_sides_px is None:
             raise ModelError(f"card of {self.name} lacks the network's levels or anchors")
+
+    def _check_numbers(self) -> None:
+        """Refuse sizes and resolutions that no tile could be cut or placed by."""
+        radiometry, sizes = self.radiometry, self.object_px
+        numbers = (*radiometry.offset, *radiometry.scale, *self.thresholds)
+        positive = (self.gsd_m, *self.gsd_range_m, self.tile_px, *sizes)
+        if not all(map(math.isfinite, (*numbers, *positive))) or min(positive) <= 0:
+            raise ModelError(
+                f"card of {self.name} has numbers that are not finite, or a resolution or size "
+                "that is not above 0"
+            )
+        if max(sizes) > _MOST_PX or self.tile_px > _MOST_PX:
+            raise ModelError(
+                f"card of {self.name} has tiles of {self.tile_px} px and objects of "
+                f"{max(sizes):g} px, wanted at most {_MOST_PX}"
+            )
+        try:
+            is_number = np.dtype(radiometry.dtype).kind in "uif"
+        except TypeError:
+            is_number = False
+        if not is_number:
+            raise ModelError(
+                f"card of {self.name} has pixels of type {radiometry.dtype!r}, wanted numbers "
+                "such as uint8"
+            )
 
     @property
     def stride_px(self) -> int:
@@ -146,8 +178,8 @@ class Card:
             ModelError: the card is of a newer format, or lacks something.
         """
         try:
-            raw = json.loads(text)
-            version = raw["format_version"]
+            raw = parse_json(text)
+            version = int(raw["format_version"])
             if version > FORMAT_VERSION:
                 raise ModelError(
                     f"the card has format version {version}, this geo-retina reads up to "
@@ -157,11 +189,32 @@ class Card:
             raw["bands"] = tuple(Band(**band) for band in raw["bands"])
             raw["radiometry"] = Radiometry(**raw["radiometry"])
             raw["network"] = NetworkOptions(**raw["network"])
-            return cls(**raw)
+            card = cls(**raw)
+            # Built first, as pydantic passes over keys that nobody knows.
+            _checker().validate_json(text, strict=True)
+            return card
         except GeoRetinaError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"the card cannot be read: {error!r}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ModelError(f"the card cannot be read: {_reason(error)}") from error
+
+
+@cache
+def _checker() -> Any:
+    """What checks that a card's values have the types of its fields."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Card)
+
+
+def _reason(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    found = error.errors(include_url=False)[0]
+    key = ".".join(map(str, found["loc"]))
+    return f"{key} is {str(found['input'])[:60]!r}, but {found['msg'][:200]}"
 
 
 def _tuples(value: Any) -> Any:

@@ -137,13 +137,15 @@ def load_model(name_or_path: str | Path) -> Model:
     """
     path = find_model(name_or_path)
     card = load_card(path)
-    network = build_network(card.network, in_channels=len(card.bands), classes=len(card.classes))
+    bands, classes = len(card.bands), len(card.classes)
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
-    own = network.state_dict()
+    # Shapes alone first: a card may ask for more memory than there is.
+    with torch.device("meta"):
+        own = build_network(card.network, in_channels=bands, classes=classes).state_dict()
     wrong = [n for n in own.keys() | state.keys() if n not in own or n not in state]
     wrong += [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
     if wrong:
@@ -151,5 +153,19 @@ def load_model(name_or_path: str | Path) -> Model:
             f"the weights in {path} do not fit its card: {len(wrong)} tensors are missing, "
             f"superfluous or of another shape, such as {min(wrong)}"
         )
+    network = build_network(card.network, in_channels=bands, classes=classes)
+    odd = [n for n, tensor in state.items() if not _is_usable(tensor, own[n])]
+    if odd:
+        raise ModelError(
+            f"the weights in {path} are damaged: {len(odd)} tensors hold values that are not "
+            f"finite or of another kind, such as {min(odd)}; write or copy the file again"
+        )
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
     return Model(network.eval(), card)
+
+
+def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor's values can stand for those of a network's own one."""
+    if own.is_floating_point() != tensor.is_floating_point():
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())

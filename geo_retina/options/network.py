@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from geo_retina.errors import OptionError
-from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.checks import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class NetworkOptions:
             self,
             {
                 "levels": (2, 9),
-                "channels": (1, INFINITY),
+                "channels": (1, 4096),
                 "convs": (0, 16),
                 "prior": (1e-9, 0.5),
                 "anchor_ratios": (1e-3, 1e3),

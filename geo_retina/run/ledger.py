@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
+from geo_retina.files import parse_json
 from geo_retina.grid import Window
 from geo_retina.run.guard import LOCK, lock_folder, open_log
 
@@ -109,6 +110,7 @@ class Ledger:
         self.manifest = manifest
         self.log = open_log(folder / _LOG)
         self._lock = lock
+        self._damaged: set[Path] = set()
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any], *, restart: bool = False) -> Ledger:
@@ -160,6 +162,7 @@ class Ledger:
             versions = {**found["versions"], **versions}
         try:
             ledger = cls(folder, found or manifest, lock)
+            ledger._find_damaged()
             ledger.update({"versions": versions})
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
@@ -175,8 +178,8 @@ class Ledger:
         if not folder.exists():
             return None
         try:
-            found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-            found["fixed"], found["versions"], found["block_px"]
+            found = parse_json((folder / _MANIFEST).read_text("utf-8"))
+            _check_manifest(found)
         except FileNotFoundError:
             if folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir()):
                 return None
@@ -185,7 +188,7 @@ class Ledger:
             raise RunError(
                 f"{folder / _MANIFEST} cannot be read ({error}); discard the run with --restart"
             ) from error
-        return found
+        return dict(found)
 
     def update(self, changes: dict[str, Any]) -> None:
         """Change the manifest, on disk too."""
@@ -200,6 +203,20 @@ class Ledger:
         """Scene and block of every part that finished without an error."""
         return {key for key, (_, _, stats) in self._index().items() if not stats["error"]}
 
+    def _find_damaged(self) -> None:
+        """Pass over files cut short by a crash of the machine: their parts are done again."""
+        scenes = len(self.manifest["fixed"]["scenes"])
+        for path in self._files():
+            try:
+                records = _read(path)
+                if all(_is_sound(record, scenes) for record in records):
+                    continue
+                reason = "it names no parts of this run"
+            except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+                reason = str(error)
+            self.log.warning("%s is damaged (%s), so its parts are done again", path.name, reason)
+            self._damaged.add(path)
+
     def next_unit(self) -> int:
         """A number that no finished unit has."""
         return max((int(path.stem.removeprefix("unit-")) for path in self._files()), default=-1) + 1
@@ -211,11 +228,9 @@ class Ledger:
         """File, place in it and record of each part; of several tries, the best and latest."""
         index: dict[tuple[int, int], tuple[Path, int, dict[str, Any]]] = {}
         for path in self._files():
-            try:
-                schema = pq.read_schema(path)
-            except (pa.ArrowInvalid, OSError):
-                continue  # cut short by a crash of the machine: its parts are done again
-            for place, part in enumerate(_part_stats(schema)):
+            if path in self._damaged:
+                continue
+            for place, part in enumerate(_part_stats(pq.read_schema(path))):
                 key = part["scene_index"], part["block"]
                 if key not in index or index[key][2]["error"]:
                     index[key] = path, place, part
@@ -294,8 +309,37 @@ def _stats(record: PartRecord) -> dict[str, Any]:
 
 
 def _part_stats(schema: pa.Schema) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = json.loads(schema.metadata[b"parts"])
+    parts: list[dict[str, Any]] = parse_json(schema.metadata[b"parts"])
     return parts
+
+
+def _is_sound(record: PartRecord, scenes: int) -> bool:
+    """Whether the record of a part, which somebody may have edited, has the types it should."""
+    numbers = (record.scene_index, record.block, record.tiles, record.skipped, record.truncated)
+    return (
+        all(type(number) is int and number >= 0 for number in (*numbers, *record.window))
+        and record.scene_index < scenes
+        and isinstance(record.error, (str, type(None)))
+        and isinstance(record.reduced_batch, (int, type(None)))
+    )
+
+
+def _check_manifest(found: Any) -> None:
+    """Refuse a manifest that lacks what a run needs to go on.
+
+    Raises:
+        ValueError: it does.
+    """
+    wanted = {"fixed": dict, "versions": dict, "block_px": int}
+    for key, kind in wanted.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            raise ValueError(f"its {key} is missing or of the wrong type")
+    if not isinstance(found["fixed"].get("scenes"), list):
+        raise ValueError("its list of scenes is missing")
+    if not isinstance(found.get("written", {}), dict):
+        raise ValueError("its list of outputs is no group of keys")
+    if not 1 <= found["block_px"] <= 2**20:
+        raise ValueError(f"its block_px is {found['block_px']}")
 
 
 def _read(path: Path) -> list[PartRecord]:

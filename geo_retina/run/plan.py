@@ -13,7 +13,7 @@ import psutil
 import shapely
 
 from geo_retina.engine import Engine
-from geo_retina.errors import GeoRetinaError, OptionError
+from geo_retina.errors import GeoRetinaError, OptionError, SceneError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
@@ -240,6 +240,7 @@ def _cut(
         stride_px=card.stride_px,
         exact=options.tile_px is not None,
     )
+    _refuse_endless(scene, tiles, block_px, whole=area is None)
     area_px = None if area is None else area.on(scene.grid)
     if area is not None and area_px is None:
         return ScenePlan(index, scene, tiles, ())
@@ -251,6 +252,28 @@ def _cut(
     if isinstance(scene, Mosaic):
         chosen &= tiles_over(tiles, scene.boxes_px)
     return ScenePlan(index, scene, tiles, tuple(tiles.blocks_over(chosen, block_px)), area_px)
+
+
+_MOST_TILES = 250_000_000  # a byte for each is held where an area chooses among them
+_MOST_BLOCKS = 2_000_000
+
+
+def _refuse_endless(scene: Scene | Mosaic, tiles: TilePlan, block_px: int, *, whole: bool) -> None:
+    """Refuse a scene whose plan alone would fill the memory.
+
+    Raises:
+        SceneError: it has too many tiles, or blocks where all of it is looked at.
+    """
+    blocks = (tiles.height / block_px) * (tiles.width / block_px)
+    count = tiles.rows * tiles.cols
+    if count <= _MOST_TILES and (blocks <= _MOST_BLOCKS or not whole):
+        return
+    remedy = "choose a part of it with --aoi, or cut it" if whole else "cut it"
+    raise SceneError(
+        f"{scene.path} has {tiles.width:,} x {tiles.height:,} px at the resolution it would be "
+        f"read at, which is {count:,} tiles, wanted at most {_MOST_TILES:,} and "
+        f"{_MOST_BLOCKS:,} blocks of {block_px} px; {remedy} with gdal_translate -projwin"
+    )
 
 
 def blocks_for(scene: Scene, tiles: TilePlan, block_px: int) -> list[Block]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyproj
 import rasterio
+from pyproj.exceptions import CRSError
+from rasterio._err import CPLE_BaseError
 from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -88,15 +92,50 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     lacking = about_access(path, "")
     if lacking is not None:
         raise SceneError(lacking)
+    if path.lower().endswith(".vrt") and os.path.isfile(path):
+        _refuse_foreign_text(path)
     try:
         with _quiet, gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError, UnicodeError, ValueError) as error:
         inside = subdataset_file(path)
         if not (is_remote(path) or path.startswith("<") or os.path.exists(inside)):
             raise SceneError(f"{inside} does not exist") from error
         said = first_line(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
+
+
+def _refuse_foreign_text(path: str) -> None:
+    """Refuse a VRT whose text GDAL would quote in errors that rasterio cannot read.
+
+    Raises:
+        SceneError: it is not UTF-8.
+    """
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(
+            f"{path} cannot be read ({error}), wanted a VRT in UTF-8; write it again with "
+            "gdalbuildvrt"
+        ) from error
+
+
+@contextmanager
+def refuse_damage(path: str) -> Iterator[None]:
+    """Turn what GDAL and PROJ say while they read a file into one sentence about it.
+
+    Raises:
+        SceneError: the file is damaged, or of a kind that rasterio has no word for.
+    """
+    try:
+        yield
+    except SceneError:
+        raise
+    except (
+        *(RasterioError, CPLE_BaseError, CRSError, UnicodeError),
+        *(OSError, ValueError, KeyError, OverflowError, MemoryError),
+    ) as error:
+        raise SceneError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def gdal_name(path: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pyproj
 
 from geo_retina.grid import Grid
-from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.mosaic import Mosaic
 from geo_retina.scene.opening import SceneFile, look_at
 from geo_retina.scene.reading import Scene
@@ -23,7 +23,7 @@ def describe_scene(path: str | Path) -> dict[str, str]:
     """
     file = look_at(path)
     grid = file.placement.grid
-    with open_dataset(os.fspath(path)) as dataset:
+    with refuse_damage(file.path), open_dataset(os.fspath(path)) as dataset:
         block_height, block_width = dataset.block_shapes[0]
         compression = dataset.compression.value if dataset.compression else "none"
         mask = ", ".join(flag.name for flag in dataset.mask_flag_enums[0])

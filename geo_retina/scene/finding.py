@@ -91,7 +91,9 @@ def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
     return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else stem(path)
 
 
-def _expand(path: str, asset: str | None) -> list[str]:
+def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]:
+    if in_list and path.lower().endswith(LIST_SUFFIX):
+        raise SceneError(f"{path} is a list itself; name its scenes")
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     if is_subdataset(path):
@@ -111,7 +113,7 @@ def _expand(path: str, asset: str | None) -> list[str]:
         raise SceneError(
             f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
         )
-    return [one for match in matches for one in _expand(match, asset)]
+    return [one for match in matches for one in _expand(match, asset, in_list=in_list)]
 
 
 def _is_pattern(path: str) -> bool:
@@ -170,10 +172,8 @@ def _read_list(path: str, asset: str | None) -> list[str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        if entry.lower().endswith(LIST_SUFFIX):
-            raise SceneError(f"{path}, line {number}: {entry} is a list itself; name its scenes")
         try:
-            found += _expand(_beside(entry, path), asset)
+            found += _expand(_beside(entry, path), asset, in_list=True)
         except SceneError as error:
             raise SceneError(f"{path}, line {number}: {error}") from error
     if not found:
@@ -191,15 +191,24 @@ def fingerprint(path: str) -> dict[str, Any]:
     """What tells one version of a file from another without reading it: size and time.
 
     A VRT's also covers the local files that it names. Empty for an address: nothing is asked
-    of the network.
+    of the network. Where VRTs name each other, each is told of once.
     """
+    return _fingerprint(path, set())
+
+
+def _fingerprint(path: str, seen: set[str]) -> dict[str, Any]:
     path = subdataset_file(path)
     if not os.path.exists(path):
         return {}
+    seen.add(absolute(path))
     stat = os.stat(path)
     version: dict[str, Any] = {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     if path.lower().endswith(".vrt"):
-        sources = {name: fingerprint(name) for name in sorted(_sources(path)) if name != path}
+        sources = {
+            name: _fingerprint(name, seen)
+            for name in sorted(_sources(path))
+            if not (name.lower().endswith(".vrt") and absolute(name) in seen)
+        }
         version |= {"sources": sources} if sources else {}
     return version
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 
 from geo_retina.errors import SceneError
 from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene.bands import ALPHA, BandLabel, alphas, label_bands
-from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.placing import Placement, metric_grid, place
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.values import ValueMap
@@ -154,13 +155,14 @@ def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
         SceneError: the file is missing, is no raster, or holds several that must be named.
     """
     path = os.fspath(path)
-    with open_dataset(path) as dataset:
+    with refuse_damage(path), open_dataset(path) as dataset:
         if not dataset.count:
             inner = list(dataset.subdatasets)
             raise SceneError(
                 f"{path} holds {len(inner)} rasters and none of its own; give one of them by name"
                 f"{', such as ' + inner[0] if inner else ''}"
             )
+        _refuse_huge_blocks(dataset, path)
         flags = dataset.mask_flag_enums[0]
         kinds = enumerate(dataset.colorinterp, 1)
         return SceneFile(
@@ -175,6 +177,26 @@ def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
             block_px=tuple(dataset.block_shapes[0]),
+        )
+
+
+_BLOCK_BYTES = 1 << 30
+
+
+def _refuse_huge_blocks(dataset: rasterio.DatasetReader, path: str) -> None:
+    """Refuse a file of which no part can be read without holding more than memory may take.
+
+    Raises:
+        SceneError: it is one.
+    """
+    height, width = dataset.block_shapes[0]
+    together = dataset.count if dataset.interleaving is Interleaving.pixel else 1
+    size = height * width * together * np.dtype(dataset.dtypes[0]).itemsize
+    if size > _BLOCK_BYTES:
+        raise SceneError(
+            f"{path} is stored in blocks of {width} x {height} px, each of which takes "
+            f"{size / 2**30:.1f} GiB of memory, wanted at most {_BLOCK_BYTES >> 30}; tile it with "
+            "gdal_translate -co TILED=YES"
         )
 
 

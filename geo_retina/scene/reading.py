@@ -21,11 +21,10 @@ import rasterio.windows
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
-from geo_retina.scene.datasets import first_line, open_dataset
+from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
@@ -223,13 +222,11 @@ class Scene:
     @contextmanager
     def _dataset(self) -> Iterator[rasterio.DatasetReader]:
         try:
-            with gdal_settings(self.path):
+            with gdal_settings(self.path), refuse_damage(self.path):
                 yield _handles.get(self.path, self.view)
         except SceneError:
-            raise
-        except (RasterioError, OSError) as error:
             _handles.drop(self.path)
-            raise SceneError(f"{self.path} cannot be read: {first_line(error)}") from error
+            raise
 
 
 class _Handles(threading.local):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import urllib.error
@@ -14,7 +13,7 @@ import rasterio
 from rasterio.env import getenv, hasenv
 
 from geo_retina.errors import SceneError
-from geo_retina.files import is_subdataset, subdataset_file
+from geo_retina.files import is_subdataset, parse_json, subdataset_file
 
 # Left at GDAL's default, as they changed neither requests nor bytes of reading windows of a COG
 # (tests/unit/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
@@ -132,7 +131,7 @@ def fetch_json(address: str) -> Any:
     for tries_left in reversed(range(_TRIES)):
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-                return json.loads(answer.read())
+                return parse_json(answer.read())
         except urllib.error.HTTPError as error:
             if error.code not in _PASSING or not tries_left:
                 raise SceneError(f"{address} answered {error.code} {error.reason}") from error

@@ -6,7 +6,6 @@ Only what finding a file needs is read: https://github.com/radiantearth/stac-spe
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from geo_retina.errors import SceneError
-from geo_retina.files import read_text
+from geo_retina.files import parse_json, read_text
 from geo_retina.scene.remote import fetch_json, is_remote
 
 _ENDINGS = (".json", ".geojson")
@@ -62,7 +61,9 @@ def _read_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:
             yield document, page
             return
         features = document.get("features") if kind == "FeatureCollection" else None
-        if features is None or not all(isinstance(f, dict) and "assets" in f for f in features):
+        if not isinstance(features, list) or not all(
+            isinstance(f, dict) and "assets" in f for f in features
+        ):
             raise SceneError(
                 f"{page} is {_kind(document)}, wanted a STAC item or a collection of STAC items"
             )
@@ -78,7 +79,7 @@ def _read(path: str) -> Any:
     if is_remote(path):
         return fetch_json(path)
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except FileNotFoundError:
         raise SceneError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -96,9 +97,12 @@ def _kind(document: Any) -> str:
 
 def _link(document: Mapping[str, Any], rel: str, base: str | None = None) -> str | None:
     """Address of a link that a plain request follows; None where there is none."""
-    for link in document.get("links") or ():
-        href = link.get("href")
-        if link.get("rel") == rel and href and link.get("method", "GET").upper() == "GET":
+    links = document.get("links")
+    for link in links if isinstance(links, list) else ():
+        href = link.get("href") if isinstance(link, dict) else None
+        if not isinstance(href, str) or not href or link.get("rel") != rel:
+            continue
+        if str(link.get("method", "GET")).upper() == "GET":
             href = href if base is None else urljoin(base, href)
             return str(href) if base is not None or is_remote(href) else None
     return None
@@ -107,6 +111,11 @@ def _link(document: Mapping[str, Any], rel: str, base: str | None = None) -> str
 def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str, Any]:
     assets: Mapping[str, Any] = item["assets"]
     name = f"item {item.get('id', '?')} of {path}"
+    if not isinstance(assets, dict) or not all(map(_is_asset, assets.values())):
+        raise SceneError(
+            f"{name} has assets that are not as STAC has them, wanted groups with an href, and "
+            "texts in it, in type and in roles"
+        )
     if key is not None:
         if key not in assets:
             raise SceneError(
@@ -127,6 +136,15 @@ def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str,
         f"{name} has no image among its assets {', '.join(assets) or '(none)'}; name one with "
         "--asset if it is one nevertheless"
     )
+
+
+def _is_asset(asset: Any) -> bool:
+    """Whether what an asset says has the types that STAC asks for."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+        return False
+    roles = asset.get("roles") or []
+    texts = [asset.get("type") or "", *(roles if isinstance(roles, list) else [None])]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _is_image(asset: Mapping[str, Any]) -> bool:

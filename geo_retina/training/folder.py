@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geo_retina.errors import OutputError, TrainingError
-from geo_retina.files import write_text
+from geo_retina.files import parse_json, write_text
 from geo_retina.options import TrainOptions
 
 _OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
@@ -203,14 +203,15 @@ def _manifest(path: Path) -> Path:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of an unfinished run; None where there is none."""
     try:
-        found = json.loads(_manifest(path).read_text(encoding="utf-8"))
+        found = parse_json(_manifest(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+            raise ValueError("it holds no options")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{_manifest(path)} cannot be read ({error}); give --overwrite to begin anew"
         ) from error
-    assert isinstance(found, dict)
     return found
 
 

@@ -91,6 +91,11 @@ class Split:
         col_row = _block_numbers(grid, points_px, self.block_m)
         low = col_row.reshape(-1, 2).min(axis=0)
         high = col_row.reshape(-1, 2).max(axis=0)
+        if np.prod((high - low + 1).astype(np.float64)) > col_row.size:  # far apart
+            blocks, where = np.unique(col_row.reshape(-1, 2), axis=0, return_inverse=True)
+            crs = frame_name(grid.crs)
+            found = [self._part_of((crs, int(col), int(row))) for col, row in blocks]
+            return np.array(found, np.int8)[where.reshape(col_row.shape[:-1])]
         table = self._table(grid, low, high)
         offset = col_row - low
         return np.asarray(table[offset[..., 0], offset[..., 1]])

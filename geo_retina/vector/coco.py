@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
-from geo_retina.files import read_text
+from geo_retina.files import parse_json, read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ def is_coco(path: str | Path) -> bool:
     if not str(path).lower().endswith(".json") or not Path(path).is_file():
         return False
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "images" in content and "annotations" in content
@@ -94,7 +93,13 @@ def read_coco(path: str | Path) -> CocoLabels:
                 f"annotation {note.get('id', number)} of {path} names {what}, which the file "
                 "does not define; export the annotations again, with all images and categories"
             )
-        box = _box(note)
+        try:
+            box = _box(note)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise LabelError(
+                f"annotation {note.get('id', number)} of {path} has a box or polygon that is not "
+                f"made of numbers ({error}); export the annotations again"
+            ) from error
         if box is None:
             missing += 1
         elif not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
@@ -102,9 +107,7 @@ def read_coco(path: str | Path) -> CocoLabels:
         else:
             name = str(categories[category]["name"])
             rows.append((position[image], box, name, bool(note.get("iscrowd", 0))))
-    shapes = [
-        [int(each.get(side) or 0) for side in ("height", "width")] for each in images.values()
-    ]
+    shapes = [[_side(each, side, path) for side in ("height", "width")] for each in images.values()]
     return CocoLabels(
         str(path),
         np.array([str(each["file_name"]) for each in images.values()], dtype=object),
@@ -120,7 +123,7 @@ def read_coco(path: str | Path) -> CocoLabels:
 
 def _read_json(path: str | Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except FileNotFoundError:
         raise LabelError(f"{path} does not exist, wanted annotations in COCO's JSON") from None
     except (OSError, ValueError) as error:
@@ -135,7 +138,19 @@ def _read_json(path: str | Path) -> dict[str, Any]:
         raise LabelError(
             f"{path} has no list {absent[0]}, wanted COCO's {', '.join(lists)} for detection"
         )
+    for key in lists:
+        for number, entry in enumerate(content[key]):
+            if not isinstance(entry, dict) or not _are_ids(entry):
+                raise LabelError(
+                    f"entry {number} of {key} in {path} is not as COCO has it, wanted a group of "
+                    "keys whose ids are numbers or texts"
+                )
     return dict(content)
+
+
+def _are_ids(entry: Mapping[str, Any]) -> bool:
+    names = ("id", "image_id", "category_id")
+    return all(isinstance(entry.get(name, 0), (int, float, str)) for name in names)
 
 
 def _by_id(
@@ -149,6 +164,16 @@ def _by_id(
             raise LabelError(f"{path} has two {key} of id {entry['id']}, wanted each id once")
         found[entry["id"]] = entry
     return found
+
+
+def _side(image: Mapping[str, Any], name: str, path: str | Path) -> int:
+    """Height or width of an image; 0 where it is not said."""
+    value = image.get(name) or 0
+    if not isinstance(value, (int, float)) or not 0 <= value < 2**31:
+        raise LabelError(
+            f"image {image['id']} of {path} has a {name} of {value!r}, wanted a number of pixels"
+        )
+    return int(value)
 
 
 def _box(note: Mapping[str, Any]) -> NDArray[np.float64] | None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import OutputError
+from geo_retina.files import parse_json
 from geo_retina.options import Geometry
 from geo_retina.vector.formats import (
     check_output,
@@ -27,6 +28,7 @@ from geo_retina.vector.formats import (
     is_package,
 )
 from geo_retina.vector.reading import is_parquet
+from geo_retina.vector.refusing import open_package, refuse_damage
 from geo_retina.vector.rows import Shape
 from geo_retina.vector.spool import Spool
 from geo_retina.vector.streams import open_stream, read_layer
@@ -164,16 +166,35 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if is_parquet(path):
         import pyarrow.parquet as pq
 
-        text = (pq.read_metadata(path).metadata or {}).get(PARQUET_KEY.encode())
-        return dict(json.loads(text)) if text else {}
+        with refuse_damage(path):
+            text = (pq.read_metadata(path).metadata or {}).get(PARQUET_KEY.encode())
+            return _checked(dict(parse_json(text)) if text else {})
     path = path if is_package(path) else companion_path(path, SCANNED)
     if not path.exists():
         return {}
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+    with open_package(path) as database:
         query = "SELECT 1 FROM sqlite_master WHERE name = ?"
         if not database.execute(query, (METADATA,)).fetchall():
             return {}
-        return dict(database.execute(f"SELECT name, value FROM {METADATA} ORDER BY fid"))
+        return _checked(dict(database.execute(f"SELECT name, value FROM {METADATA} ORDER BY fid")))
+
+
+def _checked(metadata: dict[str, str]) -> dict[str, str]:
+    """The same, where what is worked with has the types that it was written with."""
+    for name, text in metadata.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ValueError(f"its metadata {name} is no text")
+    scores = parse_json(metadata.get("thresholds", "{}"))
+    floor = parse_json(metadata.get("min_score", "null"))
+    options = parse_json(metadata.get("options", "{}"))
+    if not isinstance(scores, dict) or not isinstance(options, dict):
+        raise ValueError("its metadata thresholds and options are no groups of keys")
+    for value in (*scores.values(), floor, options.get("nms_iou")):
+        if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+            raise ValueError(f"its metadata hold {value!r}, wanted a number from 0 to 1")
+    if None in scores.values():
+        raise ValueError("its metadata have a class without a threshold")
+    return metadata
 
 
 def read_companions(path: str | Path) -> Companions | None:
@@ -203,8 +224,11 @@ def _read_ground(path: Path, name: str, crs: pyproj.CRS | None) -> pa.Table | No
     from pyogrio import list_layers
 
     file = path if is_package(path) else companion_path(path, name)
-    if not file.exists() or name not in {str(layer) for layer, _ in list_layers(file)}:
+    if not file.exists():
         return None
+    with refuse_damage(file):
+        if name not in {str(layer) for layer, _ in list_layers(file)}:
+            return None
     table, own = read_layer(file, name)
     return table if own == crs else reproject_table(table, own, crs)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.refusing import refuse_damage, refuse_zip_bomb
 from geo_retina.vector.tables import to_geodataframe
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def detections_layer(path: str | Path) -> str:
     """
     from pyogrio import list_layers
 
-    names = [str(name) for name, _ in list_layers(path)]
+    with refuse_damage(path):
+        names = [str(name) for name, _ in list_layers(path)]
     wanted = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
     return _choose_layer(path, wanted, f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}")
 
@@ -147,6 +149,7 @@ def check_readable(path: str | Path) -> None:
         raise LabelError(f"{path} does not exist, wanted a vector file")
     if is_parquet(path):
         return
+    refuse_zip_bomb(path)
     from pyogrio import list_layers
 
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
-from geo_retina.vector.reading import ONE_LAYER, check_readable, detections_layer, is_parquet
+from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
+from geo_retina.vector.refusing import geo_column, refuse_damage, refuse_damaged
 
 _BATCH_ROWS = 65_536
 
@@ -52,8 +53,7 @@ def stream_centres(path: str | Path, *, score: float | None = None) -> Iterator[
     """
     check_readable(path)
     with _batches(path, score) as (geometry, batches):
-        for batch in batches:
-            yield _centres(batch, geometry, score)
+        yield from refuse_damaged(path, (_centres(each, geometry, score) for each in batches))
 
 
 def layer_crs(path: str | Path) -> pyproj.CRS | None:
@@ -64,15 +64,13 @@ def layer_crs(path: str | Path) -> pyproj.CRS | None:
     """
     check_readable(path)
     if is_parquet(path):
-        stored = _geo_metadata(path)
-        column = stored["columns"][stored["primary_column"]]
-        # GeoParquet says that a missing CRS is longitude and latitude, and null is none.
-        crs = column.get("crs", "OGC:CRS84")
-        return None if crs is None else pyproj.CRS.from_user_input(crs)
+        return geo_column(path)[1]
     from pyogrio import read_info
 
-    crs = read_info(path, layer=detections_layer(path))["crs"]
-    return None if crs is None else pyproj.CRS.from_user_input(crs)
+    layer = detections_layer(path)
+    with refuse_damage(path):
+        crs = read_info(path, layer=layer)["crs"]
+        return None if crs is None else pyproj.CRS.from_user_input(crs)
 
 
 @contextmanager
@@ -84,20 +82,26 @@ def _batches(
     if is_parquet(path):
         import pyarrow.parquet as pq
 
-        geometry = str(_geo_metadata(path)["primary_column"])
+        geometry, _ = geo_column(path)
         with pq.ParquetFile(path) as file:
             columns = [c for c in wanted if c in file.schema_arrow.names]
             _check_score(path, score, columns)
-            yield geometry, file.iter_batches(_BATCH_ROWS, columns=[*columns, geometry])
+            batches = file.iter_batches(_BATCH_ROWS, columns=[*columns, geometry])
+            yield geometry, refuse_damaged(path, batches)
         return
     from pyogrio import open_arrow, read_info
 
     layer = detections_layer(path)
-    columns = [c for c in wanted if c in read_info(path, layer=layer)["fields"]]
+    with refuse_damage(path):
+        columns = [c for c in wanted if c in read_info(path, layer=layer)["fields"]]
     _check_score(path, score, columns)
     how: dict[str, Any] = {"batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with open_arrow(path, layer=layer, columns=columns, **how) as (meta, reader):
-        yield meta["geometry_name"] or "wkb_geometry", iter(reader)
+    with ExitStack() as stack:
+        with refuse_damage(path):
+            meta, reader = stack.enter_context(
+                open_arrow(path, layer=layer, columns=columns, **how)
+            )
+        yield meta["geometry_name"] or "wkb_geometry", refuse_damaged(path, reader)
 
 
 def _check_score(path: str | Path, score: float | None, columns: list[str]) -> None:
@@ -105,18 +109,6 @@ def _check_score(path: str | Path, score: float | None, columns: list[str]) -> N
         raise LabelError(
             f"{path} has no column score, so nothing can be left out by score; leave the score out"
         )
-
-
-def _geo_metadata(path: str | Path) -> dict[str, Any]:
-    import json
-
-    import pyarrow.parquet as pq
-
-    try:
-        stored: dict[str, Any] = json.loads((pq.read_metadata(path).metadata or {})[b"geo"])
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise LabelError(f"{path} is not a GeoParquet file: {error}; {ONE_LAYER}") from error
-    return stored
 
 
 def _centres(batch: pa.RecordBatch, geometry: str, score: float | None) -> Centres:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyproj
@@ -15,6 +15,7 @@ from geo_retina.errors import LabelError
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.parquet import BBOX
 from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
+from geo_retina.vector.refusing import geo_column, refuse_damage, refuse_damaged
 
 _BATCH_ROWS = 65_536
 
@@ -52,14 +53,17 @@ def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
     from pyogrio.raw import open_arrow
 
     name = layer or detections_layer(path)
-    with open_arrow(path, layer=name, use_pyarrow=True, batch_size=_BATCH_ROWS) as (meta, reader):
-        wkb = meta["geometry_name"] or "wkb_geometry"
-        if wkb not in reader.schema.names:
-            raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
-        crs = pyproj.CRS.from_user_input(meta["crs"]) if meta["crs"] else None
+    how: dict[str, Any] = {"use_pyarrow": True, "batch_size": _BATCH_ROWS}
+    with ExitStack() as stack:
+        with refuse_damage(path):
+            meta, reader = stack.enter_context(open_arrow(path, layer=name, **how))
+            wkb = meta["geometry_name"] or "wkb_geometry"
+            if wkb not in reader.schema.names:
+                raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
+            crs = pyproj.CRS.from_user_input(meta["crs"]) if meta["crs"] else None
         tables = (_tidy(pa.Table.from_batches([batch]), wkb) for batch in reader)
         with closing(tables):
-            yield Stream(crs, tables)
+            yield Stream(crs, refuse_damaged(path, tables))
 
 
 def read_layer(path: str | Path, layer: str) -> tuple[pa.Table, pyproj.CRS | None]:
@@ -71,27 +75,22 @@ def read_layer(path: str | Path, layer: str) -> tuple[pa.Table, pyproj.CRS | Non
         return pa.concat_tables(parts), crs
     from pyogrio.raw import read_arrow
 
-    meta, table = read_arrow(path, layer=layer)
-    return _tidy(table, meta["geometry_name"] or "wkb_geometry"), crs
+    with refuse_damage(path):
+        meta, table = read_arrow(path, layer=layer)
+        return _tidy(table, meta["geometry_name"] or "wkb_geometry"), crs
 
 
 @contextmanager
 def _open_parquet(path: str | Path) -> Iterator[Stream]:
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-        geo = json.loads(file.metadata.metadata[b"geo"])
-    except (pa.ArrowInvalid, OSError, TypeError, KeyError, ValueError) as error:
-        raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
-    column = geo["columns"][geo["primary_column"]]
-    # Left out, the CRS is longitude and latitude; null says that there is none.
-    crs = column.get("crs", "OGC:CRS84")
+    geometry, crs = geo_column(path)
+    file = pq.ParquetFile(path)
     names = [name for name in file.schema_arrow.names if name != BBOX]
     batches = file.iter_batches(_BATCH_ROWS, columns=names)
-    tables = (_tidy(pa.Table.from_batches([b]), geo["primary_column"]) for b in batches)
+    tables = (_tidy(pa.Table.from_batches([b]), geometry) for b in batches)
     with file, closing(tables):
-        yield Stream(None if crs is None else pyproj.CRS.from_user_input(crs), tables)
+        yield Stream(crs, refuse_damaged(path, tables))
 
 
 def _tidy(table: pa.Table, wkb: str) -> pa.Table:

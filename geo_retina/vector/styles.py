@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from geo_retina.vector.refusing import open_package
+
 Kind = Literal["Polygon", "Point"]
 
 CLASS_COLOURS = (
@@ -119,8 +121,7 @@ def write_styles(path: str | Path, styles: Mapping[str, str]) -> None:
 
 def read_styles(path: str | Path) -> dict[str, str]:
     """The default styles in a GeoPackage, as QML by name of layer; none where it has none."""
-    database = sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True)
-    try:
+    with open_package(path) as database:
         query = "SELECT name FROM sqlite_master WHERE name = 'layer_styles'"
         if not database.execute(query).fetchall():
             return {}
@@ -129,8 +130,6 @@ def read_styles(path: str | Path) -> dict[str, str]:
                 "SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault ORDER BY id"
             ).fetchall()
         )
-    finally:
-        database.close()
 
 
 def _write_style(database: sqlite3.Connection, layer: str, qml: str) -> None:

@@ -45,10 +45,11 @@ def opened(tmp_path):
 
 
 def test_what_is_written_is_read_by_scene_in_order(opened):
-    ledger = opened()
+    three = manifest(paths=["a.tif", "b.tif", "c.tif"])
+    ledger = opened(three)
     ledger.write(1, [record(1, 1), record(2, 0, n=0)])
     ledger.write(0, [record(0, 0), record(1, 0)])
-    again = opened()
+    again = opened(three)
     scenes = list(again.scenes())
     assert [(s.scene_index, [p.block for p in s.parts]) for s in scenes] == [
         (0, [0]),
