@@ -25,7 +25,7 @@ from rasterio.errors import RasterioError
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
-from geo_retina.scene.datasets import first_line, open_dataset
+from geo_retina.scene.datasets import open_dataset, reason
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
@@ -226,7 +226,7 @@ class Scene:
             raise
         except (RasterioError, OSError) as error:
             _handles.drop(self.path)
-            raise SceneError(f"{self.path} cannot be read: {first_line(error)}") from error
+            raise SceneError(f"{self.path} cannot be read: {reason(error)}") from error
 
 
 class _Handles(threading.local):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from geo_retina.evaluation import Evaluation, evaluate
 from geo_retina.grid import Grid, transformer
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
+from geo_retina.quiet import ignored_warnings
 from geo_retina.scene import scene_names
 from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
@@ -262,9 +262,8 @@ def _detect(
     scenes = {n: each.scene for n, each in zip(ground.names, ground.scenes, strict=True)}
     if any(scene.grid.crs is not None for scene in scenes.values()):
         return detect(paths, model, options, run, crs=ground.crs.to_wkt())
-    with warnings.catch_warnings():
-        # That they have no CRS was known when their pixels were given a size.
-        warnings.filterwarnings("ignore", message=".* no CRS, so .* polygons are")
+    # That they have no CRS was known when their pixels were given a size.
+    with ignored_warnings(".* no CRS, so .* polygons are"):
         return laid_out(detect(paths, model, options, run), scenes)
 
 
