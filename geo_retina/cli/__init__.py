@@ -35,6 +35,8 @@ from geo_retina.errors import GeoRetinaError, OptionError
 
 _PIPE_GONE = 141  # as of a program that SIGPIPE ends
 
+_LONGEST_NAME = 1000
+
 _UNPRINTED = (
     "standard output cannot be written ({}); files that were to be written are complete, send what "
     "is printed elsewhere"
@@ -138,6 +140,14 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
         return _fail(_flags.as_flags(str(error)), 2, debug=debug)
     except GeoRetinaError as error:
         return _fail(str(error), 1, debug=debug)
+    except UnicodeEncodeError as error:
+        text = ascii(error.object) if len(error.object) < _LONGEST_NAME else "of a file"
+        return _fail(
+            f"the name {text} is not UTF-8 as this program was started, wanted UTF-8, as GDAL and "
+            "GeoPackages have it; rename the file, or start with LC_ALL=C.UTF-8",
+            1,
+            debug=debug,
+        )
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}"
         return _fail(f"{text}; --debug shows where", 1, debug=debug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -170,3 +171,20 @@ def test_overwrite_keeps_an_older_result_where_only_an_unreadable_scene_may_show
     with pytest.raises(RunError, match="nothing could be detected"):
         detect_to_file(["a.tif", "b.tif"], "m.safetensors", "o.gpkg", options, again)
     assert Path("o.gpkg").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("where", ["scene", "folder", "output"])
+def test_names_that_are_not_utf8_are_one_sentence(here, where, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    scene, out = {
+        "scene": (f"{name}.tif", "o.gpkg"),
+        "folder": (".", "o.gpkg"),
+        "output": ("a.tif", f"{name}.gpkg"),
+    }[where]
+    if where != "output":
+        Path(f"{name}.tif").write_bytes(Path("a.tif").read_bytes())
+    assert main(["detect", scene, "--model", "m.safetensors", "--out", out]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "is not UTF-8" in said
+    assert "rename" in said
