@@ -37,10 +37,7 @@ _PIPE_GONE = 141  # as of a program that SIGPIPE ends
 
 _LONGEST_NAME = 1000
 
-_UNPRINTED = (
-    "standard output cannot be written ({}); files that were to be written are complete, send what "
-    "is printed elsewhere"
-)
+_UNPRINTED = "standard output cannot be written ({}); send what is printed elsewhere"
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
 
