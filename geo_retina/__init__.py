@@ -7,6 +7,8 @@ The names below are the public ones. Each is loaded from its module when first u
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import geo_retina.forks  # noqa: F401 - it must be there when a process forks
+
 if TYPE_CHECKING:
     from geo_retina.combine import CombineReport, combine_runs
     from geo_retina.config import load_train_options

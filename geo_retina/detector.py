@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from geo_retina.errors import OptionError, RunError
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run import Ledger, Progress, RunReport, notes_on, prepare, run_folder
+from geo_retina.run import Ledger, Progress, RunReport, limit_notes, notes_on, prepare, run_folder
 from geo_retina.scene import fingerprint
 from geo_retina.vector import Target, check_target, to_geodataframe, write_outputs
 
@@ -50,6 +50,10 @@ def detect(
     Raises:
         GeoRetinaError: a scene or the model cannot be used, or some ground was not covered;
             ``detect_to_file`` keeps what was found elsewhere.
+
+    Warns:
+        UserWarning: a tile reached a limit and may hold more objects, a batch did not fit into
+            the device's memory, or a scene has no CRS.
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -63,7 +67,9 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    for note in notes_on([scene for scene in work.scenes if scene.crs is None]):
+    unplaced = [scene for scene in work.scenes if scene.crs is None]
+    limits = limit_notes(work.tally["truncated"], work.reduced_batch)
+    for note in (*notes_on(unplaced), *limits):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 
@@ -110,16 +116,18 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         raise OptionError(f"{len(outs)} outputs were named, wanted one or several different ones")
     found = None if run.restart else Ledger.peek(run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
-    targets = [
-        Target(o, run.overwrite or own.get(str(o.resolve())) == fingerprint(str(o))) for o in outs
-    ]
+    foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
+    targets = [Target(o, run.overwrite or o not in foreign) for o in outs]
+    replaces = any(o.exists() for o in foreign)
     for target in targets:
         check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
     work = prepare(scenes, model, options, run, outs=outs, crs=crs)
     with contextlib.closing(work.ledger):
-        if not work.carry_out(progress) and work.is_wanted:
+        # A scene that cannot be read may be the one that shows the area, and an older file may
+        # hold what was found there.
+        if not work.carry_out(progress) and (work.is_wanted or (work.failures and replaces)):
             raise work.failed_everywhere()
         rows = write_outputs(
             targets,

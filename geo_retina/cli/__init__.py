@@ -7,7 +7,6 @@ stated twice. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some groun
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -29,11 +28,16 @@ from geo_retina.cli import (
     _inspect,
     _merge,
     _preview,
+    _streams,
     _train,
 )
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _PIPE_GONE = 141  # as of a program that SIGPIPE ends
+
+_LONGEST_NAME = 1000
+
+_UNPRINTED = "standard output cannot be written ({}); send what is printed elsewhere"
 
 _EPILOGUE = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some ground not covered."
 
@@ -101,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     tokens = sys.argv[1:] if argv is None else list(argv)
-    if argv is None:  # a cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind
+    if argv is None:
+        _streams.open_streams()
+        # A cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _guard(lambda: _call(app.meta, tokens), debug=False)
 
@@ -120,14 +126,25 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
         sys.stdout.flush()  # now, not when the interpreter ends
         return code
     except BrokenPipeError:  # whoever read what is printed, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _streams.end_output()
         return _PIPE_GONE
+    except _streams.OutputFault as error:
+        _streams.end_output()
+        return _fail(_UNPRINTED.format(error.strerror), 1, debug=debug)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug=debug)
     except (CycloptsError, OptionError) as error:
         return _fail(_flags.as_flags(str(error)), 2, debug=debug)
     except GeoRetinaError as error:
         return _fail(str(error), 1, debug=debug)
+    except UnicodeEncodeError as error:
+        text = ascii(error.object) if len(error.object) < _LONGEST_NAME else "of a file"
+        return _fail(
+            f"the name {text} is not UTF-8 as this program was started, wanted UTF-8, as GDAL and "
+            "GeoPackages have it; rename the file, or start with LC_ALL=C.UTF-8",
+            1,
+            debug=debug,
+        )
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}"
         return _fail(f"{text}; --debug shows where", 1, debug=debug)
@@ -136,5 +153,5 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
 def _fail(sentence: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"geo-retina: {' '.join(sentence.split())}", file=sys.stderr)
+    _streams.tell(f"geo-retina: {' '.join(sentence.split())}")
     return code

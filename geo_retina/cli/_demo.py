@@ -60,7 +60,7 @@ def demo(
     results = {"size": size, "seed": seed, "seconds": report.seconds}
     _write_summary(out, {**results, "scores": evaluation.to_dict()})
     print(_describe(out, drawn, report, evaluation))
-    _report.warn_of_truncation(report)
+    _report.warn_of_limits(report)
     _report.warn_of_failures(report.failures)
     return 0 if report.complete else 3
 

@@ -47,8 +47,8 @@ def detect(
             Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
-        progress: How to show progress: a bar (auto: where somebody watches), lines of JSON on
-            standard output, or none.
+        progress: How to show progress: a bar, a line a minute (auto: a bar where somebody
+            watches, else lines), lines of JSON on standard output, or none.
         quiet: Print nothing but warnings and errors.
         options: What changes the detections.
         run: How the run is carried out.
@@ -83,8 +83,7 @@ def detect(
             print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
     for note in report.notes:
         _report.warn(_flags.as_flags(note))
-    _report.warn_of_truncation(report)
-    _report.warn_of_memory(report)
+    _report.warn_of_limits(report)
     _report.warn_of_failures(report.failures)
     if report.complete:
         return 0

@@ -5,33 +5,40 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geo_retina.cli import _flags, _streams
 from geo_retina.errors import OutputError
 from geo_retina.files import write_text
 
 if TYPE_CHECKING:
     from geo_retina.detector import RunReport
     from geo_retina.run import Failure, Progress
+    from geo_retina.training import TrainProgress
 
-ProgressStyle = Literal["auto", "bar", "json", "none"]
+ProgressStyle = Literal["auto", "bar", "lines", "json", "none"]
+
+_LINE_EVERY_S = 60.0
+"""Least time between two lines on how far a command is."""
+
 
 _MOST_FAILURES = 20
 
 
 def note(text: str) -> None:
     """Tell what goes on, to a person at a terminal only."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
+    if is_watched():
+        _streams.tell(text)
 
 
 def warn(text: str) -> None:
     """Tell what the user must know, apart from the results."""
-    print(f"geo-retina: {text}", file=sys.stderr)
+    _streams.tell(f"geo-retina: {text}")
 
 
 def plural(count: int, noun: str) -> str:
@@ -62,17 +69,63 @@ def size(count: float) -> str:
 
 @contextmanager
 def progress(how: ProgressStyle) -> Iterator[Callable[[Progress], None] | None]:
-    """Show how far a detection is: as a bar, as lines of JSON, or not at all.
+    """Show how far a detection is: as a bar, as a line a minute, as lines of JSON, or not at all.
 
-    ``auto`` is a bar where somebody watches, else nothing.
+    ``auto`` is a bar where somebody watches, else lines.
     """
     if how == "json":
         yield lambda state: print(json.dumps(_progress_event(state)), flush=True)
-    elif how == "bar" or (how == "auto" and sys.stderr.isatty()):
+    elif how == "bar" or (how == "auto" and is_watched()):
         with _bar() as show:
             yield show
-    else:
+    elif how == "none":
         yield None
+    else:
+        due = every(_LINE_EVERY_S)
+        yield lambda state: _streams.tell(progress_text(state)) if due() else None
+
+
+def is_watched() -> bool:
+    """Whether somebody sees standard error on a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def every(seconds: float) -> Callable[[], bool]:
+    """A question that is answered with yes only so often, first after that time."""
+    last = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < seconds:
+            return False
+        last = now
+        return True
+
+    return is_due
+
+
+def training_line() -> Callable[[TrainProgress], None]:
+    """Tell how far a training is: a line after each epoch, and in long ones a line a minute."""
+    due = every(_LINE_EVERY_S)
+
+    def show(state: TrainProgress) -> None:
+        if due() or state.step == state.steps:
+            _streams.tell(training_text(state))
+
+    return show
+
+
+def training_text(state: TrainProgress) -> str:
+    """Epoch, losses, scores and time left, on one line."""
+    parts = [f"epoch {state.epoch} of {state.epochs}"]
+    if state.step < state.steps:
+        parts.append(f"step {state.step:,} of {state.steps:,}")
+    numbers = {**state.losses, **state.scores}
+    parts += [f"{name} {value:.4g}" for name, value in numbers.items()]
+    if state.seconds_left is not None:
+        parts.append(f"{duration(state.seconds_left)} left")
+    return ", ".join(parts)
 
 
 def _progress_event(state: Progress) -> dict[str, Any]:
@@ -174,22 +227,14 @@ def stretch_notes(report: RunReport) -> dict[str, str]:
     }
 
 
-def warn_of_truncation(report: RunReport) -> None:
-    """Tell of tiles that may hold more than was kept."""
-    if report.truncated_tiles:
-        warn(
-            f"{plural(report.truncated_tiles, 'tile')} reached a limit and may hold more objects; "
-            "raise --candidates and --max-per-tile, or give smaller tiles by --tile-px"
-        )
+def warn_of_limits(report: RunReport) -> None:
+    """Tell of tiles that may hold more than was kept, and of too little memory."""
+    if not report.truncated_tiles and report.reduced_batch is None:
+        return
+    from geo_retina.run import limit_notes
 
-
-def warn_of_memory(report: RunReport) -> None:
-    """Tell of batches that did not fit into a device's memory."""
-    if report.reduced_batch is not None:
-        warn(
-            "the device had too little memory for a batch as planned, so that batches were made "
-            f"smaller; --batch {report.reduced_batch} begins with that size"
-        )
+    for note in limit_notes(report.truncated_tiles, report.reduced_batch):
+        warn(_flags.as_flags(note))
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +37,14 @@ def train(
     keep_freed_memory()
     try:
         model = run_training(
-            options, out, overwrite=overwrite, resume=resume, progress=sys.stderr.isatty()
+            options,
+            out,
+            overwrite=overwrite,
+            resume=resume,
+            progress=_report.is_watched() or _report.training_line(),
         )
     except KeyboardInterrupt:
-        print("the epochs that ended are kept; --resume goes on from there", file=sys.stderr)
+        _report.warn("the epochs that ended are kept; --resume goes on from there")
         raise
     print(_report.columns(_inspect.describe_card(model.card)))
     print(

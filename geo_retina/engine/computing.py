@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -278,7 +280,16 @@ class Engine:
         else:  # a GPU would wait to hear where
             outputs = self._network(images_NCHW)
         anchors = self._network.anchors(shape, self.device)
-        return decode(outputs, anchors, shape, self._decode)
+        return decode(outputs, anchors, shape, self._limited(shape))
+
+    def _limited(self, shape: tuple[int, int]) -> DecodeSettings:
+        """The limits of tiles of a size: as many boxes to an area as in the model's own tiles."""
+        times = max(1.0, shape[0] * shape[1] / self.card.tile_px**2)
+        return replace(
+            self._decode,
+            candidates=math.ceil(self._decode.candidates * times),
+            max_per_image=math.ceil(self._decode.max_per_image * times),
+        )
 
 
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:

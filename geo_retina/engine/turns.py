@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -111,3 +112,13 @@ def _threads_of_a_new_one() -> int:
 
 
 _cores = _Cores()
+
+
+def _start_afresh() -> None:
+    """Give a forked child cores that no thread of its parent uses."""
+    global _cores
+    _cores = _Cores()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_start_afresh)

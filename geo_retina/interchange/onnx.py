@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from geo_retina.model import Model, load_model
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.losses import decode_deltas
 from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.quiet import ignored_warnings, raised_levels
 
 OPSET = 18
 
@@ -105,24 +105,18 @@ def _export(graph: nn.Module, images_NCHW: Tensor) -> Any:
             "install it with: pip install 'geo-retina[onnx]'"
         ) from error
     batch = torch.export.Dim("batch", min=1)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations between torch and onnxscript
-            return torch.onnx.export(
-                graph,
-                (images_NCHW,),
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=({0: batch},),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        quiet.setLevel(level)
+    # Deprecations between torch and onnxscript.
+    with raised_levels({"torch.onnx": logging.ERROR}), ignored_warnings(""):
+        return torch.onnx.export(
+            graph,
+            (images_NCHW,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: batch},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
 
 
 def _check_output(path: Path, *, overwrite: bool) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from geo_retina.errors import ModelError, OutputError
+from geo_retina.forks import use_own_threads
 from geo_retina.model.cards import Card, find_model, load_card
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.backbones import Backbone
@@ -138,6 +139,7 @@ def load_model(name_or_path: str | Path) -> Model:
     path = find_model(name_or_path)
     card = load_card(path)
     bands, classes = len(card.bands), len(card.classes)
+    use_own_threads()
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

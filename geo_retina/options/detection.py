@@ -110,10 +110,12 @@ class DetectOptions:
     columns exchanged. Finds a little more for so many times the work."""
 
     candidates: int = 4000
-    """Boxes decoded per pyramid level and tile at the most; reaching it is reported."""
+    """Boxes decoded per pyramid level and tile at the most, and more in tiles larger than the
+    model's own, by their area; reaching it is reported."""
 
     max_per_tile: int = 2000
-    """Detections kept per tile at the most; reaching it is reported."""
+    """Detections kept per tile at the most, and more in tiles larger than the model's own, by
+    their area; reaching it is reported."""
 
     asset: str | None = None
     """Key of the asset that is taken of STAC items; left out, an item's only image."""

@@ -15,7 +15,7 @@ from geo_retina.run.plan import (
     plan_scene,
     plan_scenes,
 )
-from geo_retina.run.reporting import RunReport
+from geo_retina.run.reporting import RunReport, limit_notes
 from geo_retina.run.work import Work, prepare, run_folder
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Work",
     "estimate",
     "fit_scene",
+    "limit_notes",
     "manifest_for",
     "merge_scene",
     "notes_on",

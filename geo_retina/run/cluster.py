@@ -21,12 +21,19 @@ from geo_retina.engine import Engine, list_devices
 from geo_retina.errors import RunError
 from geo_retina.model import Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.quiet import raised_levels
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
 _CONNECT_S = 20.0
 """How long one try to reach a scheduler may take."""
+
+_LOOP = {"tornado.application": logging.CRITICAL}
+"""What Dask's event loop says when a question to it is interrupted stays unsaid."""
+
+_CLUSTER = dict.fromkeys(("distributed", "distributed.client"), logging.ERROR)
+"""A cluster that lives for one run comes and goes without a word."""
 
 _MOST_ENGINES = 8
 """Engines that a worker process keeps: one a device, for the runs it met last."""
@@ -122,31 +129,19 @@ def workers(
         RunError: the scheduler asked for cannot be reached.
     """
     if run.scheduler is not None:
-        with _quiet_loop(), _remote_client(model, run.scheduler, patience_s) as client:
+        with raised_levels(_LOOP), _remote_client(model, run.scheduler, patience_s) as client:
             yield client, (run.device,)  # each worker looks for its own
         return
     from distributed import Client
 
     devices = list_devices(run.device)
     with (
-        _quiet_loop(),
+        raised_levels(_LOOP | _CLUSTER),
         _lent(model),
         _local_cluster(run, len(devices)) as cluster,
         Client(cluster) as client,
     ):
         yield client, devices
-
-
-@contextmanager
-def _quiet_loop() -> Iterator[None]:
-    """Keep to itself what Dask's event loop says when a question to it is interrupted."""
-    logger = logging.getLogger("tornado.application")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -175,7 +170,7 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
-            silence_logs=40,
+            silence_logs=False,  # Dask's own way takes it from other threads' clusters
         )
     with cluster:
         yield cluster

@@ -59,3 +59,25 @@ class RunReport:
     def complete(self) -> bool:
         """Whether all ground was covered."""
         return not self.failures
+
+
+def limit_notes(truncated_tiles: int, reduced_batch: int | None) -> tuple[str, ...]:
+    """Say, in sentences, that tiles may hold more than was kept, and that memory was too little.
+
+    Args:
+        truncated_tiles: tiles that reached the limit of candidates or detections.
+        reduced_batch: tiles through the network at once, where memory made that fewer.
+    """
+    notes = []
+    if truncated_tiles:
+        count = "1 tile" if truncated_tiles == 1 else f"{truncated_tiles:,} tiles"
+        notes.append(
+            f"{count} reached a limit and may hold more objects; raise DetectOptions.candidates "
+            "and DetectOptions.max_per_tile, or give smaller tiles by DetectOptions.tile_px"
+        )
+    if reduced_batch is not None:
+        notes.append(
+            "the device had too little memory for a batch as planned, so that batches were made "
+            f"smaller; RunOptions.batch of {reduced_batch} begins with that size"
+        )
+    return tuple(notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ import pyproj
 
 from geo_retina.engine import choose_device
 from geo_retina.errors import OptionError, RunError
+from geo_retina.forks import check_forked
 from geo_retina.geodesy import crs_label
+from geo_retina.grid import Block
 from geo_retina.model import Model, load_model
 from geo_retina.nn.views import has_views
 from geo_retina.options import DetectOptions, RunOptions
@@ -60,6 +62,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.tally: Counter[str] = Counter()
+        self.around: defaultdict[int, list[Block]] = defaultdict(list)
         self.reduced_batch: int | None = None
         self.counts = np.zeros(len(self.model.card.classes), np.int64)
 
@@ -197,6 +200,10 @@ class Work:
                 self.tally[name] += getattr(part, name)
             if part.reduced_batch is not None:
                 self.reduced_batch = min(part.reduced_batch, self.reduced_batch or (1 << 30))
+        # Single tiles that were needed beside the area may show scenes that lie outside it.
+        self.around[plan.index] = [
+            plan.block(part.block) for part in record.parts if part.block >= len(plan.blocks)
+        ]
         done = [plan.block(part.block) for part in record.parts if part.error is None]
         self.tally["scenes"] += len(plan.shown_by(done))
 
@@ -237,7 +244,8 @@ class Work:
             - self.tally["skipped"]
             - self.tally["failed"],
             outside_scenes=sum(
-                len(plan.scenes) - len(plan.shown_by(plan.blocks)) for plan in self.plans.values()
+                len(plan.scenes) - len(plan.shown_by([*plan.blocks, *self.around[plan.index]]))
+                for plan in self.plans.values()
             ),
             joined=self.tally["joined"],
             reduced_batch=self.reduced_batch,
@@ -274,6 +282,7 @@ def prepare(
         GeoRetinaError: nothing can be done, or an earlier run of the output differs.
     """
     if run.scheduler is None:
+        check_forked()
         choose_device(run.device)
     loaded = model if isinstance(model, Model) else load_model(model)
     options = suited(options, loaded.card)

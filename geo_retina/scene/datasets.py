@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
 from geo_retina.files import subdataset_file, with_file
+from geo_retina.quiet import ignored_warnings
 from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
 BLOCK_CACHE_BYTES = 256 << 20
@@ -53,34 +52,8 @@ _DRIVERS = {
 """GDAL's drivers, by suffix, for what many builds of it are made without."""
 
 
-class _Quiet:
-    """Ignores rasterio's warning of a file without a place while any thread opens one.
-
-    Filters belong to the process: of two threads that each changed and restored them, one would
-    take the other's away.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opening = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._opening:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            self._opening += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._opening -= 1
-            if not self._opening:
-                self._filters.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
+_POINTERS = ("Read failed", "Read or write failed", "Write failed", "See previous exception")
+"""How rasterio begins a text that only says that the reason is in the error before."""
 
 
 def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
@@ -95,13 +68,13 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     if path.lower().endswith(".vrt") and os.path.isfile(path):
         _refuse_foreign_text(path)
     try:
-        with _quiet, gdal_settings(path):
+        with ignored_warnings("", category=NotGeoreferencedWarning), gdal_settings(path):
             return rasterio.open(path, sharing=False, **how)
     except (RasterioError, CPLE_BaseError, UnicodeError, ValueError) as error:
         inside = subdataset_file(path)
         if not (is_remote(path) or path.startswith("<") or os.path.exists(inside)):
             raise SceneError(f"{inside} does not exist") from error
-        said = first_line(error)
+        said = reason(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
 
 
@@ -135,7 +108,7 @@ def refuse_damage(path: str) -> Iterator[None]:
         *(RasterioError, CPLE_BaseError, CRSError, UnicodeError),
         *(OSError, ValueError, KeyError, OverflowError, MemoryError),
     ) as error:
-        raise SceneError(f"{path} cannot be read: {first_line(error)}") from error
+        raise SceneError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def gdal_name(path: str) -> str:
@@ -157,7 +130,23 @@ def _crs_from_wkt(wkt: str) -> pyproj.CRS:
     return pyproj.CRS.from_wkt(wkt)
 
 
-def first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Say why GDAL failed: what it said first and, beneath that, what it met.
+
+    GDAL reports one failure several times over, from the file up to the read that was asked for;
+    rasterio chains these, under a text that only points to them.
+    """
+    said: list[str] = []
+    step: BaseException | None = error
+    while step is not None:
+        said.append(_first_line(step))
+        step = step.__cause__ or step.__context__
+    telling = [text for text in said if not text.startswith(_POINTERS)] or said
+    outer, inner = telling[0], telling[-1]
+    return outer if inner in outer else f"{outer}: {inner}"
+
+
+def _first_line(error: BaseException) -> str:
     """The first line of an error's text, without its full stop."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")

@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from geo_retina.errors import OutputError
 from geo_retina.grid import Grid
+from geo_retina.scene.datasets import reason
 
 _TILED_FROM_PX = 512
 """Rasters of at least this height and width are tiled."""
@@ -87,7 +88,7 @@ def write_raster(
         os.chmod(draft, 0o666 & ~mask)
         os.replace(draft, path)
     except (RasterioError, OSError) as error:
-        raise OutputError(f"{path} cannot be written: {error}") from error
+        raise OutputError(f"{path} cannot be written: {reason(error)}") from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft)

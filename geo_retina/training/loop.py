@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from geo_retina.draw import draw_training_curves
 from geo_retina.engine import choose_device
 from geo_retina.errors import GeoRetinaError
+from geo_retina.forks import check_forked
 from geo_retina.model import Card, Model, check_model_output
 from geo_retina.options import RunOptions, TrainOptions
 from geo_retina.training.epochs import Validation
@@ -40,6 +41,7 @@ from geo_retina.training.sharing import (
 )
 from geo_retina.training.suppression import choose_suppression
 from geo_retina.training.task import AverageWeights, RetinaNetTask, loss_settings
+from geo_retina.training.telling import Telling, TrainProgress
 from geo_retina.training.validate import validate
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     folder: Path | None = None,
-    progress: bool = False,
+    progress: bool | Callable[[TrainProgress], None] = False,
 ) -> Model:
     """Train a RetinaNet from scenes and a label layer.
 
@@ -72,7 +74,8 @@ def train(
         resume: go on with an unfinished run of the same options.
         folder: where the state, logs and pictures go; left out, ``OUT.train``, or nowhere
             without ``out``.
-        progress: show a progress bar.
+        progress: show a progress bar; or what is called, on the first process, when training
+            begins, from step to step and after every epoch. With several devices it is pickled.
 
     Returns:
         The model, on the CPU, as it was written.
@@ -87,6 +90,7 @@ def train(
     if target is not None:
         check_model_output(target, overwrite=overwrite)
         folder = folder or target.with_name(f"{target.name}.train")
+    check_forked()
     device = choose_device(options.device)
     check_loggers(options)
     check_devices(options, device)
@@ -116,7 +120,7 @@ def _fit(
     options: TrainOptions,
     device: torch.device,
     folder: RunFolder,
-    progress: bool,
+    progress: bool | Callable[[TrainProgress], None],
 ) -> Model:
     """Run the loop and make the model of its best epoch."""
     start = time.perf_counter()
@@ -139,7 +143,9 @@ def _fit(
     validation = Validation(prepared.card, average, prepared.tuning, options, device, folder)
     mining = MineHardNegatives(average, samples, sampler, options.samples, batch=options.batch)
     callbacks = [average, validation, mining, LastCheckpoint(folder.checkpoint)]
-    trainer = _trainer(options, device, folder, callbacks, precision, progress)
+    if callable(progress):
+        callbacks.append(Telling(progress, validation))
+    trainer = _trainer(options, device, folder, callbacks, precision, progress is True)
     state = folder.read_state()
     if state is not None:  # Lightning lets workers read ahead before it names the epoch
         loader.sampler.set_epoch(state["epoch"] + 1)  # type: ignore[attr-defined]

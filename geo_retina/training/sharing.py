@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +15,7 @@ from torch.utils.data import Sampler
 
 from geo_retina.errors import TrainingError
 from geo_retina.options import TrainOptions
+from geo_retina.quiet import ignored_warnings, raised_levels
 from geo_retina.training.folder import RunFolder
 from geo_retina.training.samples import EpochSampler, HardDraw
 
@@ -23,7 +23,7 @@ _PATIENCE = timedelta(hours=12)
 """How long processes wait for the one that validates; torch's own minutes may be too few."""
 
 
-_LOGGERS = tuple(logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric"))
+_LEVELS = {f"lightning.{name}": logging.ERROR for name in ("pytorch", "fabric")}
 
 _EXPECTED_WARNINGS = (
     r"The '?train_dataloader'? does not have many workers",
@@ -77,7 +77,8 @@ class _QuietStrategy(DDPStrategy):
 
     def setup_environment(self) -> None:
         """Join the other processes."""
-        _quieten()
+        self._silence = quiet_lightning()
+        self._silence.__enter__()  # until the process ends
         super().setup_environment()
 
 
@@ -92,21 +93,8 @@ def share_batches() -> DDPStrategy:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence what Lightning says about choices that are made here on purpose."""
-    levels = [each.level for each in _LOGGERS]
-    with warnings.catch_warnings():
-        _quieten()
-        try:
-            yield
-        finally:
-            for each, level in zip(_LOGGERS, levels, strict=True):
-                each.setLevel(level)
-
-
-def _quieten() -> None:
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-    for each in _LOGGERS:
-        each.setLevel(logging.ERROR)
+    with ignored_warnings(*_EXPECTED_WARNINGS), raised_levels(_LEVELS):
+        yield
 
 
 def check_devices(options: TrainOptions, device: torch.device) -> None:

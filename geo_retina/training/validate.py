@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
 from geo_retina.detector import detect
-from geo_retina.errors import TrainingError
+from geo_retina.errors import SceneError, TrainingError
 from geo_retina.evaluation import Evaluation, evaluate
 from geo_retina.geodesy import move, reproject
-from geo_retina.grid import Grid
+from geo_retina.grid import Grid, Window
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, EvaluateOptions, RunOptions, TrainOptions
+from geo_retina.quiet import ignored_warnings
 from geo_retina.scene import scene_names
 from geo_retina.training.framing import common_crs, laid_out, meeting_grid
 from geo_retina.training.labels import LabelledScene, TrainingSet
@@ -40,6 +40,9 @@ Outlines = Callable[[pyproj.CRS], NDArray[np.object_]]
 
 SCORE_FLOOR = 0.05
 """Detections from this score on are looked at when thresholds are chosen."""
+
+_PART_PX = 1024
+"""Side of the windows that are read to see which labels lie on data."""
 
 _FEW_LABELS = 30
 """A class with fewer labels on the tuning ground gets no threshold of its own."""
@@ -121,7 +124,8 @@ def choose_ground(
         TrainingError: no label lies on it, or only some of its scenes have a CRS.
     """
     tuning = tuple(each for each in training_set.scenes if _shows(each, on))
-    objects = [_on_ground(each, each.centres_px, on) for each in tuning]
+    # What has no data under its centre cannot be found: detections there are dropped, too.
+    objects = [_with_data(each, _on_ground(each, each.centres_px, on)) for each in tuning]
     count = sum(int(rows.sum()) for rows in objects)
     if not count:
         raise TrainingError(
@@ -243,7 +247,9 @@ def validate(
             tables = _outline_tables(ground, ground.outlines)
             write_vector(area, tables, crs=ground.crs, overwrite=False)
             options = replace(options, aoi=str(area))
-        found = _detect(paths, model, options, run, ground)
+        # Early in a training, detections from the lowest score on may well reach a limit.
+        with ignored_warnings(".* reached a limit and may hold"):
+            found = _detect(paths, model, options, run, ground)
     found = keep_on_tuning_ground(found, ground)
     if not found["scene"].isin(ground.truth["scene"]).any():
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
@@ -263,9 +269,8 @@ def _detect(
     scenes = {n: each.scene for n, each in zip(ground.names, ground.scenes, strict=True)}
     if any(scene.grid.crs is not None for scene in scenes.values()):
         return detect(paths, model, options, run, crs=ground.crs.to_wkt())
-    with warnings.catch_warnings():
-        # That they have no CRS was known when their pixels were given a size.
-        warnings.filterwarnings("ignore", message=".* no CRS, so .* polygons are")
+    # That they have no CRS was known when their pixels were given a size.
+    with ignored_warnings(".* no CRS, so .* polygons are"):
         return laid_out(detect(paths, model, options, run), scenes)
 
 
@@ -330,6 +335,26 @@ def _on_ground(
 ) -> NDArray[np.bool_]:
     """Tell which points lie inside the scene, on labelled ground of that kind."""
     return each.scores(points_px) & on(each.scene.grid, points_px)
+
+
+def _with_data(each: LabelledScene, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of (N,) labels that are chosen, those whose centre lies on a valid pixel.
+
+    A part that cannot be read keeps its labels, and is told when it is detected on.
+    """
+    chosen = np.flatnonzero(rows)
+    pixels_px = np.floor(each.centres_px[chosen]).astype(np.int64)
+    kept = rows.copy()
+    parts_px, part_of = np.unique(pixels_px // _PART_PX, axis=0, return_inverse=True)
+    for part, (x, y) in enumerate((parts_px * _PART_PX).tolist()):
+        here = np.flatnonzero(part_of.ravel() == part)
+        try:
+            valid = each.scene.read(Window(y, x, _PART_PX, _PART_PX))[1]
+        except SceneError:
+            continue
+        cols, lines = (pixels_px[here] - [x, y]).T
+        kept[chosen[here]] = valid[lines, cols]
+    return kept
 
 
 def _truth_table(

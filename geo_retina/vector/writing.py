@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyproj
 
 from geo_retina.errors import OutputError
 from geo_retina.geodesy import crs_label, is_on_earth
+from geo_retina.quiet import ignored_warnings
 from geo_retina.vector.formats import (
     FORMATS,
     GEOMETRY,
@@ -190,9 +190,8 @@ def _write_gdal(path: Path, rows: Rows, crs: pyproj.CRS | None, layer: Layer) ->
     if driver == _SHAPEFILE:
         schema = short_names(schema)
         batches = (_without_null_class(b, schema) for b in batches)
-    with warnings.catch_warnings():
-        # Without a CRS there is none to warn about: an image without a place has been asked for.
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
+    # Without a CRS there is none to warn about: an image without a place has been asked for.
+    with ignored_warnings("'crs' was not provided"):
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(schema, batches),
             path,

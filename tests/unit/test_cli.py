@@ -91,7 +91,7 @@ def test_defaults_are_those_of_the_dataclasses(detector, here):
         [Path("out.gpkg")],
         None,
     )
-    assert call.progress is None  # not a terminal
+    assert callable(call.progress)  # lines, as this is not a terminal
 
 
 def test_flags_reach_the_options():
@@ -307,17 +307,50 @@ def half_way():
     )  # fmt: skip
 
 
-def test_progress_is_shown_at_a_terminal_only(half_way, monkeypatch):
+def test_progress_is_a_bar_at_a_terminal_that_redraws(half_way, monkeypatch):
     screen = StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("COLUMNS", "200")
-    with _report.progress("auto") as show:
-        assert show is None
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not _report.is_watched()
+    monkeypatch.setenv("TERM", "xterm")
     with _report.progress("auto") as show:
         show(half_way)
     assert half_way.dashboard in screen.getvalue()
     assert "55 %" in screen.getvalue()
+
+
+def test_progress_is_a_line_a_minute_elsewhere(half_way, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(_report.time, "monotonic", lambda: now[0])
+    with _report.progress("auto") as show:
+        for now[0] in (30.0, 59.0, 60.0, 61.0, 119.0, 121.0):
+            show(half_way)
+    assert capsys.readouterr().err.splitlines() == [_report.progress_text(half_way)] * 2
+
+
+def test_training_is_told_after_each_epoch_and_once_a_minute(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(_report.time, "monotonic", lambda: now[0])
+    show = _report.training_line()
+    for now[0], step in ((10, 50), (61, 60), (70, 70), (80, 100)):
+        scores = {"f1": 0.5} if step == 100 else {}
+        show(
+            SimpleNamespace(
+                epoch=2,
+                epochs=9,
+                step=step,
+                steps=100,
+                losses={"loss": 0.25},
+                scores=scores,
+                seconds_left=90.0,
+            )
+        )
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 2 of 9, step 60 of 100, loss 0.25, 1 min 30 s left",
+        "epoch 2 of 9, loss 0.25, f1 0.5, 1 min 30 s left",
+    ]
 
 
 def test_progress_says_how_much_how_fast_and_how_long(half_way):
@@ -394,8 +427,9 @@ def test_train(monkeypatch, here, capsys):
     line = "train --set epochs=3 c.yaml --set loss.gamma=1.5 --out m.safetensors --resume"
     assert main(line.split()) == 1
     ((options, out, overwrite, resume, progress),) = calls
+    assert callable(progress)
     assert (options.epochs, options.loss.gamma) == (3, 1.5)
-    assert (out, overwrite, resume, progress) == (Path("m.safetensors"), False, True, False)
+    assert (out, overwrite, resume) == (Path("m.safetensors"), False, True)
 
 
 def test_an_interrupted_training_says_how_to_go_on(monkeypatch, here, capsys):
