@@ -2,6 +2,7 @@
 
 from geo_retina.engine.computing import Engine
 from geo_retina.engine.devices import choose_device, choose_dtype, list_devices
+from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
 from geo_retina.engine.placing import cut_sides
 
@@ -9,9 +10,12 @@ __all__ = [
     "BlockDetections",
     "BlockPixels",
     "Engine",
+    "Mirrored",
     "Stopped",
     "choose_device",
     "choose_dtype",
     "cut_sides",
+    "fill",
     "list_devices",
+    "mirror",
 ]

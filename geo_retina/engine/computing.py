@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geo_retina.detections import Detections
 from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
+from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.placing import place
 from geo_retina.engine.turns import Turns
@@ -35,6 +36,22 @@ _Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
 
 _Owned = tuple[int, Tile]
 """A tile, and the position of its block."""
+
+
+class _Staged(NamedTuple):
+    """A block on its way to the device, or there.
+
+    Attributes:
+        raw: (bands, height, width) pixels.
+        valid: (height, width) bool.
+        mirrored: what tiles with invalid pixels or padding are filled with, by index; on this
+            machine.
+    """
+
+    raw: Tensor
+    valid: Tensor
+    mirrored: dict[int, Mirrored]
+
 
 _PEAK_BYTES_PER_PX = 400
 """Activations alive at once per input pixel: 64 channels at stride 2 in 4 bytes, and copies."""
@@ -109,7 +126,7 @@ class Engine:
         counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
         staged = [self._stage(block) for block in blocks]  # while another thread computes
         with self._turns.taken():
-            uploaded = [self._upload(*pair) for pair in staged]
+            uploaded = [self._upload(each) for each in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
                     raise Stopped
@@ -205,44 +222,61 @@ class Engine:
         if batch:
             yield batch
 
-    def _stage(self, block: BlockPixels) -> tuple[Tensor, Tensor]:
+    def _stage(self, block: BlockPixels) -> _Staged:
         """A block's pixels and validity where the device can fetch them by itself."""
-        pair = torch.from_numpy(_torch_ready(block.pixels)), torch.from_numpy(block.valid)
-        if self.device.type != "cuda":
-            return pair
-        return pair[0].pin_memory(), pair[1].pin_memory()
+        raw, valid = torch.from_numpy(_torch_ready(block.pixels)), torch.from_numpy(block.valid)
+        if self.device.type == "cuda":
+            raw, valid = raw.pin_memory(), valid.pin_memory()
+        return _Staged(raw, valid, self._mirrored(block))
 
-    def _upload(self, raw: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def _mirrored(self, block: BlockPixels) -> dict[int, Mirrored]:
+        """What fills each tile that shows valid ground but not it alone, by the tile's index."""
+        if self.card.padding == "constant":
+            return {}
+        side = block.plan.tile_px
+        found = {}
+        for tile in block.tiles:
+            valid = block.valid[inside(tile, block)]
+            if valid.shape == (side, side) and valid.all():
+                continue
+            padded = np.zeros((side, side), np.bool_)
+            padded[: valid.shape[0], : valid.shape[1]] = valid
+            found[tile.index] = mirror(padded)
+        return found
+
+    def _upload(self, staged: _Staged) -> _Staged:
         """Copy a staged block to the device, without waiting for the copy."""
-        return (
-            raw.to(self.device, non_blocking=True),
-            valid.to(self.device, non_blocking=True),
+        raw, valid = (
+            each.to(self.device, non_blocking=True) for each in (staged.raw, staged.valid)
         )
+        return staged._replace(raw=raw, valid=valid)
 
     def _images(
         self,
         batch: Sequence[_Owned],
         blocks: Sequence[BlockPixels],
-        uploaded: Sequence[tuple[Tensor, Tensor]],
+        uploaded: Sequence[_Staged],
     ) -> Tensor:
         """(N, C, tile, tile) normalised tiles, in the order given."""
         parts = []
         for owner, tiles in groupby(batch, itemgetter(0)):
-            raw, valid = uploaded[owner]
-            parts.append(self._cut(raw, valid, blocks[owner], [tile for _, tile in tiles]))
+            parts.append(self._cut(uploaded[owner], blocks[owner], [tile for _, tile in tiles]))
         return torch.cat(parts)
 
-    def _cut(self, raw: Tensor, valid: Tensor, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
+    def _cut(self, uploaded: _Staged, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
         """Cut tiles of a block, padded to the network's size, and normalise them together."""
+        raw, valid, mirrored = uploaded
         side = block.plan.tile_px
         cut = raw.new_zeros((len(tiles), raw.shape[0], side, side))
-        seen = valid.new_zeros((len(tiles), 1, side, side))
+        shown = valid.new_zeros((len(tiles), 1, side, side))
         for i, tile in enumerate(tiles):
             here = inside(tile, block)
             cut[i, :, : tile.window.height, : tile.window.width] = raw[:, *here]
-            seen[i, 0, : tile.window.height, : tile.window.width] = valid[here]
+            shown[i, 0, : tile.window.height, : tile.window.width] = valid[here]
+            if tile.index in mirrored:
+                fill(mirrored[tile.index], cut[i], shown[i])
         pixels = _values(cut, block.values)  # nobody else's: what follows is in place
-        return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~seen, 0.0)
+        return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~shown, 0.0)
 
     def _forward_in_memory(
         self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]

@@ -21,9 +21,13 @@ def place(
 ) -> Detections:
     """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
 
-    Boxes whose centre lies on invalid pixels, or that have no area in the window, are dropped.
+    Boxes that have no area in the window are dropped, and those whose centre, before or after
+    the cut, lies on invalid pixels or padding: an object is mirrored there, if any, and its part
+    on valid ground is no other object.
     """
     window = tile.window
+    own = ~_centre_on_padding(boxes_tile, tile, block.plan.tile_px)
+    boxes_tile, scores, labels = boxes_tile[own], scores[own], labels[own]
     boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
     centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
     col, row = np.floor(centre).astype(np.int64).T
@@ -39,6 +43,15 @@ def place(
         _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
         np.zeros(len(boxes_px), np.bool_),
     )
+
+
+def _centre_on_padding(
+    boxes_tile: NDArray[np.float64], tile: Tile, side_px: int
+) -> NDArray[np.bool_]:
+    """Tell which boxes lie where the tile was padded, because the grid ends before it."""
+    centre = (boxes_tile[:, :2] + boxes_tile[:, 2:]) / 2
+    ends = np.array([tile.window.width, tile.window.height])
+    return np.asarray(((centre >= ends) & (ends < side_px)).any(axis=1))
 
 
 def _cut_by_tile_or_ground(

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from geo_retina.errors import GeoRetinaError, ModelError
 from geo_retina.files import parse_json
-from geo_retina.options import NetworkOptions
+from geo_retina.options import NetworkOptions, Padding
 
 FORMAT_VERSION = 1
 """Version of the card; a file with a newer one is refused."""
@@ -50,7 +50,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How pixels become the network's input: (pixel - offset) / scale, invalid pixels 0.
+    """How pixels become the network's input: (pixel - offset) / scale.
 
     Attributes:
         dtype: numpy name of the pixels' type.
@@ -87,6 +87,9 @@ class Card:
         thresholds: default score threshold per class.
         nms_iou: IoU above which a detection suppresses lower-scored ones of its class, unless
             the options say otherwise.
+        padding: what the network is shown where there is no valid ground: ``mirror`` for the
+            ground beside it, mirrored; ``constant`` for 0 after normalisation, as some networks
+            of other programs learned it. Cards of before that do not say mean ``mirror``.
         description: what it finds, in what imagery.
         licence: licence of the weights.
         attribution: whom a user must name.
@@ -106,6 +109,7 @@ class Card:
     network: NetworkOptions
     thresholds: tuple[float, ...]
     nms_iou: float = 0.5
+    padding: Padding = "mirror"
     description: str = ""
     licence: str = ""
     attribution: str = ""
@@ -127,6 +131,11 @@ class Card:
         if not 0 <= self.nms_iou <= 1:
             raise ModelError(f"card of {self.name} has an nms_iou of {self.nms_iou}, wanted 0 to 1")
         self._check_numbers()
+        if self.padding not in get_args(Padding):
+            raise ModelError(
+                f"card of {self.name} has the padding {self.padding!r}, wanted "
+                f"{' or '.join(get_args(Padding))}"
+            )
         if self.network.levels is None or self.network.anchor_sides_px is None:
             raise ModelError(f"card of {self.name} lacks the network's levels or anchors")
 

@@ -140,6 +140,7 @@ def _card(
         object_px=options.object_px,
         network=network,
         thresholds=(options.score,) * len(classes),
+        padding=options.padding,
         description=options.description,
         licence=options.licence,
         attribution=options.attribution,

@@ -16,7 +16,7 @@ from geo_retina.options.detection import (
 )
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.importing import ImportOptions
-from geo_retina.options.network import PRESETS, NetworkOptions
+from geo_retina.options.network import PRESETS, NetworkOptions, Padding
 from geo_retina.options.output import ChipForm, ChipOptions, FilterOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
@@ -42,6 +42,7 @@ __all__ = [
     "LossOptions",
     "MergeOptions",
     "NetworkOptions",
+    "Padding",
     "Precision",
     "RunOptions",
     "SampleOptions",

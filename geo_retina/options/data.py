@@ -8,6 +8,7 @@ from typing import Literal
 
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.network import Padding
 
 Multi = Literal["explode", "box"]
 """What a multi-part geometry is: a label for each part, or one label around all of them."""
@@ -291,6 +292,18 @@ class SampleOptions:
     """A label of which less than this is visible is dropped, as background; one between the two
     is ignored."""
 
+    padding: Padding = "mirror"
+    """What samples show, and detection with the model, beyond a scene and where there is no valid
+    ground: ground mirrored at its edge, or constant for 0 after normalisation."""
+
+    over_edge: float = 0.2
+    """Share of samples that may reach over the edge of their scene by up to half of their side;
+    the others by a sixteenth."""
+
+    nodata: float = 0.1
+    """Share of samples into which ground without data is cut: a slanted edge, a corner or a
+    hole."""
+
     flips: bool = True
     """Flip and turn by quarters."""
 
@@ -327,6 +340,8 @@ class SampleOptions:
                 "hard_from_epoch": (1, INFINITY),
                 "min_visible": (0, 1),
                 "drop_visible": (0, 1),
+                "over_edge": (0, 1),
+                "nodata": (0, 1),
                 "scale": (0.1, 10),
                 "brightness": (0, 2),
                 "contrast": (0, 0.99),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.network import Padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,10 @@ class ImportOptions:
     bn_eps: float | None = None
     """Epsilon of the backbone's batch norms; left out, 0 for torchvision's own COCO weights and
     1e-5 for others."""
+
+    padding: Padding = "constant"
+    """What the network is shown beyond a scene and over nodata: 0 after normalisation, as
+    torchvision pads its images, or mirror for ground mirrored at its edge."""
 
     name: str | None = None
     """Name on the model's card; left out, the checkpoint's."""

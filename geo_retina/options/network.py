@@ -8,6 +8,9 @@ from typing import Literal
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import check
 
+Padding = Literal["mirror", "constant"]
+"""What a network is shown where there is no ground: ground mirrored at its edge, or 0."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:

@@ -29,6 +29,11 @@ from geo_retina.files import parse_json
 from geo_retina.grid import Window
 from geo_retina.run.guard import LOCK, lock_folder, open_log
 
+RESULTS = 2
+"""Rises whenever the same scenes, model and options give other detections than before, so that
+what an older geo-retina left half done is not mixed with new ones. 1: no number, padding by a
+constant; 2: padding by mirrored ground."""
+
 _MANIFEST = "manifest.json"
 _LOG = "run.log"
 
@@ -148,6 +153,7 @@ class Ledger:
         found = cls.peek(folder)
         versions = manifest["versions"]
         if found is not None:
+            _check_results(folder, found)
             changed = _differences(found["fixed"], manifest["fixed"])
             changed += [
                 f"{path} (the file was replaced)"
@@ -285,6 +291,21 @@ class Ledger:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _check_results(folder: Path, found: dict[str, Any]) -> None:
+    """Refuse to go on with detections that this geo-retina would make otherwise.
+
+    Raises:
+        RunError: the run was begun by such a one.
+    """
+    version = found.get("results", 1)  # there was no number at first
+    if version != RESULTS:
+        raise RunError(
+            f"{folder} holds an unfinished run of another geo-retina, whose detections differ "
+            f"(results version {version}, this one's is {RESULTS}); finish it with the "
+            "geo-retina that began it, or discard it with --restart"
+        )
+
+
 def _foreign(folder: Path) -> RunError:
     return RunError(f"{folder} is not the folder of a run; move it away, or name another output")
 
@@ -417,6 +438,7 @@ def manifest_for(
         "fixed": {"scenes": paths, "model": model, "options": asdict(options)},
         "versions": versions,
         "block_px": block_px,
+        "results": RESULTS,
     }
     normal: dict[str, Any] = json.loads(json.dumps(manifest))
     return normal

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur_image
 
+from geo_retina.engine import fill, mirror
 from geo_retina.options import SampleOptions
 
 _LEAST_SIGMA = 0.1  # pixels; less changes nothing that could be seen
@@ -24,12 +26,13 @@ class Sample(NamedTuple):
     """A window of a scene with what is known about it.
 
     Attributes:
-        image_CHW: float32, normalised; 0 where there is nothing to see.
+        image_CHW: float32, normalised; 0 where nothing is shown.
         boxes_M4: float32 boxes of the objects, clipped to the window.
         labels_M: int64 classes.
         ignore_I4: float32 boxes that are neither object nor background.
         ground_HW: bool, where background may be learned.
-        visible_HW: bool, where there is something to see.
+        visible_HW: bool, where something is shown: ground, and from ``mirror_ground`` on what is
+            mirrored too.
     """
 
     image_CHW: Tensor
@@ -133,3 +136,46 @@ def blur(sample: Sample, options: SampleOptions, *, rng: np.random.Generator) ->
     side = 2 * max(1, math.ceil(3 * sigma)) + 1
     blurred = gaussian_blur_image(sample.image_CHW, [side, side], [sigma, sigma])
     return sample._replace(image_CHW=blurred * sample.visible_HW)
+
+
+def mirror_ground(sample: Sample) -> Sample:
+    """Show mirrored ground where nothing is visible, as detection does; nothing is learned there.
+
+    After the light has changed, so that noise is mirrored as a sensor's would be, and before the
+    blur, which needs neighbours.
+    """
+    mirrored = mirror(sample.visible_HW.numpy())
+    if not len(mirrored.targets):
+        return sample
+    image = sample.image_CHW.clone(memory_format=torch.contiguous_format)
+    shown = sample.visible_HW.clone(memory_format=torch.contiguous_format)
+    fill(mirrored, image, shown[None])
+    return sample._replace(image_CHW=image, visible_HW=shown)
+
+
+def draw_shape(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Draw pixels to be taken for such without data: a slanted edge, a corner or a hole.
+
+    Args:
+        rng: source of chance.
+        shape: (height, width) of the window.
+
+    Returns:
+        (height, width) bool; half of the window at the most.
+    """
+    height, width = shape
+    angle, row, col = rng.uniform(0, 1, 3) * [2 * math.pi, height, width]
+    kind = rng.integers(3)
+    x, y = np.arange(width) + 0.5 - col, (np.arange(height) + 0.5 - row)[:, None]
+    along, across = (
+        x * math.cos(angle) + y * math.sin(angle),
+        y * math.cos(angle) - x * math.sin(angle),
+    )
+    if kind == 0:
+        drawn = along > 0
+    elif kind == 1:
+        drawn = (along > 0) & (across > 0)
+    else:
+        length, breadth = rng.uniform(0.02, 0.25, 2) * max(shape)
+        drawn = (abs(along) < length) & (abs(across) < breadth)
+    return np.asarray(drawn if drawn.mean() <= 0.5 else ~drawn)

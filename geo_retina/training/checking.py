@@ -260,9 +260,8 @@ def _sample_views(
     views = []
     for number in range(_SAMPLES):
         rng = np.random.default_rng([options.seed, number])
-        side = options.samples.window_px
         take = draw.choose if number < _SAMPLES * 3 // 4 else draw.anywhere
-        scene, window = take(rng, side)
+        scene, window = take(rng, draw.plain_frame())
         each = training_set.scenes[scene]
         title = f"{each.scene.name}\nx {window.col}, y {window.row}"
         views.append(_view(each, window, split, title))

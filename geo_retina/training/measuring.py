@@ -98,7 +98,7 @@ def look_at_windows(
     labels = cut = ignored = dropped = most = empty = 0
     for number in range(windows):
         rng = np.random.default_rng([options.seed, number])
-        scene, window = draw.choose(rng, draw.side(rng))
+        scene, window = draw.choose(rng, draw.frame(rng))
         each = training_set.scenes[scene]
         shown = split.mask(each.scene.grid, window) == Part.FIT
         shown &= _inside(each, shown.shape, window.row, window.col)
@@ -108,7 +108,7 @@ def look_at_windows(
         ignored += len(found.ignored)
         dropped += found.dropped
         most = max(most, len(found.boxes))
-        scene, window = draw.anywhere(rng, options.samples.window_px)
+        scene, window = draw.anywhere(rng, draw.plain_frame())
         each = training_set.scenes[scene]
         near = each.boxes_px[each.near(window)]
         empty += not (boxes.area(boxes.clip(near, window.box_px)) > 0).any()

@@ -196,6 +196,7 @@ def _first_card(
         object_px=(low, middle, high),
         network=network,
         thresholds=(SCORE_FLOOR,) * len(classes),
+        padding=options.samples.padding,
         description=options.description,
         licence=options.licence,
         attribution=options.attribution,

@@ -12,13 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from geo_retina.grid import Window
 from geo_retina.nn.losses import Target
 from geo_retina.options import SampleOptions
-from geo_retina.training.augment import Sample, blur, change_light, resize, turn
+from geo_retina.training.augment import (
+    Sample,
+    blur,
+    change_light,
+    draw_shape,
+    mirror_ground,
+    resize,
+    turn,
+)
 from geo_retina.training.caching import CachedReader
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.radiometry import BandStatistics
@@ -78,22 +87,42 @@ class FitSamples(Dataset[Sample]):
     def __getitem__(self, key: int | HardDraw) -> Sample:
         number, spot = key if isinstance(key, HardDraw) else (key, None)
         rng = np.random.default_rng([self._seed, number])
-        seen_side = self._draw.side(rng)
+        frame = self._draw.frame(rng)
         if spot is None:
-            scene, window = self._draw.choose(rng, seen_side)
+            scene, window = self._draw.choose(rng, frame)
         else:
             scene, point = spot.scene, np.array([spot.x, spot.y])
-            window = window_with(rng, point, self.scenes[scene].scene, seen_side)
-        sample = resize(self.read(self.scenes[scene], window), self._options.window_px)
+            window = window_with(rng, point, self.scenes[scene].scene, frame)
+        without_data = self._without_data(number, window)
+        sample = self._blanked(self.scenes[scene], window, without_data)
+        sample = resize(sample, self._options.window_px)
         if self._options.flips:
             sample = turn(sample, int(rng.integers(4)), mirror=bool(rng.integers(2)))
         sample = change_light(sample, self._options, mean_C=self._mean, std_C=self._std, rng=rng)
-        return blur(sample, self._options, rng=rng)
+        return blur(self._padded(sample), self._options, rng=rng)
 
     def read(self, each: LabelledScene, window: Window) -> Sample:
-        """Read a window as a sample before augmentation; ground that does not fit is blanked."""
+        """Read a window as a sample before augmentation, as the network is to be shown it."""
+        return self._padded(self._blanked(each, window, None))
+
+    def _padded(self, sample: Sample) -> Sample:
+        return mirror_ground(sample) if self._options.padding == "mirror" else sample
+
+    def _without_data(self, number: int, window: Window) -> NDArray[np.bool_] | None:
+        """(height, width) pixels to be taken for such without data; None for most samples."""
+        rng = np.random.default_rng([self._seed, number, 0xDA7A])  # the windows stay the same
+        if rng.random() >= self._options.nodata:
+            return None
+        return draw_shape(rng, (window.height, window.width))
+
+    def _blanked(
+        self, each: LabelledScene, window: Window, without_data: NDArray[np.bool_] | None
+    ) -> Sample:
+        """Read a window; ground that does not fit or counts as without data is 0."""
         pixels, valid = self._reader.read(each.scene, window)
         fits = valid & (self._split.mask(each.scene.grid, window) == Part.FIT)
+        if without_data is not None:
+            fits &= ~without_data
         ground = fits & each.labelled(window)
         image = (torch.from_numpy(each.scene.to_values(pixels)) - self._offset) / self._scale
         visible = torch.from_numpy(fits)
@@ -111,7 +140,7 @@ class FitSamples(Dataset[Sample]):
     def window(self, number: int) -> tuple[int, Window]:
         """A window anywhere on ground that fits, unscaled, by number: scene and window."""
         rng = np.random.default_rng([self._seed, number, 0xA17])
-        return self._draw.anywhere(rng, self._options.window_px)
+        return self._draw.anywhere(rng, self._draw.plain_frame())
 
 
 class EpochSampler(Sampler[int | HardDraw]):

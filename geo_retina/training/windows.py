@@ -17,7 +17,8 @@ from geo_retina.scene import Scene
 from geo_retina.training.labels import LabelledScene, TrainingSet
 from geo_retina.training.split import Part, Split
 
-_EDGE_SHARE = 16  # a window may reach over the scene's edge by its side over this
+_EDGE_SHARE = 16  # a window may reach over the scene's edge by its side over this,
+_FAR_EDGE_SHARE = 2  # or by its side over this, where it is drawn to reach far
 _TRIES = 300  # to find a point on ground that fits, before taking any
 _EMPTY_TRIES = 20  # to find a window without an object, before taking any
 
@@ -69,6 +70,14 @@ class Spot(NamedTuple):
     y: float
 
 
+class Frame(NamedTuple):
+    """What is drawn of a window before its place: its side, and how far it may reach over the
+    scene's edge, both in grid pixels."""
+
+    side: int
+    margin: int
+
+
 class WindowLabels(NamedTuple):
     """The labels that a window shows, in its own pixels.
 
@@ -117,12 +126,14 @@ class WindowDraw:
             raise TrainingError("no ground is left to fit; lower split.tune_fraction")
         self._scene_ends = np.cumsum(fit_px / self.fit_px)
 
-    def side(self, rng: np.random.Generator) -> int:
-        """Draw the side of a window in grid pixels, by the scale jitter."""
+    def frame(self, rng: np.random.Generator) -> Frame:
+        """Draw the side of a window, by the scale jitter, and whether it may reach far over."""
         low, high = sorted(self._options.scale)
-        return max(8, round(self._options.window_px / rng.uniform(low, high)))
+        side = max(8, round(self._options.window_px / rng.uniform(low, high)))
+        far = self._options.over_edge > 0 and rng.random() < self._options.over_edge
+        return Frame(side, side // (_FAR_EDGE_SHARE if far else _EDGE_SHARE))
 
-    def choose(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+    def choose(self, rng: np.random.Generator, frame: Frame) -> tuple[int, Window]:
         """Draw a window; returns the position of its scene, and the window."""
         chance = rng.random()
         if self._of_class and chance < self._options.object_share:
@@ -130,15 +141,20 @@ class WindowDraw:
             row = of_class[rng.integers(len(of_class))]
             number = int(self.objects.scene[row])
             centre = self._scenes[number].centre_px(int(self.objects.index[row]))
-            return number, window_with(rng, centre, self._scenes[number].scene, side)
+            return number, window_with(rng, centre, self._scenes[number].scene, frame)
         wants_empty = chance >= 1 - self._options.empty_share
         for _ in range(_EMPTY_TRIES if wants_empty else 1):
-            number, window = self.anywhere(rng, side)
+            number, window = self.anywhere(rng, frame)
             if not _shows_object(self._scenes[number], window):
                 break
         return number, window
 
-    def anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+    def plain_frame(self) -> Frame:
+        """The frame of a window before augmentation."""
+        side = self._options.window_px
+        return Frame(side, side // _EDGE_SHARE)
+
+    def anywhere(self, rng: np.random.Generator, frame: Frame) -> tuple[int, Window]:
         """A window anywhere on ground that fits."""
         found = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
         number = min(found, len(self._scenes) - 1)
@@ -148,20 +164,20 @@ class WindowDraw:
             point = rng.uniform(0, 1, 2) * extent
             if fits(each, self._split, point[None])[0]:
                 break
-        return number, window_with(rng, point, each.scene, side)
+        return number, window_with(rng, point, each.scene, frame)
 
 
 def window_with(
-    rng: np.random.Generator, point_px: NDArray[np.float64], scene: Scene, side: int
+    rng: np.random.Generator, point_px: NDArray[np.float64], scene: Scene, frame: Frame
 ) -> Window:
-    """Draw a window that shows a point anywhere in it, and hardly more beyond the scene.
+    """Draw a window that shows a point anywhere in it, and no more beyond the scene than allowed.
 
-    It may reach over the scene's edge by a sixteenth of its side, so that small scenes too are
-    seen at every phase of the network's strides.
+    By a little it may always reach over, so that small scenes too are seen at every phase of the
+    network's strides.
     """
+    side, margin = frame
     start = np.floor(point_px - rng.uniform(0, side, 2)).astype(np.int64)
     extent = np.array([scene.grid.width, scene.grid.height])
-    margin = side // _EDGE_SHARE
     spare = np.maximum(side - extent, 0)  # a scene smaller than the window moves about in it
     low, high = -margin - spare, np.maximum(extent - side, 0) + margin
     col, row = np.clip(start, low, high)

@@ -31,7 +31,14 @@ from geo_retina.training.windows import fit_objects, label_window
 from tests.unit.training.fields import AFFINE, field, rotated, squares, write_labels, write_scene
 
 PLAIN = SampleOptions(
-    window_px=64, flips=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0, noise=0.0
+    window_px=64,
+    over_edge=0.0,
+    nodata=0.0,
+    flips=False,
+    scale=(1.0, 1.0),
+    brightness=0.0,
+    contrast=0.0,
+    noise=0.0,
 )
 NOTHING_TUNES = Split(1e9, frozenset(), 0.0)
 
@@ -63,7 +70,9 @@ def bright(sample):
     [
         PLAIN,
         SampleOptions(window_px=64, scale=(1.0, 1.0)),
-        SampleOptions(window_px=96, scale=(0.6, 1.6), brightness=0.02, contrast=0.05),
+        SampleOptions(
+            window_px=96, over_edge=0.0, scale=(0.6, 1.6), brightness=0.02, contrast=0.05
+        ),
     ],
     ids=["plain", "flips and light", "everything"],
 )
@@ -75,9 +84,11 @@ def test_every_bright_pixel_lies_in_a_box_and_every_box_is_bright(squares_set, o
         for x0, y0, x1, y1 in torch.cat([sample.boxes_M4, sample.ignore_I4]).tolist():
             x0, y0, x1, y1 = (max(0.0, edge) for edge in (x0, y0, x1, y1))
             covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
-            inside = bright(sample)[int(np.ceil(y0)) : int(y1), int(np.ceil(x0)) : int(x1)]
+            whole = np.s_[int(np.ceil(y0)) : int(y1), int(np.ceil(x0)) : int(x1)]
+            inside = (bright(sample) | ~sample.ground_HW)[whole]
             assert inside.all()
-        assert not (bright(sample) & ~covered).any()
+        # What is mirrored beyond the ground has no box, and is no background either.
+        assert not (bright(sample) & ~covered & sample.ground_HW).any()
         assert len(sample.labels_M) == len(sample.boxes_M4)
 
 
@@ -225,7 +236,8 @@ def test_nodata_and_unlabelled_ground_are_not_background(tmp_path):
     grid = open_scene(scene).grid
     labels = write_labels(tmp_path / "l.gpkg", [[20, 20, 30, 30], [5, 2, 15, 12]], grid=grid)
     ground = write_labels(tmp_path / "g.gpkg", [[0, 0, 40, 60]], grid=grid)
-    samples = samples_of(load([scene], labels, ground=str(ground)))
+    training_set = load([scene], labels, ground=str(ground))
+    samples = samples_of(training_set, options=replace(PLAIN, padding="constant"))
     sample = samples.read(samples.scenes[0], Window(-5, 0, 65, 90))
     wanted = np.zeros((65, 90), bool)
     wanted[15:, :40] = True
@@ -236,6 +248,42 @@ def test_nodata_and_unlabelled_ground_are_not_background(tmp_path):
     # Of the second label two rows of ten are there to see.
     assert sample.boxes_M4.tolist() == [[20, 25, 30, 35]]
     assert sample.ignore_I4.tolist() == [[5, 7, 15, 17]]
+    mirrored = samples_of(training_set).read(samples.scenes[0], Window(-5, 0, 65, 90))
+    np.testing.assert_array_equal(mirrored.ground_HW, sample.ground_HW)
+    assert mirrored.visible_HW.all()  # all is within reach of the ground
+    np.testing.assert_array_equal(mirrored.image_CHW[:, 15:, :80], sample.image_CHW[:, 15:, :80])
+    top, right = mirrored.image_CHW[:, :15, :80], mirrored.image_CHW[:, 15:, 80:]
+    np.testing.assert_array_equal(top, sample.image_CHW[:, 16:31, :80].flip(1))
+    np.testing.assert_array_equal(right, sample.image_CHW[:, 15:, 69:79].flip(2))
+
+
+def test_windows_reach_over_the_edge_and_shapes_without_data_lie_in_them(squares_set):
+    beyond, holes = {}, {}
+    for name, options in {
+        "off": PLAIN,
+        "edges": replace(PLAIN, over_edge=1.0),
+        "shapes": replace(PLAIN, nodata=1.0),
+    }.items():
+        samples = samples_of(squares_set, options=options)
+        shown = [samples[number] for number in range(60)]
+        assert all(sample.visible_HW.all() for sample in shown)  # by mirrored ground
+        lacking = np.array([float((~sample.ground_HW).float().mean()) for sample in shown])
+        beyond[name], holes[name] = lacking.max(), (lacking > 0).mean()
+        assert all((sample.image_CHW[0, ~sample.ground_HW] != 0).all() for sample in shown)
+    assert beyond["off"] <= 2 / 16
+    assert beyond["edges"] > 1 / 4
+    assert holes["shapes"] > 0.9
+    assert holes["off"] < 0.5
+    # The shapes move no window, and every number has its own.
+    plain, cut = (
+        samples_of(squares_set, options=replace(PLAIN, nodata=share)) for share in (0.0, 1.0)
+    )
+    for number in range(10):
+        both = plain[number].ground_HW & cut[number].ground_HW
+        one, other = plain[number].image_CHW[0], cut[number].image_CHW[0]
+        np.testing.assert_array_equal(one[both], other[both])
+    masks = {cut[number].ground_HW.numpy().tobytes() for number in range(10)}
+    assert len(masks) >= 9
 
 
 def test_a_sample_is_a_function_of_seed_and_number(squares_set):
