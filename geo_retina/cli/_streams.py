@@ -25,6 +25,16 @@ class _Output(io.FileIO):
             raise OutputFault(error.errno, error.strerror) from error
 
 
+class _Errors(io.FileIO):
+    """Standard error; where it is full or gone, nobody is left to be told."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def open_streams() -> None:
     """Give the program three standard streams that take any text.
 
@@ -45,7 +55,7 @@ def open_streams() -> None:
 def _text(number: int, stream: Any) -> TextIO:
     """A stream like one of the interpreter's, or in place of it."""
     return io.TextIOWrapper(
-        io.BufferedWriter(_Output(number, "w", closefd=False)),
+        io.BufferedWriter((_Errors if number == 2 else _Output)(number, "w", closefd=False)),
         encoding=getattr(stream, "encoding", None) or "utf-8",
         # A name of a file may hold what the terminal's encoding does not.
         errors="backslashreplace",

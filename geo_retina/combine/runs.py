@@ -17,7 +17,7 @@ from geo_retina.combine.lattices import Lattices, lattices_of, with_joined_scene
 from geo_retina.combine.polygons import overlaps_across
 from geo_retina.combine.reading import Run, SceneGround, read_found, read_run
 from geo_retina.detections import Detections
-from geo_retina.errors import LabelError, OptionError
+from geo_retina.errors import CrsError, LabelError, OptionError
 from geo_retina.geodesy import transformer
 from geo_retina.merge import check_scene_options, merge_scenes
 from geo_retina.options import MergeOptions
@@ -162,7 +162,7 @@ def _check_ways(runs: Sequence[Run], targets: Sequence[pyproj.CRS]) -> None:
             try:
                 if run.crs != target:
                     transformer(run.crs, target)
-            except pyproj.exceptions.ProjError:
+            except CrsError:
                 raise LabelError(
                     f"{run.path} is in {run.crs.name}, from which no way leads to {target.name}, "
                     "wanted for the result; merge runs of that CRS alone, and write .gpkg in it"

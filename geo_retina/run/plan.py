@@ -240,7 +240,7 @@ def _cut(
         stride_px=card.stride_px,
         exact=options.tile_px is not None,
     )
-    _refuse_endless(scene, tiles, block_px, whole=area is None)
+    _refuse_endless(scene, tiles, block_px, whole=area is None and not isinstance(scene, Mosaic))
     area_px = None if area is None else area.on(scene.grid)
     if area is not None and area_px is None:
         return ScenePlan(index, scene, tiles, ())

@@ -127,6 +127,8 @@ def _match(pattern: str) -> list[str]:
     ``site [2020]/*.tif`` looks into that folder.
     """
     parts = Path(pattern).parts
+    if not parts:
+        return []
     literal = 0
     while literal < len(parts) and os.path.exists(os.path.join(*parts[: literal + 1])):
         literal += 1

@@ -18,6 +18,9 @@ from geo_retina.errors import RunError
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.vector import read_detections
 
+# An untrained network finds more in a tile than its limit.
+pytestmark = pytest.mark.filterwarnings("ignore:.* tiles reached a limit:UserWarning")
+
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
 RUN = RunOptions(device="cpu", block_px=128, threads=1)
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])

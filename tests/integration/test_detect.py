@@ -22,6 +22,9 @@ from geo_retina.options import DetectOptions, RunOptions, SynthOptions
 from geo_retina.scene import Scene
 from geo_retina.synth import draw_scene
 
+# An untrained network finds more in a tile than its limit.
+pytestmark = pytest.mark.filterwarnings("ignore:.* tiles reached a limit:UserWarning")
+
 CPU = RunOptions(device="cpu", block_px=256)
 BOXES = np.array(
     [[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [390, 290, 397, 296.0]]

@@ -28,6 +28,9 @@ from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import plan_scenes
 from geo_retina.scene import Scene, open_scene
 
+# An untrained network finds more in a tile than its limit.
+pytestmark = pytest.mark.filterwarnings("ignore:.* tiles reached a limit:UserWarning")
+
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
 RUN = RunOptions(device="cpu", block_px=128, threads=1)
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [350, 250, 357, 256]])

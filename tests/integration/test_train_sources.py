@@ -138,7 +138,7 @@ def test_numbers_with_scale_and_offset_are_learned_as_values(tmp_path: Path) -> 
 def test_ground_without_data_is_not_learned_from(tmp_path: Path) -> None:
     """Labels on it, as a layer of a whole town has them, are no objects of the picture."""
     pixels, boxes_px = squares(side=SIDE)
-    pixels[:, :, : SIDE // 2] = 0
+    pixels[:, :, SIDE // 2 :] = 0  # the other half has ground that is scored
     scene = write_scene(tmp_path / "a.tif", pixels, nodata=0)
     labels = write_labels(tmp_path / "a.gpkg", boxes_px, grid=open_scene(scene).grid)
     model = trained(scene, labels)

@@ -32,7 +32,7 @@ from tests.unit.training.tiny import tiny as tiniest
 def tiny(scene, labels, **how):
     larger = {
         "network": {"backbone": "resnet10t", "channels": 16, "convs": 1},
-        "samples": SampleOptions(window_px=128),
+        "samples": SampleOptions(window_px=128, over_edge=0.0, nodata=0.0),
         "epochs": 2,
         "samples_per_epoch": 32,
     }

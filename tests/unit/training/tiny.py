@@ -14,7 +14,7 @@ def tiny(scene: Any, labels: Any, **how: Any) -> TrainOptions:
         "network": {"backbone": "test_resnet", "channels": 16, "convs": 1},
         "pretrained": False,
         "split": SplitOptions(block_m=40.0, tune_fraction=0.25),
-        "samples": SampleOptions(window_px=64),
+        "samples": SampleOptions(window_px=64, over_edge=0.0, nodata=0.0),
         "epochs": 4,
         "samples_per_epoch": 8,
         "batch": 4,
