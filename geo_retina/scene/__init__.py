@@ -14,6 +14,7 @@ from geo_retina.scene.finding import (
     scene_names,
 )
 from geo_retina.scene.mosaic import Mosaic, make_mosaic
+from geo_retina.scene.naming import match_names
 from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
@@ -37,6 +38,7 @@ __all__ = [
     "look_at",
     "make_mosaic",
     "match_bands",
+    "match_names",
     "mosaic_name",
     "open_scene",
     "sample_values",

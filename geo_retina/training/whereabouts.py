@@ -11,6 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.scene import Scene
+from geo_retina.training.placing import scenes_named
 from geo_retina.training.regions import footprint
 from geo_retina.training.sources import Source
 from geo_retina.vector import CocoLabels, LabelLayer, reproject
@@ -30,9 +31,8 @@ def whereabouts(source: Source, scenes: Sequence[Scene]) -> str:
         )
     layer, column = source.layer, source.options.scene_column
     if layer.scenes is not None:
-        names = {scene.name for scene in scenes}
         named = [str(name) for name in dict.fromkeys(layer.scenes) if name is not None]
-        if not names & set(named):
+        if not scenes_named(source, scenes):
             return (
                 f"{source.name} gives {count} labels for {len(scenes)} scenes, but no label names "
                 f"one of them in its column {column}, which holds {', '.join(named[:3])}; it must "
