@@ -44,6 +44,7 @@ def describe_scene(path: str | Path) -> dict[str, str]:
             "mask": mask,
             "blocks": f"{block_width} x {block_height} px, compression {compression}",
             "overviews": ", ".join(map(str, file.overviews)) or "none",
+            "more rasters": ", ".join(dataset.subdatasets),
         }
     return {label: text for label, text in rows.items() if text}
 

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid
 from geo_retina.scene.bands import ALPHA, BandLabel, Palette, alphas, label_bands, read_palettes
-from geo_retina.scene.datasets import open_dataset
+from geo_retina.scene.datasets import listed_rasters, open_dataset
 from geo_retina.scene.placing import Placement, metric_grid, place
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.values import ValueMap
@@ -169,9 +169,10 @@ def look_at(path: str | Path) -> SceneFile:
     with open_dataset(path) as dataset:
         if not dataset.count:
             inner = list(dataset.subdatasets)
+            held = f" ({listed_rasters(inner)})" if inner else ""
             raise SceneError(
-                f"{path} holds {len(inner)} rasters and none of its own; give one of them by name"
-                f"{', such as ' + inner[0] if inner else ''}"
+                f"{path} holds {len(inner)} rasters and none of its own{held}; give one of them by "
+                f"name{', such as ' + inner[0] if inner else ''}"
             )
         flags = dataset.mask_flag_enums[0]
         kinds = enumerate(dataset.colorinterp, 1)
