@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from geo_retina.errors import OutputError
 
@@ -94,6 +94,18 @@ def with_file(path: str, change: Callable[[str], str]) -> str:
         return change(path)
     before, file, after = parts
     return f"{before}{change(file)}{after}"
+
+
+def from_folder(folder: str | Path, path: str) -> str:
+    """A path that a file of a folder names, which may be one as Windows writes it.
+
+    An absolute path of Windows stays as it was given where there is no such file.
+    """
+    spellings = [os.path.join(folder, each) for each in (path, path.replace("\\", "/"))]
+    found = next((each for each in spellings if os.path.exists(each)), None)
+    if found is None and PureWindowsPath(path).is_absolute():
+        return path
+    return os.path.normpath(found or spellings[0])
 
 
 def _parts(path: str) -> tuple[str, str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import SceneError
-from geo_retina.files import is_subdataset, read_text, subdataset_file, with_file
+from geo_retina.files import from_folder, is_subdataset, read_text, subdataset_file, with_file
 from geo_retina.scene.remote import is_remote
 from geo_retina.scene.stac import find_assets, is_stac
 
@@ -205,7 +205,7 @@ def _read_list(path: str, asset: str | None) -> list[str]:
 def _beside(entry: str, listed_in: str) -> str:
     """A path of a list, from the list's own folder."""
     folder = os.path.dirname(listed_in)
-    return with_file(entry, lambda f: f if is_remote(f) else os.path.join(folder, f))
+    return with_file(entry, lambda file: file if is_remote(file) else from_folder(folder, file))
 
 
 def fingerprint(path: str) -> dict[str, Any]:

@@ -147,4 +147,4 @@ def test_other_paths_are_no_such_names(path):
 def test_a_colon_may_belong_to_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a:b.nc").write_bytes(b"")
-    assert subdataset_file("netcdf:a:b.nc:v") == "12:30.nc"
+    assert subdataset_file("netcdf:a:b.nc:v") == "a:b.nc"

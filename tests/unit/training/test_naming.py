@@ -60,6 +60,24 @@ def test_one_scene_of_many_without_an_image_is_named_and_an_empty_image_is_none(
     assert "1 on no scene (1 name another file)" in str(found.counts)
 
 
+def test_images_are_found_however_their_paths_are_written(tmp_path, scenes):
+    files = [
+        *("s0.tif", r"..\label\s1.tif", r"C:\maps\s2.tif", "S3.TIF", "in/s%34.jpg"),
+        *("https://host/s5.tif?sig=1", "./s6.tif", str(scenes[7])),
+    ]
+    notes = [(i, BOXES[i % 3].tolist()) for i in range(8)]
+    found = load_training_set(options(scenes, coco(tmp_path / "l.json", files, notes)))
+    assert found.warnings == ()
+    for i, each in enumerate(found.scenes):
+        np.testing.assert_allclose(each.boxes_px, BOXES[i % 3][None], atol=1e-9)
+
+
+def test_an_image_that_is_listed_twice_is_refused(tmp_path, scenes):
+    path = coco(tmp_path / "l.json", ["s0.tif", "s0.tif"], [(0, BOXES[0]), (1, BOXES[1])])
+    with pytest.raises(LabelError, match=r"has 2 names that could be .*s0\.tif"):
+        load_training_set(options(scenes, path))
+
+
 def test_names_of_a_column_are_held_against_the_scenes(tmp_path, scenes, grid):
     names = ["s0", "s1.tif", r"old\S2.TIF"]
     labels = write_labels(tmp_path / "l.gpkg", BOXES, grid=grid, tile=names, kind=["a", "a", "b"])
