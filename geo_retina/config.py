@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from geo_retina.errors import OptionError
-from geo_retina.files import is_subdataset, read_text, with_file
+from geo_retina.files import from_folder, is_subdataset, read_text, with_file
 from geo_retina.options import (
     DetectOptions,
     LabelOptions,
@@ -326,11 +326,7 @@ def _absolute(text: str, key: str, config: Path) -> str:
         )
     if "://" in expanded and not is_subdataset(expanded):
         return expanded
-    return with_file(expanded, lambda file: file if "://" in file else _joined(folder, file))
-
-
-def _joined(folder: Path, file: str) -> str:
-    return os.path.normpath(folder / file)
+    return with_file(expanded, lambda file: file if "://" in file else from_folder(folder, file))
 
 
 def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str = "") -> T:

@@ -8,18 +8,19 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from geo_retina.errors import OutputError
 
 _SUBDATASET = re.compile(
-    r"""(?P<driver>[A-Za-z][A-Za-z0-9_]+:(?!//)(?:(?:off:)?\d+:)?)  # GTIFF_DIR:2: has a number
-    (?P<quote>"?)(?P<file>(?:[A-Za-z]:[\\/]|[a-z0-9+]+://)?[^:"]+)(?P=quote)
+    r"""(?P<driver>HDF4_[A-Z]+:[A-Z_]+:|[A-Za-z][A-Za-z0-9_]+:(?!//)(?:(?:off:)?\d+:)?)
+    (?:"(?P<quoted>[^"]+)"|(?P<file>(?:[A-Za-z]:[\\/]|[a-z0-9+]+://)?[^:"]+))
     (?P<inside>:.*)?""",
     re.VERBOSE,
 )
-"""``netcdf:cube.nc:Band1``, ``HDF5:"a.h5"://data`` and ``GPKG:a.gpkg:tiles``, by their parts."""
+"""``netcdf:cube.nc:Band1``, ``HDF5:"a.h5"://data`` and ``GPKG:a.gpkg:tiles``, by their parts;
+``GTIFF_DIR:2:a.tif`` has a number, and ``HDF4_EOS:EOS_GRID:"a.hdf":grid:band`` a kind."""
 
 _MARKS = (
     # UTF-32's mark begins with UTF-16's, so it is looked for first.
@@ -69,13 +70,19 @@ def is_subdataset(path: str) -> bool:
 
     A file of that very name goes first.
     """
-    return _SUBDATASET.fullmatch(path) is not None and not os.path.exists(path)
+    return _parts(path) is not None
+
+
+def subdataset_driver(path: str) -> str | None:
+    """The driver, in upper case, that a subdataset's name begins with; None of any other path."""
+    parts = _parts(path)
+    return None if parts is None else parts[0].partition(":")[0].upper()
 
 
 def subdataset_file(path: str) -> str:
     """The file that a subdataset's name holds; any other path as it is."""
-    found = _SUBDATASET.fullmatch(path)
-    return found["file"] if found and is_subdataset(path) else path
+    parts = _parts(path)
+    return path if parts is None else parts[1]
 
 
 def with_file(path: str, change: Callable[[str], str]) -> str:
@@ -84,11 +91,41 @@ def with_file(path: str, change: Callable[[str], str]) -> str:
     >>> with_file("netcdf:cube.nc:Band1", lambda file: f"data/{file}")
     'netcdf:data/cube.nc:Band1'
     """
-    found = _SUBDATASET.fullmatch(path)
-    if found is None or not is_subdataset(path):
+    parts = _parts(path)
+    if parts is None:
         return change(path)
-    quote, inside = found["quote"], found["inside"] or ""
-    return f"{found['driver']}{quote}{change(found['file'])}{quote}{inside}"
+    before, file, after = parts
+    return f"{before}{change(file)}{after}"
+
+
+def from_folder(folder: str | Path, path: str) -> str:
+    """A path that a file of a folder names, which may be one as Windows writes it.
+
+    An absolute path of Windows stays as it was given where there is no such file.
+    """
+    spellings = [os.path.join(folder, each) for each in (path, path.replace("\\", "/"))]
+    found = next((each for each in spellings if os.path.exists(each)), None)
+    if found is None and PureWindowsPath(path).is_absolute():
+        return path
+    return os.path.normpath(found or spellings[0])
+
+
+def _parts(path: str) -> tuple[str, str, str] | None:
+    """What stands before the file in a subdataset's name, the file, and what stands after it."""
+    found = _SUBDATASET.match(path)
+    if found is None or os.path.exists(path):
+        return None
+    if found["quoted"] is not None:
+        start, end = found.span("quoted")
+    else:
+        start, end = found.span("file")
+        # A colon may belong to the file's own name.
+        ends = [i for i, character in enumerate(path) if character == ":" and i > end]
+        end = next((i for i in [*ends, len(path)] if os.path.isfile(path[start:i])), end)
+    after = path[end:].removeprefix('"' if found["quoted"] is not None else "")
+    if after and not after.startswith(":"):
+        return None
+    return path[:start], path[start:end], path[end:]
 
 
 def parse_json(text: str | bytes) -> Any:

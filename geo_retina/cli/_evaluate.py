@@ -75,7 +75,7 @@ def _prepare_report(
             )
         return []
     from geo_retina.report import check_report
-    from geo_retina.scene import find_scenes, open_scene
+    from geo_retina.scene import find_scenes, open_picture
 
     check_report(folder, overwrite=overwrite)
-    return [open_scene(path) for path in find_scenes(scenes)] if scenes else []
+    return [open_picture(path) for path in find_scenes(scenes)] if scenes else []

@@ -53,7 +53,7 @@ def preview(
             "map counts with --density"
         )
     from geo_retina.draw import draw_preview
-    from geo_retina.scene import open_scene
+    from geo_retina.scene import open_picture
     from geo_retina.vector import read_detections
 
     if out.suffix.lower() != ".png":
@@ -62,7 +62,7 @@ def preview(
     found = read_detections(detections)
     if score is not None:
         found = found[found["score"] >= score]
-    draw_preview(open_scene(scene, bands=bands), found, out, crops=crops)
+    draw_preview(open_picture(scene, bands=bands), found, out, crops=crops)
     print(f"written to {out}")
 
 
@@ -75,9 +75,9 @@ def _map_density(
     overwrite: bool,
 ) -> None:
     from geo_retina.draw import draw_density
-    from geo_retina.scene import open_scene
+    from geo_retina.scene import open_picture
 
-    ground = None if scene is None else open_scene(scene)
+    ground = None if scene is None else open_picture(scene)
     made = draw_density(
         detections, out, cell_m=cell_m, scene=ground, score=score, overwrite=overwrite
     )

@@ -23,6 +23,7 @@ from geo_retina.geodesy import (
     square_metres,
 )
 from geo_retina.options import EvaluateOptions
+from geo_retina.scene import match_names
 from geo_retina.vector import (
     Ground,
     LabelLayer,
@@ -168,6 +169,8 @@ def gather(
         classes, found_codes, truth_codes = _number(found.class_text, truth.class_text)
         found, truth = replace(found, classes=found_codes), replace(truth, classes=truth_codes)
     if layer.scenes is not None:
+        named = _as_found(truth.scene_text, found.scene_text, options.scene_column, layer.path)
+        truth = replace(truth, scene_text=named)
         scenes, found_codes, truth_codes = _number(found.scene_text, truth.scene_text)
         found, truth = replace(found, scenes=found_codes), replace(truth, scenes=truth_codes)
         _check_scenes(found_codes, truth_codes, scenes, name, layer.path)
@@ -310,6 +313,19 @@ def _number(
     codes, names = pd.factorize(np.concatenate([found, truth]), sort=True)
     codes = codes.astype(np.int64)
     return tuple(map(str, names)), codes[: len(found)], codes[len(found) :]
+
+
+def _as_found(
+    truth: NDArray[np.object_], found: NDArray[np.object_], column: str | None, labels: str
+) -> NDArray[np.object_]:
+    """Scenes of labels by the names that detections have: without suffix and folders."""
+    import pandas as pd
+
+    codes, names = pd.factorize(truth)
+    stems = sorted(set(found.tolist()))
+    same = match_names(list(names), stems, given_in=f"column {column} of {labels}")
+    renamed = [stems[same[i]] if i in same else name for i, name in enumerate(names)]
+    return np.array(renamed, dtype=object)[codes] if len(codes) else truth
 
 
 def _known_names(

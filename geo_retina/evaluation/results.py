@@ -47,6 +47,8 @@ class Evaluation:
             or None.
         scenes_without_labels: scenes that have detections and no label among those
             evaluated. Their detections count as false.
+        scenes_without_detections: names of scenes that labels name and no detection does. Their
+            labels count as missed.
         ignored_labels: labels that do not count: outside the labelled ground, on ground or
             among labels that are to be ignored.
         sizes: by ranges of size, px before m, small before large; empty for point labels,
@@ -66,6 +68,7 @@ class Evaluation:
     matches: MatchTable
     score: float | None = None
     scenes_without_labels: int = 0
+    scenes_without_detections: tuple[str, ...] = ()
     ignored_labels: int = 0
     sizes: tuple[SizeScores, ...] = ()
     scenes: dict[str, Scores] = field(default_factory=dict)
@@ -123,6 +126,7 @@ class Evaluation:
             "overall": self.overall.to_dict(),
             "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
             "count_error": self.count_error.to_dict(),
+            "scenes_without_detections": list(self.scenes_without_detections),
             "ignored_labels": self.ignored_labels,
             "sizes": [each.to_dict() for each in self.sizes],
             "scenes": {name: scores.to_dict() for name, scores in self.scenes.items()},

@@ -135,6 +135,7 @@ def assess(case: Case, options: EvaluateOptions) -> Evaluation:
         ),
         score=options.score,
         scenes_without_labels=_scenes_without_labels(problem, whole),
+        scenes_without_detections=_scenes_without_detections(problem),
         ignored_labels=int((~problem.truth.counts).sum()),
         sizes=sizes,
         scenes=_score_scenes(whole),
@@ -212,3 +213,12 @@ def _scenes_without_labels(problem: Problem, whole: Tally) -> int:
         return 0
     counted = problem.found.scenes[whole.outcome.states != IGNORED]
     return len(np.setdiff1d(counted, problem.truth.scenes))
+
+
+def _scenes_without_detections(problem: Problem) -> tuple[str, ...]:
+    if not problem.scene_names:
+        return ()
+    counted = problem.truth.scenes[problem.truth.counts]
+    return tuple(
+        problem.scene_names[i] for i in np.setdiff1d(counted, problem.found.scenes).tolist()
+    )

@@ -27,6 +27,7 @@ _COLUMNS = {
 }
 _MOST_CLASSES = 12
 _WORST_SCENES = 3
+_MOST_SCENES = 5
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -110,6 +111,13 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append(
             f"{evaluation.scenes_without_labels} scenes have detections and no label; their "
             "detections count as false"
+        )
+    if alone := evaluation.scenes_without_detections:
+        more = f" and {len(alone) - _MOST_SCENES:,} more" if len(alone) > _MOST_SCENES else ""
+        notes.append(
+            f"{len(alone):,} scenes have labels and no detection, so their labels count as missed: "
+            f"{', '.join(alone[:_MOST_SCENES])}{more}; where nothing was found there this is "
+            "right, else the scene column names other files than the detections do"
         )
     if evaluation.block_m is not None:
         notes.append(f"intervals drawn from ground blocks of {evaluation.block_m:g} m")

@@ -342,6 +342,11 @@ def notes(facts: Facts) -> str:
             f"{facts.show('scenes_without_labels', form='count')}; what was found there counts as "
             "false."
         )
+    if alone := facts.get("scenes_without_detections"):
+        said.append(
+            f"Scenes with labels and no detection: {len(alone)}; what was labelled there counts "
+            "as missed."
+        )
     return f'<p class="quiet">{" ".join(said)}</p>' if said else ""
 
 

@@ -3,7 +3,7 @@
 A scene is a picklable handle: paths and numbers, never an open dataset.
 """
 
-from geo_retina.scene.bands import common_name, match_bands
+from geo_retina.scene.bands import Palette, common_name, match_bands
 from geo_retina.scene.datasets import BLOCK_CACHE_BYTES
 from geo_retina.scene.describing import describe_reading, describe_scene
 from geo_retina.scene.finding import (
@@ -14,7 +14,8 @@ from geo_retina.scene.finding import (
     scene_names,
 )
 from geo_retina.scene.mosaic import Mosaic, make_mosaic
-from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_scene
+from geo_retina.scene.naming import match_names
+from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_picture, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
 from geo_retina.scene.values import ValueMap
@@ -23,6 +24,7 @@ from geo_retina.scene.writing import check_raster_output, write_raster
 __all__ = [
     "BLOCK_CACHE_BYTES",
     "Mosaic",
+    "Palette",
     "Scene",
     "SceneFile",
     "ValueMap",
@@ -37,7 +39,9 @@ __all__ = [
     "look_at",
     "make_mosaic",
     "match_bands",
+    "match_names",
     "mosaic_name",
+    "open_picture",
     "open_scene",
     "sample_values",
     "scene_names",

@@ -11,6 +11,9 @@ from rasterio.enums import ColorInterp
 
 ALPHA = "alpha"
 
+Palette = tuple[tuple[int, ...], ...]
+"""Red, green and blue (0 to 255) of each number of a colour table, from 0."""
+
 _SPELLINGS = {
     "near infrared": r"\bnir\b|near ?infra ?red|\binfra ?red\b|\bir\b|\bb08\b|^n$",
     "red edge": r"red ?edge",
@@ -83,8 +86,37 @@ def label_bands(dataset: rasterio.DatasetReader) -> tuple[BandLabel, ...]:
     A description of a usual band outweighs the colour, as GDAL declares the fourth band of many
     a file to be alpha unasked.
     """
-    pairs = zip(dataset.descriptions, dataset.colorinterp, strict=True)
+    kinds = [
+        ColorInterp.gray if kind is ColorInterp.palette and palette is None else kind
+        for kind, palette in zip(dataset.colorinterp, read_palettes(dataset), strict=True)
+    ]
+    pairs = zip(dataset.descriptions, kinds, strict=True)
     return tuple(_label(i, text or "", kind) for i, (text, kind) in enumerate(pairs, 1))
+
+
+def read_palettes(dataset: rasterio.DatasetReader) -> tuple[Palette | None, ...]:
+    """Colour tables of a file's bands; None where a band's numbers are brightness themselves.
+
+    They are in a table in which each number is the grey of that value, and in a file of 1 bit in
+    black and white, to which GDAL gives a table unasked.
+    """
+    return tuple(
+        _palette(dataset, band) if kind is ColorInterp.palette else None
+        for band, kind in enumerate(dataset.colorinterp, 1)
+    )
+
+
+def _palette(dataset: rasterio.DatasetReader, band: int) -> Palette | None:
+    try:
+        table = dataset.colormap(band)
+    except ValueError:  # it says that it has one, and has none
+        return None
+    colours = tuple(tuple(table.get(i, (0, 0, 0))[:3]) for i in range(max(table, default=0) + 1))
+    if all(colour == (i, i, i) for i, colour in enumerate(colours)):
+        return None
+    is_bit = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") == "1"
+    black_and_white = {(0, 0, 0), (255, 255, 255)}
+    return None if is_bit and set(colours) == black_and_white else colours
 
 
 def _label(index: int, description: str, kind: ColorInterp) -> BandLabel:

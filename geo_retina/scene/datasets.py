@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
-from geo_retina.files import subdataset_file, with_file
+from geo_retina.files import subdataset_driver, subdataset_file, with_file
 from geo_retina.quiet import ignored_warnings
 from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
@@ -50,6 +51,12 @@ _DRIVERS = {
     ".sid": ("MrSID",),
 }
 """GDAL's drivers, by suffix, for what many builds of it are made without."""
+
+_PREFIXES = ("HDF4", "HDF5", "netCDF", "GPKG", "Zarr")
+"""Drivers whose names begin those of rasters inside files, such as ``HDF4_EOS:``."""
+
+_HDF4_MAGIC = b"\x0e\x03\x13\x01"
+_MOST_RASTERS = 10
 
 
 _POINTERS = ("Read failed", "Read or write failed", "Write failed", "See previous exception")
@@ -153,7 +160,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refusal(path: str, said: str) -> str:
-    wanted = _DRIVERS.get(Path(subdataset_file(path)).suffix.lower(), ())
+    wanted = _wanted_drivers(path)
     with Env() as env:
         present = env.drivers()
     if wanted and not any(driver in present for driver in wanted):
@@ -165,4 +172,46 @@ def _refusal(path: str, said: str) -> str:
     remedy = ""
     if "codec" in said or "ompression" in said:
         remedy = "; convert it elsewhere with gdal_translate -co COMPRESS=DEFLATE"
+    elif held := _held(path):
+        remedy = f"; the file holds {listed_rasters(held)}; name one as {held[0]}"
     return f"{path} is not a raster that GDAL can open: {said}{remedy}"
+
+
+def listed_rasters(names: Sequence[str]) -> str:
+    """Rasters inside a file by the part of their names that differs, the first ones."""
+    first, last = (sorted(names)[0], sorted(names)[-1])
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    shared = "".join(character for character, _ in alike)
+    start = shared.rfind(":") + 1 if len(names) > 1 else 0
+    more = f" and {len(names) - _MOST_RASTERS} more" if len(names) > _MOST_RASTERS else ""
+    return ", ".join(name[start:] for name in names[:_MOST_RASTERS]) + more
+
+
+def _held(path: str) -> list[str]:
+    """Rasters in the file of a subdataset's name, which may be misspelt."""
+    file = subdataset_file(path)
+    if file == path or not os.path.isfile(file):
+        return []
+    try:
+        with (
+            ignored_warnings("", category=NotGeoreferencedWarning),
+            rasterio.open(file, sharing=False) as dataset,
+        ):
+            return list(dataset.subdatasets)
+    except RasterioError:
+        return []
+
+
+def _wanted_drivers(path: str) -> tuple[str, ...]:
+    """GDAL's drivers that a file needs, by its subdataset's name, first bytes or suffix."""
+    prefix = (subdataset_driver(path) or "").partition("_")[0]
+    for driver in _PREFIXES:
+        if prefix == driver.upper():
+            return (driver,)
+    file = subdataset_file(path)
+    suffix = Path(file).suffix.lower()
+    if suffix in (".hdf", ".h4") and os.path.isfile(file):
+        with open(file, "rb") as content:
+            if content.read(4) == _HDF4_MAGIC:
+                return ("HDF4",)
+    return _DRIVERS.get(suffix, ())

@@ -32,6 +32,7 @@ def describe_scene(path: str | Path) -> dict[str, str]:
             "driver": dataset.driver,
             "size": f"{dataset.width} x {dataset.height} px (width x height)",
             "bands": ", ".join(map(str, file.labels)),
+            "colours": _colours_text(file),
             "data type": ", ".join(dict.fromkeys(dataset.dtypes)),
             "scale, offset": _tags_text(file),
             "CRS": _crs_text(grid.crs),
@@ -43,6 +44,7 @@ def describe_scene(path: str | Path) -> dict[str, str]:
             "mask": mask,
             "blocks": f"{block_width} x {block_height} px, compression {compression}",
             "overviews": ", ".join(map(str, file.overviews)) or "none",
+            "more rasters": ", ".join(dataset.subdatasets),
         }
     return {label: text for label, text in rows.items() if text}
 
@@ -83,6 +85,13 @@ def _tags_text(file: SceneFile) -> str:
     pairs = dict.fromkeys(zip(file.scales, file.offsets, strict=True))
     plain = all(scale in (0, 1) and not offset for scale, offset in pairs)
     return "" if plain else ", ".join(f"{scale:g}, {offset:g}" for scale, offset in pairs)
+
+
+def _colours_text(file: SceneFile) -> str:
+    tables = [table for table in file.palettes if table is not None]
+    if not tables:
+        return ""
+    return f"a table of {len(tables[0])}; to be expanded before detecting or training"
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import SceneError
-from geo_retina.files import is_subdataset, read_text, subdataset_file, with_file
+from geo_retina.files import from_folder, is_subdataset, read_text, subdataset_file, with_file
 from geo_retina.scene.remote import is_remote
 from geo_retina.scene.stac import find_assets, is_stac
 
@@ -97,13 +97,12 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     if is_subdataset(path):
-        return [path]
+        return _expand_inside(path)
     if is_stac(path):
         return find_assets(path, asset)
     if is_remote(path):
         return [path]
-    if "\\" in path and not os.path.exists(path):
-        path = path.replace("\\", "/")  # as Windows writes it
+    path = _with_slashes(path)
     if os.path.isfile(path):
         return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else [path]
     if os.path.isdir(path):
@@ -114,6 +113,28 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]
             f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
         )
     return [one for match in matches for one in _expand(match, asset, in_list=in_list)]
+
+
+def _expand_inside(path: str) -> list[str]:
+    """A raster inside a file, or inside each file that a glob in its name matches."""
+    file = subdataset_file(path)
+    if is_remote(file) or not _is_pattern(file):
+        return [with_file(path, _with_slashes)]
+    matches = _match(file)
+    if not matches:
+        raise SceneError(f"no file matches {file}")
+    return [path.replace(file, match, 1) for match in matches]
+
+
+def _with_slashes(path: str) -> str:
+    """A path as it is, or one that Windows wrote where that is none here.
+
+    It stays as it was given where no such file, folder or glob is found, for the message.
+    """
+    if "\\" not in path or os.path.exists(path):
+        return path
+    other = path.replace("\\", "/")
+    return other if os.path.exists(other) or _match(other) else path
 
 
 def _is_pattern(path: str) -> bool:
@@ -186,7 +207,7 @@ def _read_list(path: str, asset: str | None) -> list[str]:
 def _beside(entry: str, listed_in: str) -> str:
     """A path of a list, from the list's own folder."""
     folder = os.path.dirname(listed_in)
-    return with_file(entry, lambda f: f if is_remote(f) else os.path.join(folder, f))
+    return with_file(entry, lambda file: file if is_remote(file) else from_folder(folder, file))
 
 
 def fingerprint(path: str) -> dict[str, Any]:

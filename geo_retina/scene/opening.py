@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import rasterio
@@ -15,14 +16,12 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from geo_retina.errors import SceneError
 from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
-from geo_retina.scene.bands import ALPHA, BandLabel, alphas, label_bands
-from geo_retina.scene.datasets import open_dataset, refuse_damage
+from geo_retina.scene.bands import ALPHA, BandLabel, Palette, alphas, label_bands, read_palettes
+from geo_retina.scene.datasets import listed_rasters, open_dataset, refuse_damage
 from geo_retina.scene.placing import Placement, metric_grid, place
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import view_of
-
-_PALETTE = ColorInterp.palette.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +40,7 @@ class SceneFile:
         declared_alphas: bands (from 1) that GDAL takes for alpha, whatever they are called.
         has_mask: it has a mask of its own beside its bands.
         block_px: (height, width) of the blocks in which it is stored.
+        palettes: colour tables per band; None where numbers are brightness.
     """
 
     path: str
@@ -54,14 +54,24 @@ class SceneFile:
     declared_alphas: frozenset[int]
     has_mask: bool
     block_px: tuple[int, int]
+    palettes: tuple[Palette | None, ...] = ()
 
     def masks(self, bands: Sequence[int]) -> frozenset[int]:
         """Alpha bands (from 1) that tell what is valid, as they are not asked for as bands."""
         return frozenset(sorted(alphas(self.labels) - set(bands))[-1:])
 
-    def scene(self, *, bands: Sequence[int] | None = None, gsd_m: float | None = None) -> Scene:
-        """Fix bands and grid; arguments and errors are those of ``open_scene``."""
-        chosen = self._choose(bands)
+    def scene(
+        self,
+        *,
+        bands: Sequence[int] | None = None,
+        gsd_m: float | None = None,
+        in_colours: bool = False,
+    ) -> Scene:
+        """Fix bands and grid; arguments and errors are those of ``open_scene``.
+
+        With ``in_colours`` a colour table is taken, to be looked at.
+        """
+        chosen = self._choose(bands, in_colours=in_colours)
         own = self.placement.grid
         grid, to_file = own, Affine.identity()
         if self.placement.is_warped:
@@ -86,11 +96,17 @@ class SceneFile:
                 [self.scales[band - 1] for band in chosen],
                 [self.offsets[band - 1] for band in chosen],
             ),
+            palette=self._palette(chosen[:1]),
             file_block_px=None
             if to_file is None
             else (self.block_px[0] / to_file.e, self.block_px[1] / to_file.a),
             middle_x=self.placement.middle_x,
         )
+
+    def _palette(self, bands: Sequence[int]) -> Palette | None:
+        """The first colour table of some bands."""
+        tables = [self.palettes[band - 1] for band in bands if band <= len(self.palettes)]
+        return next((table for table in tables if table is not None), None)
 
     def _name(self, band: int) -> str:
         label = self.labels[band - 1]
@@ -104,7 +120,7 @@ class SceneFile:
             return (None,) * len(bands)
         return tuple(self.nodatas[band - 1] for band in bands)
 
-    def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
+    def _choose(self, bands: Sequence[int] | None, *, in_colours: bool) -> tuple[int, ...]:
         count = len(self.labels)
         if bands is None:
             bands = sorted({label.index for label in self.labels} - alphas(self.labels)) or (1,)
@@ -114,7 +130,8 @@ class SceneFile:
                 f"{self.path} has {count} bands, band {', '.join(map(str, missing))} was asked "
                 "for; name bands that it has with --bands"
             )
-        self.refuse_palette(bands)
+        if not in_colours:
+            self.refuse_palette(bands)
         dtypes = {self.dtypes[band - 1] for band in bands}
         if len(dtypes) > 1:
             raise SceneError(
@@ -137,10 +154,11 @@ class SceneFile:
         Raises:
             SceneError: one of them is of a colour table.
         """
-        if any(self.labels[band - 1].colour == _PALETTE for band in bands):
+        if self._palette(bands) is not None:
             raise SceneError(
                 f"{self.path} holds numbers of a colour table (a palette), wanted the colours "
-                f"themselves; expand it with gdal_translate -expand rgb {self.path} expanded.tif"
+                "themselves; expand it with gdal_translate -expand rgb "
+                f"{quote(self.path)} expanded.tif"
             )
 
 
@@ -158,9 +176,10 @@ def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
     with refuse_damage(path), open_dataset(path) as dataset:
         if not dataset.count:
             inner = list(dataset.subdatasets)
+            held = f" ({listed_rasters(inner)})" if inner else ""
             raise SceneError(
-                f"{path} holds {len(inner)} rasters and none of its own; give one of them by name"
-                f"{', such as ' + inner[0] if inner else ''}"
+                f"{path} holds {len(inner)} rasters and none of its own{held}; give one of them by "
+                f"name{', such as ' + inner[0] if inner else ''}"
             )
         _refuse_huge_blocks(dataset, path)
         flags = dataset.mask_flag_enums[0]
@@ -177,6 +196,7 @@ def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
             block_px=tuple(dataset.block_shapes[0]),
+            palettes=read_palettes(dataset),
         )
 
 
@@ -219,6 +239,15 @@ def open_scene(
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
     return look_at(path).scene(bands=bands, gsd_m=gsd_m)
+
+
+def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Scene:
+    """Look at a file that is to be drawn: as ``open_scene``, with colour tables too.
+
+    Raises:
+        SceneError: the file is missing, is no raster, or lacks a band asked for.
+    """
+    return look_at(path).scene(bands=bands, in_colours=True)
 
 
 def on_grid(scene: Scene, grid: Grid) -> Scene:

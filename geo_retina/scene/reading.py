@@ -24,6 +24,7 @@ from rasterio.enums import Resampling
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
+from geo_retina.scene.bands import Palette
 from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
@@ -63,6 +64,8 @@ class Scene:
             around which it counts.
         file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
             where it was warped.
+        palette: colours of the first band's numbers; None where they are brightness. Only
+            ``open_picture`` gives such scenes.
     """
 
     path: str
@@ -80,6 +83,7 @@ class Scene:
     values: ValueMap | None = None
     file_block_px: tuple[float, float] | None = None
     middle_x: float = 0.0
+    palette: Palette | None = None
 
     @property
     def name(self) -> str:
@@ -208,9 +212,10 @@ class Scene:
         """
         scale = max(1.0, max(self.grid.shape) / max_px)
         shape = tuple(max(1, round(side / scale)) for side in self.grid.shape)
+        is_exact = self.dtype == "bool" or self.palette is not None
         how: dict[str, Any] = {
             "out_shape": shape,
-            "resampling": Resampling.average if self.dtype != "bool" else Resampling.nearest,
+            "resampling": Resampling.nearest if is_exact else Resampling.average,
         }
         with self._dataset() as dataset:
             pixels = dataset.read(self._indexes, **how)

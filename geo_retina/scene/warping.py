@@ -67,7 +67,7 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
         f'subClass="VRTWarpedDataset">{outputs}'
         f"<BlockXSize>{_BLOCK_PX}</BlockXSize><BlockYSize>{_BLOCK_PX}</BlockYSize>"
         "<GDALWarpOptions><WarpMemoryLimit>6.7e+07</WarpMemoryLimit>"
-        f"<ResampleAlg>{'Average' if rest > _AVERAGE_FROM else 'Bilinear'}</ResampleAlg>"
+        f"<ResampleAlg>{_resampling(file, bands, rest)}</ResampleAlg>"
         f"<WorkingDataType>{typename}</WorkingDataType>"
         '<Option name="INIT_DEST">NO_DATA</Option>'
         f'<Option name="UNIFIED_SRC_NODATA">{"YES" if _is_unsigned(file, bands) else "NO"}</Option>'
@@ -96,6 +96,12 @@ def _overview(file: SceneFile, factor: float) -> tuple[int | None, tuple[int, in
     level = max(fit, key=lambda i: file.overviews[i])
     with open_dataset(file.path, overview_level=level) as dataset:
         return level, dataset.shape
+
+
+def _resampling(file: SceneFile, bands: Sequence[int], factor: float) -> str:
+    if file.palettes and file.palettes[bands[0] - 1] is not None:
+        return "NearestNeighbour"  # between numbers of colours lies no colour
+    return "Average" if factor > _AVERAGE_FROM else "Bilinear"
 
 
 def _open_options(level: int | None) -> str:

@@ -63,7 +63,8 @@ def _labels(report: LabelReport) -> list[tuple[str, str]]:
 
 def _counts(count: LabelCounts) -> str:
     out = {
-        "on no scene": count.no_scene,
+        "on no scene": count.no_scene - count.other_scene,
+        "naming a file that is no scene": count.other_scene,
         "of other classes": count.other_class,
         "without a geometry": count.no_geometry,
         "empty": count.empty,

@@ -22,6 +22,7 @@ from geo_retina.grid import Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes
 from geo_retina.training.index import BoxIndex
+from geo_retina.training.naming import name_warnings, names_another, with_stems
 from geo_retina.training.opening import open_alike
 from geo_retina.training.placing import Placed, place
 from geo_retina.training.regions import Regions, ground_under
@@ -146,7 +147,8 @@ class TrainingSet:
         counts: what became of the labels.
         fingerprint: SHA-256 of the labels and of the scenes' names and shapes.
         sources: what became of the labels of each layer, in order.
-        warnings: one sentence on each layer that does not fit its scenes.
+        warnings: one sentence on each layer that does not fit its scenes, on names that are no
+            scene's, and on scenes that no label names.
         ground: the polygons of the labelled ground as they were read, or None for all ground.
         point_size_m: the middle size of point labels; None for others.
     """
@@ -183,16 +185,20 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
     placed = [place(source, scenes) for source in sources]
     ground = Regions.read_ground(options, place_column)
     if ground is not None:
+        ground = with_stems(ground, scenes, options.ground_scene_column)
         _check_named(ground.layer, scenes, options)
     labelled = _gather(scenes, sources, placed, ground, ignore)
     counts = tuple(
         _count(source, part, labelled, classes)
         for source, part in zip(sources, placed, strict=True)
     )
-    warnings = tuple(
-        why_on_no_scene(source, scenes)
-        for source, count in zip(sources, counts, strict=True)
-        if len(source) and not count.used + count.ignored
+    warnings = (
+        *(
+            why_on_no_scene(source, scenes)
+            for source, count in zip(sources, counts, strict=True)
+            if len(source) and not count.used + count.ignored
+        ),
+        *name_warnings(sources, placed, ground, scenes),
     )
     total = LabelCounts.total(counts)
     log.info("%s", total)
@@ -334,6 +340,7 @@ def _count(
         used=int(used.sum()),
         per_class=dict(zip(classes, per_class.tolist(), strict=True)),
         no_scene=int((~seen).sum()),
+        other_scene=int(names_another(source, [each.scene for each in scenes]).sum()),
         other_class=source.read - len(source),
         ignored=int((seen & source.ignored).sum()),
         off_ground=int((used & ~held).sum()),

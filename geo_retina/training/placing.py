@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from urllib.parse import unquote
+from operator import itemgetter
 
 import numpy as np
 import shapely
@@ -15,7 +14,7 @@ from geo_retina import boxes
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import is_connected, missing_crs
 from geo_retina.grid import Grid
-from geo_retina.scene import Scene
+from geo_retina.scene import Scene, match_names
 from geo_retina.training.regions import footprint
 from geo_retina.training.sources import Source
 from geo_retina.vector import CocoLabels, LabelLayer, label_boxes
@@ -55,11 +54,12 @@ def place(source: Source, scenes: Sequence[Scene]) -> Placed:
         LabelError: the labels cannot be tied to the scenes.
     """
     if isinstance(source.layer, CocoLabels):
-        return _place_coco(source.layer, scenes)
+        return _place_coco(source, source.layer, scenes)
     layer = source.layer
-    by_name = None if layer.scenes is None else _rows_by_scene(source, layer.scenes, scenes)
+    by_name: dict[int, NDArray[np.int64]] = {}
     free = np.ones(len(layer), np.bool_)
     if layer.scenes is not None:
+        by_name = _rows_by_scene(layer.scenes, scenes_named(source, scenes))
         free = np.array([name is None for name in layer.scenes], dtype=np.bool_)
     parts = []
     for crs in {id(s.grid.crs): s.grid.crs for s in scenes}.values():
@@ -77,8 +77,7 @@ def place(source: Source, scenes: Sequence[Scene]) -> Placed:
                 continue
             outline = footprint(scene.grid, _margin_px(source, scene.grid))
             rows = rows_free[tree.query(outline)]
-            if by_name is not None:
-                rows = np.concatenate([rows, by_name.get(scene.name, np.empty(0, np.int64))])
+            rows = np.concatenate([rows, by_name.get(number, np.empty(0, np.int64))])
             parts.append(_on_grid(here, np.sort(rows), source, scene, number))
     return Placed.concat(parts)
 
@@ -103,33 +102,42 @@ def _on_grid(
     return Placed(np.full(int(keep.sum()), number), rows[keep], boxes_px[keep])
 
 
+def scenes_named(source: Source, scenes: Sequence[Scene]) -> dict[str, int]:
+    """Positions of the scenes that a layer's labels, or its list of images, name.
+
+    Returns:
+        By the names as the layer has them; those that name none are left out.
+
+    Raises:
+        LabelError: a name could mean several scenes, or several names one.
+    """
+    if source.named is None:
+        return {}
+    is_coco = isinstance(source.layer, CocoLabels)
+    column = "" if is_coco else f"column {source.options.scene_column} of "
+    paths = [scene.path for scene in scenes]
+    given_in = f"{column}{source.layer.path}"
+    found = match_names(source.named, paths, given_in=given_in, alone=is_coco)
+    return {source.named[name]: scene for name, scene in found.items()}
+
+
 def _rows_by_scene(
-    source: Source, names: NDArray[np.object_], scenes: Sequence[Scene]
-) -> dict[str, NDArray[np.int64]]:
-    """Row numbers of the labels by the scene stem that their column names."""
-    paths: dict[str, str] = {}
-    for scene in scenes:
-        other = paths.setdefault(scene.name, scene.path)
-        if other != scene.path:
-            raise LabelError(
-                f"{scene.path} and {other} share the stem {scene.name}, so the column "
-                f"{source.options.scene_column} cannot tell them apart; rename one, or leave out "
-                "data.scene_column to join labels by place"
-            )
-    named = np.flatnonzero([name is not None for name in names])
-    unique, inverse = np.unique(names[named].astype(str), return_inverse=True)
-    rows = named[np.argsort(inverse, kind="stable")]
-    ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1]
-    return dict(zip(unique.tolist(), np.split(rows, ends), strict=True)) if len(unique) else {}
+    names: NDArray[np.object_], scene_of: Mapping[str, int]
+) -> dict[int, NDArray[np.int64]]:
+    """Row numbers of the labels by the scene that their column names."""
+    scene = np.array([scene_of.get(str(name), -1) for name in names], np.int64)
+    rows = np.argsort(scene, kind="stable")
+    each, first = np.unique(scene[rows], return_index=True)
+    found = zip(each.tolist(), np.split(rows, first[1:]), strict=True) if len(rows) else ()
+    return {number: part for number, part in found if number >= 0}
 
 
-def _place_coco(labels: CocoLabels, scenes: Sequence[Scene]) -> Placed:
+def _place_coco(source: Source, labels: CocoLabels, scenes: Sequence[Scene]) -> Placed:
     """Place boxes in the pixels of files on the scenes that are those files."""
     parts = []
-    for number, scene in enumerate(scenes):
-        image = _image_of(scene, labels)
-        if image is None:
-            continue
+    image_of = {str(name): image for image, name in enumerate(labels.files)}
+    for name, number in sorted(scenes_named(source, scenes).items(), key=itemgetter(1)):
+        scene, image = scenes[number], image_of[name]
         if scene.grid_to_file is None:
             raise LabelError(
                 f"{scene.path} is warped to be read, so boxes in its own pixels, as in "
@@ -148,33 +156,6 @@ def _place_coco(labels: CocoLabels, scenes: Sequence[Scene]) -> Placed:
         keep = boxes.area(boxes.clip(boxes_px, scene.grid.window.box_px)) > 0
         parts.append(Placed(np.full(int(keep.sum()), number), rows[keep], boxes_px[keep]))
     return Placed.concat(parts)
-
-
-def _image_of(scene: Scene, labels: CocoLabels) -> int | None:
-    """Position of the image that is the scene's file: by its path, its name, or its stem."""
-    path = PurePosixPath(scene.path)
-    names = [(PurePosixPath(str(name)), _as_path(str(name))) for name in labels.files]
-    for same in (
-        lambda own: path.as_posix().endswith("/" + own.as_posix().lstrip("./")),
-        lambda own: own.name == path.name,
-        lambda own: own.stem == path.stem,
-        lambda own: own.stem.casefold() == path.stem.casefold(),
-    ):
-        found = [i for i, spellings in enumerate(names) if any(map(same, spellings))]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise LabelError(
-                f"{labels.path} has {len(found)} images that could be {scene.path}, such as "
-                f"{labels.files[found[0]]} and {labels.files[found[1]]}; give them names that "
-                "tell them apart"
-            )
-    return None
-
-
-def _as_path(name: str) -> PurePosixPath:
-    """A file's name in annotations, whatever system's slashes and spaces it was written with."""
-    return PurePosixPath(unquote(name.partition("?")[0].strip()).replace("\\", "/"))
 
 
 def _check_shape(scene: Scene, labels: CocoLabels, image: int) -> None:

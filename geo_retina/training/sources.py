@@ -28,12 +28,15 @@ class Source:
         layer: the labels.
         read: labels in the layer after its filter, of whatever class.
         numbers: (N,) int64 class of each label; 0 of ignored ones of no class.
+        named: distinct names of scenes that the labels of any class give, and those of images
+            without a label; None where labels go by place.
     """
 
     options: LabelOptions
     layer: LabelLayer | CocoLabels
     read: int
     numbers: NDArray[np.int64]
+    named: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.layer)
@@ -69,6 +72,13 @@ class Source:
         return sum(name is None for name in self.layer.scenes)
 
     @property
+    def scene_names(self) -> NDArray[np.object_] | None:
+        """(N,) the scene that each label names, or None; None where labels go by place."""
+        if isinstance(self.layer, CocoLabels):
+            return self.layer.files[self.layer.image]
+        return self.layer.scenes
+
+    @property
     def size_m(self) -> float | None:
         """The middle size of points; None for others."""
         if not self.is_points:
@@ -96,6 +106,7 @@ class LabelCounts:
         used: objects that lie on a scene.
         per_class: those by class.
         no_scene: labels that no scene shows.
+        other_scene: of these, the ones that name a file which is none of the scenes.
         other_class: labels of a class that is not among those trained.
         ignored: labels on a scene that are neither object nor background.
         off_ground: of those used, the ones whose centre is on ground that was not labelled.
@@ -111,6 +122,7 @@ class LabelCounts:
     used: int
     per_class: dict[str, int] = field(default_factory=dict)
     no_scene: int = 0
+    other_scene: int = 0
     other_class: int = 0
     ignored: int = 0
     off_ground: int = 0
@@ -144,9 +156,10 @@ class LabelCounts:
             "placed without a scene's name": self.by_place,
         }
         extra = "".join(f"; {count} {what}" for what, count in more.items() if count)
+        named = f" ({self.other_scene} name another file)" if self.other_scene else ""
         return (
             f"{self.read} labels read, {self.used} on scenes ({classes}); left out: "
-            f"{self.no_scene} on no scene, {self.other_class} of other classes, "
+            f"{self.no_scene} on no scene{named}, {self.other_class} of other classes, "
             f"{self.dropped} without a usable geometry{extra}"
         )
 
@@ -172,8 +185,17 @@ def read_source_layers(
             if is_coco(each.path)
             else read_source(each, place_column=place_column, layer_remedy=remedy)
         )
-        sources.append(Source(each, layer, len(layer), np.zeros(len(layer), np.int64)))
+        numbers = np.zeros(len(layer), np.int64)
+        sources.append(Source(each, layer, len(layer), numbers, _named(layer)))
     return sources, ignore
+
+
+def _named(layer: LabelLayer | CocoLabels) -> tuple[str, ...] | None:
+    if isinstance(layer, CocoLabels):
+        return tuple(map(str, layer.files))
+    if layer.scenes is None:
+        return None
+    return tuple(dict.fromkeys(str(name) for name in layer.scenes if name is not None))
 
 
 def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from geo_retina.scene import Scene
+from geo_retina.training.placing import scenes_named
 from geo_retina.training.regions import footprint
 from geo_retina.training.sources import Source
 from geo_retina.vector import CocoLabels, Ground, whereabouts
@@ -25,9 +26,8 @@ def why_on_no_scene(source: Source, scenes: Sequence[Scene]) -> str:
         )
     layer, column = source.layer, source.options.scene_column
     if layer.scenes is not None:
-        names = {scene.name for scene in scenes}
         named = [str(name) for name in dict.fromkeys(layer.scenes) if name is not None]
-        if not names & set(named):
+        if not scenes_named(source, scenes):
             return (
                 f"{source.name} gives {count} labels for {len(scenes)} scenes, but no label names "
                 f"one of them in its column {column}, which holds {', '.join(named[:3])}; it must "

@@ -325,3 +325,20 @@ def test_wrong_split_and_samples(write, text, said):
     with pytest.raises(OptionError) as caught:
         load_train_options(write(MINIMAL + text))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path, encoding):
+    path = tmp_path / "train.yaml"
+    path.write_bytes("data: {scenes: [a.tif], labels: lä.gpkg}\r\n".encode(encoding))
+    assert load_train_options(path).data.labels == str(tmp_path / "lä.gpkg")
+
+
+def test_paths_of_windows(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "l.gpkg").write_bytes(b"")
+    path = tmp_path / "train.yaml"
+    path.write_text(r"data: {scenes: ['C:\maps\a.tif', 'in\a.tif'], labels: 'in\l.gpkg'}")
+    data = load_train_options(path).data
+    assert data.scenes == (r"C:\maps\a.tif", str(tmp_path / r"in\a.tif"))
+    assert data.labels == str(tmp_path / "in" / "l.gpkg")

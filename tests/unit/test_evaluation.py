@@ -232,6 +232,8 @@ def test_a_label_belongs_to_its_scene_only():
     # a: one of two; b and c: nothing found, but their labels count; d: a false one.
     assert (got.overall.labels, got.overall.detections, got.overall.matches) == (3, 3, 1)
     assert got.scenes_without_labels == 1
+    assert got.scenes_without_detections == ("b", "c")
+    assert "2 scenes have labels and no detection" in got.table()
     counts = got.counts["scene"]
     assert counts.names.tolist() == ["a", "b", "c", "d"]
     # Differences: a +1, b -1, c -1, d +1; labels 1, 1, 1, 0 are 0.75 from their mean in square.
@@ -266,9 +268,9 @@ def test_the_count_error_in_all_is_told_beside_that_of_scenes():
 
 
 def test_scenes_that_share_no_name_are_a_slip():
-    labels = points([[0, 0]], tile=["a.tif"])
+    labels = points([[0, 0]], tile=["z.tif"])
     detections = around([[0, 0]], [0.9], scene=["a"])
-    with pytest.raises(LabelError, match=r"such as a, .*a\.tif"):
+    with pytest.raises(LabelError, match=r"such as a, .*z\.tif"):
         evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
 
 
@@ -291,6 +293,15 @@ def test_many_classes_are_not_all_listed():
     detections = squares([[0, 0, 4, 4]], score=[0.9], **{"class": ["Tree"]})
     with pytest.raises(LabelError, match="c08, c09 and 5 more;"):
         evaluate(detections, labels, EvaluateOptions(class_column="kind"))
+
+
+@pytest.mark.parametrize("written", ["a.tif", "imgs/a.tif", r"imgs\a.tif", "A", "a%2Etif"])
+def test_scenes_of_labels_are_known_with_suffix_folder_and_in_any_case(written):
+    labels = points([[0, 0], [50, 0]], tile=[written, "b"])
+    detections = around([[0, 0], [50, 0]], [0.9, 0.8], scene=["a", "b"])
+    got = evaluate(detections, labels, EvaluateOptions(scene_column="tile"))
+    assert (got.overall.matches, got.scenes_without_labels) == (2, 0)
+    assert list(got.scenes) == ["a", "b"]
 
 
 def test_where_selects_labels(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -175,3 +177,66 @@ def test_mosaics_bear_the_name_of_what_was_given(tmp_path, scenes):
     assert mosaic_name("https://example.com/search.json?x=1") == "search"
     assert mosaic_name(f"{tmp_path}/*.tif") == "mosaic"
     assert mosaic_name(["a.tif", "b.tif"]) == "mosaic"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_lists_and_documents_of_other_programs_are_read(tmp_path, scenes, encoding):
+    mark = codecs.BOM_UTF16_LE if encoding == "utf-16-le" else b""
+    text = "in\\a.tif\r\n.\\in\\b.tif\r\n"
+    (tmp_path / "scenes.txt").write_bytes(mark + text.encode(encoding))
+    assert find_scenes(tmp_path / "scenes.txt") == [str(path) for path in scenes[:2]]
+    document = json.dumps(item("x", data=image("in/c.tif")))
+    (tmp_path / "x.json").write_bytes(mark + document.encode(encoding))
+    assert find_scenes(tmp_path / "x.json") == [str(scenes[2])]
+
+
+@pytest.mark.parametrize("href", ["in%20it/a%20b.tif", "in it/a b.tif", "in it\\a b.tif"])
+def test_local_files_of_an_item_may_be_percent_encoded(tmp_path, href):
+    (tmp_path / "in it").mkdir()
+    path = write_scene(tmp_path / "in it" / "a b.tif", PIXELS)
+    found = find_scenes(write_json(tmp_path / "x.json", item("x", data=image(href))))
+    assert found == [str(path)]
+
+
+@pytest.mark.parametrize("path", ["C:\\maps\\a.tif", "D:/maps/a.tif", "..\\maps\\a.tif"])
+def test_a_missing_path_of_windows_is_shown_as_it_was_given(path):
+    with pytest.raises(SceneError) as caught:
+        find_scenes(path)
+    assert str(caught.value) == f"{path} does not exist"
+
+
+def test_a_list_shows_it_so_too(tmp_path):
+    (tmp_path / "scenes.txt").write_text("C:\\maps\\a.tif\n")
+    with pytest.raises(SceneError, match=r"line 1: C:\\maps\\a\.tif does not exist"):
+        find_scenes(tmp_path / "scenes.txt")
+
+
+def test_globs_that_match_nothing_are_said(tmp_path, scenes):
+    for pattern in (
+        tmp_path / "in" / "*.jp2",
+        tmp_path / "no" / "*.tif",
+        tmp_path / "in" / "?.png",
+    ):
+        with pytest.raises(SceneError, match="^no file matches .*" + re.escape(pattern.name)):
+            find_scenes(str(pattern))
+    (tmp_path / "l.txt").write_text("in/z*.tif")
+    with pytest.raises(SceneError, match=r"line 1: no file matches .*in/z\*\.tif"):
+        find_scenes(tmp_path / "l.txt")
+
+
+def test_folders_hold_what_programs_leave_beside_rasters(tmp_path):
+    names = ("a.tif", "B.TIF", "c.TIFF", "d.Jp2")
+    aside = (
+        *("Thumbs.db", ".DS_Store", "desktop.ini", "a.tif.aux.xml", "a.tif.ovr", "a.tif.msk"),
+        *("a.tfw", "a.prj", "._a.tif", ".~lock.a.tif", "B.TIF.OVR", "B.TIF.AUX.XML", "notes.md"),
+    )
+    for name in (*names, *aside):
+        (tmp_path / name).write_bytes(b"")
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "x.tif").write_bytes(b"")
+    (tmp_path / "folder.tif").mkdir()
+    wanted = sorted(str(tmp_path / name) for name in names)
+    assert find_scenes(tmp_path) == wanted
+    found = find_scenes(str(tmp_path / "*"))
+    assert found == sorted([*wanted, str(tmp_path / "notes.md")])

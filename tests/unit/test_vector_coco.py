@@ -78,3 +78,11 @@ def test_other_json_is_told_from_coco(tmp_path):
         read_coco(geojson)
     with pytest.raises(LabelError, match="does not exist"):
         read_coco(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, encoding):
+    path = write(tmp_path / "l.JSON", [note(bbox=[1, 2, 3, 4])])
+    path.write_bytes(path.read_text("utf-8").encode(encoding))
+    assert is_coco(path)
+    np.testing.assert_array_equal(read_coco(path).boxes_file, [[1, 2, 4, 6]])

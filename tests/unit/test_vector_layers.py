@@ -111,3 +111,15 @@ def test_what_cannot_be_streamed_says_why(tmp_path):
         next(stream_centres(tmp_path / "bad.parquet"))
     with pytest.raises(LabelError, match="not a GeoParquet file"):
         layer_crs(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".pq", ".PARQ", ""])
+def test_the_crs_is_that_of_the_primary_geometry(tmp_path, suffix):
+    frame = gpd.GeoDataFrame(
+        {"middle": gpd.GeoSeries([shapely.Point(9, 48)], crs="EPSG:4326")},
+        geometry=gpd.GeoSeries([shapely.box(0, 0, 1, 1)], crs="EPSG:32632"),
+    )
+    path = tmp_path / f"l{suffix}"
+    frame.to_parquet(path)
+    assert next(iter(frame.columns)) == "middle"
+    assert layer_crs(path) == pyproj.CRS("EPSG:32632")
