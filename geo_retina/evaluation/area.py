@@ -28,7 +28,7 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
         LabelError: a file of ground cannot be read or holds no polygons.
     """
     if options.ground is not None:
-        area = read_ground(options.ground, problem.crs)
+        area = read_ground(options.ground, problem.crs, encoding=options.encoding)
         shapely.prepare(area)
         here = _hold(area, problem.found.centres)
         found = replace(problem.found, counts=here).take(here | _reach_over(problem, area, ~here))
@@ -36,7 +36,7 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
         truth = replace(problem.truth, counts=labels)
         problem = replace(problem, found=found, truth=truth, ground=area)
     if options.ignore is not None:
-        area = read_ground(options.ignore, problem.crs)
+        area = read_ground(options.ignore, problem.crs, encoding=options.encoding)
         shapely.prepare(area)
         labels = problem.truth.counts & ~_hold(area, problem.truth.centres)
         truth = replace(problem.truth, counts=labels)

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
-from geo_retina.options import EvaluateOptions
+from geo_retina.options import EvaluateOptions, it_has, same_text
 from geo_retina.vector import (
     LabelLayer,
     filter_frame,
@@ -175,6 +175,7 @@ def _read_truth(
     which: dict[str, Any] = {
         "layer": options.layer,
         "where": options.where,
+        "encoding": options.encoding,
         "layer_remedy": _LAYER_REMEDY,
     }
     if isinstance(labels, (str, Path)):
@@ -218,13 +219,14 @@ def _column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.objec
 
     if column not in frame.columns:
         raise LabelError(
-            f"{name} has no column {column}; its columns are {', '.join(map(str, frame.columns))}"
+            f"{name} has no column {column}; "
+            f"{it_has(column, list(map(str, frame.columns)), say='its columns are')}"
         )
     codes, values = pd.factorize(frame[column])
     gaps = int((codes < 0).sum())
     if gaps:
         raise LabelError(f"{gaps} detections in {name} have no {column}; fill the column")
-    return np.array([str(value) for value in values], dtype=object)[codes]
+    return np.array([same_text(str(value)) for value in values], dtype=object)[codes]
 
 
 def _number(
@@ -245,7 +247,7 @@ def _known_names(
     names = set(values.tolist())
     if not names or isinstance(table, (str, Path)) or str(table[column].dtype) != "category":
         return names
-    return names | {str(name) for name in table[column].cat.categories}
+    return names | {same_text(str(name)) for name in table[column].cat.categories}
 
 
 def _check_classes(found: set[str], truth: set[str], found_name: str, truth_name: str) -> None:

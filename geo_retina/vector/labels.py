@@ -83,13 +83,14 @@ class LabelLayer:
         return replace(self, geometries=self.geometries[index], **taken)
 
 
-def read_labels(
+def read_labels(  # noqa: PLR0913 - a layer, and its columns
     path: str | Path,
     *,
     layer: str | None = None,
     where: str | None = None,
     class_column: str | None = None,
     scene_column: str | None = None,
+    encoding: str | None = None,
     layer_remedy: str = "say which one with data.layer in the config",
 ) -> LabelLayer:
     """Read labels from a vector file.
@@ -100,6 +101,7 @@ def read_labels(
         where: attribute filter, as in SQL's WHERE.
         class_column: column with the class of each label.
         scene_column: column with the stem of the scene file each label belongs to.
+        encoding: of the texts in a file that does not say it, such as a shapefile.
         layer_remedy: how a layer is chosen, for the message; left out, in a training's config.
 
     Returns:
@@ -117,6 +119,7 @@ def read_labels(
         where=where,
         class_column=class_column,
         scene_column=scene_column,
+        encoding=encoding,
     )
     return read_source(options, layer_remedy=layer_remedy, strict=True)
 
@@ -150,6 +153,7 @@ def read_source(
         where=options.where,
         layer_remedy=layer_remedy,
         prefer=DETECTIONS_LAYER,  # detections that were corrected are labels
+        encoding=options.encoding,
     )
     if not len(frame):
         raise LabelError(_empty_sentence(path, options.layer, options.where))
@@ -165,7 +169,7 @@ def read_source(
 def _empty_sentence(path: str | Path, layer: str | None, where: str | None) -> str:
     if where is None:
         return f"{path} holds no label, wanted at least one point or polygon"
-    total = len(read_frame(path, layer=layer, prefer=DETECTIONS_LAYER))
+    total = len(read_frame(path, layer=layer, prefer=DETECTIONS_LAYER, geometry_only=True))
     return f"the filter {where!r} leaves none of the {total} labels of {path}; widen it"
 
 
@@ -344,12 +348,13 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
     return np.concatenate([low - half_px, high + half_px], axis=1)
 
 
-def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
+def read_ground(path: str | Path, crs: pyproj.CRS, *, encoding: str | None = None) -> Any:
     """Read polygons of ground, such as the one that was labelled, as one geometry.
 
     Args:
         path: any file GDAL reads, or GeoParquet, with one layer.
         crs: CRS of the result; edges get extra vertices where it is not the file's own.
+        encoding: as in ``read_labels``.
 
     Returns:
         A shapely polygon or multi-polygon in ``crs``.
@@ -357,7 +362,8 @@ def read_ground(path: str | Path, crs: pyproj.CRS) -> Any:
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    return shapely.union_all(ground_polygons(read_labels(path, layer_remedy=ONE_LAYER), crs))
+    ground = read_labels(path, encoding=encoding, layer_remedy=ONE_LAYER)
+    return shapely.union_all(ground_polygons(ground, crs))
 
 
 def ground_polygons(ground: LabelLayer, crs: pyproj.CRS) -> NDArray[np.object_]:

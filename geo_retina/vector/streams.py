@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.encodings import encoding_to_tell
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.parquet import BBOX
 from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
@@ -34,12 +35,15 @@ class Stream:
 
 
 @contextmanager
-def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
+def open_stream(
+    path: str | Path, layer: str | None = None, *, encoding: str | None = None
+) -> Iterator[Stream]:
     """Open one layer of a vector file.
 
     Args:
         path: any file GDAL reads, or GeoParquet.
         layer: left out, the one named ``detections``, or the only one.
+        encoding: of texts, where the file does not say it.
 
     Raises:
         LabelError: the file is missing, cannot be read, or has other layers.
@@ -52,7 +56,9 @@ def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
     from pyogrio.raw import open_arrow
 
     name = layer or detections_layer(path)
-    with open_arrow(path, layer=name, use_pyarrow=True, batch_size=_BATCH_ROWS) as (meta, reader):
+    how = {"layer": name, "batch_size": _BATCH_ROWS}
+    told = encoding_to_tell(path, name, encoding)
+    with open_arrow(path, **how, encoding=told, use_pyarrow=True) as (meta, reader):
         wkb = meta["geometry_name"] or "wkb_geometry"
         if wkb not in reader.schema.names:
             raise LabelError(f"{path} is a table without geometries, wanted points or polygons")
