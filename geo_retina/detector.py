@@ -63,7 +63,7 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    for note in notes_on([scene for scene in work.scenes if scene.crs is None]):
+    for note in notes_on([scene for scene in work.scenes if scene.crs is None or scene.taken_in]):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 

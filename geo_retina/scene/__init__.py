@@ -17,7 +17,7 @@ from geo_retina.scene.mosaic import Mosaic, make_mosaic
 from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
-from geo_retina.scene.values import ValueMap
+from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Scene",
     "SceneFile",
     "ValueMap",
+    "ValueRange",
     "absolute",
     "check_raster_output",
     "common_name",

@@ -35,7 +35,7 @@ from geo_retina.scene.validity import (
     seen_valid,
     valid_in_overview,
 )
-from geo_retina.scene.values import ValueMap
+from geo_retina.scene.values import ValueMap, ValueRange
 
 _OPEN_HANDLES = 16  # per thread; a folder of small scenes must not exhaust file descriptors
 
@@ -60,6 +60,8 @@ class Scene:
         view: text of the virtual dataset that gives the grid; None where it is the file's own.
         values: from the file's numbers to values, by its scale and offset tags or a stretch;
             None where they are the same. ``read`` gives the numbers.
+        taken_in: the range that its values were found in, where they are of another kind of
+            numbers than the model's; None where nothing is to be looked after.
         file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
             where it was warped.
     """
@@ -77,6 +79,7 @@ class Scene:
     has_mask: bool = False
     view: str | None = None
     values: ValueMap | None = None
+    taken_in: ValueRange | None = None
     file_block_px: tuple[float, float] | None = None
 
     @property
