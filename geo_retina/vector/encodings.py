@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHAPEFILE = "ESRI Shapefile"
-_FORMATS = (_SHAPEFILE, "MapInfo File", "CSV")
+_FORMATS = (_SHAPEFILE, "MapInfo File", "CSV", "OGR_VRT")
 """Drivers of formats whose texts may be of any encoding; those of the others are UTF-8."""
 
 _SUFFIXES = (".shp", ".dbf", ".shz", ".zip")

@@ -261,7 +261,7 @@ def test_a_run_over_real_scenes_of_every_kind(data_root, monkeypatch):
 def test_values_in_the_models_range_are_detected_whatever_their_type(dtype):
     write(pixels=paint(SHAPE, BOXES).astype(dtype), transform=NORTH_UP, crs=UTM)
     report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
-    assert report.written == len(BOXES)
+    assert report.detections == len(BOXES)
     assert f"a.tif has {dtype} pixels, taken as they are" in report.notes[0]
     write("b.tif", pixels=paint(SHAPE, BOXES), transform=NORTH_UP, crs=UTM)
     detect_to_file("b.tif", tiny_model(), "b.gpkg", DetectOptions(score=0.5), RUN)

@@ -157,7 +157,7 @@ def test_a_nodata_value_is_no_value(tmp_path):
     pixels = np.random.default_rng(0).uniform(0, 255, SHAPE).astype(np.int16)
     pixels[:, :50] = -9999
     bare = str(write_scene(tmp_path / "a.tif", pixels))
-    with pytest.raises(SceneMismatchError, match="-9999 to 25.*declare its nodata value"):
+    with pytest.raises(SceneMismatchError, match=r"-9999 to 25.*declare its nodata value"):
         fit_scene(bare, card(), DetectOptions())
     named = str(write_scene(tmp_path / "b.tif", pixels, nodata=-9999))
     assert fit_scene(named, card(), DetectOptions()).taken_in.looked_at == 150 * 300
