@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from geo_retina.vector.reading import DETECTIONS_LAYER, read_frame
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+log = logging.getLogger(__name__)
 
 _MOST_NAMES = 10
 _LAYER_REMEDY = "say which one with --layer"
@@ -193,6 +196,13 @@ def _read_truth(
     frame = frame.reset_index(drop=True)
     doubtful = np.zeros(len(frame), np.bool_)
     doubtful[filter_frame(frame, options.ignore_where, name).index] = True
+    if not doubtful.any():
+        log.warning(
+            "the filter %r of labels to ignore fits none of the %d labels of %s; all must be found",
+            options.ignore_where,
+            len(frame),
+            name,
+        )
     must = label_layer(frame[~doubtful], name, **columns)
     need_not = label_layer(frame[doubtful], name, **columns)
     return _joined(must, need_not), np.arange(len(must) + len(need_not)) < len(must)

@@ -199,10 +199,10 @@ def _check_values(scene: Scene, card: Card) -> ValueRange | None:
         )
     if _is_far(ends[1], card):
         centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
-        kinds = f" as {scene.value_dtype}" if is_other else ""
+        what = f"{scene.value_dtype} pixels" if is_other else "values"
         raise SceneMismatchError(
-            f"{scene.path} has values of mostly {ends[0].min():.4g} to {ends[1].max():.4g}{kinds}, "
-            f"model {card.name} was trained on {(centre - half).min():.4g} to "
+            f"{scene.path} has {what} of mostly {ends[0].min():.4g} to {ends[1].max():.4g}, model "
+            f"{card.name} was trained on {(centre - half).min():.4g} to "
             f"{(centre + half).max():.4g}{f' as {trained}' if is_other else ''}; stretch the scene "
             "to the model's range with --stretch 2,98, or use its values as they are with --force"
         )

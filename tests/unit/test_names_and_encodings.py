@@ -19,9 +19,11 @@ from geo_retina import (
     evaluate,
     filter_detections,
 )
-from geo_retina.cli import main
+from geo_retina.cli import app, main
+from geo_retina.errors import TrainingError
 from geo_retina.options import it_has, split_names
 from geo_retina.training.sources import number_classes, read_source_layers
+from geo_retina.training.split import _named_or_dealt
 from geo_retina.vector import read_area, read_labels
 
 NAMES = ("oak, red", "vehicle", "oak, red", "a b")
@@ -131,6 +133,37 @@ def test_columns_and_layers_are_suggested_too(tmp_path):
     with pytest.raises(LabelError, match=r"has no layer roofs; it has l$"):
         read_labels(path, layer="roofs")
     assert it_has("x", [str(i) for i in range(25)]).endswith("19 and 5 more")
+
+
+def test_names_with_commas_can_be_given_to_an_import():
+    line = [
+        "import",
+        "a.pt",
+        "--gsd",
+        "0.1m",
+        "--out",
+        "a.safetensors",
+        "--classes",
+        '"oak, red",car',
+    ]
+    _, bound, _ = app.parse_args(line, exit_on_error=False)
+    assert bound.arguments["options"].classes == ("oak, red", "car")
+
+
+def test_a_filter_of_labels_to_ignore_that_fits_none_is_said(tmp_path, caplog):
+    path = layer(tmp_path / "f.gpkg", NAMES)
+    options = EvaluateOptions(ignore_where="class = 'vehicel'", resamples=0)
+    with caplog.at_level(logging.WARNING):
+        assert evaluate(path, path, options).overall.f1 == 1.0
+    assert "fits none of the 4 labels" in caplog.text
+
+
+def test_a_place_of_a_split_is_suggested():
+    options = SplitOptions(column="usage", tune=("tuen",))
+    with pytest.raises(
+        TrainingError, match=r"usage = tuen .* it holds fit, tune; did you mean tune"
+    ):
+        _named_or_dealt({"fit": 1.0, "tune": 1.0}, options, 0, "a.gpkg")
 
 
 # Encodings

@@ -2,6 +2,8 @@
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -101,3 +103,16 @@ def test_a_collection_of_polygons_may_be_one_label(tmp_path, multi, wanted):
     assert len(labels) == wanted + 1
     total = shapely.total_bounds(labels.geometries[:wanted]).tolist()
     assert total == [0, 0, 6, 2]
+
+
+def test_a_surface_in_geoparquet_is_refused_with_the_way_out(tmp_path):
+    """GeoParquet allows none, so nothing but a damaged or odd file holds one."""
+    path = tmp_path / "t.parquet"
+    gpd.GeoDataFrame(geometry=[HALF], crs="EPSG:32632").to_parquet(path)
+    table = pq.read_table(path)
+    wkb = bytearray(table["geometry"][0].as_py())
+    wkb[1] = 17
+    column = pa.array([bytes(wkb)], pa.binary())
+    pq.write_table(table.set_column(0, table.schema.field("geometry"), column), path)
+    with pytest.raises(LabelError, match=r"cannot be used .*Unknown WKB type 17.*ogr2ogr"):
+        read_labels(path)
