@@ -97,12 +97,13 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
         notes.append(f"{_and_more(resampled)} been resampled, by a factor of {span} a side")
     other = [(s, s.taken_in) for s in scenes if s.taken_in is not None]
     if other:
-        kinds = ", ".join(sorted({scene.value_dtype for scene, _ in other}))
+        tagged = " with scale tags" if any(scene.values is not None for scene, _ in other) else ""
+        kinds = ", ".join(sorted({scene.dtype for scene, _ in other}))
         looked_at = sum(held.looked_at for _, held in other)
         notes.append(
-            f"{_and_more([scene for scene, _ in other])} {kinds} pixels, taken as they are because "
-            f"their values lie in the model's {other[0][1]} at the {looked_at:,} pixels looked at; "
-            "ground where they do not is reported as not covered"
+            f"{_and_more([scene for scene, _ in other])} {kinds} pixels{tagged}, taken as they are "
+            f"because their values lie in the model's {other[0][1]} at the {looked_at:,} pixels "
+            "looked at; ground where they do not is reported as not covered"
         )
     return tuple(notes)
 

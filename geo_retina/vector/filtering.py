@@ -27,6 +27,7 @@ from geo_retina.vector.outputs import (
     read_companions,
     write_outputs,
 )
+from geo_retina.vector.reading import unusable
 from geo_retina.vector.streams import open_stream
 from geo_retina.vector.tables import cut_table, geometry_of
 from geo_retina.vector.wkb import centres, wkb_to_rings
@@ -101,7 +102,7 @@ def filter_detections(
         area = None if options.aoi is None else _area(path, options, stream.crs)
         choice = _Choice(str(path), options, thresholds, area)
         head = next(stream.tables, None)
-        is_points = head is not None and _are_points(head)
+        is_points = head is not None and _are_points(path, head)
         targets = [Target(o, overwrite) for o in outs]
         for target in targets:
             check_target(target, "polygon")
@@ -161,7 +162,7 @@ class _Choice:
             scores = _column(self.path, table, "score").to_numpy()
             mask &= scores >= self._limits(table)
         if self.area is not None:
-            mask &= shapely.contains_xy(self.area, *_centres(table).T)
+            mask &= shapely.contains_xy(self.area, *_centres(self.path, table).T)
         return mask
 
     def _limits(self, table: pa.Table) -> Any:
@@ -257,18 +258,25 @@ def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> A
     return read_area(options.aoi, options.aoi_layer).in_crs(crs)
 
 
-def _are_points(table: pa.Table) -> bool:
+def _are_points(path: str | Path, table: pa.Table) -> bool:
     wkb = table[GEOMETRY].slice(0, 1).to_numpy()
-    return bool((shapely.get_type_id(shapely.from_wkb(wkb)) == 0).any())
+    return bool((shapely.get_type_id(_from_wkb(path, wkb)) == 0).any())
 
 
-def _centres(table: pa.Table) -> NDArray[np.float64]:
+def _centres(path: str | Path, table: pa.Table) -> NDArray[np.float64]:
     wkb = geometry_of(table)
     rings = wkb_to_rings(wkb)
     if rings is not None:
         return centres(rings)
-    geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+    geometries = _from_wkb(path, wkb.to_numpy(zero_copy_only=False))
     return np.asarray(shapely.get_coordinates(shapely.centroid(geometries)))
+
+
+def _from_wkb(path: str | Path, wkb: NDArray[np.object_]) -> NDArray[np.object_]:
+    try:
+        return np.asarray(shapely.from_wkb(wkb), dtype=object)
+    except shapely.errors.ShapelyError as error:
+        raise unusable(path, error) from error
 
 
 def _filtered(

@@ -134,7 +134,7 @@ def _read_any_geometry(path: str | Path, how: dict[str, Any]) -> object:
     try:
         geometries = surfaces_from_wkb(wkb)
     except ValueError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     return gpd.GeoDataFrame(table, geometry=geometries, crs=meta["crs"])
 
 
@@ -204,12 +204,13 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
     try:
         return gpd.read_parquet(path)
     except shapely.errors.ShapelyError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except Exception as error:
         raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
 
 
-def _unusable(path: str | Path, error: Exception) -> LabelError:
+def unusable(path: str | Path, error: Exception) -> LabelError:
+    """The error for geometries of a kind that has no polygons."""
     return LabelError(
         f"{path} holds geometries that cannot be used ({error}), wanted points or polygons; "
         f"convert them, for example with: ogr2ogr -nlt CONVERT_TO_LINEAR fixed.gpkg {path}"

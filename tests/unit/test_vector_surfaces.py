@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from geo_retina import LabelError
+from geo_retina import FilterOptions, LabelError, filter_detections
 from geo_retina.options import LabelOptions
 from geo_retina.vector import read_area, read_labels
 from geo_retina.vector.labels import read_source
@@ -116,3 +116,10 @@ def test_a_surface_in_geoparquet_is_refused_with_the_way_out(tmp_path):
     pq.write_table(table.set_column(0, table.schema.field("geometry"), column), path)
     with pytest.raises(LabelError, match=r"cannot be used .*Unknown WKB type 17.*ogr2ogr"):
         read_labels(path)
+
+
+def test_a_filter_of_detections_refuses_surfaces(tmp_path):
+    """No detections are surfaces, and a layer of polygons could not hold them."""
+    path = layer(tmp_path, TIN)
+    with pytest.raises(LabelError, match=r"Unknown WKB type 16.*ogr2ogr"):
+        filter_detections(path, tmp_path / "o.gpkg", FilterOptions(score=0.5))

@@ -137,8 +137,8 @@ def test_values_in_range_of_another_type_are_taken_with_a_note(tmp_path, made, t
     assert (found.taken_in.low, found.taken_in.high) == (0, 255)
     assert found.taken_in.looked_at == SHAPE[1] * SHAPE[2]
     (note,) = notes_on([found])
-    dtype = "float32" if tags else made[0]
-    assert f"a.tif has {dtype} pixels, taken as they are" in note
+    tagged = " with scale tags" if tags else ""
+    assert f"a.tif has {made[0]} pixels{tagged}, taken as they are" in note
     assert "the model's 0 to 255 at the 60,000 pixels looked at" in note
 
 
