@@ -1,5 +1,6 @@
 """Names with commas, other forms of Unicode, misspelt ones, and texts of unnamed encodings."""
 
+import json
 import logging
 import unicodedata
 
@@ -24,7 +25,8 @@ from geo_retina.errors import TrainingError
 from geo_retina.options import it_has, split_names
 from geo_retina.training.sources import number_classes, read_source_layers
 from geo_retina.training.split import _named_or_dealt
-from geo_retina.vector import read_area, read_labels
+from geo_retina.vector import filtering, read_area, read_coco, read_labels
+from geo_retina.vector.outputs import Companions
 
 NAMES = ("oak, red", "vehicle", "oak, red", "a b")
 CHINESE = ("\u6811\u6728", "\u8f66\u8f86")
@@ -102,8 +104,20 @@ def test_another_form_of_unicode_is_the_same_class(tmp_path):
     assert found.overall.f1 == 1.0
 
 
-def test_a_score_holds_for_classes_that_a_person_entered(tmp_path):
+def test_categories_of_coco_are_one_form_of_unicode(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.tif"}],
+        "categories": [{"id": 1, "name": DECOMPOSED}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert read_coco(tmp_path / "c.json").class_names.tolist() == ["B\u00e4ume"]
+
+
+def test_a_score_holds_for_classes_that_a_person_entered(tmp_path, monkeypatch):
     path = layer(tmp_path / "f.gpkg", ["a", "b", "b"])  # scores 0.9, 0.75, 0.6
+    written = Companions(None, None, {"thresholds": '{"a": 0.1}'})  # b came later, in a GIS
+    monkeypatch.setattr(filtering, "read_companions", lambda path: written)
     options = FilterOptions(classes=("b",), score=0.7)
     assert filter_detections(path, tmp_path / "o.gpkg", options).kept == 1
 
