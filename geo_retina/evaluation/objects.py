@@ -236,7 +236,9 @@ def _column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.objec
     gaps = int((codes < 0).sum())
     if gaps:
         raise LabelError(f"{gaps} detections in {name} have no {column}; fill the column")
-    return np.array([same_text(str(value)) for value in values], dtype=object)[codes]
+    words = map(str, values)
+    words = map(same_text, words) if column == "class" else words  # a scene's is its file's
+    return np.array(list(words), dtype=object)[codes]
 
 
 def _number(

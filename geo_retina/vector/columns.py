@@ -30,8 +30,8 @@ def text_column(
         gaps: take a missing value as None instead of refusing it.
 
     Returns:
-        (N,) text, whole numbers without a decimal point, in one form of Unicode (NFC);
-        None where no column is named.
+        (N,) text, whole numbers without a decimal point, in one form of Unicode (NFC)
+        unless it names scenes; None where no column is named.
 
     Raises:
         LabelError: there is no such column, or it has gaps.
@@ -49,7 +49,9 @@ def text_column(
     if values.dtype.kind == "f" and (known == np.floor(known)).all():
         known = known.astype(np.int64)
     text = np.full(len(values), None, dtype=object)
-    text[~missing] = [same_text(str(value)) for value in known]
+    words = map(str, known)
+    # Names of scenes are those of files, which have the form that their disk gives them.
+    text[~missing] = list(words if role == "scene" else map(same_text, words))
     return text
 
 

@@ -104,6 +104,13 @@ def test_another_form_of_unicode_is_the_same_class(tmp_path):
     assert found.overall.f1 == 1.0
 
 
+def test_names_of_scenes_stay_as_their_files_are_called(tmp_path):
+    path = layer(tmp_path / "l.gpkg", [DECOMPOSED], column="scene")
+    assert read_labels(path, scene_column="scene").scenes.tolist() == [DECOMPOSED]
+    options = EvaluateOptions(scene_column="scene", resamples=0)
+    assert evaluate(path, path, options).overall.f1 == 1.0
+
+
 def test_categories_of_coco_are_one_form_of_unicode(tmp_path):
     content = {
         "images": [{"id": 1, "file_name": "a.tif"}],
