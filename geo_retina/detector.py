@@ -67,9 +67,9 @@ def detect(
                 f"{len(work.failures)} parts of the scenes could not be covered, the first is "
                 f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
             )
-    unplaced = [scene for scene in work.scenes if scene.crs is None]
+    noted = [scene for scene in work.scenes if scene.crs is None or scene.taken_in]
     limits = limit_notes(work.tally["truncated"], work.reduced_batch)
-    for note in (*notes_on(unplaced), *limits):
+    for note in (*notes_on(noted), *limits):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, work.crs)
 

@@ -17,7 +17,7 @@ _DEFAULTS = ChipOptions()
 
 _DATA_FLAGS = (
     *("labels", "layer", "where", "class_column", "scene_column", "point_size_m"),
-    *("point_size_column", "ground", "bands"),
+    *("point_size_column", "encoding", "ground", "bands"),
 )
 """What of a config's data is a flag of ``export-chips``."""
 
@@ -34,6 +34,7 @@ def export_chips(
     scene_column: str | None = None,
     point_size_m: float | None = None,
     point_size_column: str | None = None,
+    encoding: str | None = None,
     ground: str | None = None,
     bands: tuple[int, ...] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -51,6 +52,7 @@ def export_chips(
         scene_column: Column that names the stem of the scene file a label belongs to.
         point_size_m: Side of the square drawn around point labels.
         point_size_column: Column with that side, in metres, for each label.
+        encoding: Encoding of the texts in a shapefile that does not say it, such as GBK.
         ground: Polygons of the ground that was labelled; left out, all of the scenes.
         bands: The files' bands (from 1) to show, one or three; left out, all.
         overwrite: Replace a folder that this command made.
@@ -67,6 +69,7 @@ def export_chips(
         scene_column=scene_column,
         point_size_m=point_size_m,
         point_size_column=point_size_column,
+        encoding=encoding,
         ground=ground,
         bands=bands,
     )

@@ -10,6 +10,8 @@ from typing import Annotated, Any, get_args
 from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.config import Dict
 
+from geo_retina.options import split_names
+
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
 IMPORT = Parameter(name="*", group=Group("What the checkpoint does not say", sort_key=1))
@@ -55,13 +57,21 @@ def data_as_flags(sentence: str, flags: Collection[str]) -> str:
     )
 
 
+_WHOLE = {("filter", "--classes")}
+"""Lists that are split only where the file's own names are known: a name may hold a comma."""
+
+
 def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Let metres be written ``6m`` and lists ``4,1,2``; refuse 12.5 where 12 would be taken."""
+    if not commands:  # the whole command line, whose paths and filters may hold commas
+        return
     for argument in arguments:
         numbers = _numbers(argument.hint)
         if not numbers and not _is_texts(argument.hint):
             continue
-        tokens = [part for token in argument.tokens for part in _split(token)]
+        tokens = list(argument.tokens)
+        if (*commands[-1:], argument.name) not in _WHOLE:
+            tokens = [part for token in tokens for part in _split(token, texts=not numbers)]
         if argument.field_info.name.endswith("_m"):
             tokens = [t.evolve(value=_METRES.sub(r"\1", t.value)) for t in tokens]
         for token in tokens:
@@ -81,8 +91,11 @@ def _is_texts(hint: Any) -> bool:
     return tuple[str, ...] in (hint, *get_args(hint))
 
 
-def _split(token: Token) -> list[Token]:
-    parts = token.value.split(",")
+def _split(token: Token, *, texts: bool) -> list[Token]:
+    """The items of a list with commas; a text with commas of its own stands in quotes."""
+    parts = split_names(token.value) if texts else token.value.split(",")
+    if texts and len(parts) == 1:
+        return [token.evolve(value=parts[0])]
     if len(parts) == 1:
         return [token]
     return [token.evolve(value=part, index=i) for i, part in enumerate(parts)]

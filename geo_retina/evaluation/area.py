@@ -30,7 +30,7 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
     # Cells are counted on all of the ground; other scores need it where objects are.
     reach = None if options.cell_m is not None else _reach(problem)
     if options.ground is not None:
-        area = read_ground(options.ground, problem.crs, reach)
+        area = read_ground(options.ground, problem.crs, reach, encoding=options.encoding)
         shapely.prepare(area)
         here = _hold(area, problem.found.centres)
         found = replace(problem.found, counts=here).take(here | _reach_over(problem, area, ~here))
@@ -38,7 +38,7 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
         truth = replace(problem.truth, counts=labels)
         problem = replace(problem, found=found, truth=truth, ground=area)
     if options.ignore is not None:
-        area = read_ground(options.ignore, problem.crs, reach)
+        area = read_ground(options.ignore, problem.crs, reach, encoding=options.encoding)
         shapely.prepare(area)
         labels = problem.truth.counts & ~_hold(area, problem.truth.centres)
         truth = replace(problem.truth, counts=labels)

@@ -79,7 +79,7 @@ def count_parts(problem: Problem, places: Places, options: EvaluateOptions) -> d
     if options.cell_m is not None:
         counts["cell"] = _by_cell(problem, places, options.cell_m)
     if options.zones is not None:
-        counts["zone"] = _by_zone(places, options.zones)
+        counts["zone"] = _by_zone(places, options.zones, options.encoding)
     return {unit: each for unit, each in counts.items() if len(each)}
 
 
@@ -142,9 +142,9 @@ def _cells_on_ground(problem: Problem, side_m: float) -> NDArray[np.int64]:
     return np.unique(keys[on])
 
 
-def _by_zone(places: Places, path: str) -> Counts:
+def _by_zone(places: Places, path: str, encoding: str | None) -> Counts:
     """One count per feature; what lies in several, or on their border, counts in each."""
-    frame = read_frame(path)
+    frame = read_frame(path, encoding=encoding)
     if frame.crs is None:
         raise LabelError(missing_crs(path, "its zones have no place", file=path))
     zones = np.asarray(frame.geometry.array, dtype=object)

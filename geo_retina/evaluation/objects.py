@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from geo_retina.geodesy import (
     reproject,
     square_metres,
 )
-from geo_retina.options import EvaluateOptions
+from geo_retina.options import EvaluateOptions, it_has, same_text
 from geo_retina.scene import match_names
 from geo_retina.vector import (
     Ground,
@@ -39,6 +40,8 @@ from geo_retina.vector.reading import DETECTIONS_LAYER, read_frame
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+log = logging.getLogger(__name__)
 
 _MOST_NAMES = 10
 _ELSEWHERE_M = 200_000.0
@@ -252,6 +255,7 @@ def _read_truth(
     which: dict[str, Any] = {
         "layer": options.layer,
         "where": options.where,
+        "encoding": options.encoding,
         "layer_remedy": _LAYER_REMEDY,
     }
     if isinstance(labels, (str, Path)):
@@ -269,6 +273,13 @@ def _read_truth(
     frame = frame.reset_index(drop=True)
     doubtful = np.zeros(len(frame), np.bool_)
     doubtful[filter_frame(frame, options.ignore_where, name).index] = True
+    if not doubtful.any():
+        log.warning(
+            "the filter %r of labels to ignore fits none of the %d labels of %s; all must be found",
+            options.ignore_where,
+            len(frame),
+            name,
+        )
     must = label_layer(frame[~doubtful], name, **columns)
     need_not = label_layer(frame[doubtful], name, **columns)
     return _joined(must, need_not), np.arange(len(must) + len(need_not)) < len(must)
@@ -295,13 +306,16 @@ def _column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.objec
 
     if column not in frame.columns:
         raise LabelError(
-            f"{name} has no column {column}; its columns are {', '.join(map(str, frame.columns))}"
+            f"{name} has no column {column}; "
+            f"{it_has(column, list(map(str, frame.columns)), say='its columns are')}"
         )
     codes, values = pd.factorize(frame[column])
     gaps = int((codes < 0).sum())
     if gaps:
         raise LabelError(f"{gaps} detections in {name} have no {column}; fill the column")
-    return np.array([str(value) for value in values], dtype=object)[codes]
+    words = map(str, values)
+    words = map(same_text, words) if column == "class" else words  # a scene's is its file's
+    return np.array(list(words), dtype=object)[codes]
 
 
 def _number(
@@ -335,7 +349,7 @@ def _known_names(
     names = set(values.tolist())
     if not names or isinstance(table, (str, Path)) or str(table[column].dtype) != "category":
         return names
-    return names | {str(name) for name in table[column].cat.categories}
+    return names | {same_text(str(name)) for name in table[column].cat.categories}
 
 
 def _check_classes(found: set[str], truth: set[str], found_name: str, truth_name: str) -> None:

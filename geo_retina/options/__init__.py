@@ -4,7 +4,14 @@ Frozen, keyword-only, checked at birth. Python, YAML and the command line all sp
 dataclasses; nowhere else is a default written.
 """
 
-from geo_retina.options.checks import INFINITY, unknown_key
+from geo_retina.options.checks import (
+    INFINITY,
+    it_has,
+    quoted,
+    same_text,
+    split_names,
+    unknown_key,
+)
 from geo_retina.options.data import DataOptions, LabelOptions, SampleOptions, SplitOptions
 from geo_retina.options.detection import (
     DetectOptions,
@@ -49,5 +56,9 @@ __all__ = [
     "SplitOptions",
     "SynthOptions",
     "TrainOptions",
+    "it_has",
+    "quoted",
+    "same_text",
+    "split_names",
     "unknown_key",
 ]

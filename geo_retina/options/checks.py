@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import unicodedata
 from collections.abc import Sequence
 
 from geo_retina.errors import OptionError
 
 INFINITY = float("inf")
+
+_MOST_NAMES = 20
+"""Names told of a file that has many."""
 
 
 def check(options: object, ranges: dict[str, tuple[float, float]]) -> None:
@@ -29,8 +35,66 @@ def _span(low: float, high: float) -> str:
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """One sentence for a key nobody knows, with the likeliest one that somebody does."""
+    close = _nearest(key, known)
+    hint = f"did you mean {close}?" if close else f"known are {', '.join(sorted(known))}"
+    return f"unknown option {key}; {hint}"
+
+
+def it_has(name: str, known: Sequence[str], *, none: str = "none", say: str = "it has") -> str:
+    """The end of a sentence on a name that a file, layer or model does not have.
+
+    Args:
+        name: what was asked for.
+        known: names that there are, in the order they are to be told.
+        none: what to say where there is none.
+        say: how the list begins.
+
+    Returns:
+        The first twenty of the names, those with a comma in quotes, and the likeliest.
+    """
+    shown = ", ".join(quoted(each) for each in known[:_MOST_NAMES])
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+    close = _nearest(name, known)
+    return f"{say} {shown or none}{more}" + (f"; did you mean {quoted(close)}?" if close else "")
+
+
+def quoted(name: str) -> str:
+    """A name as it is written in a list: in quotes where it holds a comma."""
+    return f'"{name}"' if "," in name else name
+
+
+def same_text(text: str) -> str:
+    """A text in the one form of Unicode in which names are compared (NFC).
+
+    What looks alike may be written in two ways: macOS parts an accent from its letter.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a list with commas; one in double quotes may hold commas itself."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def check_encoding(options: object, *names: str) -> None:
+    """Refuse fields that name no text encoding; None passes."""
+    for name in names:
+        value = getattr(options, name)
+        if value is None:
+            continue
+        try:
+            codecs.lookup(value)
+        except (LookupError, ValueError):
+            raise OptionError(
+                f"{type(options).__name__}.{name} is {value!r}, wanted the name of a text "
+                "encoding, such as UTF-8, GBK or cp1252"
+            ) from None
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """The likeliest of the known names, whatever the case of their letters."""
     import difflib
 
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-    return f"unknown option {key}; {hint}"
+    folded = {same_text(each).casefold(): each for each in known}
+    close = difflib.get_close_matches(same_text(name).casefold(), list(folded), n=1)
+    return folded[close[0]] if close else None

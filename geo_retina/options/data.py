@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from geo_retina.errors import OptionError
-from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.checks import INFINITY, check, check_encoding, same_text
 from geo_retina.options.network import Padding
 
 Multi = Literal["explode", "box"]
@@ -51,8 +51,12 @@ class LabelOptions:
     multi: Multi | None = None
     """explode: each part of a multi-part geometry is a label; box: all of them are one."""
 
+    encoding: str | None = None
+    """Encoding of the texts in a shapefile, or another file that does not say it, such as GBK."""
+
     def __post_init__(self) -> None:
         check(self, {"point_size_m": (1e-6, INFINITY)})
+        check_encoding(self, "encoding")
         if self.class_column is not None and self.class_name is not None:
             raise OptionError(
                 "LabelOptions.class_column and class_name are both given; give the column, or "
@@ -65,7 +69,7 @@ class LabelOptions:
         Ground to ignore has no classes and sizes, and one class for all needs no column.
         """
         if self.ignore:
-            return self
+            return self if self.encoding else replace(self, encoding=shared["encoding"])  # type: ignore[arg-type]
         given = {f.name for f in fields(self) if getattr(self, f.name) is not None}
         if self.class_name is not None:
             given |= {"class_column"}
@@ -84,6 +88,7 @@ _SHARED = (
     "point_size_column",
     "ignore_column",
     "multi",
+    "encoding",
 )
 
 
@@ -126,6 +131,10 @@ class DataOptions:
     multi: Multi = "explode"
     """explode: each part of a multi-part geometry is a label; box: all of them are one."""
 
+    encoding: str | None = None
+    """Encoding of the texts in shapefiles of labels and ground, or other files that do not say
+    it, such as GBK; left out, as the files say."""
+
     scene_column: str | None = None
     """Column that names the stem of the scene file a label belongs to; left out, by place."""
 
@@ -160,6 +169,7 @@ class DataOptions:
                 "gsd_m": (1e-6, INFINITY),
             },
         )
+        check_encoding(self, "encoding")
         scenes = (self.scenes,) if isinstance(self.scenes, str) else tuple(self.scenes)
         object.__setattr__(self, "scenes", scenes)
         if not self.scenes:
@@ -187,7 +197,7 @@ class DataOptions:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The model's classes in order; None where those found are taken."""
-        return None if self.classes is None else tuple(self.classes)
+        return None if self.classes is None else tuple(map(same_text, self.classes))
 
     @property
     def class_of(self) -> dict[str, str]:
@@ -195,9 +205,9 @@ class DataOptions:
         if self.classes is None:
             return {}
         if not isinstance(self.classes, dict):
-            return {name: name for name in self.classes}
+            return {same_text(name): same_text(name) for name in self.classes}
         classes: dict[str, str] = {}
-        for own, names in self.classes.items():
+        for own, names in ((same_text(o), map(same_text, n)) for o, n in self.classes.items()):
             for name in names:
                 if classes.setdefault(name, own) != own:
                     raise OptionError(
@@ -227,6 +237,9 @@ class SplitOptions:
     areas_layer: str | None = None
     """Layer of that file; needed where it holds several."""
 
+    areas_encoding: str | None = None
+    """Encoding of that file's texts, where it does not say it."""
+
     column: str | None = None
     """Column that names the place to which ground belongs, which is dealt out whole: of the
     areas, else of the labelled ground, else of the labels."""
@@ -246,9 +259,10 @@ class SplitOptions:
                 "block_m": (1e-3, INFINITY),
             },
         )
+        check_encoding(self, "areas_encoding")
         for name in ("tune", "test"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(map(same_text, getattr(self, name))))
         if self.tune_fraction + self.test_fraction > 0.95:
             raise OptionError(
                 f"SplitOptions.tune_fraction {self.tune_fraction:g} and test_fraction "

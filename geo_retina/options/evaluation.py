@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geo_retina.errors import OptionError
-from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.checks import INFINITY, check, check_encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,9 @@ class EvaluateOptions:
 
     class_column: str | None = None
     """Column of the labels with the class names; left out, classes are not told apart."""
+
+    encoding: str | None = None
+    """Encoding of the texts in a shapefile of labels that does not say it, such as GBK."""
 
     iou: float = 0.5
     """Polygon labels: the least IoU of a match in precision, recall and F1."""
@@ -86,6 +89,7 @@ class EvaluateOptions:
                 "seed": (0, INFINITY),
             },
         )
+        check_encoding(self, "encoding")
         if self.in_box and self.radius_m is not None:
             raise OptionError("in_box and radius_m exclude each other; give one of them")
         for name in ("sizes_px", "sizes_m"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.checks import INFINITY, check, check_encoding
 
 ChipForm = Literal["coco", "yolo", "voc"]
 
@@ -19,7 +19,8 @@ class FilterOptions:
     each class."""
 
     classes: tuple[str, ...] | None = None
-    """Keep these classes; left out, all."""
+    """Keep these classes; left out, all. Several may be one text with commas, in which a name that
+    holds a comma itself stands in double quotes, unless it is all of the text."""
 
     aoi: str | None = None
     """Keep detections whose centre lies in the polygons of this file."""
@@ -27,8 +28,12 @@ class FilterOptions:
     aoi_layer: str | None = None
     """Its layer; needed where it has several."""
 
+    encoding: str | None = None
+    """Encoding of the texts in a shapefile of detections that does not say it, such as GBK."""
+
     def __post_init__(self) -> None:
         check(self, {"score": (0, 1)})
+        check_encoding(self, "encoding")
         if isinstance(self.classes, (list, str)):
             names = [self.classes] if isinstance(self.classes, str) else self.classes
             object.__setattr__(self, "classes", tuple(names))

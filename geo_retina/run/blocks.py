@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
-from geo_retina.errors import GeoRetinaError, RunError
+from geo_retina.errors import GeoRetinaError, RunError, SceneMismatchError
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
@@ -26,6 +29,7 @@ from geo_retina.run.cluster import EngineKey, engine_here, workers
 from geo_retina.run.ledger import PartRecord
 from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import Part, Unit
+from geo_retina.scene import Mosaic
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -123,6 +127,7 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
 
 def _read_block(part: Part) -> BlockPixels:
     pixels, valid = part.scene.read(part.block.window)
+    _check_range(part, pixels, valid)
     return BlockPixels(
         pixels,
         valid,
@@ -131,6 +136,23 @@ def _read_block(part: Part) -> BlockPixels:
         part.tiles.tiles_of(part.block),
         part.scene.values,
     )
+
+
+def _check_range(part: Part, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+    """Refuse a block whose values leave the range that a sample of its scene was found in."""
+    scenes = part.scene.scenes if isinstance(part.scene, Mosaic) else [part.scene]
+    for scene in scenes:
+        if scene.taken_in is None:
+            continue
+        seen = pixels[:, valid]
+        values = seen if part.scene.values is None else part.scene.values(seen)
+        if scene.taken_in.is_left(values):
+            raise SceneMismatchError(
+                f"{scene.path} has {scene.value_dtype} values of {values.min():.6g} to "
+                f"{values.max():.6g} here, outside the model's {scene.taken_in}; stretch the scene "
+                "to the model's range with --stretch 2,98, declare its nodata value with "
+                "gdal_edit.py -a_nodata, or use its values as they are with --force"
+            )
 
 
 def _done(part: Part, found: BlockDetections, options: MergeOptions) -> PartRecord:

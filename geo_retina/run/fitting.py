@@ -6,8 +6,9 @@ What to expect of a scene that does not fit as it is:
 - A scene whose pixels are outside the card's range of sizes is resampled to the model's. One more
   than ``_MOST_UPSAMPLING`` times as coarse as the range cannot show the objects, and is refused
   unless forced; a finer one loses nothing.
-- A scene of another kind of numbers is refused unless stretched or forced. 8-bit numbers and wider
-  ones are of different kinds; wider ones are told apart by the range of their values.
+- 8-bit numbers and wider ones are of different kinds. A scene of the other kind is taken, with a
+  note, where its values lie in the model's range, and refused unless stretched or forced where
+  they do not. Wider numbers are told apart by the range of their values alone.
 - A scene without georeferencing is detected at its own pixels, unless their size is given.
 """
 
@@ -22,7 +23,15 @@ from numpy.typing import NDArray
 from geo_retina.errors import SceneMismatchError
 from geo_retina.model import Card
 from geo_retina.options import DetectOptions
-from geo_retina.scene import Scene, SceneFile, ValueMap, look_at, match_bands, sample_values
+from geo_retina.scene import (
+    Scene,
+    SceneFile,
+    ValueMap,
+    ValueRange,
+    look_at,
+    match_bands,
+    sample_values,
+)
 
 _GSD_TOLERANCE = 1.02
 """A GSD this near to the card's range is in it: GSDs of neighbouring zones differ slightly."""
@@ -53,9 +62,9 @@ def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
     scene = replace(scene, values=_tags_for(scene, card))
     if options.stretch is not None:
         return replace(scene, values=_stretch(scene, card, options.stretch))
-    if not options.force:
-        _check_values(scene, card)
-    return scene
+    if options.force:
+        return scene
+    return replace(scene, taken_in=_check_values(scene, card))
 
 
 def suited(options: DetectOptions, card: Card) -> DetectOptions:
@@ -89,6 +98,16 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
         if f"{min(factors):.3g}" == f"{max(factors):.3g}":
             span = f"{factors[0]:.3g}"
         notes.append(f"{_and_more(resampled)} been resampled, by a factor of {span} a side")
+    other = [(s, s.taken_in) for s in scenes if s.taken_in is not None]
+    if other:
+        tagged = " with scale tags" if any(scene.values is not None for scene, _ in other) else ""
+        kinds = ", ".join(sorted({scene.dtype for scene, _ in other}))
+        looked_at = sum(held.looked_at for _, held in other)
+        notes.append(
+            f"{_and_more([scene for scene, _ in other])} {kinds} pixels{tagged}, taken as they are "
+            f"because their values lie in the model's {other[0][1]} at the {looked_at:,} pixels "
+            "looked at; ground where they do not is reported as not covered"
+        )
     return tuple(notes)
 
 
@@ -154,34 +173,44 @@ def _tags_for(scene: Scene, card: Card) -> ValueMap | None:
     return None if is_whole and scene.dtype == card.radiometry.dtype else scene.values
 
 
-def _check_values(scene: Scene, card: Card) -> None:
-    """Refuse values that are far from those of training.
+def _check_values(scene: Scene, card: Card) -> ValueRange | None:
+    """Look at a sample of values, and refuse those that are far from those of training.
+
+    Returns:
+        The range they were found in where they are of another kind of numbers; else None.
 
     Raises:
-        SceneMismatchError: they are.
+        SceneMismatchError: they are far, or leave what the model's kind of numbers can hold.
     """
     trained = card.radiometry.dtype
-    if (scene.value_dtype in _BYTES) != (trained in _BYTES):
-        raise SceneMismatchError(
-            f"{scene.path} has {scene.value_dtype} pixels, model {card.name} was trained on "
-            f"{trained}; stretch the scene to the model's range with --stretch 2,98, or use its "
-            "numbers as they are with --force"
-        )
-    if trained in _BYTES:
-        return
+    is_other = (scene.value_dtype in _BYTES) != (trained in _BYTES)
+    if trained in _BYTES and not is_other:
+        return None
     values = sample_values(scene)
     if not values.shape[1]:
-        return  # no ground, so no tile will be detected
-    bright = np.percentile(values, _BRIGHT, axis=1)
-    if _is_far(bright, card):
-        low = np.percentile(values, 100 - _BRIGHT, axis=1)
-        centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
+        return None  # no ground, so no tile will be detected
+    low, high = _limits(trained)
+    held = ValueRange(
+        -np.inf if low is None else low, np.inf if high is None else high, values.shape[1]
+    )
+    ends = np.percentile(values, [100 - _BRIGHT, _BRIGHT], axis=1)
+    if is_other and held.is_left(values):
         raise SceneMismatchError(
-            f"{scene.path} has values of mostly {low.min():.4g} to {bright.max():.4g}, model "
-            f"{card.name} was trained on {(centre - half).min():.4g} to "
-            f"{(centre + half).max():.4g}; stretch the scene to the model's range with --stretch "
-            "2,98, or use its values as they are with --force"
+            f"{scene.path} has {scene.value_dtype} pixels of {values.min():.6g} to "
+            f"{values.max():.6g}, model {card.name} was trained on {trained}; stretch the scene to "
+            "the model's range with --stretch 2,98, declare its nodata value with gdal_edit.py "
+            "-a_nodata if it has one, or use its numbers as they are with --force"
         )
+    if _is_far(ends[1], card):
+        centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
+        what = f"{scene.value_dtype} pixels" if is_other else "values"
+        raise SceneMismatchError(
+            f"{scene.path} has {what} of mostly {ends[0].min():.4g} to {ends[1].max():.4g}, model "
+            f"{card.name} was trained on {(centre - half).min():.4g} to "
+            f"{(centre + half).max():.4g}{f' as {trained}' if is_other else ''}; stretch the scene "
+            "to the model's range with --stretch 2,98, or use its values as they are with --force"
+        )
+    return held if is_other else None
 
 
 def _is_far(bright: NDArray[np.float64], card: Card) -> bool:

@@ -18,7 +18,7 @@ from geo_retina.scene.naming import match_names
 from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_picture, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
-from geo_retina.scene.values import ValueMap
+from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Scene",
     "SceneFile",
     "ValueMap",
+    "ValueRange",
     "absolute",
     "check_raster_output",
     "common_name",

@@ -35,7 +35,7 @@ from geo_retina.scene.validity import (
     seen_valid,
     valid_in_overview,
 )
-from geo_retina.scene.values import ValueMap
+from geo_retina.scene.values import ValueMap, ValueRange
 
 _OPEN_HANDLES = 16  # per thread; a folder of small scenes must not exhaust file descriptors
 
@@ -62,6 +62,8 @@ class Scene:
             None where they are the same. ``read`` gives the numbers.
         middle_x: first coordinate of the file's middle in its own CRS: in degrees, the longitude
             around which it counts.
+        taken_in: the range that its values were found in, where they are of another kind of
+            numbers than the model's; None where nothing is to be looked after.
         file_block_px: (height, width) of the file's own blocks, in pixels of the grid; None
             where it was warped.
         palette: colours of the first band's numbers; None where they are brightness. Only
@@ -81,6 +83,7 @@ class Scene:
     has_mask: bool = False
     view: str | None = None
     values: ValueMap | None = None
+    taken_in: ValueRange | None = None
     file_block_px: tuple[float, float] | None = None
     middle_x: float = 0.0
     palette: Palette | None = None

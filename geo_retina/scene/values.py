@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 1e-3
+"""Share of a scene's values that may lie outside of a range that they are said to be in."""
+
 
 @dataclass(frozen=True)
 class ValueMap:
@@ -41,3 +44,30 @@ class ValueMap:
         if self.low is not None or self.high is not None:
             values = np.clip(values, self.low, self.high)
         return values.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """What a model's type of numbers can hold, for a scene whose own type is of another kind.
+
+    Attributes:
+        low: least value.
+        high: greatest value.
+        looked_at: pixels of the scene that were found to lie within.
+    """
+
+    low: float
+    high: float
+    looked_at: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.low:.6g} to {self.high:.6g}"
+
+    def is_left(self, values: NDArray[Any]) -> bool:
+        """Whether more than a few values (bands, n) lie outside.
+
+        One in a thousand may, as resampling overshoots at edges; values between two whole numbers
+        belong to the nearer one.
+        """
+        outside = (values < self.low - 0.5) | (values > self.high + 0.5)
+        return bool(outside.mean() > _FEW) if values.size else False

@@ -156,7 +156,9 @@ def gather_areas(options: SplitOptions, training_set: TrainingSet | None) -> Nam
         TrainingError: the labels of one scene name several places.
     """
     if options.areas is not None:
-        source = LabelOptions(path=options.areas, layer=options.areas_layer)
+        source = LabelOptions(
+            path=options.areas, layer=options.areas_layer, encoding=options.areas_encoding
+        )
         remedy = "say which one with split.areas_layer"
         layer = Regions.read(source, place_column=options.column, layer_remedy=remedy).layer
         return _of_layer(layer)

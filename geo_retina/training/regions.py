@@ -52,6 +52,7 @@ class Regions:
             layer=options.ground_layer,
             where=options.ground_where,
             scene_column=options.ground_scene_column,
+            encoding=options.encoding,
         )
         return cls.read(
             source, place_column=place_column, layer_remedy="say which one with data.ground_layer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,9 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
-from geo_retina.options import DataOptions, LabelOptions
+from geo_retina.options import DataOptions, LabelOptions, it_has, quoted, same_text
 from geo_retina.training.regions import Regions
-from geo_retina.vector import CocoLabels, LabelLayer, is_coco, read_coco, read_source
+from geo_retina.vector import (
+    CocoLabels,
+    LabelLayer,
+    encoding_doubt,
+    is_coco,
+    read_coco,
+    read_source,
+)
+
+log = logging.getLogger(__name__)
 
 ONE_CLASS = "object"
 """Name of the class where neither a column nor a name is given."""
@@ -217,8 +227,17 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
         column = next((s.options.class_column for s in sources if s.options.class_column), "class")
         raise LabelError(
             f"no label in {', '.join(source.options.path for source in sources)} has {column} = "
-            f"{unknown[0]}, which data.classes names; it holds "
-            f"{', '.join(sorted(found)[:20]) or 'no class at all'}"
+            f"{quoted(unknown[0])}, which data.classes names; "
+            f"{it_has(unknown[0], sorted(found), none='no class at all', say='it holds')}"
+            f"{_doubts(sources, sorted(found))}"
+        )
+    for name in class_of.keys() - found if options.classes is not None else ():
+        log.warning(
+            "no label in %s is called %s, which data.classes takes for %s; %s",
+            ", ".join(source.options.path for source in sources),
+            quoted(name),
+            quoted(class_of[name]),
+            it_has(name, sorted(found), say="they hold" if len(sources) > 1 else "it holds"),
         )
     number = {name: classes.index(own) for name, own in class_of.items()}
     for source, part in zip(sources, names, strict=True):
@@ -230,12 +249,24 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     return classes
 
 
+def _doubts(sources: Sequence[Source], names: list[str]) -> str:
+    """What may be wrong with the encoding of the layers' texts, as the end of a sentence."""
+    told = [
+        encoding_doubt(source.options.path, source.options.layer, names)
+        for source in sources
+        if isinstance(source.layer, LabelLayer) and source.options.encoding is None
+    ]
+    return "".join(f"; {each}" for each in told if each is not None)
+
+
 def _names(source: Source, options: DataOptions) -> NDArray[np.object_]:
     """(N,) the name of each label's class, as its layer has it."""
     if source.layer.class_names is not None:
         return source.layer.class_names
     name = source.options.class_name
-    if name is None:
+    if name is not None:
+        name = same_text(name)
+    else:
         classes = options.class_names or (ONE_CLASS,)
         if len(classes) > 1:
             raise LabelError(

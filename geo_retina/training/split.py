@@ -18,7 +18,7 @@ from geo_retina import boxes
 from geo_retina.errors import TrainingError
 from geo_retina.geodesy import WGS84, is_on_earth, reproject, unit_m
 from geo_retina.grid import Grid, Window
-from geo_retina.options import SplitOptions
+from geo_retina.options import SplitOptions, it_has
 from geo_retina.scene import Scene
 from geo_retina.training.areas import Areas, gather_areas
 
@@ -284,9 +284,10 @@ def _named_or_dealt(
     """The places that tune and that test, by name where the options have them."""
     for name in (*(options.tune or ()), *(options.test or ())):
         if name not in pixels:
+            known = it_has(name, sorted(pixels), none="no place at all", say="it holds")
             raise TrainingError(
                 f"no ground under the scenes has {options.column} = {name} in {source}, which "
-                f"split names; it holds {', '.join(sorted(pixels)[:20]) or 'no place at all'}"
+                f"split names; {known}"
             )
     tune, test = set(options.tune or ()), set(options.test or ())
     free = {name: p for name, p in pixels.items() if name not in tune | test}

@@ -3,6 +3,7 @@
 from geo_retina.geodesy import densify, reproject, reproject_rings
 from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
+from geo_retina.vector.encodings import encoding_doubt
 from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
 from geo_retina.vector.formats import check_output, file_crs
 from geo_retina.vector.labels import (
@@ -61,6 +62,7 @@ __all__ = [
     "cut_table",
     "densify",
     "detections_table",
+    "encoding_doubt",
     "file_crs",
     "filter_detections",
     "filter_frame",

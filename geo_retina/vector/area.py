@@ -105,7 +105,9 @@ def read_area(path: str | Path, layer: str | None = None) -> Area:
         LabelError: the file is missing or no vector file, a layer must be chosen, or it holds
             no polygon or has no CRS.
     """
-    frame = read_frame(path, layer=layer, layer_remedy="choose one with --aoi-layer")
+    frame = read_frame(
+        path, layer=layer, layer_remedy="choose one with --aoi-layer", geometry_only=True
+    )
     geometries = np.asarray(frame.geometry, dtype=object)
     geometries = geometries[~(shapely.is_missing(geometries) | shapely.is_empty(geometries))]
     geometries = shapely.force_2d(shapely.make_valid(geometries))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
 from geo_retina.files import parse_json, read_text
+from geo_retina.options import same_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ def read_coco(path: str | Path) -> CocoLabels:
         elif not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
             invalid += 1
         else:
-            name = str(categories[category]["name"])
+            name = same_text(str(categories[category]["name"]))
             rows.append((position[image], box, name, bool(note.get("iscrowd", 0))))
     shapes = [[_side(each, side, path) for side in ("height", "width")] for each in images.values()]
     return CocoLabels(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
+from geo_retina.options import it_has, same_text
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -29,7 +30,8 @@ def text_column(
         gaps: take a missing value as None instead of refusing it.
 
     Returns:
-        (N,) text, whole numbers without a decimal point; None where no column is named.
+        (N,) text, whole numbers without a decimal point, in one form of Unicode (NFC)
+        unless it names scenes; None where no column is named.
 
     Raises:
         LabelError: there is no such column, or it has gaps.
@@ -47,7 +49,9 @@ def text_column(
     if values.dtype.kind == "f" and (known == np.floor(known)).all():
         known = known.astype(np.int64)
     text = np.full(len(values), None, dtype=object)
-    text[~missing] = [str(value) for value in known]
+    words = map(str, known)
+    # Names of scenes are those of files, which have the form that their disk gives them.
+    text[~missing] = list(words if role == "scene" else map(same_text, words))
     return text
 
 
@@ -55,7 +59,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, role: str, name: str) -> Any:
     known = [str(c) for c in frame.columns if c != frame.geometry.name]
     if column not in known:
         raise LabelError(
-            f"{name} has no {role} column {column}; its columns are {', '.join(known) or 'none'}"
+            f"{name} has no {role} column {column}; {it_has(column, known, say='its columns are')}"
         )
     return frame[column]
 

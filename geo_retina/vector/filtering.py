@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.geodesy import is_same, missing_crs, transformer
-from geo_retina.options import FilterOptions
+from geo_retina.options import FilterOptions, it_has, quoted, same_text, split_names
 from geo_retina.vector.area import Area, read_area
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.outputs import (
@@ -29,6 +29,7 @@ from geo_retina.vector.outputs import (
     read_companions,
     write_outputs,
 )
+from geo_retina.vector.reading import unusable
 from geo_retina.vector.streams import open_stream
 from geo_retina.vector.tables import cut_table, geometry_of
 from geo_retina.vector.wkb import centres, wkb_to_rings
@@ -97,14 +98,16 @@ def filter_detections(
         raise OptionError(f"{path} would be replaced by what is kept of it; name another output")
     companions = read_companions(path)
     metadata = companions.metadata if companions else {}
+    names = _chosen_classes(path, options, metadata)
+    options = replace(options, classes=names)
     thresholds = _thresholds(str(path), options, metadata)
     raised = _are_raised(thresholds, metadata)
-    with open_stream(path) as stream:
+    with open_stream(path, encoding=options.encoding) as stream:
         crs = stream.crs
         area = None if options.aoi is None else _area(path, options, crs)
         choice = _Choice(str(path), options, thresholds, area, crs)
         head = next(stream.tables, None)
-        is_points = head is not None and _are_points(head)
+        is_points = head is not None and _are_points(path, head)
         targets = [Target(o, overwrite) for o in outs]
         for target in targets:
             check_target(target, "polygon")
@@ -160,41 +163,75 @@ class _Choice:
         mask = np.ones(table.num_rows, dtype=bool)
         if self.options.classes:
             names = pa.array(self.options.classes, pa.string())
-            mask &= pc.is_in(self._column(table, "class"), names).to_numpy()
+            mask &= pc.is_in(_column(self.path, table, "class"), names).to_numpy()
         if self.thresholds:
-            scores = self._column(table, "score").to_numpy()
+            scores = _column(self.path, table, "score").to_numpy()
             mask &= scores >= self._limits(table)
         if self.area is not None:
             assert self.crs is not None  # an area needs one
-            mask &= self.area.holds(_centres(table), self.crs)
+            mask &= self.area.holds(_centres(self.path, table), self.crs)
         return mask
 
     def _limits(self, table: pa.Table) -> Any:
         if set(self.thresholds) == {_ANY}:
             return self.thresholds[_ANY]
         names = pa.array([n for n in self.thresholds if n != _ANY], pa.string())
-        place = pc.index_in(self._column(table, "class"), names)
+        place = pc.index_in(_column(self.path, table, "class"), names)
         place = pc.fill_null(place, len(names)).to_numpy()
         by_place = [self.thresholds[n] for n in names.to_pylist()]
-        return np.array([*by_place, self.thresholds.get(_ANY, 0.0)])[place]
-
-    def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
-        if name not in table.column_names:
-            raise LabelError(
-                f"{self.path} has no column {name}, wanted a file that geo-retina detect wrote"
-            )
-        return table[name]
+        return np.array([*by_place, self.thresholds.get(_ANY, self.options.score or 0.0)])[place]
 
 
 _ANY = "*"
 
 
+def _chosen_classes(
+    path: str | Path, options: FilterOptions, metadata: Mapping[str, str]
+) -> tuple[str, ...] | None:
+    """The classes to keep as the file spells them; None for all.
+
+    Raises:
+        OptionError: the file knows no such class.
+    """
+    if not options.classes:
+        return None
+    known = {same_text(n): n for n in json.loads(metadata.get("thresholds", "{}"))}
+    asked = _apart(options.classes, known)
+    if not known.keys() >= set(asked):  # no metadata, or classes that a person has entered
+        known |= {same_text(name): name for name in _classes_in(path, options.encoding)}
+        asked = _apart(options.classes, known)
+    for name in asked:
+        if name not in known:
+            raise OptionError(
+                f"{path} has no class {quoted(name)}; {it_has(name, list(known.values()))}"
+            )
+    return tuple(dict.fromkeys(known[name] for name in asked))
+
+
+def _apart(asked: Sequence[str], known: Collection[str]) -> list[str]:
+    """Names one by one: a text that is no name itself is a list of such, with commas."""
+    whole = [same_text(text) for text in asked]
+    return [n for text in whole for n in ([text] if text in known else split_names(text))]
+
+
+def _classes_in(path: str | Path, encoding: str | None) -> list[str]:
+    """The classes of a file's rows, sorted."""
+    found: set[str] = set()
+    with open_stream(path, encoding=encoding) as stream:
+        for table in stream.tables:
+            found.update(_column(path, table, "class").unique().to_pylist())
+    return sorted(found - {None})
+
+
+def _column(path: str | Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise LabelError(f"{path} has no column {name}, wanted a file that geo-retina detect wrote")
+    return table[name]
+
+
 def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) -> dict[str, float]:
     """Score from which each class is kept; none where neither user nor file name any."""
     own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
-    for name in options.classes or () if own else ():
-        if name not in own:
-            raise OptionError(f"{path} has no class {name}; it has {', '.join(own)}")
     if options.score is None:
         if not own and options.classes is None and options.aoi is None:
             raise OptionError(f"{path} names no thresholds; say what to keep, such as --score 0.5")
@@ -232,18 +269,25 @@ def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> A
     return area
 
 
-def _are_points(table: pa.Table) -> bool:
+def _are_points(path: str | Path, table: pa.Table) -> bool:
     wkb = table[GEOMETRY].slice(0, 1).to_numpy()
-    return bool((shapely.get_type_id(shapely.from_wkb(wkb)) == 0).any())
+    return bool((shapely.get_type_id(_from_wkb(path, wkb)) == 0).any())
 
 
-def _centres(table: pa.Table) -> NDArray[np.float64]:
+def _centres(path: str | Path, table: pa.Table) -> NDArray[np.float64]:
     wkb = geometry_of(table)
     rings = wkb_to_rings(wkb)
     if rings is not None:
         return centres(rings)
-    geometries = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+    geometries = _from_wkb(path, wkb.to_numpy(zero_copy_only=False))
     return np.asarray(shapely.get_coordinates(shapely.centroid(geometries)))
+
+
+def _from_wkb(path: str | Path, wkb: NDArray[np.object_]) -> NDArray[np.object_]:
+    try:
+        return np.asarray(shapely.from_wkb(wkb), dtype=object)
+    except shapely.errors.ShapelyError as error:
+        raise unusable(path, error) from error
 
 
 def _filtered(

@@ -89,13 +89,14 @@ class LabelLayer:
         return replace(self, geometries=self.geometries[index], **taken)
 
 
-def read_labels(
+def read_labels(  # noqa: PLR0913 - a layer, and its columns
     path: str | Path,
     *,
     layer: str | None = None,
     where: str | None = None,
     class_column: str | None = None,
     scene_column: str | None = None,
+    encoding: str | None = None,
     layer_remedy: str = "say which one with data.layer in the config",
 ) -> LabelLayer:
     """Read labels from a vector file.
@@ -106,6 +107,7 @@ def read_labels(
         where: attribute filter, as in SQL's WHERE.
         class_column: column with the class of each label.
         scene_column: column with the stem of the scene file each label belongs to.
+        encoding: of the texts in a file that does not say it, such as a shapefile.
         layer_remedy: how a layer is chosen, for the message; left out, in a training's config.
 
     Returns:
@@ -123,6 +125,7 @@ def read_labels(
         where=where,
         class_column=class_column,
         scene_column=scene_column,
+        encoding=encoding,
     )
     return read_source(options, layer_remedy=layer_remedy, strict=True)
 
@@ -156,6 +159,7 @@ def read_source(
         where=options.where,
         layer_remedy=layer_remedy,
         prefer=DETECTIONS_LAYER,  # detections that were corrected are labels
+        encoding=options.encoding,
     )
     if not len(frame):
         raise LabelError(_empty_sentence(path, options.layer, options.where))
@@ -171,7 +175,7 @@ def read_source(
 def _empty_sentence(path: str | Path, layer: str | None, where: str | None) -> str:
     if where is None:
         return f"{path} holds no label, wanted at least one point or polygon"
-    total = len(read_frame(path, layer=layer, prefer=DETECTIONS_LAYER))
+    total = len(read_frame(path, layer=layer, prefer=DETECTIONS_LAYER, geometry_only=True))
     return f"the filter {where!r} leaves none of the {total} labels of {path}; widen it"
 
 
@@ -346,7 +350,11 @@ def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -
 
 
 def read_ground(
-    path: str | Path, crs: pyproj.CRS, around: NDArray[np.float64] | None = None
+    path: str | Path,
+    crs: pyproj.CRS,
+    around: NDArray[np.float64] | None = None,
+    *,
+    encoding: str | None = None,
 ) -> Any:
     """Read polygons of ground, such as the one that was labelled, as one geometry.
 
@@ -356,6 +364,7 @@ def read_ground(
         around: (M, 2) positions in ``crs`` that span the ground that matters; in another CRS
             than the file's, what lies far from them is left out. Without them, only what ``crs``
             cannot express.
+        encoding: as in ``read_labels``.
 
     Returns:
         A shapely polygon or multi-polygon in ``crs``.
@@ -363,7 +372,7 @@ def read_ground(
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    ground = read_labels(path, layer_remedy=ONE_LAYER)
+    ground = read_labels(path, encoding=encoding, layer_remedy=ONE_LAYER)
     if around is None:
         points = shapely.get_coordinates(densify(ground.geometries))
         points = points[are_expressible(points, ground.crs, crs)]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from geo_retina.errors import LabelError
+from geo_retina.options import it_has
+from geo_retina.vector.encodings import encoding_doubt, encoding_to_tell, undecodable
 from geo_retina.vector.refusing import refuse_damage, refuse_zip_bomb
+from geo_retina.vector.surfaces import surfaces_from_wkb
 from geo_retina.vector.tables import to_geodataframe
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+log = logging.getLogger(__name__)
 
 DETECTIONS_LAYER = "detections"
 
@@ -62,15 +69,19 @@ def detections_layer(path: str | Path) -> str:
     return _choose_layer(path, wanted, f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}")
 
 
-def read_frame(
+def read_frame(  # noqa: PLR0913 - a layer, how it is chosen, and what of it
     path: str | Path,
     *,
     layer: str | None = None,
     where: str | None = None,
     layer_remedy: str = ONE_LAYER,
     prefer: str | None = None,
+    encoding: str | None = None,
+    geometry_only: bool = False,
 ) -> gpd.GeoDataFrame:
     """Read one layer of a vector file.
+
+    Texts that were read by a guess at their encoding, and are not ASCII, are warned of.
 
     Args:
         path: any file GDAL reads, or GeoParquet.
@@ -78,23 +89,55 @@ def read_frame(
         where: attribute filter, as in SQL's WHERE.
         layer_remedy: what to do where there are several and none is chosen, for the message.
         prefer: the layer to take where there are several and none is chosen, if it is there.
+        encoding: of the texts in a format that may not say it, such as a shapefile; left out,
+            as the file says.
+        geometry_only: leave out all columns, whatever their encoding.
 
     Raises:
         LabelError: the file is missing or no vector file, the layer is unknown or must be
-            chosen, or ``where`` is not understood.
+            chosen, ``where`` is not understood, or texts are of another encoding.
     """
     check_readable(path)
     if is_parquet(path):
         frame = _read_parquet(path)
         return frame if where is None else filter_frame(frame, where, str(path))
-    from pyogrio import read_dataframe
-
     chosen = _choose_layer(path, layer, layer_remedy, prefer)
+    how: dict[str, Any] = {
+        "layer": chosen,
+        "where": where,
+        "encoding": encoding_to_tell(path, chosen, encoding),
+        "columns": [] if geometry_only else None,
+    }
     try:
-        frame = read_dataframe(path, layer=chosen, where=where)
+        frame = _as_geodataframe(_read_any_geometry(path, how), path)
+    except LabelError:
+        raise
+    except UnicodeDecodeError as error:
+        raise undecodable(path, error) from error
     except Exception as error:
         raise _unreadable(path, where, error) from error
-    return _as_geodataframe(frame, path)
+    doubt = None if encoding else encoding_doubt(path, chosen, frame)
+    if doubt is not None:
+        log.warning("%s", doubt)
+    return frame
+
+
+def _read_any_geometry(path: str | Path, how: dict[str, Any]) -> object:
+    """Read a layer with pyogrio, surfaces of triangles or faces as polygons."""
+    import geopandas as gpd
+    from pyogrio import read_dataframe
+    from pyogrio.raw import read
+
+    try:
+        return read_dataframe(path, **how)
+    except shapely.errors.ShapelyError:  # a kind of geometry that GEOS does not know
+        meta, _, wkb, _ = read(path, **how)  # all columns: a filter sees only those that are read
+        table = None if how["columns"] == [] else read_dataframe(path, **how, read_geometry=False)
+    try:
+        geometries = surfaces_from_wkb(wkb)
+    except ValueError as error:
+        raise unusable(path, error) from error
+    return gpd.GeoDataFrame(table, geometry=geometries, crs=meta["crs"])
 
 
 def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataFrame:
@@ -163,8 +206,18 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
 
     try:
         return gpd.read_parquet(path)
+    except shapely.errors.ShapelyError as error:
+        raise unusable(path, error) from error
     except Exception as error:
         raise LabelError(f"{path} is not a GeoParquet file: {error}") from error
+
+
+def unusable(path: str | Path, error: Exception) -> LabelError:
+    """The error for geometries of a kind that has no polygons."""
+    return LabelError(
+        f"{path} holds geometries that cannot be used ({error}), wanted points or polygons; "
+        f"convert them, for example with: ogr2ogr -nlt CONVERT_TO_LINEAR fixed.gpkg {path}"
+    )
 
 
 def _choose_layer(
@@ -187,7 +240,7 @@ def _choose_layer(
             else f"{path} has no layer"
         )
     if layer not in names:
-        raise LabelError(f"{path} has no layer {layer}; it has {', '.join(names)}")
+        raise LabelError(f"{path} has no layer {layer}; {it_has(layer, names)}")
     return layer
 
 

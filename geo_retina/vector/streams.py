@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.encodings import encoding_to_tell
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.parquet import BBOX
 from geo_retina.vector.reading import check_readable, detections_layer, is_parquet
@@ -35,12 +36,15 @@ class Stream:
 
 
 @contextmanager
-def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
+def open_stream(
+    path: str | Path, layer: str | None = None, *, encoding: str | None = None
+) -> Iterator[Stream]:
     """Open one layer of a vector file.
 
     Args:
         path: any file GDAL reads, or GeoParquet.
         layer: left out, the one named ``detections``, or the only one.
+        encoding: of texts, where the file does not say it.
 
     Raises:
         LabelError: the file is missing, cannot be read, or has other layers.
@@ -54,6 +58,7 @@ def open_stream(path: str | Path, layer: str | None = None) -> Iterator[Stream]:
 
     name = layer or detections_layer(path)
     how: dict[str, Any] = {"use_pyarrow": True, "batch_size": _BATCH_ROWS}
+    how["encoding"] = encoding_to_tell(path, name, encoding)
     with ExitStack() as stack:
         with refuse_damage(path):
             meta, reader = stack.enter_context(open_arrow(path, layer=name, **how))

@@ -258,3 +258,29 @@ def test_a_run_over_real_scenes_of_every_kind(data_root, monkeypatch):
         scene = open_scene(path)
         assert scene.band_names == ("red", "green", "blue", "nir")
         assert scene.read(scene.grid.window)[1].all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_values_in_the_models_range_are_detected_whatever_their_type(dtype):
+    write(pixels=paint(SHAPE, BOXES).astype(dtype), transform=NORTH_UP, crs=UTM)
+    report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
+    assert report.detections == len(BOXES)
+    assert f"a.tif has {dtype} pixels, taken as they are" in report.notes[0]
+    write("b.tif", pixels=paint(SHAPE, BOXES), transform=NORTH_UP, crs=UTM)
+    detect_to_file("b.tif", tiny_model(), "b.gpkg", DetectOptions(score=0.5), RUN)
+    assert gpd.read_file("b.gpkg").geometry.equals(gpd.read_file("out.gpkg").geometry)
+
+
+def test_ground_whose_values_leave_the_range_is_not_covered(monkeypatch):
+    """What the sample did not show is refused where it is read, and said."""
+    from geo_retina.run import fitting
+
+    sample = fitting.sample_values
+    monkeypatch.setattr(fitting, "sample_values", lambda scene: sample(scene).clip(0, 255))
+    pixels = paint(SHAPE, BOXES).astype(np.int16)
+    pixels[:, :20] = -9999
+    write(pixels=pixels, transform=NORTH_UP, crs=UTM)
+    report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
+    (failure,) = {failure.error for failure in report.failures}
+    assert "int16 values of -9999 to" in failure
+    assert "--stretch 2,98" in failure

@@ -132,7 +132,7 @@ def test_wrong_band_count(refused):
 
 
 def test_wrong_data_type(refused):
-    write_scene(Path("wide.tif"), paint((150, 200), BOXES).astype(np.uint16))
+    write_scene(Path("wide.tif"), paint((150, 200), BOXES).astype(np.uint16) * 40)
     refused(detect("wide.tif"), "wide.tif", "uint16", "uint8", "--force")
 
 

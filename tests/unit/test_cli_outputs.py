@@ -58,7 +58,7 @@ def test_filter(monkeypatch, capsys):
     [((path, out, options), named)] = calls
     assert (path, out, named) == (Path("a.gpkg"), [Path("b.gpkg")], {"overwrite": True})
     assert options == FilterOptions(
-        score=0.4, classes=("car", "ship"), aoi="area.gpkg", aoi_layer="x"
+        score=0.4, classes=("car,ship",), aoi="area.gpkg", aoi_layer="x"
     )
     told = capsys.readouterr()
     assert told.out == (

@@ -85,8 +85,23 @@ def test_alpha_is_no_infrared_unless_it_is_named(tmp_path):
         (("uint16", 40, 500), ("uint16", 100, 3500), None),  # water
         (("uint16", 7000, 12000), ("uint16", 100, 3500), None),  # clouds
         (("float32", -20, 35), ("float32", -5, 40), None),
-        (("uint16", 0, 255), ("uint8", 0, 255), "has uint16 pixels, .* uint8; stretch"),
-        (("uint8", 0, 255), ("uint16", 100, 3500), "has uint8 pixels, .* uint16; stretch"),
+        (("uint16", 0, 255), ("uint8", 0, 255), None),
+        (("int16", 0, 255), ("uint8", 0, 255), None),
+        (("float32", 0, 255), ("uint8", 0, 255), None),
+        (("uint8", 0, 255), ("uint16", 20, 400), None),
+        (("uint16", 0, 2000), ("uint8", 0, 255), "uint16 pixels of 0 to .* uint8; stretch"),
+        (("int16", -50, 200), ("uint8", 0, 255), "int16 pixels of -4.* uint8; stretch .*nodata"),
+        (
+            ("float32", 0, 1),
+            ("uint8", 0, 255),
+            "has float32 pixels .*0.9.* 0 to 255 as uint8; stretch",
+        ),
+        (
+            ("uint16", 0, 9),
+            ("uint8", 0, 255),
+            "has uint16 pixels of mostly 0 to 8, .* as uint8; stretch",
+        ),
+        (("uint8", 0, 255), ("uint16", 100, 3500), "has uint8 pixels .* 3500 as uint16; stretch"),
         (("float32", 0, 1), ("uint16", 100, 3500), "values of mostly 0.0.* to 0.9"),
         (("uint16", 200, 3000), ("float32", 0, 0.4), "trained on 0 to 0.4; stretch"),
         (("uint16", 20_000, 65_000), ("uint16", 100, 3500), "trained on 100 to 3500"),
@@ -104,6 +119,56 @@ def test_values_that_are_far_from_training_are_refused(tmp_path, made, wanted, s
     assert "--stretch 2,98" in str(caught.value)
     assert fit_scene(path, model, DetectOptions(force=True)).values is None
     assert fit_scene(path, model, DetectOptions(stretch=(2, 98))).values is not None
+
+
+@pytest.mark.parametrize(
+    ("made", "tags"),
+    [
+        (("float32", 0, 255), {}),
+        (("uint16", 0, 255), {}),
+        (("uint16", 0, 10_000), {"scale": 0.0255}),
+        (("int16", -128, 127), {"offset": 128.0}),
+    ],
+)
+def test_values_in_range_of_another_type_are_taken_with_a_note(tmp_path, made, tags):
+    found = fit_scene(
+        scene(tmp_path / "a.tif", *made[1:], made[0], **tags), card(), DetectOptions()
+    )
+    assert (found.taken_in.low, found.taken_in.high) == (0, 255)
+    assert found.taken_in.looked_at == SHAPE[1] * SHAPE[2]
+    (note,) = notes_on([found])
+    tagged = " with scale tags" if tags else ""
+    assert f"a.tif has {made[0]} pixels{tagged}, taken as they are" in note
+    assert "the model's 0 to 255 at the 60,000 pixels looked at" in note
+
+
+def test_bytes_of_the_models_own_type_need_no_note(tmp_path):
+    found = fit_scene(scene(tmp_path / "a.tif", 0, 255, "uint8"), card(), DetectOptions())
+    assert found.taken_in is None
+    assert not notes_on([found])
+
+
+@pytest.mark.parametrize(("outside", "taken"), [(1, True), (400, False)])
+def test_a_few_values_outside_are_an_overshoot_and_more_are_not(tmp_path, outside, taken):
+    pixels = np.random.default_rng(0).uniform(0, 255, SHAPE).astype(np.float32)
+    pixels[:, 0, :outside] = 700
+    pixels[:, 1, :outside] = 700
+    path = str(write_scene(tmp_path / "a.tif", pixels))
+    if taken:
+        assert fit_scene(path, card(), DetectOptions()).taken_in is not None
+        return
+    with pytest.raises(SceneMismatchError, match=r"float32 pixels of .* to 700, .*--stretch"):
+        fit_scene(path, card(), DetectOptions())
+
+
+def test_a_nodata_value_is_no_value(tmp_path):
+    pixels = np.random.default_rng(0).uniform(0, 255, SHAPE).astype(np.int16)
+    pixels[:, :50] = -9999
+    bare = str(write_scene(tmp_path / "a.tif", pixels))
+    with pytest.raises(SceneMismatchError, match=r"-9999 to 25.*declare its nodata value"):
+        fit_scene(bare, card(), DetectOptions())
+    named = str(write_scene(tmp_path / "b.tif", pixels, nodata=-9999))
+    assert fit_scene(named, card(), DetectOptions()).taken_in.looked_at == 150 * 300
 
 
 def test_an_empty_scene_has_no_values_to_be_far(tmp_path):
