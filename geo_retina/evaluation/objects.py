@@ -28,13 +28,13 @@ from geo_retina.scene import match_names
 from geo_retina.vector import (
     Ground,
     LabelLayer,
+    explain_elsewhere,
     filter_frame,
     is_elsewhere,
     label_layer,
     read_companions,
     read_detections,
     read_labels,
-    whereabouts,
 )
 from geo_retina.vector.reading import DETECTIONS_LAYER, read_frame
 
@@ -210,7 +210,7 @@ def _check_place(
     if is_elsewhere(layer, grounds):
         raise LabelError(
             f"none of the {len(layer)} labels of {layer.path} lies on the ground of the "
-            f"detections: {whereabouts(layer, grounds, 'the detections')}"
+            f"detections: {explain_elsewhere(layer, grounds, 'the detections')}"
         )
 
 

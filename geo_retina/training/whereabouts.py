@@ -11,7 +11,7 @@ from geo_retina.scene import Scene
 from geo_retina.training.placing import scenes_named
 from geo_retina.training.regions import footprint
 from geo_retina.training.sources import Source
-from geo_retina.vector import CocoLabels, Ground, whereabouts
+from geo_retina.vector import CocoLabels, Ground, explain_elsewhere
 
 
 def why_on_no_scene(source: Source, scenes: Sequence[Scene]) -> str:
@@ -35,7 +35,7 @@ def why_on_no_scene(source: Source, scenes: Sequence[Scene]) -> str:
             )
     return (
         f"{source.name} gives {count} labels for {len(scenes)} scenes, but no label lies on any of "
-        f"them: {whereabouts(layer, _grounds(scenes), 'the scenes')}"
+        f"them: {explain_elsewhere(layer, _grounds(scenes), 'the scenes')}"
     )
 
 

@@ -38,7 +38,7 @@ from geo_retina.vector.tables import (
     to_geodataframe,
     turn_to,
 )
-from geo_retina.vector.whereabouts import Ground, is_elsewhere, whereabouts
+from geo_retina.vector.whereabouts import Ground, explain_elsewhere, is_elsewhere
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writing import check_has_place, write_vector
 
@@ -63,6 +63,7 @@ __all__ = [
     "densify",
     "detections_table",
     "encoding_doubt",
+    "explain_elsewhere",
     "file_crs",
     "filter_detections",
     "filter_frame",
@@ -91,7 +92,6 @@ __all__ = [
     "stream_centres",
     "to_geodataframe",
     "turn_to",
-    "whereabouts",
     "wkb_to_rings",
     "write_layers",
     "write_outputs",

@@ -33,7 +33,7 @@ def is_elsewhere(layer: LabelLayer, grounds: Sequence[Ground]) -> bool:
     return not _on(np.concatenate([centres, corners]), layer.crs, grounds).any()
 
 
-def whereabouts(layer: LabelLayer, grounds: Sequence[Ground], what: str) -> str:
+def explain_elsewhere(layer: LabelLayer, grounds: Sequence[Ground], what: str) -> str:
     """Say where labels and the ground they miss are, and what to check.
 
     Args:
