@@ -27,6 +27,7 @@ from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
 from geo_retina.nn.decode import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.fusing import fuse_layers
 from geo_retina.nn.views import averaged
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
@@ -87,6 +88,8 @@ class Engine:
             .to(self.device, self.dtype)
             .to(memory_format=torch.channels_last)
         )
+        if self.device.type == "cpu":
+            self._network = fuse_layers(self._network)
         thresholds = (
             self.card.thresholds
             if options.floor is None

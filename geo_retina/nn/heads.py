@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 _GROUPS = 32
 
@@ -56,6 +55,7 @@ class Subnet(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none") for _ in range(convs)
         )
         self.norms = nn.ModuleList(_norm(norm, channels) for _ in range(convs))
+        self.activations = nn.ModuleList(nn.ReLU() for _ in range(convs))
         self.output = nn.Conv2d(channels, anchors * outputs_per_anchor, 3, padding=1)
         start = 0.0 if prior is None else -math.log((1 - prior) / prior)
         for conv in (*self.convs, self.output):
@@ -72,9 +72,9 @@ class Subnet(nn.Module):
         Returns:
             (N, H_l*W_l*A, outputs) per level, rows in order of (h, w, a).
         """
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm, activation in zip(self.convs, self.norms, self.activations, strict=True):
             features = _normalise(norm, [conv(level) for level in features])
-            features = [functional.relu(level) for level in features]
+            features = [activation(level) for level in features]
         return [self._rows(self.output(level)) for level in features]
 
     def forward_at(self, features: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
