@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 REACH_PX = 128
-"""Rows and columns beyond valid ground that are filled; what lies farther away reaches nothing."""
+"""Rows and columns beyond valid ground that are filled; what lies farther away changes little."""
 
 
 class Mirrored(NamedTuple):

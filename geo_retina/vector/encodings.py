@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.refusing import refuse_damage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,10 +94,11 @@ def _is_guessed(path: str | Path, layer: str | None) -> bool:
 def _driver_and_encoding(path: str | Path, layer: str | None) -> tuple[str, str | None]:
     from pyogrio import read_info
 
-    try:
-        info = read_info(path, layer=layer)
-    except UnicodeDecodeError as error:  # names of columns, by an encoding that the file claims
-        return _SHAPEFILE, error.encoding
+    with refuse_damage(path):
+        try:
+            info = read_info(path, layer=layer)
+        except UnicodeDecodeError as error:  # names of columns, by an encoding that the file claims
+            return _SHAPEFILE, error.encoding
     return info["driver"], info["encoding"]
 
 

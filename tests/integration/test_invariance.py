@@ -195,7 +195,7 @@ def test_equal_pixels_in_other_files_give_equal_objects(demo: Ground, tmp_path: 
     others = [
         demo.write(tmp_path / "striped.tif", pixels, nodata=0, compress="deflate"),
         demo.write(tmp_path / "blocks.tif", pixels, blockxsize=64, blockysize=128, **tiled),
-        write(
+        demo.write(
             tmp_path / "sparse.tif", pixels, blockxsize=256, blockysize=256, sparse_ok=True, **tiled
         ),
     ]
