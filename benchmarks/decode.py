@@ -14,7 +14,7 @@ import argparse
 import torch
 from reports import Row, arguments, head, keep, model_named, parse, spent, table
 
-from geo_retina.nn.decode import DecodeSettings, decode
+from geo_retina.nn.decoding import DecodeSettings, decode
 from geo_retina.nn.heads import Outputs
 
 COLUMNS = ("model", "tile_px", "batch", "candidates", "kept", "ms", "cpu_ms", "mpx_s")

@@ -40,9 +40,9 @@ from simulation import Sight, see, spread
 from geo_retina.boxes import overlapping_pairs
 from geo_retina.detections import Detections
 from geo_retina.grid import Block, TilePlan
-from geo_retina.merge import merge, merge_block
+from geo_retina.merge import merge_block, merge_tiles
 from geo_retina.options import DetectOptions, MergeOptions
-from geo_retina.run import Ledger, PartRecord, ScenePlan, manifest_for, merge_scene
+from geo_retina.run import BlockResult, Ledger, ScenePlan, manifest_for, merge_scene
 
 TILE_PX, STEP_PX, CELL_PX = 512, 448, 1024
 PER_CELL = 1240  # objects, of which tiles make 1.29 as many detections
@@ -80,9 +80,9 @@ def timed(count: int, args: argparse.Namespace) -> list[dict]:
     side = int(np.sqrt(count / 1.29 / PER_CELL) * CELL_PX)
     plan = TilePlan(side, side, TILE_PX, STEP_PX)
     found, _ = see(spread(int(count / 1.29), side, (8, 18), seed=0), plan, Sight(), 4.0, seed=1)
-    merge(found.part(0, min(len(found), 5000)), plan)  # imports
+    merge_tiles(found.part(0, min(len(found), 5000)), plan)  # imports
     ways: dict[str, Callable[[], Detections | np.ndarray]] = {
-        "geo-retina": lambda: merge(found, plan)
+        "geo-retina": lambda: merge_tiles(found, plan)
     }
     if count <= args.others:
         ways["STRtree"] = lambda: by_tree(found, plan)
@@ -115,7 +115,7 @@ def by_tree(found: Detections, plan: TilePlan) -> Detections:
         mock.patch("geo_retina.merge.selecting.meeting", tree),
         mock.patch("geo_retina.merge.joining.meeting", tree),
     ):
-        return merge(found, plan)
+        return merge_tiles(found, plan)
 
 
 def by_lsnms(found: Detections) -> np.ndarray:
@@ -153,7 +153,7 @@ def by_blocks(per_side: int, *, whole: bool) -> dict:
             total, undecided = total + len(found), undecided + len(left)
             if whole:
                 kept.append(found)
-            record = PartRecord(0, block.index, block.window, settled, undecided=left)
+            record = BlockResult(0, block.index, block.window, settled, undecided=left)
             ledger.write(block.index, [record])
         [record] = ledger.scenes()
         scene = ScenePlan(0, None, plan, tuple(blocks))  # type: ignore[arg-type]
@@ -166,7 +166,7 @@ def by_blocks(per_side: int, *, whole: bool) -> dict:
                 pieces.append(part)
         seconds = time.process_time() - start - drawing
         if whole:
-            assert merge(Detections.concat(kept), plan) == Detections.concat(pieces)
+            assert merge_tiles(Detections.concat(kept), plan) == Detections.concat(pieces)
     return {
         "blocks": len(blocks),
         "detections": total,

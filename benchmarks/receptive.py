@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geo_retina.model import Model
-from geo_retina.nn.decode import decode_deltas
+from geo_retina.nn.decoding import decode_deltas
 
 TOLERANCES = {
     "score 0.05, box 1 px": (5e-2, 1.0),

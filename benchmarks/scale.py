@@ -32,7 +32,7 @@ import torch
 
 import geo_retina
 from geo_retina.engine import Engine
-from geo_retina.nn.decode import Decoded
+from geo_retina.nn.decoding import Decoded
 from geo_retina.run import estimate
 
 SOURCE_PX = 4000

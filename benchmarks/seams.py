@@ -32,16 +32,16 @@ import geo_retina
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockPixels, Engine
 from geo_retina.grid import TilePlan, Window, plan_tiles
-from geo_retina.merge import merge
+from geo_retina.merge import merge_tiles
 from geo_retina.model import OVERLAPS_PER_TILE
 from geo_retina.options import DetectOptions, MergeOptions
 from geo_retina.run import plan_scene
 
 LOW_SCORE = 0.05
 RULES = {
-    "geo-retina": merge,
-    "geo-retina, rank owner": lambda d, plan: merge(d, plan, MergeOptions(rank="owner")),
-    "geo-retina, no join": lambda d, plan: merge(d, plan, MergeOptions(join=False)),
+    "geo-retina": merge_tiles,
+    "geo-retina, rank owner": lambda d, plan: merge_tiles(d, plan, MergeOptions(rank="owner")),
+    "geo-retina, no join": lambda d, plan: merge_tiles(d, plan, MergeOptions(join=False)),
     "score-ordered NMS": score_nms,
     "greedy union (SAHI's default)": greedy_union,
     "centre ownership": centre_owner,

@@ -26,7 +26,7 @@ from simulation import Sight, see
 from geo_retina.boxes import Boxes
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import TilePlan
-from geo_retina.merge import Scenes, merge, merge_scenes
+from geo_retina.merge import Scenes, merge_scenes, merge_tiles
 from geo_retina.options import MergeOptions
 
 PER_SIDE, SCENE_PX = 4, 2048
@@ -63,7 +63,7 @@ def compared(objects: Boxes, overlap_px: int) -> dict[str, dict]:
         row, col = divmod(number, PER_SIDE)
         corner = np.array([col, row, col, row]) * step
         found, of_object = see_part(objects, corner, plan, seed=number)
-        merged = merge(found, plan)
+        merged = merge_tiles(found, plan)
         each.append(moved(merged, corner, np.full(len(merged), number)))
         as_scene = replace(found, cut=((found.cut | found.cut >> 4) & INNER_SIDES) << 4)
         tiles.append(moved(as_scene, corner, found.tile + number * len(plan)))

@@ -28,7 +28,7 @@ from simulation import Sight, see, spread
 from geo_retina.boxes import Boxes, iou
 from geo_retina.detections import Detections
 from geo_retina.grid import TilePlan
-from geo_retina.merge import merge
+from geo_retina.merge import merge_tiles
 from geo_retina.options import MergeOptions
 
 LEAST_IOU = 0.3
@@ -51,9 +51,9 @@ SWEEP = {
 }
 Rule = Callable[[Detections, TilePlan], Detections]
 RULES: dict[str, Rule] = {
-    "geo-retina": merge,
-    "geo-retina, rank owner": lambda d, plan: merge(d, plan, MergeOptions(rank="owner")),
-    "geo-retina, rank score": lambda d, plan: merge(d, plan, MergeOptions(rank="score")),
+    "geo-retina": merge_tiles,
+    "geo-retina, rank owner": lambda d, plan: merge_tiles(d, plan, MergeOptions(rank="owner")),
+    "geo-retina, rank score": lambda d, plan: merge_tiles(d, plan, MergeOptions(rank="score")),
     "score-ordered NMS": score_nms,
     "greedy union (SAHI's default)": greedy_union,
     "centre ownership": centre_owner,
@@ -75,7 +75,7 @@ def main() -> None:
             for value in values:
                 options = replace(MergeOptions(), **{name: value})
                 quarter = objects[(objects[:, 2:] <= SIDE_PX / 2).all(axis=1)]
-                counts = tried(quarter, lambda d, plan, o=options: merge(d, plan, o), options)
+                counts = tried(quarter, lambda d, plan, o=options: merge_tiles(d, plan, o), options)
                 rows.append({"scene": scene, name: value, **counts})
                 print(rows[-1])
     result = {

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import geo_retina.forks  # noqa: F401 - it must be there when a process forks
 
 if TYPE_CHECKING:
-    from geo_retina.combine import CombineReport, combine_runs
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import RunReport, detect, detect_to_file
-    from geo_retina.draw import DensityMap, draw_density, draw_preview
     from geo_retina.errors import (
         CrsError,
         GeoRetinaError,
@@ -29,8 +27,9 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
+    from geo_retina.export import ChipReport, export_chips, export_onnx, export_stac
     from geo_retina.grid import Grid
-    from geo_retina.interchange import ChipReport, export_chips, export_onnx, export_stac
+    from geo_retina.html_report import write_report
     from geo_retina.model import Card, Model, bundled_models, import_checkpoint, load_model
     from geo_retina.options import (
         PRESETS,
@@ -51,12 +50,12 @@ if TYPE_CHECKING:
         SynthOptions,
         TrainOptions,
     )
-    from geo_retina.report import write_report
+    from geo_retina.plots import DensityMap, draw_density, draw_preview
+    from geo_retina.postprocess import CombineReport, FilterReport, combine_runs, filter_detections
     from geo_retina.run import plan_scenes
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
     from geo_retina.training import LabelReport, check_labels, train
-    from geo_retina.vector import FilterReport, filter_detections
 
     __version__: str
 
@@ -128,26 +127,25 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "combine": "CombineReport combine_runs",
     "config": "load_train_options",
     "detections": "Detections",
-    "detector": "RunReport detect detect_to_file",
-    "draw": "DensityMap draw_density draw_preview",
+    "detector": "detect detect_to_file RunReport",
     "errors": "CrsError GeoRetinaError GridError LabelError ModelError OptionError OutputError "
     "RunError SceneError SceneMismatchError TrainingError",
-    "evaluation": "Comparison Evaluation compare evaluate",
+    "evaluation": "compare Comparison evaluate Evaluation",
+    "export": "ChipReport export_chips export_onnx export_stac",
     "grid": "Grid",
-    "interchange": "ChipReport export_chips export_onnx export_stac",
-    "model": "Card Model bundled_models import_checkpoint load_model",
-    "options": "PRESETS AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
-    "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions RunOptions "
-    "SampleOptions SplitOptions SynthOptions TrainOptions",
-    "report": "write_report",
+    "html_report": "write_report",
+    "model": "bundled_models Card import_checkpoint load_model Model",
+    "options": "AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
+    "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "
+    "RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "plots": "DensityMap draw_density draw_preview",
+    "postprocess": "combine_runs CombineReport filter_detections FilterReport",
     "run": "plan_scenes",
-    "scene": "Scene find_scenes open_scene",
+    "scene": "find_scenes open_scene Scene",
     "synth": "draw_scene",
-    "training": "LabelReport check_labels train",
-    "vector": "FilterReport filter_detections",
+    "training": "check_labels LabelReport train",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -24,6 +24,7 @@ from geo_retina.options import (
     TrainOptions,
     unknown_key,
 )
+from geo_retina.options.aliases import OLD_OPTIONS, with_new_names
 
 if TYPE_CHECKING:
     import yaml
@@ -61,10 +62,10 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
         OptionError: the file cannot be read, or a key or value is not right.
     """
     path = Path(path)
-    values = _read_yaml(path)
+    values, source = _read_yaml(path), str(path)
+    _rename_old(values, source)
     for override in overrides:
         _override(values, override)
-    source = str(path)
     _refuse_unknown(values, TrainOptions, source)
     _tidy_labels(values, source)
     _resolve_paths(values, path)
@@ -93,7 +94,8 @@ def read_detect_config(path: str | Path) -> dict[str, Any]:
     Raises:
         OptionError: the file cannot be read, or has a key that neither dataclass knows.
     """
-    values = _read_yaml(Path(path))
+    old = OLD_OPTIONS["DetectOptions"]
+    values = with_new_names(_read_yaml(Path(path)), old, source=f"{path}: ")
     known = {f.name for options in (DetectOptions, RunOptions) for f in fields(options)}
     _refuse_keys(values, known, "", str(path))
     for options in (DetectOptions, RunOptions):
@@ -136,10 +138,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise OptionError(f"{path} holds {_kind(values)}, wanted a mapping such as 'key: value'")
+        raise OptionError(f"{path} holds {_kind(values)}, expected a mapping such as 'key: value'")
     for key in values:
         if not isinstance(key, str):
-            raise OptionError(f"{path}: the key {key!r} is {_kind(key)}, wanted a name")
+            raise OptionError(f"{path}: the key {key!r} is {_kind(key)}, expected a name")
     return values
 
 
@@ -195,7 +197,7 @@ def _refuse_bomb(node: yaml.Node, source: str) -> None:
         if counts[id(node)] > _MOST_VALUES:
             raise OptionError(
                 f"{source} holds more than {_MOST_VALUES:,} values once its aliases are written "
-                "out, wanted fewer; name scenes in a list of their own"
+                "out, expected fewer; name scenes in a list of their own"
             )
         return counts[id(node)]
 
@@ -240,7 +242,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     """Set one ``key.sub=value`` in the mapping, making the mappings on its way."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise OptionError(f"--set {override} has no key and value, wanted such as loss.gamma=1.5")
+        raise OptionError(f"--set {override} has no key and value, expected such as loss.gamma=1.5")
     *parents, last = key.strip().split(".")
     node = values
     for parent in parents:
@@ -248,7 +250,25 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise OptionError(f"--set {override}: {parent} is {_kind(child)}, not a group of keys")
         node = child
-    node[last] = _parse_yaml(text, f"--set {override}")
+    source = f"--set {override}"
+    old = _old_names(TrainOptions).get(parents[0] if len(parents) == 1 else "", {})
+    (last,) = with_new_names({last: None}, old, f"{'.'.join(parents)}.", source=f"{source}: ")
+    node[last] = _parse_yaml(text, source)
+    _rename_old(values, source)
+
+
+def _old_names(options: type) -> dict[str, Mapping[str, str]]:
+    """Old names of the fields of each group of options that has such."""
+    groups = get_type_hints(options).items()
+    names = {group: getattr(hint, "__name__", "") for group, hint in groups}
+    return {group: OLD_OPTIONS[name] for group, name in names.items() if name in OLD_OPTIONS}
+
+
+def _rename_old(values: dict[str, Any], source: str) -> None:
+    """Give keys of a training run that have their old names those of today, in place."""
+    for group, old in _old_names(TrainOptions).items():
+        if isinstance(values.get(group), dict):
+            values[group] = with_new_names(values[group], old, f"{group}.", source=f"{source}: ")
 
 
 def _refuse_unknown(
@@ -277,14 +297,14 @@ def _tidy_labels(values: dict[str, Any], source: str) -> None:
     given = [data["labels"]] if isinstance(data["labels"], dict) else data["labels"]
     if not isinstance(given, list):
         raise OptionError(
-            f"{source}: data.labels is {_show(given)}, wanted a file, or a list of layers"
+            f"{source}: data.labels is {_show(given)}, expected a file, or a list of layers"
         )
     groups = [{"path": item} if isinstance(item, str) else item for item in given]
     for i, group in enumerate(groups):
         prefix = f"data.labels.{i}."
         if not isinstance(group, dict):
             raise OptionError(
-                f"{source}: {prefix[:-1]} is {_show(group)}, wanted a file or a group of keys"
+                f"{source}: {prefix[:-1]} is {_show(group)}, expected a file or a group of keys"
             )
         _refuse_unknown(group, LabelOptions, source, prefix)
         _build(LabelOptions, group, source, prefix)
@@ -345,7 +365,7 @@ def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str
 
 
 def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, Any]) -> str:
-    """The first of pydantic's findings as key, found and wanted."""
+    """The first of pydantic's findings as key, found and expected."""
     found, *others = error.errors(include_url=False)
     place = found["loc"]
     # Where one of several types is wanted, each has its own finding, with its name at the end.
@@ -359,7 +379,7 @@ def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, An
     wanted = " or ".join(each["msg"].removeprefix("Input should be ") for each in [found, *either])
     if found["type"] in ("dataclass_type", "dict_type"):
         wanted = "a group of keys"
-    return f"{key} is {_show(found['input'])}, wanted {wanted.replace('array', 'list')}"
+    return f"{key} is {_show(found['input'])}, expected {wanted.replace('array', 'list')}"
 
 
 def _keys_of(place: tuple[int | str, ...], values: Any, is_missing: bool) -> list[str]:

@@ -59,11 +59,12 @@ class Detections:
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         if self.boxes_px.ndim != 2 or self.boxes_px.shape[1] != 4:
-            raise ValueError(f"boxes_px has shape {self.boxes_px.shape}, wanted (N, 4)")
+            raise ValueError(f"boxes_px has shape {self.boxes_px.shape}, expected (N, 4)")
         for name in list(_DTYPES)[1:]:
             if getattr(self, name).shape != (len(self.boxes_px),):
                 raise ValueError(
-                    f"{name} has shape {getattr(self, name).shape}, wanted ({len(self.boxes_px)},)"
+                    f"{name} has shape {getattr(self, name).shape}, expected "
+                    f"({len(self.boxes_px)},)"
                 )
         if not (np.isfinite(self.boxes_px).all() and np.isfinite(self.scores).all()):
             raise ValueError("boxes and scores must be finite")

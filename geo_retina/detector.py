@@ -57,21 +57,24 @@ def detect(
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        work = prepare(scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs)
-        stack.callback(work.ledger.close)
-        work.carry_out(progress)
-        tables = list(work.tables())
-        if work.failures:
-            first = work.failures[0]
+        detection_run = prepare(
+            scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs
+        )
+        stack.callback(detection_run.ledger.close)
+        detection_run.carry_out(progress)
+        tables = list(detection_run.tables())
+        if detection_run.failures:
+            first = detection_run.failures[0]
             raise RunError(
-                f"{len(work.failures)} parts of the scenes could not be covered, the first is "
-                f"{first.scene}: {first.error}; detect_to_file keeps what was found elsewhere"
+                f"{len(detection_run.failures)} parts of the scenes could not be covered, the "
+                f"first is {first.scene}: {first.error}; detect_to_file keeps what was found "
+                "elsewhere"
             )
-    noted = [scene for scene in work.scenes if scene.crs is None or scene.taken_in]
-    limits = limit_notes(work.tally["truncated"], work.reduced_batch)
+    noted = [scene for scene in detection_run.scenes if scene.crs is None or scene.taken_in]
+    limits = limit_notes(detection_run.tally["truncated"], detection_run.reduced_batch)
     for note in (*notes_on(noted), *limits):
         warnings.warn(note, stacklevel=2)
-    return to_geodataframe(tables, work.crs)
+    return to_geodataframe(tables, detection_run.crs)
 
 
 def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option values
@@ -113,7 +116,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]
     options, run = options or DetectOptions(), run or RunOptions()
     if not outs or len({o.resolve() for o in outs}) < len(outs):
-        raise OptionError(f"{len(outs)} outputs were named, wanted one or several different ones")
+        raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
     found = None if run.restart else Ledger.peek(run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
     foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
@@ -123,23 +126,27 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         check_target(target, run.geometry)
     if found is not None:
         run = dataclasses.replace(run, block_px=found["block_px"])
-    work = prepare(scenes, model, options, run, outs=outs, crs=crs)
-    with contextlib.closing(work.ledger):
+    detection_run = prepare(scenes, model, options, run, outs=outs, crs=crs)
+    with contextlib.closing(detection_run.ledger):
         # A scene that cannot be read may be the one that shows the area, and an older file may
         # hold what was found there.
-        if not work.carry_out(progress) and (work.is_wanted or (work.failures and replaces)):
-            raise work.failed_everywhere()
+        if not detection_run.carry_out(progress) and (
+            detection_run.is_wanted or (detection_run.failures and replaces)
+        ):
+            raise detection_run.failed_everywhere()
         rows = write_outputs(
             targets,
-            work.tables(),
-            work.companions,
-            crs=work.crs,
-            classes=work.model.card.classes,
+            detection_run.tables(),
+            detection_run.companions,
+            crs=detection_run.crs,
+            classes=detection_run.model.card.classes,
             geometry=run.geometry,
         )
-        work.ledger.log.info("wrote %d objects to %s", rows, ", ".join(map(str, outs)))
-        if work.failures:
-            work.ledger.update({"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}})
+        detection_run.ledger.log.info("wrote %d objects to %s", rows, ", ".join(map(str, outs)))
+        if detection_run.failures:
+            detection_run.ledger.update(
+                {"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}}
+            )
         elif not run.keep:
-            work.ledger.remove()
-    return work.report(outs, rows, time.perf_counter() - start)
+            detection_run.ledger.remove()
+    return detection_run.report(outs, rows, time.perf_counter() - start)

@@ -14,7 +14,7 @@
     ├── RunError         (RuntimeError)  a run cannot start, continue or finish
     └── TrainingError    (RuntimeError)  training cannot start or continue
 
-Each message is one sentence: the thing, what was found, what was wanted, the remedy.
+Each message is one sentence: the thing, what was found, what was expected, the remedy.
 """
 
 

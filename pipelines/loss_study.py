@@ -81,12 +81,12 @@ def open_study(record: Path, options: geo_retina.TrainOptions) -> dict[str, Any]
 
 
 def train_and_score(options: geo_retina.TrainOptions) -> dict[str, Any]:
-    """Train one model; its scores on the testing ground, and what it took."""
+    """Train one model; its scores on the test ground, and what it took."""
     card = geo_retina.train(options).card
     scores = card.metrics["test"]["overall"]
     return {
         **{name: scores[name] or 0.0 for name in SCORES if name in scores},
-        "tune_f1": card.metrics["tune"]["overall"]["f1"],
+        "val_f1": card.metrics["val"]["overall"]["f1"],
         "thresholds": card.thresholds,
         "best_epoch": card.training["best_epoch"],
         "s": card.training["seconds"],
@@ -122,7 +122,7 @@ def draw(runs: Sequence[Mapping[str, Any]], out: Path) -> Path:
         axes.plot([statistics.mean(f1)] * 2, [row - 0.3, row + 0.3], color="tab:red")
     axes.set_yticks(range(len(LOSSES)), list(LOSSES))
     axes.invert_yaxis()
-    axes.set_xlabel("F1 on the testing ground; a point a seed, the line is the mean")
+    axes.set_xlabel("F1 on the test ground; a point a seed, the line is the mean")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(out)
     return out
@@ -142,7 +142,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(arguments)
     if not 0 < args.test_fraction < 1:
-        parser.error(f"--test-fraction is {args.test_fraction}, wanted more than 0 and less than 1")
+        parser.error(
+            f"--test-fraction is {args.test_fraction}, expected more than 0 and less than 1"
+        )
     return args
 
 

@@ -5,16 +5,16 @@ MkDocs calls these functions when it builds the site (``hooks`` in mkdocs.yml).
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 import geo_retina
-from geo_retina.cli import app, main
+from geo_retina.cli import app
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -27,7 +27,7 @@ PROJECT_PAGES = {
     "security.md": "SECURITY.md",
     "code-of-conduct.md": "CODE_OF_CONDUCT.md",
 }
-_HELP_COLUMNS = "76"  # what fits beside the navigation
+_HELP_COLUMNS = 76  # what fits beside the navigation
 
 _KINDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Functions", str.islower),
@@ -74,15 +74,8 @@ def commands_page() -> str:
 
 def help_of(command: str) -> str:
     """Return the help of one command, in lines of a fixed width."""
-    text, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = _HELP_COLUMNS
-    try:
-        with contextlib.redirect_stdout(text):
-            main([command, "--help"])
-    finally:
-        os.environ.pop("COLUMNS")
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
+    text = io.StringIO()
+    app.help_print([command], console=Console(file=text, width=_HELP_COLUMNS))
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 
 

@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _streams.open_streams()
         # A cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return _guard(lambda: _call(app.meta, tokens), debug=False)
+    with _flags.tell_old_names():
+        return _guard(lambda: _call(app.meta, _flags.with_new_flags(tokens)), debug=False)
 
 
 def _call(parser: App, tokens: Sequence[str]) -> int:
@@ -140,8 +141,8 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
     except UnicodeEncodeError as error:
         text = ascii(error.object) if len(error.object) < _LONGEST_NAME else "of a file"
         return _fail(
-            f"the name {text} is not UTF-8 as this program was started, wanted UTF-8, as GDAL and "
-            "GeoPackages have it; rename the file, or start with LC_ALL=C.UTF-8",
+            f"the name {text} is not UTF-8 as this program was started, expected UTF-8, as GDAL "
+            f"and GeoPackages have it; rename the file, or start with LC_ALL=C.UTF-8",
             1,
             debug=debug,
         )

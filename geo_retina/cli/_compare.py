@@ -58,7 +58,7 @@ def compare(
         _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
         print(f"written to {json_file}")
     if out is not None:
-        from geo_retina.report import write_agreement
+        from geo_retina.html_report import write_agreement
 
         write_agreement(comparison, out, overwrite=overwrite)
         print(f"written to {out}")

@@ -89,7 +89,7 @@ def _write_summary(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _preview(scene: Path, found: Path, picture: Path) -> None:
-    from geo_retina.draw import draw_preview
+    from geo_retina.plots import draw_preview
     from geo_retina.scene import open_scene
     from geo_retina.vector import read_detections
 

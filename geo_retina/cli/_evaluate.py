@@ -58,7 +58,7 @@ def evaluate(
         _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
         print(f"written to {json_file}")
     if report is not None:
-        from geo_retina.report import write_report
+        from geo_retina.html_report import write_report
 
         page = write_report(evaluation, report, about=compared, scenes=imagery, overwrite=overwrite)
         print(f"written to {page}")
@@ -74,7 +74,7 @@ def _prepare_report(
                 "scenes are for the pictures of a report; name its folder with --report"
             )
         return []
-    from geo_retina.report import check_report
+    from geo_retina.html_report import check_report
     from geo_retina.scene import find_scenes, open_picture
 
     check_report(folder, overwrite=overwrite)

@@ -58,7 +58,7 @@ def export_chips(
         overwrite: Replace a folder that this command made.
         options: Size, form and split.
     """
-    from geo_retina.interchange import export_chips as export
+    from geo_retina.export import export_chips as export
 
     data = DataOptions(
         scenes=tuple(scenes),
@@ -108,7 +108,7 @@ def export_onnx(
         tile_px: Side of the images it takes; left out, as the model's card says.
         overwrite: Replace an existing file.
     """
-    from geo_retina.interchange import export_onnx as export
+    from geo_retina.export import export_onnx as export
 
     path = export(model, out, tile_px=tile_px, overwrite=overwrite)
     print(f"written to {path}, {_report.size(path.stat().st_size)}")
@@ -130,6 +130,6 @@ def export_stac(
         href: Where readers of the item find the model file; left out, its path here.
         overwrite: Replace an existing file.
     """
-    from geo_retina.interchange import export_stac as export
+    from geo_retina.export import export_stac as export
 
     print(f"written to {export(model, out, href=href, overwrite=overwrite)}")

@@ -34,7 +34,7 @@ def filter_(
         overwrite: Replace an existing output.
         options: What to keep.
     """
-    from geo_retina.vector import SEAM_NOTE, filter_detections
+    from geo_retina.postprocess import SEAM_NOTE, filter_detections
 
     report = filter_detections(detections, out, options, overwrite=overwrite)
     print(f"{report.kept:,} of {_report.plural(report.read, 'object')} kept")

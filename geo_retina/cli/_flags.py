@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -11,6 +14,7 @@ from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, T
 from cyclopts.config import Dict
 
 from geo_retina.options import split_names
+from geo_retina.options.aliases import OLD_OPTIONS, OldNameWarning, with_new_names
 
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
@@ -29,6 +33,40 @@ def flag_name(field: str) -> str:
     may even say so: ``--radius 6m``.
     """
     return field.removesuffix("_m").removesuffix("_s").replace("_", "-").strip("-")
+
+
+def with_new_flags(tokens: Sequence[str]) -> list[str]:
+    """Replace old flags by those of today.
+
+    Raises:
+        OptionError: a flag is given by both its names.
+    """
+    old = {
+        f"--{flag_name(before)}": f"--{flag_name(now)}"
+        for before, now in OLD_OPTIONS["DetectOptions"].items()
+    }
+    with_new_names({token.partition("=")[0]: None for token in tokens}, old)
+    parts = (token.partition("=") for token in tokens)
+    return ["".join([old.get(flag, flag), *value]) for flag, *value in parts]
+
+
+@contextmanager
+def tell_old_names() -> Iterator[None]:
+    """Print once, as a sentence, that a flag or key has another name now."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", OldNameWarning)
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, OldNameWarning):
+                show(message, category, *place)
+            elif str(message) not in told:
+                told.add(str(message))
+                print(f"geo-retina: {message}", file=sys.stderr)
+
+        warnings.showwarning = tell  # type: ignore[assignment]
+        yield
 
 
 def as_flags(sentence: str) -> str:

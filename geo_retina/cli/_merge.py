@@ -36,7 +36,7 @@ def merge(
         overwrite: Replace an existing output.
         options: When two detections are one object.
     """
-    from geo_retina.combine import combine_runs
+    from geo_retina.postprocess import combine_runs
 
     report = combine_runs(runs, out, options, crs=crs, overwrite=overwrite)
     how = "on one grid" if report.exact else "across grids, by areas of polygons"

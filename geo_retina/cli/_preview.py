@@ -11,7 +11,7 @@ from geo_retina.cli import _report
 from geo_retina.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
-    from geo_retina.draw import DensityMap
+    from geo_retina.plots import DensityMap
 
 _CROPS = 3
 
@@ -52,7 +52,7 @@ def preview(
             "a preview needs the scene that the detections were found in; name it after them, or "
             "map counts with --density"
         )
-    from geo_retina.draw import draw_preview
+    from geo_retina.plots import draw_preview
     from geo_retina.scene import open_picture
     from geo_retina.vector import read_detections
 
@@ -74,7 +74,7 @@ def _map_density(
     score: float | None,
     overwrite: bool,
 ) -> None:
-    from geo_retina.draw import draw_density
+    from geo_retina.plots import draw_density
     from geo_retina.scene import open_picture
 
     ground = None if scene is None else open_picture(scene)

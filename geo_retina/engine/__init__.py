@@ -4,7 +4,7 @@ from geo_retina.engine.computing import Engine
 from geo_retina.engine.devices import choose_device, choose_dtype, list_devices
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
-from geo_retina.engine.placing import cut_sides
+from geo_retina.engine.to_grid import cut_sides
 
 __all__ = [
     "BlockDetections",

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geo_retina.detections import Detections
+from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
-from geo_retina.engine.placing import place
-from geo_retina.engine.turns import Turns
+from geo_retina.engine.to_grid import move_to_grid
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
-from geo_retina.nn.decode import Decoded, DecodeSettings, boxes_wanted, decode
+from geo_retina.nn.decoding import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.fusing import fuse_layers
-from geo_retina.nn.views import averaged
+from geo_retina.nn.tta import average_views
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
 
@@ -82,7 +82,7 @@ class Engine:
         self._batch = batch
         self._reduced_batch: int | None = None
         self._edge_px = options.merge.edge_px
-        self._views = options.views
+        self._tta = options.tta
         self._network = (
             fold_batch_norms(model.network)
             .to(self.device, self.dtype)
@@ -106,7 +106,7 @@ class Engine:
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (radiometry.offset, radiometry.scale)
         )
-        self._turns = Turns(self.device, self.dtype)
+        self._slots = ComputeSlots(self.device, self.dtype)
 
     def detect(
         self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
@@ -128,7 +128,7 @@ class Engine:
         found: list[list[Detections]] = [[] for _ in blocks]
         counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
         staged = [self._stage(block) for block in blocks]  # while another thread computes
-        with self._turns.taken():
+        with self._slots.taken():
             uploaded = [self._upload(each) for each in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
@@ -140,7 +140,7 @@ class Engine:
                 for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
                     block = blocks[owner]
                     found[owner].append(
-                        place(boxes_tile, scores, labels, tile, block, self._edge_px)
+                        move_to_grid(boxes_tile, scores, labels, tile, block, self._edge_px)
                     )
                 np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
         return [
@@ -167,9 +167,9 @@ class Engine:
         return copies * ready.itemsize
 
     @property
-    def turns(self) -> int:
+    def slots(self) -> int:
         """How many batches may be computed at once."""
-        return self._turns.left
+        return self._slots.left
 
     def measure(self, tile_px: int, *, threads: int = 1, repeats: int = 3) -> tuple[float, int]:
         """Time the network and the decoding on noise, with boxes everywhere.
@@ -183,25 +183,25 @@ class Engine:
             Pixels through the network in a second, and bytes that batches take at their peak,
             estimated from the finest feature maps.
         """
-        turns, batch = min(self.turns, threads), self.batch_size(tile_px)
+        slots, batch = min(self.slots, threads), self.batch_size(tile_px)
         noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
 
         def forward(times: int) -> None:
-            with self._turns.taken():
+            with self._slots.taken():
                 for _ in range(times):
                     self._forward(noise, all_boxes=True).truncated_N.cpu()
 
         try:
-            with ThreadPoolExecutor(turns) as pool:
-                list(pool.map(forward, [1] * turns))
+            with ThreadPoolExecutor(slots) as pool:
+                list(pool.map(forward, [1] * slots))
                 start = time.perf_counter()
-                list(pool.map(forward, [repeats] * turns))
+                list(pool.map(forward, [repeats] * slots))
                 seconds = time.perf_counter() - start
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or not self._turns.withdraw():
+            if not _is_out_of_memory(error) or not self._slots.withdraw():
                 raise
             return self.measure(tile_px, threads=threads, repeats=repeats)
-        pixels = turns * batch * tile_px**2
+        pixels = slots * batch * tile_px**2
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def batch_size(self, tile_px: int) -> int:
@@ -285,7 +285,7 @@ class Engine:
         self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]
     ) -> tuple[list[_Found], NDArray[np.bool_]]:
         """Boxes, scores and labels of each tile, and which tiles reached a limit."""
-        alone = self._turns.left == 1  # another thread may give up its turn meanwhile
+        alone = self._slots.left == 1  # another thread may give up its turn meanwhile
         try:
             decoded = self._forward(images_of(batch))
             return _split(decoded, len(batch)), decoded.truncated_N.cpu().numpy()
@@ -295,7 +295,7 @@ class Engine:
         # Outside the handler: its traceback would keep alive what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self._turns.withdraw() or not alone:
+        if self._slots.withdraw() or not alone:
             return self._forward_in_memory(batch, images_of)
         half = len(batch) // 2
         self._reduced_batch = min(half, self._reduced_batch or half)
@@ -306,11 +306,11 @@ class Engine:
         )
 
     def _forward(self, images_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
-        self._turns.share()
+        self._slots.share()
         images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
         shape = (images_NCHW.shape[2], images_NCHW.shape[3])
-        if self._views > 1:
-            outputs = averaged(self._network, images_NCHW, self._views)
+        if self._tta > 1:
+            outputs = average_views(self._network, images_NCHW, self._tta)
         elif self.device.type == "cpu" and not all_boxes:
             wanted = partial(boxes_wanted, settings=self._decode)
             outputs = self._network.forward_at(images_NCHW, wanted)

@@ -26,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in BATCH_PX:
-        raise OptionError(f"device {name} is not known, wanted auto, cpu, cuda or mps")
+        raise OptionError(f"device {name} is not known, expected auto, cpu, cuda or mps")
     if not _is_present(device):
         raise OptionError(f"device {name} is not present on this machine; try --device auto")
     return device

@@ -1,11 +1,18 @@
 """Detections against labels, in map coordinates: how many were found, and how well."""
 
-from geo_retina.evaluation.comparing import AGREEMENT, Comparison, Difference, compare
-from geo_retina.evaluation.counts import Counts
-from geo_retina.evaluation.matches import FALSE, IGNORED, KINDS, TRUE, Matched, MatchTable
-from geo_retina.evaluation.results import CountError, Evaluation
-from geo_retina.evaluation.scores import Confusion, Curve, Scores, SizeScores
-from geo_retina.evaluation.scoring import evaluate
+from geo_retina.evaluation.comparison import AGREEMENT, Comparison, Difference, compare
+from geo_retina.evaluation.evaluator import evaluate
+from geo_retina.evaluation.matching.match_table import (
+    FALSE,
+    IGNORED,
+    KINDS,
+    TRUE,
+    Matched,
+    MatchTable,
+)
+from geo_retina.evaluation.metrics.counts import Counts
+from geo_retina.evaluation.metrics.scores import Confusion, Curve, Scores, SizeScores
+from geo_retina.evaluation.result import CountError, Evaluation
 
 __all__ = [
     "AGREEMENT",

@@ -5,14 +5,6 @@ order of a CRS's authority. Longitudes have no beginning and no end: what comes 
 one piece, also where it crosses the antimeridian, and is then counted beyond 180.
 """
 
-from geo_retina.geodesy.ground import (
-    carry_ground,
-    densify,
-    move_outlines,
-    near_longitude,
-    reproject,
-    reproject_rings,
-)
 from geo_retina.geodesy.positions import (
     METRES_A_DEGREE,
     are_expressible,
@@ -26,6 +18,14 @@ from geo_retina.geodesy.positions import (
     to_lon_lat,
     true_aspect,
     wrap,
+)
+from geo_retina.geodesy.reprojection import (
+    carry_ground,
+    densify,
+    move_outlines,
+    near_longitude,
+    reproject,
+    reproject_rings,
 )
 from geo_retina.geodesy.systems import (
     FALLBACK_CRS,

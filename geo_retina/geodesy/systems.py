@@ -36,11 +36,11 @@ def parse_crs(text: str) -> pyproj.CRS:
         crs = pyproj.CRS.from_user_input(text)
     except pyproj.exceptions.CRSError:
         raise OptionError(
-            f"{text} is not a CRS that PROJ knows, wanted for example EPSG:4326"
+            f"{text} is not a CRS that PROJ knows, expected for example EPSG:4326"
         ) from None
     if not (crs.is_projected or crs.is_geographic or crs.is_engineering):
         raise OptionError(
-            f"{text} is a {crs.type_name}, in which no map is drawn; wanted a projected or "
+            f"{text} is a {crs.type_name}, in which no map is drawn; expected a projected or "
             "geographic one, for example EPSG:4326"
         )
     return crs

@@ -7,8 +7,8 @@ tiles that meet (``pairs``), ``select`` runs once over their conflicts in rank o
 grows while it still competes, because boxes that grow swallow their neighbours.
 
 The pass in rank order is the greedy maximal independent set, which is the same whether it is
-found at once or piecewise (Blelloch, Fineman, Shun 2012, arXiv:1202.3205). ``merge`` does it at
-once, ``merge_block`` for the tiles of one block, leaving open what other blocks may change::
+found at once or piecewise (Blelloch, Fineman, Shun 2012, arXiv:1202.3205). ``merge_tiles`` does it
+at once, ``merge_block`` for the tiles of one block, leaving open what other blocks may change::
 
     parts = [merge_block(found, plan, block, options) for block, found in ...]
     final, undecided = zip(*parts)
@@ -47,9 +47,9 @@ __all__ = [
     "Scenes",
     "check_scene_options",
     "in_order",
-    "merge",
     "merge_block",
     "merge_scenes",
+    "merge_tiles",
     "rank",
     "tiles_met",
     "undecided_with",
@@ -59,7 +59,7 @@ _AT_ONCE = 1 << 17
 """Detections that are decided together, where a row of tiles has not more."""
 
 
-def merge(
+def merge_tiles(
     detections: Detections, plan: TilePlan, options: MergeOptions = MergeOptions()
 ) -> Detections:
     """Make one set of objects of what all tiles found.
@@ -132,7 +132,7 @@ def merge_block(
         options: thresholds.
 
     Returns:
-        Two sets, each ``in_order``: the final ones, as ``merge`` of the whole scene has them,
+        Two sets, each ``in_order``: the final ones, as ``merge_tiles`` of the whole scene has them,
         and the open ones, whose fate other blocks decide. The open ones of all blocks merged
         together, and all final ones, are the merge of everything at once. All are open where
         ``options.method`` is not "select", as the others know no partition.
@@ -155,8 +155,8 @@ def undecided_with(
 ) -> Detections:
     """Those detections whose fate tiles decide that were not looked at.
 
-    The others end as they would if all tiles were known: ``merge`` of these detections is right
-    about them.
+    The others end as they would if all tiles were known: ``merge_tiles`` of these detections is
+    right about them.
 
     Args:
         detections: those of the known tiles, in any order; what ``merge_block`` has settled may
@@ -278,8 +278,8 @@ def merge_scenes(
 ) -> Merged:
     """Make one set of objects of what all scenes found, each merged in itself.
 
-    The rule is that of ``merge``, with scenes in the place of tiles and their borders in that of
-    inner tile sides, where another scene looks at the ground beyond; a box that an inner side of
+    The rule is that of ``merge_tiles``, with scenes in the place of tiles and their borders in that
+    of inner tile sides, where another scene looks at the ground beyond; a box that an inner side of
     its own scene's tiles cuts is cut here too. Objects that were joined within a scene take part,
     as other scenes see them as well; between scenes that were merged before, all is settled.
 

@@ -21,7 +21,7 @@ from geo_retina.model.cards import (
 
 if TYPE_CHECKING:
     from geo_retina.model.checkpoints import import_checkpoint
-    from geo_retina.model.files import Model, build_network, check_model_output, load_model
+    from geo_retina.model.model_file import Model, build_network, check_model_output, load_model
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Model": "files",
-    "build_network": "files",
-    "check_model_output": "files",
-    "load_model": "files",
+    "Model": "model_file",
+    "build_network": "model_file",
+    "check_model_output": "model_file",
+    "load_model": "model_file",
     "import_checkpoint": "checkpoints",
 }
 

@@ -13,9 +13,10 @@ from typing import Any, get_args
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from geo_retina.errors import GeoRetinaError, ModelError
+from geo_retina.errors import GeoRetinaError, ModelError, OptionError
 from geo_retina.files import parse_json
 from geo_retina.options import NetworkOptions, Padding
+from geo_retina.options.aliases import OLD_CARD_KEYS, with_new_names
 
 FORMAT_VERSION = 1
 """Version of the card; a file with a newer one is refused."""
@@ -65,7 +66,7 @@ class Radiometry:
     def __post_init__(self) -> None:
         if len(self.offset) != len(self.scale) or 0 in self.scale:
             raise ModelError(
-                f"radiometry has offsets {self.offset} and scales {self.scale}; wanted as many "
+                f"radiometry has offsets {self.offset} and scales {self.scale}; expected as many "
                 "of each, and no scale of 0"
             )
 
@@ -121,19 +122,21 @@ class Card:
         if len(self.thresholds) != len(self.classes) or not self.classes:
             raise ModelError(
                 f"card of {self.name} has {len(self.thresholds)} thresholds for "
-                f"{len(self.classes)} classes, wanted one for each"
+                f"{len(self.classes)} classes, expected one for each"
             )
         if len(self.bands) != len(self.radiometry.offset) or not self.bands:
             raise ModelError(
                 f"card of {self.name} has {len(self.bands)} bands and radiometry for "
-                f"{len(self.radiometry.offset)}, wanted as many"
+                f"{len(self.radiometry.offset)}, expected as many"
             )
         if not 0 <= self.nms_iou <= 1:
-            raise ModelError(f"card of {self.name} has an nms_iou of {self.nms_iou}, wanted 0 to 1")
+            raise ModelError(
+                f"card of {self.name} has an nms_iou of {self.nms_iou}, expected 0 to 1"
+            )
         self._check_numbers()
         if self.padding not in get_args(Padding):
             raise ModelError(
-                f"card of {self.name} has the padding {self.padding!r}, wanted "
+                f"card of {self.name} has the padding {self.padding!r}, expected "
                 f"{' or '.join(get_args(Padding))}"
             )
         if self.network.levels is None or self.network.anchor_sides_px is None:
@@ -152,7 +155,7 @@ class Card:
         if max(sizes) > _MOST_PX or self.tile_px > _MOST_PX:
             raise ModelError(
                 f"card of {self.name} has tiles of {self.tile_px} px and objects of "
-                f"{max(sizes):g} px, wanted at most {_MOST_PX}"
+                f"{max(sizes):g} px, expected at most {_MOST_PX}"
             )
         try:
             is_number = np.dtype(radiometry.dtype).kind in "uif"
@@ -160,7 +163,7 @@ class Card:
             is_number = False
         if not is_number:
             raise ModelError(
-                f"card of {self.name} has pixels of type {radiometry.dtype!r}, wanted numbers "
+                f"card of {self.name} has pixels of type {radiometry.dtype!r}, expected numbers "
                 "such as uint8"
             )
 
@@ -194,7 +197,7 @@ class Card:
                     f"the card has format version {version}, this geo-retina reads up to "
                     f"{FORMAT_VERSION}; install a newer geo-retina"
                 )
-            raw = {key: _tuples(value) for key, value in raw.items()}
+            raw = {key: _tuples(value) for key, value in _with_new_keys(raw).items()}
             raw["bands"] = tuple(Band(**band) for band in raw["bands"])
             raw["radiometry"] = Radiometry(**raw["radiometry"])
             raw["network"] = NetworkOptions(**raw["network"])
@@ -203,6 +206,8 @@ class Card:
             if check_types:
                 _checker().validate_json(text, strict=True)
             return card
+        except OptionError as error:
+            raise ModelError(f"the card cannot be used: {error}") from error
         except GeoRetinaError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -225,6 +230,17 @@ def _reason(error: Exception) -> str:
     found = error.errors(include_url=False)[0]
     key = ".".join(map(str, found["loc"]))
     return f"{key} is {str(found['input'])[:60]!r}, but {found['msg'][:200]}"
+
+
+def _with_new_keys(group: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """A card of before with the keys of today; its reader did not write it, so no warning."""
+    renamed = with_new_names(group, OLD_CARD_KEYS.get(path, {}), f"{path}.", quiet=True)
+    return {
+        key: _with_new_keys(value, f"{path}.{key}".lstrip("."))
+        if isinstance(value, Mapping)
+        else value
+        for key, value in renamed.items()
+    }
 
 
 def _tuples(value: Any) -> Any:
@@ -265,7 +281,7 @@ def load_card(name_or_path: str | Path) -> Card:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
     if "card" not in metadata:
         raise ModelError(
-            f"{path} holds weights but no card, wanted a model that geo-retina train wrote"
+            f"{path} holds weights but no card, expected a model that geo-retina train wrote"
         )
     try:
         # Types of our own files are right, and checking them takes longer than reading them.

@@ -21,7 +21,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from geo_retina.errors import ModelError
 from geo_retina.model.cards import Band, Card, Radiometry, choose_tile_px
-from geo_retina.model.files import Model, build_network
+from geo_retina.model.model_file import Model, build_network
 from geo_retina.nn.retinanet import torchvision_state_dict
 from geo_retina.options import PRESETS, ImportOptions, NetworkOptions
 
@@ -160,12 +160,13 @@ def _read(path: Path) -> _Checkpoint:
         return _Checkpoint(state, None, _has_prefix(state))
     if path.suffix not in (".pt", ".pth", ".ckpt"):
         raise ModelError(
-            f"{path} ends in {path.suffix or 'no suffix'}, wanted .pt, .pth, .ckpt or .safetensors"
+            f"{path} ends in {path.suffix or 'no suffix'}, expected .pt, .pth, .ckpt or "
+            ".safetensors"
         )
     found = _read_tensors(path)
     if not isinstance(found, Mapping):
         raise ModelError(
-            f"{path} holds a {type(found).__name__}, wanted the tensors of a network by name; "
+            f"{path} holds a {type(found).__name__}, expected the tensors of a network by name; "
             f"{_SAVE_TENSORS}"
         )
     for key in ("state_dict", "model_state_dict", "model"):
@@ -188,8 +189,8 @@ def _checkpoint(
     }
     if not state:
         raise ModelError(
-            f"{path} holds no tensor named backbone or head, wanted a RetinaNet of torchvision or "
-            "DeepForest; give such a checkpoint"
+            f"{path} holds no tensor named backbone or head, expected a RetinaNet of torchvision "
+            f"or DeepForest; give such a checkpoint"
         )
     classes = None
     if isinstance(labels, Mapping) and all(
@@ -238,7 +239,7 @@ def _count_classes(state: Mapping[str, Tensor], path: Path) -> int:
     expected = len(_RATIOS) * 3
     if anchors != expected or rest or uneven or not count:
         raise ModelError(
-            f"{path} has {anchors} anchors in a cell, wanted torchvision's {expected} (3 sizes x "
+            f"{path} has {anchors} anchors in a cell, expected torchvision's {expected} (3 sizes x "
             "3 ratios); a network with anchors of its own cannot be told from its weights"
         )
     return count
@@ -255,8 +256,8 @@ def _recognise(
     if backbone is None or extra is None:
         raise ModelError(
             f"{path} has a backbone of {len(third)} blocks in its third stage"
-            f"{'' if extra is not None else ' and no level P6'}, wanted a plain ResNet with levels "
-            "P3 to P7, as torchvision builds it"
+            f"{'' if extra is not None else ' and no level P6'}, expected a plain ResNet with "
+            f"levels P3 to P7, as torchvision builds it"
         )
     channels = extra.shape[0]
     from_c5 = extra.shape[1] != channels

@@ -129,7 +129,7 @@ def fit_anchors(
     wh = box_sides_wh.detach().double().cpu()
     if not len(wh) or not bool((wh > 0).all()) or not bool(wh.isfinite().all()):
         raise ModelError(
-            f"anchors cannot be fitted to {len(wh)} labels some of which have no extent, wanted "
+            f"anchors cannot be fitted to {len(wh)} labels some of which have no extent, expected "
             "at least one and every side above 0; check the labels or give anchor_sides_px"
         )
     side = wh.prod(dim=1).sqrt()

@@ -151,7 +151,7 @@ def load_pretrained(backbone: Backbone) -> str:
     if missing:
         raise ModelError(
             f"the ImageNet weights of {backbone.name} lack {missing[0]} and {len(missing) - 1} "
-            "more tensors, wanted all of the backbone's; train with pretrained: false"
+            "more tensors, expected all of the backbone's; train with pretrained: false"
         )
     stem = stem_key(backbone.body)
     state[stem] = adapt_stem(state[stem], backbone.in_channels)
@@ -162,7 +162,7 @@ def load_pretrained(backbone: Backbone) -> str:
 def check_pretrained(name: str) -> None:
     """Refuse a backbone whose ImageNet weights cannot be had, before work is spent.
 
-    Weights of timm's hub are in its cache afterwards. The caller's chance is left as it was.
+    Weights of timm's hub are in its cache afterwards. The caller's random state is left as it was.
 
     Raises:
         ModelError: timm has no such backbone, or its weights cannot be had on this machine.
@@ -199,13 +199,13 @@ def _build(name: str, in_channels: int, highest_level: int) -> tuple[nn.Module, 
         2**lv != r for lv, r in zip(levels, reductions, strict=True)
     ):
         raise ModelError(
-            f"the backbone {name} has features at strides {reductions}, wanted a pyramid that "
+            f"the backbone {name} has features at strides {reductions}, expected a pyramid that "
             f"doubles them; {_OTHERS}"
         )
     kept = [i for i, level in enumerate(levels) if _LOWEST_LEVEL <= level <= highest_level]
     if not kept:
         raise ModelError(
-            f"the backbone {name} has levels {levels}, wanted some from {_LOWEST_LEVEL} to "
+            f"the backbone {name} has levels {levels}, expected some from {_LOWEST_LEVEL} to "
             f"{highest_level}; choose another backbone"
         )
     if len(kept) != len(levels):
@@ -224,8 +224,8 @@ def _try(body: nn.Module, name: str, in_channels: int, levels: tuple[int, ...]) 
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"the backbone {name} takes no image of {_TRIAL_SHAPE} px ({reason}), wanted one that "
-            f"takes any size; {_OTHERS}"
+            f"the backbone {name} takes no image of {_TRIAL_SHAPE} px ({reason}), expected one "
+            f"that takes any size; {_OTHERS}"
         ) from error
     body.train(training)
     height, width = _TRIAL_SHAPE
@@ -236,7 +236,7 @@ def _try(body: nn.Module, name: str, in_channels: int, levels: tuple[int, ...]) 
     shapes = [tuple(each.shape) for each in features]
     if shapes != wanted:
         raise ModelError(
-            f"the backbone {name} gives features of shapes {shapes}, wanted {wanted}; {_OTHERS}"
+            f"the backbone {name} gives features of shapes {shapes}, expected {wanted}; {_OTHERS}"
         )
 
 

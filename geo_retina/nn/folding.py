@@ -52,7 +52,7 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
     if not torch.allclose(before, after, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise ModelError(
             f"folding the batch norms of {folded.backbone.name} changes its outputs by "
-            f"{float((before - after).abs().max()):g}, wanted rounding only; run it unfolded"
+            f"{float((before - after).abs().max()):g}, expected rounding only; run it unfolded"
         )
     return folded.to(weight.device, weight.dtype)
 

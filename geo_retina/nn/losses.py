@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geo_retina.nn.assign import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
+from geo_retina.nn.assignment import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
 from geo_retina.nn.heads import Outputs
 
 _GREATEST_LOG_SCALE = math.log(1000 / 16)

@@ -25,7 +25,7 @@ def check(options: object, ranges: dict[str, tuple[float, float]]) -> None:
         for item in value if isinstance(value, tuple) else (value,):
             if item is not None and not (low <= item <= high and item < INFINITY):
                 raise OptionError(
-                    f"{type(options).__name__}.{name} is {item}, wanted {_span(low, high)}"
+                    f"{type(options).__name__}.{name} is {item}, expected {_span(low, high)}"
                 )
 
 
@@ -86,7 +86,7 @@ def check_encoding(options: object, *names: str) -> None:
             codecs.lookup(value)
         except (LookupError, ValueError):
             raise OptionError(
-                f"{type(options).__name__}.{name} is {value!r}, wanted the name of a text "
+                f"{type(options).__name__}.{name} is {value!r}, expected the name of a text "
                 "encoding, such as UTF-8, GBK or cp1252"
             ) from None
 

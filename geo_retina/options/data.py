@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from geo_retina.errors import OptionError
+from geo_retina.options.aliases import accept_old_names
 from geo_retina.options.checks import INFINITY, check, check_encoding, same_text
 from geo_retina.options.network import Padding
 
@@ -173,17 +174,17 @@ class DataOptions:
         scenes = (self.scenes,) if isinstance(self.scenes, str) else tuple(self.scenes)
         object.__setattr__(self, "scenes", scenes)
         if not self.scenes:
-            raise OptionError("DataOptions.scenes is empty, wanted at least one file or folder")
+            raise OptionError("DataOptions.scenes is empty, expected at least one file or folder")
         if hasattr(self.labels, "__fspath__"):  # a Path is one file, too
             object.__setattr__(self, "labels", str(self.labels))
         if not isinstance(self.labels, str):
             object.__setattr__(self, "labels", tuple(self.labels))
         if not any(not source.ignore for source in self.sources):
-            raise OptionError("DataOptions.labels is empty, wanted at least one layer of labels")
+            raise OptionError("DataOptions.labels is empty, expected at least one layer of labels")
         if isinstance(self.classes, list):
             object.__setattr__(self, "classes", tuple(self.classes))
         if self.classes is not None and not self.classes:
-            raise OptionError("DataOptions.classes is empty, wanted a class, or leave it out")
+            raise OptionError("DataOptions.classes is empty, expected a class, or leave it out")
         self.class_of  # noqa: B018 - refuses a name in two classes now rather than later
 
     @property
@@ -217,22 +218,23 @@ class DataOptions:
         return classes
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """How the ground is divided into fit, tune and test; never by file."""
+    """How the ground is divided into train, val and test; never by file."""
 
-    tune_fraction: float = 0.15
+    val_fraction: float = 0.15
     """Share of the ground that chooses checkpoint and thresholds."""
 
     test_fraction: float = 0.0
     """Share of the ground that chooses nothing and is scored once, at the end."""
 
     block_m: float = 500.0
-    """Side of the ground blocks that are dealt out whole."""
+    """Side of the ground blocks that stay in one part."""
 
     areas: str | None = None
-    """Polygons whose ground is dealt out whole, instead of blocks; other ground fits. Without a
-    column, all of them tune."""
+    """Polygons whose ground is divided out whole, instead of blocks; other ground is for training.
+    Without a column, all of them are for validation."""
 
     areas_layer: str | None = None
     """Layer of that file; needed where it holds several."""
@@ -241,42 +243,42 @@ class SplitOptions:
     """Encoding of that file's texts, where it does not say it."""
 
     column: str | None = None
-    """Column that names the place to which ground belongs, which is dealt out whole: of the
+    """Column that names the place to which ground belongs, which stays in one part: of the
     areas, else of the labelled ground, else of the labels."""
 
-    tune: tuple[str, ...] | None = None
-    """Places that tune; left out, dealt by ``tune_fraction``."""
+    val: tuple[str, ...] | None = None
+    """Validation places; left out, drawn by ``val_fraction``."""
 
     test: tuple[str, ...] | None = None
-    """Places that test; left out, dealt by ``test_fraction``."""
+    """Test places; left out, drawn by ``test_fraction``."""
 
     def __post_init__(self) -> None:
         check(
             self,
             {
-                "tune_fraction": (0.01, 0.9),
+                "val_fraction": (0.01, 0.9),
                 "test_fraction": (0, 0.9),
                 "block_m": (1e-3, INFINITY),
             },
         )
         check_encoding(self, "areas_encoding")
-        for name in ("tune", "test"):
+        for name in ("val", "test"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(map(same_text, getattr(self, name))))
-        if self.tune_fraction + self.test_fraction > 0.95:
+        if self.val_fraction + self.test_fraction > 0.95:
             raise OptionError(
-                f"SplitOptions.tune_fraction {self.tune_fraction:g} and test_fraction "
-                f"{self.test_fraction:g} leave no ground to fit; lower them"
+                f"SplitOptions.val_fraction {self.val_fraction:g} and test_fraction "
+                f"{self.test_fraction:g} leave no ground for training; lower them"
             )
-        if self.column is None and (self.tune is not None or self.test is not None):
+        if self.column is None and (self.val is not None or self.test is not None):
             raise OptionError(
-                "SplitOptions.tune and test name places, so the column that holds their names "
-                "is wanted; give SplitOptions.column"
+                "SplitOptions.val and test name places, so the column that holds their names "
+                "is needed; give SplitOptions.column"
             )
-        both = set(self.tune or ()) & set(self.test or ())
+        both = set(self.val or ()) & set(self.test or ())
         if both:
             raise OptionError(
-                f"SplitOptions.tune and test both name {sorted(both)[0]}; a place has one part"
+                f"SplitOptions.val and test both name {sorted(both)[0]}; a place has one part"
             )
 
 
@@ -297,7 +299,7 @@ class SampleOptions:
     """Share of samples drawn around the model's own false finds, once there are any."""
 
     hard_from_epoch: int | None = None
-    """Epoch after which false finds are looked for on the ground that fits; left out, never."""
+    """Epoch after which false finds are looked for on the training ground; left out, never."""
 
     min_visible: float = 0.5
     """A label of which at least this share is visible in a sample is an object there."""

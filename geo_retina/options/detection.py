@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from geo_retina.errors import OptionError
+from geo_retina.options.aliases import accept_old_names
 from geo_retina.options.checks import INFINITY, check
 
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Views = Literal[1, 2, 4, 8]
+TestTimeViews = Literal[1, 2, 4, 8]
 Geometry = Literal["polygon", "point", "both"]
 RankOrder = Literal["whole", "owner", "score"]
 MergeMethod = Literal["select", "soft-nms", "fuse"]
@@ -67,6 +68,7 @@ class MergeOptions:
         )
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class DetectOptions:
     """What changes the detections of a run; part of its fingerprint."""
@@ -103,11 +105,11 @@ class DetectOptions:
 
     nms_iou: float | None = None
     """Within a tile, a box suppresses lower-scored ones of its class above this IoU; left out,
-    the model's own, which did best on its tuning ground."""
+    the model's own, which did best on its validation ground."""
 
-    views: Views = 1
-    """Looks at each tile, averaged: 2 also mirrored, 4 also upside down, 8 also with rows and
-    columns exchanged. Finds a little more for so many times the work."""
+    tta: TestTimeViews = 1
+    """Test-time augmentation, averaged over passes: 2 also mirrored, 4 also upside down, 8 also
+    with rows and columns exchanged. Finds a little more for so many times the work."""
 
     candidates: int = 4000
     """Boxes decoded per pyramid level and tile at the most, and more in tiles larger than the
@@ -160,11 +162,11 @@ class DetectOptions:
             len(self.stretch) == 2 and self.stretch[0] < self.stretch[1]
         ):
             raise OptionError(
-                f"DetectOptions.stretch is {self.stretch}, wanted two percentiles, the lower "
+                f"DetectOptions.stretch is {self.stretch}, expected two percentiles, the lower "
                 "first, such as 2,98"
             )
-        if self.views not in get_args(Views):
-            raise OptionError(f"DetectOptions.views is {self.views}, wanted 1, 2, 4 or 8")
+        if self.tta not in get_args(TestTimeViews):
+            raise OptionError(f"DetectOptions.tta is {self.tta}, expected 1, 2, 4 or 8")
         score, floor = self.score, self.min_score
         if score is not None and floor is not None and score < floor:
             raise OptionError(

@@ -95,4 +95,4 @@ class EvaluateOptions:
         for name in ("sizes_px", "sizes_m"):
             sides = getattr(self, name)
             if sides is not None and list(sides) != sorted(set(sides)):
-                raise OptionError(f"EvaluateOptions.{name} is {sides}, wanted rising numbers")
+                raise OptionError(f"EvaluateOptions.{name} is {sides}, expected rising numbers")

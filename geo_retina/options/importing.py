@@ -65,9 +65,9 @@ class ImportOptions:
         )
         if list(self.object_px) != sorted(self.object_px):
             raise OptionError(
-                f"ImportOptions.object_px is {self.object_px}, wanted sides in ascending order"
+                f"ImportOptions.object_px is {self.object_px}, expected sides in ascending order"
             )
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise OptionError(
-                f"ImportOptions.classes is {', '.join(self.classes)}, wanted each name once"
+                f"ImportOptions.classes is {', '.join(self.classes)}, expected each name once"
             )

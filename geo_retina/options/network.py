@@ -69,7 +69,7 @@ class NetworkOptions:
             not self.levels or list(self.levels) != list(range(self.levels[0], self.levels[-1] + 1))
         ):
             raise OptionError(
-                f"NetworkOptions.levels is {self.levels}, wanted ascending levels without gaps, "
+                f"NetworkOptions.levels is {self.levels}, expected ascending levels without gaps, "
                 "such as (3, 4, 5)"
             )
         if self.anchor_sides_px is not None:

@@ -59,7 +59,7 @@ class ChipOptions:
     """Share of the ground whose pictures are for validation; 0 makes all for training."""
 
     block_m: float = 500.0
-    """Side of the ground blocks that are dealt out whole to training or validation."""
+    """Side of the ground blocks that go to training or validation as a whole."""
 
     seed: int = 0
     """Seed of the split, and of which empty pictures are taken."""

@@ -113,17 +113,17 @@ class TrainOptions:
     """Processes that read samples; 0 reads in the training process."""
 
     validate_every: int = 1
-    """Epochs between validations on the tuning ground."""
+    """Epochs between validations on the validation ground."""
 
     picture_every: int = 1
-    """Validations between pictures of what was found beside what is there; 0 for none."""
+    """Validations between pictures of predicted beside labelled objects; 0 for none."""
 
     tensorboard: bool = False
     """Write TensorBoard's log too; needs the package tensorboard."""
 
     nms_iou: float | None = None
     """IoU above which detections suppress each other, on the card too; left out, what gives the
-    best F1 on the tuning ground when training has ended."""
+    best F1 on the validation ground when training has ended."""
 
     radius_m: float | None = None
     """Score point labels by centre distance within this radius; left out, the point size.

@@ -1,4 +1,4 @@
-"""Carry out units of work on Dask: one task is one unit, end to end inside one worker.
+"""Carry out task batches on Dask: one task is one unit, end to end inside one worker.
 
 Pixels never travel. A task reads its block, detects, and returns a small table; what goes wrong
 inside it is caught there and returned, so that one bad block costs only its own ground. Units of
@@ -26,9 +26,9 @@ from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
 from geo_retina.run.cluster import EngineKey, engine_here, workers
-from geo_retina.run.ledger import PartRecord
+from geo_retina.run.ledger import BlockResult
 from geo_retina.run.memory import release_memory
-from geo_retina.run.plan import Part, Unit
+from geo_retina.run.plan import BlockJob, TaskBatch
 from geo_retina.scene import Mosaic
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        units_done: tasks finished.
-        units: tasks of the run, as far as they are known: what lies around an area of interest
-            may turn out to be needed too.
+        task_batches_done: tasks finished.
+        task_batches: tasks of the run, as far as they are known: what lies around an area of
+            interest may turn out to be needed too.
         pixels_done: pixels of the ground of finished blocks, each counted once, those of an
             earlier try of this run included.
         pixels: pixels of the ground of all blocks.
@@ -62,8 +62,8 @@ class Progress:
         dashboard: address of Dask's status page, where there is one.
     """
 
-    units_done: int
-    units: int
+    task_batches_done: int
+    task_batches: int
     pixels_done: int
     pixels: int
     pixels_before: int = 0
@@ -84,13 +84,15 @@ class Progress:
         return (self.pixels - self.pixels_done) / rate if rate else None
 
 
-def _detect_unit(unit: Unit, key: EngineKey, retries: int, run_id: str) -> list[PartRecord]:
+def _detect_batch(
+    task_batch: TaskBatch, key: EngineKey, retries: int, run_id: str
+) -> list[BlockResult]:
     """The task: read, detect, merge, and say what became of every part."""
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
-    for i, part in enumerate(unit.parts):
+    for i, job in enumerate(task_batch.jobs):
         try:
-            blocks[i] = _retried(partial(_read_block, part), retries)
+            blocks[i] = _retried(partial(_read_block, job), retries)
         except Exception as error:
             failed[i] = _sentence(error)
     found = {}
@@ -107,8 +109,8 @@ def _detect_unit(unit: Unit, key: EngineKey, retries: int, run_id: str) -> list[
             failed |= dict.fromkeys(blocks, _sentence(error))
     blocks.clear()
     records = [
-        _done(part, found[i], key.options.merge) if i in found else _failed(part, failed[i])
-        for i, part in enumerate(unit.parts)
+        _done(job, found[i], key.options.merge) if i in found else _failed(job, failed[i])
+        for i, job in enumerate(task_batch.jobs)
     ]
     release_memory()
     return records
@@ -125,27 +127,27 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
     return work()
 
 
-def _read_block(part: Part) -> BlockPixels:
-    pixels, valid = part.scene.read(part.block.window)
-    _check_range(part, pixels, valid)
+def _read_block(job: BlockJob) -> BlockPixels:
+    pixels, valid = job.scene.read(job.block.window)
+    _check_range(job, pixels, valid)
     return BlockPixels(
         pixels,
         valid,
-        part.block.window,
-        part.tiles,
-        part.tiles.tiles_of(part.block),
-        part.scene.values,
+        job.block.window,
+        job.tiles,
+        job.tiles.tiles_of(job.block),
+        job.scene.values,
     )
 
 
-def _check_range(part: Part, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
     """Refuse a block whose values leave the range that a sample of its scene was found in."""
-    scenes = part.scene.scenes if isinstance(part.scene, Mosaic) else [part.scene]
+    scenes = job.scene.scenes if isinstance(job.scene, Mosaic) else [job.scene]
     for scene in scenes:
         if scene.taken_in is None:
             continue
         seen = pixels[:, valid]
-        values = seen if part.scene.values is None else part.scene.values(seen)
+        values = seen if job.scene.values is None else job.scene.values(seen)
         if scene.taken_in.is_left(values):
             raise SceneMismatchError(
                 f"{scene.path} has {scene.value_dtype} values of {values.min():.6g} to "
@@ -155,12 +157,12 @@ def _check_range(part: Part, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> 
             )
 
 
-def _done(part: Part, found: BlockDetections, options: MergeOptions) -> PartRecord:
-    settled, undecided = merge_block(found.detections, part.tiles, part.block, options)
-    return PartRecord(
-        part.scene_index,
-        part.block.index,
-        part.block.window,
+def _done(job: BlockJob, found: BlockDetections, options: MergeOptions) -> BlockResult:
+    settled, undecided = merge_block(found.detections, job.tiles, job.block, options)
+    return BlockResult(
+        job.scene_index,
+        job.block.index,
+        job.block.window,
         settled,
         found.tiles,
         found.skipped,
@@ -170,9 +172,9 @@ def _done(part: Part, found: BlockDetections, options: MergeOptions) -> PartReco
     )
 
 
-def _failed(part: Part, error: str) -> PartRecord:
-    return PartRecord(
-        part.scene_index, part.block.index, part.block.window, Detections.empty(), error=error
+def _failed(job: BlockJob, error: str) -> BlockResult:
+    return BlockResult(
+        job.scene_index, job.block.index, job.block.window, Detections.empty(), error=error
     )
 
 
@@ -195,9 +197,9 @@ class Tally:
         self._tell = tell
         self._start = time.monotonic()
 
-    def expect(self, units: Sequence[Unit]) -> None:
+    def expect(self, task_batches: Sequence[TaskBatch]) -> None:
         """Units that are now known to be needed."""
-        self._add(units=len(units), pixels=sum(map(_pixels, units)))
+        self._add(task_batches=len(task_batches), pixels=sum(map(_pixels, task_batches)))
 
     def met(self, dashboard: str | None) -> None:
         """Workers are there; a scheduler that is lost from now on is worth waiting for."""
@@ -205,11 +207,11 @@ class Tally:
         self.state = dataclasses.replace(self.state, dashboard=dashboard)
         self._say()
 
-    def finished(self, unit: Unit, records: Sequence[PartRecord]) -> None:
+    def finished(self, task_batch: TaskBatch, records: Sequence[BlockResult]) -> None:
         """A unit and what became of its parts."""
         self._add(
-            units_done=1,
-            pixels_done=_pixels(unit),
+            task_batches_done=1,
+            pixels_done=_pixels(task_batch),
             detections=sum(len(each.detections) + len(each.undecided) for each in records),
             failed=sum(record.error is not None for record in records),
         )
@@ -226,17 +228,17 @@ class Tally:
             self._tell(self.state)
 
 
-def run_units(
-    units: Sequence[Unit],
+def run_task_batches(
+    task_batches: Sequence[TaskBatch],
     model: Model,
     options: DetectOptions,
     run: RunOptions,
     tally: Tally,
-) -> Generator[tuple[int, list[PartRecord]], None, None]:
+) -> Generator[tuple[int, list[BlockResult]], None, None]:
     """Carry out units, in any order, a bounded number of them in flight.
 
     Args:
-        units: the work.
+        task_batches: the work.
         model: network and card.
         options: what changes the result.
         run: how it is carried out.
@@ -249,24 +251,24 @@ def run_units(
         RunError: the scheduler asked for cannot be reached, or there was no worker for longer
             than ``run.patience_s``.
     """
-    if not units:
+    if not task_batches:
         return
-    todo = {unit.index: unit for unit in units}
-    tally.expect(units)
+    todo = {task_batch.index: task_batch for task_batch in task_batches}
+    tally.expect(task_batches)
     while todo:  # again only where a scheduler was lost
         # A scheduler that never was there is a mistake.
         patience_s = run.patience_s if tally.had_workers else 0.0
         with workers(model, run, patience_s=patience_s) as (client, devices):
             tally.met(_dashboard(client, run))
             key = EngineKey(model.fingerprint, options, devices, run.batch)
-            for unit, records in _in_flight(client, list(todo.values()), key, run):
-                del todo[unit.index]
-                yield unit.index, records
-                tally.finished(unit, records)
+            for task_batch, records in _in_flight(client, list(todo.values()), key, run):
+                del todo[task_batch.index]
+                yield task_batch.index, records
+                tally.finished(task_batch, records)
 
 
-def _pixels(unit: Unit) -> int:
-    cores = (part.tiles.core_of(part.block) for part in unit.parts)
+def _pixels(task_batch: TaskBatch) -> int:
+    cores = (job.tiles.core_of(job.block) for job in task_batch.jobs)
     return sum(core.height * core.width for core in cores)
 
 
@@ -281,46 +283,46 @@ def _dashboard(client: Client, run: RunOptions) -> str | None:
 
 
 def _in_flight(
-    client: Client, units: Sequence[Unit], key: EngineKey, run: RunOptions
-) -> Iterator[tuple[Unit, list[PartRecord]]]:
+    client: Client, task_batches: Sequence[TaskBatch], key: EngineKey, run: RunOptions
+) -> Iterator[tuple[TaskBatch, list[BlockResult]]]:
     """Submit a new task for every one that finishes, so that memory stays bounded.
 
     Ends early where the scheduler was lost, with which its tasks go.
     """
-    waiting = iter(units)
-    unit_of: dict[str, Unit] = {}
+    waiting = iter(task_batches)
+    batch_of: dict[str, TaskBatch] = {}
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     run_id = uuid.uuid4().hex
 
     def submit() -> None:
         # Asked anew each time, as workers come and go.
         limit = max(2, _threads(client) + 1)
-        while len(unit_of) < limit and (unit := next(waiting, None)) is not None:
-            future = client.submit(_detect_unit, unit, key, run.retries, run_id, pure=False)
-            unit_of[future.key] = unit
+        while len(batch_of) < limit and (task_batch := next(waiting, None)) is not None:
+            future = client.submit(_detect_batch, task_batch, key, run.retries, run_id, pure=False)
+            batch_of[future.key] = task_batch
             future.add_done_callback(finished.put)
 
     try:
         submit()
-        while unit_of:
+        while batch_of:
             future = _next(client, finished, run.patience_s)
             if future.cancelled():
                 return
-            unit = unit_of.pop(future.key)
+            task_batch = batch_of.pop(future.key)
             error = future.exception()
             if error is None:
                 records = future.result()
             else:  # a worker was lost, several times over
-                records = [_failed(part, _sentence(error)) for part in unit.parts]
+                records = [_failed(job, _sentence(error)) for job in task_batch.jobs]
             future.release()
-            yield unit, records
+            yield task_batch, records
             submit()
     except OSError:
         if run.scheduler is None:
             raise
         return  # a scheduler that is gone takes no more tasks
     finally:
-        if unit_of:
+        if batch_of:
             _stopped.add(run_id)
 
 

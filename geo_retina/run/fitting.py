@@ -28,7 +28,7 @@ from geo_retina.scene import (
     SceneFile,
     ValueMap,
     ValueRange,
-    look_at,
+    inspect_file,
     match_bands,
     sample_values,
 )
@@ -56,7 +56,7 @@ def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
         SceneError: the file is missing or no raster.
         SceneMismatchError: its bands, values or resolution do not fit the model.
     """
-    file = look_at(path, pixel_m=options.pixel_m)
+    file = inspect_file(path, pixel_m=options.pixel_m)
     bands = _choose_bands(file, card, options)
     scene = _at_resolution(file, bands, card, options)
     scene = replace(scene, values=_tags_for(scene, card))

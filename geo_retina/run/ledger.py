@@ -39,7 +39,7 @@ _LOG = "run.log"
 
 
 @dataclass(frozen=True, eq=False)
-class PartRecord:
+class BlockResult:
     """What became of one block of one scene.
 
     Attributes:
@@ -73,24 +73,24 @@ class SceneRecord:
 
     Attributes:
         scene_index: position of the scene in the run.
-        parts: what became of its blocks, in order; their detections stay on disk.
+        results: what became of its blocks, in order; their detections stay on disk.
     """
 
     scene_index: int
-    parts: tuple[PartRecord, ...]
+    results: tuple[BlockResult, ...]
     _places: dict[int, tuple[Path, int]]
     _files: _Files
 
     def undecided(self) -> Detections:
         """Those of all blocks; reads one block at a time."""
-        return Detections.concat(self._read(part.block).undecided for part in self.parts)
+        return Detections.concat(self._read(result.block).undecided for result in self.results)
 
     def settled(self, blocks: Collection[int]) -> Detections:
         """Those of some blocks, by index."""
-        wanted = [part.block for part in self.parts if part.block in blocks]
+        wanted = [result.block for result in self.results if result.block in blocks]
         return Detections.concat(self._read(block).detections for block in wanted)
 
-    def _read(self, block: int) -> PartRecord:
+    def _read(self, block: int) -> BlockResult:
         path, place = self._places[block]
         return self._files.read(path)[place]
 
@@ -99,9 +99,9 @@ class _Files:
     """Reads files of finished units; holds one, as small scenes share them."""
 
     def __init__(self) -> None:
-        self._last: tuple[Path | None, list[PartRecord]] = None, []
+        self._last: tuple[Path | None, list[BlockResult]] = None, []
 
-    def read(self, path: Path) -> list[PartRecord]:
+    def read(self, path: Path) -> list[BlockResult]:
         if path != self._last[0]:
             self._last = path, _read(path)
         return self._last[1]
@@ -202,8 +202,8 @@ class Ledger:
         text = json.dumps(self.manifest, indent=1, sort_keys=True)
         _replace(self.folder / _MANIFEST, lambda path: path.write_text(text, "utf-8"))
 
-    def _file(self, unit: int) -> Path:
-        return self.folder / f"unit-{unit:07d}.parquet"
+    def _file(self, task_batch: int) -> Path:
+        return self.folder / f"unit-{task_batch:07d}.parquet"
 
     def parts_done(self) -> set[tuple[int, int]]:
         """Scene and block of every part that finished without an error."""
@@ -223,7 +223,7 @@ class Ledger:
             self.log.warning("%s is damaged (%s), so its parts are done again", path.name, reason)
             self._damaged.add(path)
 
-    def next_unit(self) -> int:
+    def next_task_batch(self) -> int:
         """A number that no finished unit has."""
         return max((int(path.stem.removeprefix("unit-")) for path in self._files()), default=-1) + 1
 
@@ -236,31 +236,31 @@ class Ledger:
         for path in self._files():
             if path in self._damaged:
                 continue
-            for place, part in enumerate(_part_stats(pq.read_schema(path))):
-                key = part["scene_index"], part["block"]
+            for place, result in enumerate(_result_stats(pq.read_schema(path))):
+                key = result["scene_index"], result["block"]
                 if key not in index or index[key][2]["error"]:
-                    index[key] = path, place, part
+                    index[key] = path, place, result
         return index
 
-    def write(self, unit: int, records: list[PartRecord]) -> None:
+    def write(self, task_batch: int, records: list[BlockResult]) -> None:
         """Record a finished unit.
 
         Raises:
             OutputError: the disk is full, or the folder is gone.
         """
         rows = [kind for record in records for kind in (record.detections, record.undecided)]
-        parts = [
+        results = [
             {**_stats(record), "rows": [len(record.detections), len(record.undecided)]}
             for record in records
         ]
         table = pa.concat_tables(kind.to_arrow() for kind in rows).replace_schema_metadata(
-            {"parts": json.dumps(parts)}
+            {"parts": json.dumps(results)}
         )
         try:
-            _replace(self._file(unit), lambda path: pq.write_table(table, path))
+            _replace(self._file(task_batch), lambda path: pq.write_table(table, path))
         except OSError as error:
             raise OutputError(
-                f"{self._file(unit)} cannot be written ({error.strerror or error}); what was "
+                f"{self._file(task_batch)} cannot be written ({error.strerror or error}); what was "
                 "finished before is kept, and the same command goes on from there"
             ) from error
 
@@ -269,11 +269,11 @@ class Ledger:
         files = _Files()
         index = sorted(self._index().items(), key=lambda entry: entry[0])
         for scene, entries in groupby(index, key=lambda entry: entry[0][0]):
-            places, parts = {}, []
+            places, results = {}, []
             for (_, block), (path, place, stats) in entries:
                 places[block] = path, place
-                parts.append(_record(stats))
-            yield SceneRecord(scene, tuple(parts), places, files)
+                results.append(_record(stats))
+            yield SceneRecord(scene, tuple(results), places, files)
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -324,17 +324,17 @@ def _check_own(folder: Path) -> None:
         raise _foreign(folder)
 
 
-def _stats(record: PartRecord) -> dict[str, Any]:
+def _stats(record: BlockResult) -> dict[str, Any]:
     names = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error")
     return {name: getattr(record, name) for name in (*names, "reduced_batch")}
 
 
-def _part_stats(schema: pa.Schema) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = parse_json(schema.metadata[b"parts"])
-    return parts
+def _result_stats(schema: pa.Schema) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = parse_json(schema.metadata[b"parts"])
+    return results
 
 
-def _is_sound(record: PartRecord, scenes: int) -> bool:
+def _is_sound(record: BlockResult, scenes: int) -> bool:
     """Whether the record of a part, which somebody may have edited, has the types it should."""
     numbers = (record.scene_index, record.block, record.tiles, record.skipped, record.truncated)
     return (
@@ -363,10 +363,10 @@ def _check_manifest(found: Any) -> None:
         raise ValueError(f"its block_px is {found['block_px']}")
 
 
-def _read(path: Path) -> list[PartRecord]:
+def _read(path: Path) -> list[BlockResult]:
     table = pq.read_table(path)
     records, start = [], 0
-    for stats in _part_stats(table.schema):
+    for stats in _result_stats(table.schema):
         kinds = []
         for rows in stats["rows"]:
             # Taken, as a view would keep the whole file's columns in memory.
@@ -377,12 +377,12 @@ def _read(path: Path) -> list[PartRecord]:
     return records
 
 
-def _record(stats: dict[str, Any], *kinds: Detections) -> PartRecord:
+def _record(stats: dict[str, Any], *kinds: Detections) -> BlockResult:
     """What a file says of a part, with its settled and undecided detections, or none."""
     values = {name: value for name, value in stats.items() if name != "rows"}
     settled, undecided = kinds or (Detections.empty(), Detections.empty())
     window = Window(*values.pop("window"))
-    return PartRecord(**values, window=window, detections=settled, undecided=undecided)
+    return BlockResult(**values, window=window, detections=settled, undecided=undecided)
 
 
 def _replace(path: Path, write: Any) -> None:

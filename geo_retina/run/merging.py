@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Block
-from geo_retina.merge import in_order, merge
+from geo_retina.merge import in_order, merge_tiles
 from geo_retina.options import MergeOptions
 from geo_retina.run.ledger import SceneRecord
 from geo_retina.run.plan import ScenePlan
@@ -29,9 +29,9 @@ def merge_scene(
         The scene's objects by rows of blocks; one after the other they are the merge of
         everything at once, ``in_order``, whatever the size of the blocks.
     """
-    rest = merge(record.undecided(), plan.tiles, options)
+    rest = merge_tiles(record.undecided(), plan.tiles, options)
     row_of_rest = rest.tile // plan.tiles.cols
-    found = [plan.block(part.block) for part in record.parts]
+    found = [plan.block(result.block) for result in record.results]
     for start, stop in _bands(found):
         blocks = {block.index for block in found if start <= block.tile_rows.start < stop}
         decided = rest.take((row_of_rest >= start) & (row_of_rest < stop))

@@ -1,4 +1,4 @@
-"""What a run will do: scenes fitted to a model, tiles, blocks, and units of work."""
+"""What a run will do: scenes fitted to a model, tiles, blocks, and task batches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from geo_retina.errors import GeoRetinaError, OptionError, SceneError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run.area import tiles_on, tiles_over
 from geo_retina.run.fitting import fit_scene
+from geo_retina.run.tiles_of_interest import tiles_on, tiles_over
 from geo_retina.scene import BLOCK_CACHE_BYTES, Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
 from geo_retina.vector import Area, read_area
 
@@ -73,14 +73,14 @@ class ScenePlan:
         return [self.scene] if blocks else []
 
     @property
-    def parts(self) -> list[Part]:
+    def jobs(self) -> list[BlockJob]:
         """Its blocks, as they travel."""
-        return [self.part(block) for block in self.blocks]
+        return [self.job(block) for block in self.blocks]
 
-    def part(self, block: Block) -> Part:
+    def job(self, block: Block) -> BlockJob:
         """A block as it travels: of a mosaic, only with the scenes that it shows."""
         scene = self.scene.under(block.window) if isinstance(self.scene, Mosaic) else self.scene
-        return Part(self.index, scene, self.tiles, block)
+        return BlockJob(self.index, scene, self.tiles, block)
 
     def block(self, index: int) -> Block:
         """The block that a part's record names.
@@ -113,7 +113,7 @@ class ScenePlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class BlockJob:
     """One block of one scene, as it travels to a worker."""
 
     scene_index: int
@@ -123,11 +123,11 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class TaskBatch:
     """What one task does: a block, or the blocks of several small scenes."""
 
     index: int
-    parts: tuple[Part, ...]
+    jobs: tuple[BlockJob, ...]
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _refuse_endless(scene: Scene | Mosaic, tiles: TilePlan, block_px: int, *, wh
     remedy = "choose a part of it with --aoi, or cut it" if whole else "cut it"
     raise SceneError(
         f"{scene.path} has {tiles.width:,} x {tiles.height:,} px at the resolution it would be "
-        f"read at, which is {count:,} tiles, wanted at most {_MOST_TILES:,} and "
+        f"read at, which is {count:,} tiles, expected at most {_MOST_TILES:,} and "
         f"{_MOST_BLOCKS:,} blocks of {block_px} px; {remedy} with gdal_translate -projwin"
     )
 
@@ -290,27 +290,29 @@ def blocks_for(scene: Scene, tiles: TilePlan, block_px: int) -> list[Block]:
     return tiles.blocks(block_px**2 // tiles.width, width_px=tiles.width + tiles.tile_px)
 
 
-def pack_units(parts: Iterable[Part], block_px: int, *, first: int = 0) -> list[Unit]:
-    """Group blocks into units of work of about ``block_px`` squared.
+def pack_task_batches(
+    jobs: Iterable[BlockJob], block_px: int, *, first: int = 0
+) -> list[TaskBatch]:
+    """Group blocks into task batches of about ``block_px`` squared.
 
     A block of a large scene is a unit; those of small scenes with tiles of one size share one,
     so that they fill batches.
 
     Args:
-        parts: blocks, in the order wanted.
+        jobs: blocks, in the order wanted.
         block_px: side of a unit, had it the form of a square.
         first: index of the first unit.
     """
-    groups: list[list[Part]] = []
+    groups: list[list[BlockJob]] = []
     room, tile_px = 0, 0
-    for part in parts:
-        size = part.block.window.height * part.block.window.width
-        if size > room or part.tiles.tile_px != tile_px:
+    for job in jobs:
+        size = job.block.window.height * job.block.window.width
+        if size > room or job.tiles.tile_px != tile_px:
             groups.append([])
-            room, tile_px = block_px**2, part.tiles.tile_px
-        groups[-1].append(part)
+            room, tile_px = block_px**2, job.tiles.tile_px
+        groups[-1].append(job)
         room -= size
-    return [Unit(index, tuple(group)) for index, group in enumerate(groups, first)]
+    return [TaskBatch(index, tuple(group)) for index, group in enumerate(groups, first)]
 
 
 def estimate(

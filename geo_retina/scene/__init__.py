@@ -15,7 +15,7 @@ from geo_retina.scene.finding import (
 )
 from geo_retina.scene.mosaic import Mosaic, make_mosaic
 from geo_retina.scene.naming import match_names
-from geo_retina.scene.opening import SceneFile, count_bands, look_at, open_picture, open_scene
+from geo_retina.scene.opening import SceneFile, count_bands, inspect_file, open_picture, open_scene
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
 from geo_retina.scene.values import ValueMap, ValueRange
@@ -37,7 +37,7 @@ __all__ = [
     "describe_scene",
     "find_scenes",
     "fingerprint",
-    "look_at",
+    "inspect_file",
     "make_mosaic",
     "match_bands",
     "match_names",

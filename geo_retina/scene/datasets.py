@@ -95,7 +95,7 @@ def _refuse_foreign_text(path: str) -> None:
         Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(
-            f"{path} cannot be read ({error}), wanted a VRT in UTF-8; write it again with "
+            f"{path} cannot be read ({error}), expected a VRT in UTF-8; write it again with "
             "gdalbuildvrt"
         ) from error
 

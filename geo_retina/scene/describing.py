@@ -11,7 +11,7 @@ import pyproj
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.mosaic import Mosaic
-from geo_retina.scene.opening import SceneFile, look_at
+from geo_retina.scene.opening import SceneFile, inspect_file
 from geo_retina.scene.reading import Scene
 
 
@@ -21,7 +21,7 @@ def describe_scene(path: str | Path) -> dict[str, str]:
     Raises:
         SceneError: the file is missing or no raster.
     """
-    file = look_at(path)
+    file = inspect_file(path)
     grid = file.placement.grid
     with refuse_damage(file.path), open_dataset(os.fspath(path)) as dataset:
         block_height, block_width = dataset.block_shapes[0]

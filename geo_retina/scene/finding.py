@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from geo_retina.errors import SceneError
 from geo_retina.files import from_folder, is_subdataset, read_text, subdataset_file, with_file
 from geo_retina.scene.remote import is_remote
-from geo_retina.scene.stac import find_assets, is_stac
+from geo_retina.scene.stac_items import find_assets, is_stac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf")
 """Files that a folder is searched for."""
@@ -54,7 +54,7 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
             # The same file by another name or link must not give its objects twice.
             found.setdefault(absolute(path), path)
     if not found:
-        raise SceneError("no scene was given, wanted at least one file, folder or glob")
+        raise SceneError("no scene was given, expected at least one file, folder or glob")
     return list(found.values())
 
 
@@ -178,7 +178,7 @@ def _search(folder: str) -> list[str]:
     )
     if not inside:
         raise SceneError(
-            f"{folder} holds no raster, wanted files ending {', '.join(RASTER_SUFFIXES)}"
+            f"{folder} holds no raster, expected files ending {', '.join(RASTER_SUFFIXES)}"
         )
     return inside
 
@@ -188,7 +188,7 @@ def _read_list(path: str, asset: str | None) -> list[str]:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(
-            f"the list {path} cannot be read ({error}); wanted UTF-8 text, one path a line"
+            f"the list {path} cannot be read ({error}); expected UTF-8 text, one path a line"
         ) from error
     found: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -200,7 +200,7 @@ def _read_list(path: str, asset: str | None) -> list[str]:
         except SceneError as error:
             raise SceneError(f"{path}, line {number}: {error}") from error
     if not found:
-        raise SceneError(f"the list {path} names no scene, wanted one path a line")
+        raise SceneError(f"the list {path} names no scene, expected one path a line")
     return found
 
 

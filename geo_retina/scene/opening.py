@@ -18,7 +18,7 @@ from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene.bands import ALPHA, BandLabel, Palette, alphas, label_bands, read_palettes
 from geo_retina.scene.datasets import listed_rasters, open_dataset, refuse_damage
-from geo_retina.scene.placing import Placement, metric_grid, place
+from geo_retina.scene.georeferencing import Placement, georeference, metric_grid
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import view_of
@@ -136,11 +136,11 @@ class SceneFile:
         if len(dtypes) > 1:
             raise SceneError(
                 f"{self.path} has bands of different data types ({', '.join(sorted(dtypes))}), "
-                "wanted one; convert them with gdal_translate -ot"
+                "expected one; convert them with gdal_translate -ot"
             )
         if "complex" in (dtype := dtypes.pop()):
             raise SceneError(
-                f"{self.path} has {dtype} pixels, wanted real numbers; write their amplitude to "
+                f"{self.path} has {dtype} pixels, expected real numbers; write their amplitude to "
                 "a file of its own first"
             )
         return tuple(bands)
@@ -156,13 +156,13 @@ class SceneFile:
         """
         if self._palette(bands) is not None:
             raise SceneError(
-                f"{self.path} holds numbers of a colour table (a palette), wanted the colours "
+                f"{self.path} holds numbers of a colour table (a palette), expected the colours "
                 "themselves; expand it with gdal_translate -expand rgb "
                 f"{quote(self.path)} expanded.tif"
             )
 
 
-def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
+def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
     """Read what a file says of itself. No pixel is read.
 
     Args:
@@ -191,7 +191,7 @@ def look_at(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
             nodatas=tuple(dataset.nodatavals),
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
-            placement=place(dataset, path).sized(pixel_m),
+            placement=georeference(dataset, path).sized(pixel_m),
             overviews=tuple(dataset.overviews(1)),
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
@@ -215,8 +215,8 @@ def _refuse_huge_blocks(dataset: rasterio.DatasetReader, path: str) -> None:
     if size > _BLOCK_BYTES:
         raise SceneError(
             f"{path} is stored in blocks of {width} x {height} px, each of which takes "
-            f"{size / 2**30:.1f} GiB of memory, wanted at most {_BLOCK_BYTES >> 30}; tile it with "
-            "gdal_translate -co TILED=YES"
+            f"{size / 2**30:.1f} GiB of memory, expected at most {_BLOCK_BYTES >> 30}; tile it "
+            f"with gdal_translate -co TILED=YES"
         )
 
 
@@ -238,7 +238,7 @@ def open_scene(
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
-    return look_at(path).scene(bands=bands, gsd_m=gsd_m)
+    return inspect_file(path).scene(bands=bands, gsd_m=gsd_m)
 
 
 def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Scene:
@@ -247,7 +247,7 @@ def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Sce
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
-    return look_at(path).scene(bands=bands, in_colours=True)
+    return inspect_file(path).scene(bands=bands, in_colours=True)
 
 
 def on_grid(scene: Scene, grid: Grid) -> Scene:
@@ -256,7 +256,7 @@ def on_grid(scene: Scene, grid: Grid) -> Scene:
     Raises:
         SceneError: its file is missing or no raster.
     """
-    file = look_at(scene.path)
+    file = inspect_file(scene.path)
     return replace(
         scene,
         grid=grid,

@@ -16,7 +16,7 @@ from geo_retina.errors import SceneError
 from geo_retina.files import is_subdataset, parse_json, subdataset_file
 
 # Left at GDAL's default, as they changed neither requests nor bytes of reading windows of a COG
-# (tests/unit/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
+# (tests/unit/scene/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
 # GDAL_HTTP_MERGE_CONSECUTIVE_RANGES, GDAL_HTTP_MULTIPLEX. GDAL fetches whole blocks of a file,
 # several at once, and those that follow each other as one range.
 _SETTINGS = {

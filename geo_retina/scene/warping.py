@@ -18,7 +18,7 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import gdal_name, open_dataset
-from geo_retina.scene.placing import Placement
+from geo_retina.scene.georeferencing import Placement
 
 if TYPE_CHECKING:
     from geo_retina.scene.opening import SceneFile

@@ -30,7 +30,7 @@ def check_raster_output(path: str | Path, *, overwrite: bool) -> None:
     """
     path = Path(path)
     if path.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, wanted .tif or .tiff")
+        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .tif or .tiff")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give --overwrite or another name")
     if not path.parent.is_dir():

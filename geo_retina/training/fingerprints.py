@@ -7,18 +7,18 @@ import json
 
 import shapely
 
+from geo_retina.dataset.labelled_scenes import TrainingSet
+from geo_retina.dataset.split import Split
 from geo_retina.scene import fingerprint
-from geo_retina.training.labels import TrainingSet
-from geo_retina.training.split import Split
 
 
 def input_fingerprints(training_set: TrainingSet, split: Split) -> dict[str, str]:
     """SHA-256 of what a run works on, by what it is.
 
     Returns:
-        ``labels``: of the labels, and of names and shapes of the scenes. ``split``: of the ground
-        that fits, tunes and tests. ``files``: of size and time of the scenes' files; those at an
-        address are not asked.
+        ``labels``: of the labels, and of names and shapes of the scenes. ``split``: of the
+        training, validation and test ground. ``files``: of size and time of the scenes' files;
+        those at an address are not asked.
     """
     versions = [fingerprint(each.scene.path) for each in training_set.scenes]
     return {
@@ -30,9 +30,9 @@ def input_fingerprints(training_set: TrainingSet, split: Split) -> dict[str, str
 
 def _of_split(split: Split) -> str:
     """By what it deals out, whatever files and columns say so."""
-    digest = hashlib.sha256(repr((split.block_m, sorted(split.tune), sorted(split.test))).encode())
+    digest = hashlib.sha256(repr((split.block_m, sorted(split.val), sorted(split.test))).encode())
     if split.areas is not None:
-        for ground in (split.areas.tune, split.areas.test):
+        for ground in (split.areas.val, split.areas.test):
             for crs in sorted(ground):
                 digest.update(crs.encode() + shapely.to_wkb(shapely.normalize(ground[crs])))
     return digest.hexdigest()

@@ -1,12 +1,13 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
 from geo_retina.geodesy import densify, reproject, reproject_rings
-from geo_retina.vector.area import Area, read_area
-from geo_retina.vector.coco import CocoLabels, is_coco, read_coco
-from geo_retina.vector.encodings import encoding_doubt
-from geo_retina.vector.filtering import SEAM_NOTE, FilterReport, filter_detections
 from geo_retina.vector.formats import check_output, file_crs
-from geo_retina.vector.labels import (
+from geo_retina.vector.readers.area_of_interest import Area, read_area
+from geo_retina.vector.readers.arrow_streams import Stream, open_stream
+from geo_retina.vector.readers.coco import CocoLabels, is_coco, read_coco
+from geo_retina.vector.readers.encodings import encoding_doubt
+from geo_retina.vector.readers.frames import filter_frame, read_detections
+from geo_retina.vector.readers.label_layers import (
     LabelLayer,
     ground_polygons,
     label_boxes,
@@ -15,19 +16,8 @@ from geo_retina.vector.labels import (
     read_labels,
     read_source,
 )
-from geo_retina.vector.layers import write_layers
-from geo_retina.vector.outputs import (
-    Companions,
-    Target,
-    check_target,
-    read_companions,
-    read_metadata,
-    write_outputs,
-)
-from geo_retina.vector.reading import filter_frame, read_detections
-from geo_retina.vector.streaming import Centres, layer_crs, stream_centres
-from geo_retina.vector.streams import Stream, open_stream
-from geo_retina.vector.styles import CLASS_COLOURS, class_style, plain_style, write_styles
+from geo_retina.vector.readers.off_ground import Ground, explain_elsewhere, is_elsewhere
+from geo_retina.vector.readers.positions import Centres, layer_crs, stream_centres
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
     cut_table,
@@ -38,19 +28,26 @@ from geo_retina.vector.tables import (
     to_geodataframe,
     turn_to,
 )
-from geo_retina.vector.whereabouts import Ground, explain_elsewhere, is_elsewhere
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
-from geo_retina.vector.writing import check_has_place, write_vector
+from geo_retina.vector.writers.geopackage_layers import write_layers
+from geo_retina.vector.writers.outputs import (
+    Companions,
+    Target,
+    check_target,
+    read_companions,
+    read_metadata,
+    write_outputs,
+)
+from geo_retina.vector.writers.styles import CLASS_COLOURS, class_style, plain_style, write_styles
+from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 
 __all__ = [
     "CLASS_COLOURS",
     "DETECTION_SCHEMA",
-    "SEAM_NOTE",
     "Area",
     "Centres",
     "CocoLabels",
     "Companions",
-    "FilterReport",
     "Ground",
     "LabelLayer",
     "Stream",
@@ -65,7 +62,6 @@ __all__ = [
     "encoding_doubt",
     "explain_elsewhere",
     "file_crs",
-    "filter_detections",
     "filter_frame",
     "geometry_of",
     "ground_polygons",

@@ -60,10 +60,10 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise OutputError(
-            f"{path} ends in {path.suffix or 'no suffix'}, wanted one of {', '.join(FORMATS)}"
+            f"{path} ends in {path.suffix or 'no suffix'}, expected one of {', '.join(FORMATS)}"
         )
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, wanted the name of a file in it")
+        raise OutputError(f"{path} is a folder, expected the name of a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give --overwrite or another name")
     if not path.parent.is_dir():

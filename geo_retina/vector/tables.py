@@ -17,7 +17,7 @@ from geo_retina.errors import GridError
 from geo_retina.geodesy import full_turn, move_outlines, near_longitude, reproject_rings
 from geo_retina.grid import Grid
 from geo_retina.vector.formats import GEOMETRY
-from geo_retina.vector.measures import ground_sizes
+from geo_retina.vector.ground_size import ground_sizes
 from geo_retina.vector.wkb import rings_to_wkb
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, plan_s
 from geo_retina.engine import Engine
 from geo_retina.errors import LabelError, OptionError, RunError
 from geo_retina.grid import Grid
-from geo_retina.nn.decode import Decoded
+from geo_retina.nn.decoding import Decoded
 from geo_retina.run import blocks
 from geo_retina.scene import Scene
 
@@ -137,12 +137,19 @@ def test_rounds_at_the_border_count_on(tmp_path, monkeypatch, scene):
         if len(patience) > 1:
             break
     assert patience == [0.0] + [CPU.patience_s] * (len(patience) - 1)
-    for name in ("units_done", "units", "pixels_done", "pixels", "detections", "seconds"):
+    for name in (
+        "task_batches_done",
+        "task_batches",
+        "pixels_done",
+        "pixels",
+        "detections",
+        "seconds",
+    ):
         told = [getattr(state, name) for state in states]
         assert told == sorted(told)
     first, last = states[0], states[-1]
-    assert (first.units_done, first.pixels_done) == (0, 0)
-    assert last.units_done == last.units > first.units
+    assert (first.task_batches_done, first.pixels_done) == (0, 0)
+    assert last.task_batches_done == last.task_batches > first.task_batches
     assert last.pixels_done == last.pixels > first.pixels
     assert {state.pixels_before for state in states} == {0}
 

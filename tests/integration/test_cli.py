@@ -100,7 +100,7 @@ def test_plan_says_what_detect_does(here, capsys):
     seen = []
     report = detect_to_file("a.tif", "m.safetensors", "o.gpkg", options, run, progress=seen.append)
     assert report.tiles + report.skipped_tiles == int(tiles.replace(",", ""))
-    assert seen[-1].units == int(blocks)
+    assert seen[-1].task_batches == int(blocks)
 
 
 def test_plan_tells_of_scenes_that_do_not_fit(here, capsys):
@@ -139,7 +139,7 @@ def test_models_and_their_info(capsys):
         assert main(["info", name]) == 0
         card = table(capsys.readouterr().out)
         assert card["model"]
-        assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, tune"])
+        assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, val"])
         assert "labels on the tuning ground" in card["measured on"]
         assert "fit labels: " in card["training"]
 
@@ -159,7 +159,7 @@ def test_train_then_use_the_model(here, capsys):
         "workers": 0,
         "device": "cpu",
         "samples": {"window_px": 96},
-        "split": {"block_m": 24.0, "tune_fraction": 0.3},
+        "split": {"block_m": 24.0, "val_fraction": 0.3},
     }
     Path("c.yaml").write_text(yaml.safe_dump(config))
     line = ["train", "c.yaml", "--out", "t.safetensors", "--set", "epochs=1", "--set", "name=mine"]

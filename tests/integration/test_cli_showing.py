@@ -74,7 +74,7 @@ def test_preview_maps_density(here, capsys):
     [
         ("preview a.gpkg --out p.png", 2, "needs the scene"),
         ("preview a.gpkg scene.tif --out p.jpg", 1, "does not end in .png"),
-        ("preview a.gpkg --density 50m --out d.png", 1, "wanted .tif or .tiff"),
+        ("preview a.gpkg --density 50m --out d.png", 1, "expected .tif or .tiff"),
         ("preview a.gpkg --density 0 --out d.tif", 2, "more than 0 m"),
         ("preview no.gpkg scene.tif --out p.png", 1, "does not exist"),
         ("evaluate a.gpkg labels.gpkg --scenes scene.tif", 2, "--report"),

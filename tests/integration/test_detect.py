@@ -174,7 +174,7 @@ def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub,
     assert missing["scene"].tolist() == [str(folder / "b.tif")]
     with pytest.raises(RunError, match="could not be covered"):
         detect(folder, model, run=CPU)
-    # Once it is mended, the same call does only what is left, and replaces its own output.
+    # Once it is repaired, the same call does only what is left, and replaces its own output.
     scene(folder / "b.tif")
     calls = []
     healed = detect_to_file(folder, model, out, run=CPU, progress=calls.append)
@@ -277,13 +277,13 @@ def test_an_interrupted_run_goes_on(tmp_path, stub, model):
     seen = []
     one = tmp_path / "one.gpkg"
     unbroken = detect_to_file(path, model, one, options, run, progress=seen.append)
-    units = seen[-1].units
+    task_batches = seen[-1].task_batches
 
     class Stop(Exception):
         pass
 
     def stop(progress):
-        if progress.units_done == 3:
+        if progress.task_batches_done == 3:
             raise Stop
 
     out = tmp_path / "two.gpkg"
@@ -295,7 +295,7 @@ def test_an_interrupted_run_goes_on(tmp_path, stub, model):
     seen.clear()
     other = dataclasses.replace(run, threads=3, block_px=4096, batch=1)
     report = detect_to_file(path, model, out, options, other, progress=seen.append)
-    assert seen[-1].units == units - 3
+    assert seen[-1].task_batches == task_batches - 3
     assert report.detections == unbroken.detections
     frames = [gpd.read_file(tmp_path / name) for name in ("one.gpkg", "two.gpkg")]
     assert frames[0].equals(frames[1])
@@ -310,7 +310,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
         "from geo_retina.detector import detect_to_file\n"
         "from geo_retina.options import DetectOptions, RunOptions\n"
         "def kill(p):\n"
-        "    if sys.argv[1] == 'kill' and p.units_done == 2: os._exit(137)\n"
+        "    if sys.argv[1] == 'kill' and p.task_batches_done == 2: os._exit(137)\n"
         f"r = detect_to_file({str(path)!r}, {str(weights)!r}, {str(out)!r},\n"
         "    DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision='fp32'),\n"
         "    RunOptions(device='cpu', block_px=128), progress=kill)\n"
@@ -368,7 +368,7 @@ def test_a_cluster_of_processes_gives_the_same(tmp_path, model):
 def test_views_that_a_models_anchors_do_not_share_are_refused(tmp_path):
     model = tiny_model(network=dataclasses.replace(tiny_model().card.network, round_anchors=True))
     path = scene(tmp_path / "a.tif")
-    with pytest.raises(OptionError, match="views is 2, but the anchors"):
-        detect(path, model, DetectOptions(views=2), CPU)
-    with pytest.raises(OptionError, match="views is 3, wanted"):
-        DetectOptions(views=3)
+    with pytest.raises(OptionError, match="tta is 2, but the anchors"):
+        detect(path, model, DetectOptions(tta=2), CPU)
+    with pytest.raises(OptionError, match="tta is 3, expected"):
+        DetectOptions(tta=3)

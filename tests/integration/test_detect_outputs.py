@@ -14,8 +14,9 @@ from geo_retina.detector import detect_to_file
 from geo_retina.engine import Engine
 from geo_retina.errors import OptionError, OutputError
 from geo_retina.options import DetectOptions, FilterOptions, RunOptions
+from geo_retina.postprocess import filter_detections
 from geo_retina.scene import Scene
-from geo_retina.vector import filter_detections, read_detections, read_metadata
+from geo_retina.vector import read_detections, read_metadata
 
 CPU = RunOptions(device="cpu", block_px=128)
 BOXES = np.array(

@@ -63,7 +63,7 @@ def once(action, at=1):
     done = []
 
     def callback(progress):
-        if progress.units_done >= at and not done:
+        if progress.task_batches_done >= at and not done:
             done.append(progress)
             action()
 
@@ -86,11 +86,11 @@ def test_without_a_cluster_a_run_stops_and_can_go_on_without_it(tmp_path, scene,
     model = tiny_model()
     out = tmp_path / "out.gpkg"
     cluster.start_worker()
-    seen, units = [], len(plan_scenes(scene, model.card, OPTIONS, RUN)[0][0].blocks)
+    seen, task_batches = [], len(plan_scenes(scene, model.card, OPTIONS, RUN)[0][0].blocks)
 
     def kill(progress):
-        seen.append(progress.units_done)
-        if progress.units_done == 2:
+        seen.append(progress.task_batches_done)
+        if progress.task_batches_done == 2:
             cluster.stop()
 
     run = on(cluster, patience_s=2.0)
@@ -100,7 +100,7 @@ def test_without_a_cluster_a_run_stops_and_can_go_on_without_it(tmp_path, scene,
     again = []
     report = detect_to_file(scene, model, out, OPTIONS, RUN, progress=again.append)
     assert report.complete
-    assert again[0].units + max(seen) == units
+    assert again[0].task_batches + max(seen) == task_batches
     found = detect(scene, model, OPTIONS, RUN)
     assert report.detections == len(found) > 0
 
@@ -134,9 +134,9 @@ def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster)
 
     remote = detect(scene, model, OPTIONS, on(cluster, patience_s=120.0), progress=progress)
     assert remote.equals(detect(scene, model, OPTIONS, RUN))
-    counts = [state.units_done for state in states]
+    counts = [state.task_batches_done for state in states]
     assert counts == sorted(counts)
-    assert counts[-1] == states[-1].units  # each unit was counted once
+    assert counts[-1] == states[-1].task_batches  # each unit was counted once
 
 
 def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_device_too_small_for_two_batches_at_once_serves_one(
 
     def busy_device(engine, images):
         sizes.append(len(images))
-        if engine.turns == 2:
+        if engine.slots == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return stub_forward(engine, images)
 
@@ -224,7 +224,7 @@ def test_a_device_too_small_for_two_batches_at_once_serves_one(
     assert found.reduced_batch is None  # nothing was halved
     assert len(found.detections) >= 4
     assert sizes[0] == sizes[1] == min(batch, len(block.tiles))
-    assert (engine.turns, engine._turns._free.qsize()) == (1, 1)
+    assert (engine.slots, engine._slots._free.qsize()) == (1, 1)
 
 
 def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
@@ -250,7 +250,7 @@ def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
     assert one[0].detections == other[0].detections
     assert len(one[0].detections) >= 4
     assert one[0].reduced_batch is None
-    assert engine.turns == 1
+    assert engine.slots == 1
 
 
 def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene, monkeypatch):

@@ -124,9 +124,9 @@ def test_limits_grow_with_a_tiles_area():
     assert found == {1: (100, 7), 2: (100, 7), 4: (400, 28)}
 
 
-def _vrt(path: Path, source: str) -> Path:
+def _vrt(path: Path, source: Path) -> Path:
     bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{i}"><SimpleSource><SourceFilename relativeToVRT="1"'
+        f'<VRTRasterBand dataType="Byte" band="{i}"><SimpleSource><SourceFilename relativeToVRT="0"'
         f">{source}</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
         for i in (1, 2, 3)
     )
@@ -140,9 +140,9 @@ def _vrt(path: Path, source: str) -> Path:
 @pytest.mark.parametrize("kind", ["vrt", "vrt in vrt", "truncated"])
 def test_the_cause_beneath_a_failed_read_is_told_everywhere(here, stub, kind, capsys):
     cause = "gone.tif: No such file"
-    bad = _vrt(here / "bad.vrt", "gone.tif")
+    bad = _vrt(here / "bad.vrt", here / "gone.tif")
     if kind == "vrt in vrt":
-        bad = _vrt(here / "outer.vrt", "bad.vrt")
+        bad = _vrt(here / "outer.vrt", bad)
     elif kind == "truncated":
         data = (here / "a.tif").read_bytes()
         bad, cause = here / "half.tif", "got"

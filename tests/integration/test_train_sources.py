@@ -14,9 +14,11 @@ import pytest
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.shutil import copy
+from support.fields import AFFINE, CRS, field, squares, write_labels, write_scene
 from support.http_server import serve
 from support.rasters import control_points, write_raster
 from support.stubs import stub_forward
+from support.tiny_training import tiny
 
 from geo_retina.detector import detect
 from geo_retina.engine import Engine
@@ -26,8 +28,6 @@ from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions, SplitOptions
 from geo_retina.scene import open_scene
 from geo_retina.training import train
-from tests.unit.training.fields import AFFINE, CRS, field, squares, write_labels, write_scene
-from tests.unit.training.tiny import tiny
 
 SIDE = 208
 
@@ -54,7 +54,7 @@ def assert_same(one: Model, other: Model) -> None:
     theirs = other.network.state_dict()
     for name, tensor in one.network.state_dict().items():
         assert tensor.equal(theirs[name]), name
-    for name in ("fit_labels", "labels", "scenes"):
+    for name in ("train_labels", "labels", "scenes"):
         assert facts(one)[name] == facts(other)[name]
 
 
@@ -214,7 +214,7 @@ def test_scenes_with_and_without_a_place_are_not_scored_together(tmp_path: Path)
     for seed, name in enumerate(("a.tif", "b.tif")):
         pixels, boxes[name] = squares(side=SIDE, seed=seed)
         write_scene(tmp_path / name, pixels, crs=CRS if seed else None)
-    options = tiny("", coco(tmp_path, boxes), split=SplitOptions(block_m=15.0, tune_fraction=0.5))
+    options = tiny("", coco(tmp_path, boxes), split=SplitOptions(block_m=15.0, val_fraction=0.5))
     paths = tuple(str(tmp_path / name) for name in boxes)
     data = dataclasses.replace(options.data, scenes=paths, gsd_m=0.5)
     with pytest.raises(TrainingError, match=r"a\.tif has no CRS and other scenes have one"):

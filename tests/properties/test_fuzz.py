@@ -69,11 +69,11 @@ def test_the_good_files_are_good(kitchen, tmp_path):
     ("name", "said"),
     [
         ("alias_bomb", "once its aliases are written out"),
-        ("huge_image", "wanted a number of pixels"),
+        ("huge_image", "expected a number of pixels"),
         ("huge_network", "do not fit its card"),
         ("huge_tiff", "GiB of memory"),
-        ("huge_tile", "wanted at most 65536"),
-        ("huge_vrt_plan", "tiles, wanted at most"),
+        ("huge_tile", "expected at most 65536"),
+        ("huge_vrt_plan", "tiles, expected at most"),
         ("list_of_itself", "is a list itself"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geo_retina.detections import INNER_SIDES, Cut, Detections
 from geo_retina.grid import TilePlan
-from geo_retina.merge import in_order, merge, merge_block
+from geo_retina.merge import in_order, merge_block, merge_tiles
 from geo_retina.merge.pairs import meeting
 from geo_retina.options import MergeOptions
 from properties.strategies import (
@@ -159,7 +159,7 @@ def length(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
 @given(st.data(), merge_options())
 def test_equals_the_definition(data, options):
     detections, plan = data.draw(scenes(options, most=25))
-    merged = merge(detections, plan, options)
+    merged = merge_tiles(detections, plan, options)
     event(f"joined: {bool(merged.joined.any())}")
     event(f"suppressed: {len(merged) < len(detections)}")
     assert merged == Naive(detections, plan, options).merged()
@@ -168,29 +168,29 @@ def test_equals_the_definition(data, options):
 @given(st.data(), merge_options(), st.integers(0, 8))
 def test_what_is_decided_together_is_irrelevant(data, options, at_once):
     detections, plan = data.draw(scenes(options))
-    merged = merge(detections, plan, options)
+    merged = merge_tiles(detections, plan, options)
     with mock.patch("geo_retina.merge._AT_ONCE", at_once):
-        assert merge(detections, plan, options) == merged
+        assert merge_tiles(detections, plan, options) == merged
 
 
 @given(st.data(), merge_options(), seeds)
 def test_order_of_the_input_is_irrelevant(data, options, seed):
     detections, plan = data.draw(scenes(options))
     shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
-    assert merge(shuffled, plan, options) == merge(detections, plan, options)
+    assert merge_tiles(shuffled, plan, options) == merge_tiles(detections, plan, options)
 
 
 @given(st.data(), merge_options())
 def test_merging_again_changes_nothing(data, options):
     detections, plan = data.draw(scenes(options))
-    once = merge(detections, plan, options)
-    assert merge(once, plan, options) == once
+    once = merge_tiles(detections, plan, options)
+    assert merge_tiles(once, plan, options) == once
 
 
 @given(st.data(), merge_options())
 def test_what_was_not_joined_is_as_it_was_detected(data, options):
     detections, plan = data.draw(scenes(options))
-    merged = merge(detections, plan, options)
+    merged = merge_tiles(detections, plan, options)
     assert not (merged.joined.any() and not options.join)
     before = {row.tobytes() for row in as_rows(detections)}
     assert all(row.tobytes() in before for row in as_rows(merged.take(~merged.joined)))
@@ -212,9 +212,9 @@ def test_block_by_block_equals_all_at_once(data, options, seed):
         decided, left = merge_block(shuffled.take(mine), plan, block, options)
         final.append(decided)
         undecided.append(left)
-    rest = merge(Detections.concat(undecided), plan, options)
+    rest = merge_tiles(Detections.concat(undecided), plan, options)
     event(f"undecided: {bool(sum(map(len, undecided)))}")
-    assert in_order(Detections.concat([*final, rest])) == merge(detections, plan, options)
+    assert in_order(Detections.concat([*final, rest])) == merge_tiles(detections, plan, options)
 
 
 def scattered(rng, plan, sides_px, gap_px):
@@ -238,7 +238,7 @@ def scattered(rng, plan, sides_px, gap_px):
 def test_objects_seen_without_noise_come_out_exactly(plan, seed, sides_px):
     """Smaller or larger than the overlap or the tile, over one seam, many, or a corner."""
     objects = scattered(np.random.default_rng(seed), plan, sides_px, 9)
-    merged = merge(see(objects, plan, Sight(), 4.0, seed), plan)
+    merged = merge_tiles(see(objects, plan, Sight(), 4.0, seed), plan)
     event(f"joined: {bool(merged.joined.any())}")
     assert sorted(map(tuple, merged.boxes_px)) == sorted(map(tuple, objects))
 
@@ -291,7 +291,7 @@ class NaiveSoft(Naive):
 def test_soft_nms_equals_its_loop(data, options, least):
     options = replace(options, method="soft-nms", rank="score", soft_score=least)
     detections, plan = data.draw(scenes(options, most=20))
-    merged = merge(detections, plan, options)
+    merged = merge_tiles(detections, plan, options)
     slow = NaiveSoft(detections, plan, options).merged()
     contested = slow.scores > least + 1e-6  # on the threshold, rounding decides
     assert len(slow.take(contested)) == (merged.scores > least + 1e-6).sum()
@@ -305,8 +305,8 @@ def test_fusing_keeps_to_what_was_found(data, options, seed):
     options = replace(options, method="fuse")
     detections, plan = data.draw(scenes(options))
     shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
-    fused = merge(detections, plan, options)
-    assert fused == merge(shuffled, plan, options)
+    fused = merge_tiles(detections, plan, options)
+    assert fused == merge_tiles(shuffled, plan, options)
     assert len(fused) <= len(detections)
     single = as_rows(fused.take(~fused.joined))
     before = {row.tobytes() for row in as_rows(detections)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import Block, Tile, TilePlan, Window
-from geo_retina.merge import Scenes, in_order, merge, merge_scenes
+from geo_retina.merge import Scenes, in_order, merge_scenes, merge_tiles
 from geo_retina.options import MergeOptions
 from properties.strategies import (
     KINDS,
@@ -51,7 +51,7 @@ def test_scenes_of_one_tile_each_merge_as_tiles(data, options):
     found, plan = data.draw(scenes(options))
     windows = plan.windows_px(np.arange(len(plan)))
     by_scenes = merged(as_scenes(found), Scenes.of_one_lattice(windows), options)
-    by_tiles = merge(found, plan, options)
+    by_tiles = merge_tiles(found, plan, options)
     event(f"joined: {bool(by_tiles.joined.any())}")
     assert by_scenes == as_scenes(by_tiles)
 
@@ -148,7 +148,7 @@ def several_tiles_each(
         for k in np.unique(tile):
             cut[tile == k] = cut_of(boxes[tile == k], own, int(k), 4.0)
         seen = replace(seen, boxes_px=boxes, tile=tile, cut=cut)
-        whole = merge(seen, own)
+        whole = merge_tiles(seen, own)
         parts.append(
             replace(whole, boxes_px=whole.boxes_px + corner, tile=np.full(len(whole), number))
         )

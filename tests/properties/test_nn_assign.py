@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from geo_retina.nn.assign import BACKGROUND, IGNORE, _nearest, assign_iou, mask_ignored
+from geo_retina.nn.assignment import BACKGROUND, IGNORE, _nearest, assign_iou, mask_ignored
 
 _side = st.integers(1, 12)
 _place = st.integers(0, 20)

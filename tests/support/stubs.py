@@ -113,7 +113,7 @@ def stub_forward(engine, images_NCHW, *, all_boxes=False):
     import torch
     from scipy import ndimage
 
-    from geo_retina.nn.decode import Decoded
+    from geo_retina.nn.decoding import Decoded
 
     boxes, labels, image = [], [], []
     for i, pixels in enumerate(images_NCHW[:, 0].float().cpu().numpy()):

@@ -1,6 +1,8 @@
 """The rooms import only downwards: the contracts in pyproject.toml hold."""
 
+import ast
 import tomllib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from importlinter.cli import lint_imports
@@ -36,3 +38,28 @@ def test_contracts_name_every_room():
         bound = {module.removeprefix("geo_retina.") for module in contracts[name]["source_modules"]}
         assert bound | allowed == rooms, name
         assert not bound & allowed, name
+
+
+def _modules():
+    return sorted(path for path in (ROOT / "geo_retina").rglob("*.py"))
+
+
+def test_no_file_name_stands_in_three_rooms():
+    places = defaultdict(list)
+    for path in _modules():
+        if path.stem not in ("__init__", "__main__"):
+            places[path.stem].append(str(path.relative_to(ROOT)))
+    assert not {stem: found for stem, found in places.items() if len(found) > 2}
+
+
+def test_no_module_bears_the_name_of_its_function():
+    for path in _modules():
+        module = path.parent.name if path.stem == "__init__" else path.stem
+        body = ast.parse(path.read_text()).body
+        functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        assert module not in functions, path
+
+
+def test_folders_fit_a_head():
+    folders = Counter(path.parent for path in _modules())
+    assert max(folders.values()) <= 18, folders.most_common(3)

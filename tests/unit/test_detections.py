@@ -88,9 +88,9 @@ def test_what_is_not_finite_is_refused(bad):
 
 
 def test_columns_of_different_length_are_refused():
-    with pytest.raises(ValueError, match=r"labels has shape \(2,\), wanted \(1,\)"):
+    with pytest.raises(ValueError, match=r"labels has shape \(2,\), expected \(1,\)"):
         Detections(np.zeros((1, 4)), [0.5], [0, 0], [0], [0], [False])
-    with pytest.raises(ValueError, match=r"wanted \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"expected \(N, 4\)"):
         Detections(np.zeros(4), [0.5], [0], [0], [0], [False])
 
 

@@ -140,5 +140,5 @@ def test_full_turns():
 def test_only_crss_of_maps_are_parsed():
     assert geodesy.parse_crs("epsg:32633") == pyproj.CRS(32633)
     for text in ("EPSG:5773", "EPSG:4978", "no such"):
-        with pytest.raises(OptionError, match=r"wanted .*EPSG:4326"):
+        with pytest.raises(OptionError, match=r"expected .*EPSG:4326"):
             geodesy.parse_crs(text)

@@ -75,7 +75,7 @@ def test_unknown_backbone_gets_a_suggestion() -> None:
 
 
 def test_levels_out_of_reach() -> None:
-    with pytest.raises(ModelError, match="wanted some from 2 to 1"):
+    with pytest.raises(ModelError, match="expected some from 2 to 1"):
         Backbone("resnet18", in_channels=3, highest_level=1)
 
 
@@ -207,8 +207,8 @@ def test_backbones_of_other_families_serve(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vit_tiny_patch16_224", r"strides \[16, 16, 16\], wanted a pyramid"),
-        ("xcit_nano_12_p8_224", r"strides \[8, 8, 8\], wanted a pyramid"),
+        ("vit_tiny_patch16_224", r"strides \[16, 16, 16\], expected a pyramid"),
+        ("xcit_nano_12_p8_224", r"strides \[8, 8, 8\], expected a pyramid"),
         ("swin_tiny_patch4_window7_224", r"takes no image of \(64, 96\) px"),
         ("volo_d1_224", "the backbone volo_d1_224"),
     ],

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.small_networks import small_network
 from torch import nn
 
 from geo_retina.errors import ModelError
 from geo_retina.nn import folding
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.retinanet import RetinaNet
-from tests.unit.nn.networks import small_network
 
 
 def trained(backbone: str) -> RetinaNet:

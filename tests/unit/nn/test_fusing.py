@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.small_networks import small_network
 from torch import Tensor
 
 from geo_retina.model import load_model
@@ -11,7 +12,6 @@ from geo_retina.nn import fusing
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.fusing import fuse_layers
 from geo_retina.nn.retinanet import RetinaNet
-from tests.unit.nn.networks import small_network
 
 needs_operator = pytest.mark.skipif(
     not fusing._has_operator(torch.bfloat16), reason="needs oneDNN's convolutions in bf16"

@@ -5,12 +5,13 @@ from typing import Literal
 
 import pytest
 import torch
+from support.small_networks import loss_settings, random_boxes
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from geo_retina.nn.anchors import AnchorGrid
-from geo_retina.nn.assign import BACKGROUND, IGNORE
+from geo_retina.nn.assignment import BACKGROUND, IGNORE
 from geo_retina.nn.heads import Outputs
 from geo_retina.nn.losses import (
     Target,
@@ -26,7 +27,6 @@ from geo_retina.nn.losses import (
     retinanet_loss,
     smooth_l1,
 )
-from tests.unit.nn.networks import loss_settings, random_boxes
 
 
 def sample() -> tuple[Tensor, Tensor]:

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import torch
 from support.networks import shaken
+from support.small_networks import loss_settings, random_boxes, small_network
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
 
 from geo_retina.errors import ModelError
 from geo_retina.model import build_network
-from geo_retina.nn.decode import DecodeSettings, decode
+from geo_retina.nn.decoding import DecodeSettings, decode
 from geo_retina.nn.losses import Target, retinanet_loss
 from geo_retina.nn.retinanet import RetinaNet, torchvision_state_dict
 from geo_retina.options import PRESETS, NetworkOptions
-from tests.unit.nn.networks import loss_settings, random_boxes, small_network
 
 SIDES = tuple(
     (float(x), float(int(x * 2 ** (1 / 3))), float(int(x * 2 ** (2 / 3))))

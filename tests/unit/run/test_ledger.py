@@ -5,7 +5,7 @@ from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
 from geo_retina.grid import Window
 from geo_retina.options import DetectOptions
-from geo_retina.run import Ledger, PartRecord, manifest_for
+from geo_retina.run import BlockResult, Ledger, manifest_for
 
 
 def some(n: int, seed: int = 0) -> Detections:
@@ -16,10 +16,10 @@ def some(n: int, seed: int = 0) -> Detections:
     )  # fmt: skip
 
 
-def record(scene: int, block: int, n: int = 3, error: str | None = None) -> PartRecord:
+def record(scene: int, block: int, n: int = 3, error: str | None = None) -> BlockResult:
     found = Detections.empty() if error else some(n, seed=100 * scene + block)
     left = Detections.empty() if error else some(n // 2, seed=100 * scene + block + 50)
-    return PartRecord(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, undecided=left)
+    return BlockResult(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, undecided=left)
 
 
 def manifest(**changes):
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_by_scene_in_order(opened):
     ledger.write(0, [record(0, 0), record(1, 0)])
     again = opened(three)
     scenes = list(again.scenes())
-    assert [(s.scene_index, [p.block for p in s.parts]) for s in scenes] == [
+    assert [(s.scene_index, [p.block for p in s.results]) for s in scenes] == [
         (0, [0]),
         (1, [0, 1]),
         (2, [0]),
@@ -60,19 +60,19 @@ def test_what_is_written_is_read_by_scene_in_order(opened):
     assert scenes[1].settled({1}) == some(3, 101)
     assert scenes[1].undecided() == Detections.concat([some(1, 150), some(1, 151)])
     assert len(scenes[2].settled({0})) == len(scenes[2].undecided()) == 0
-    assert scenes[0].parts[0].window == Window(0, 0, 5, 6)
+    assert scenes[0].results[0].window == Window(0, 0, 5, 6)
     assert again.parts_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
-    assert again.next_unit() == 2
+    assert again.next_task_batch() == 2
 
 
 def test_a_failed_part_is_done_again_and_the_better_try_counts(opened):
     ledger = opened()
     ledger.write(0, [record(0, 0), record(0, 1, error="broken")])
     assert ledger.parts_done() == {(0, 0)}
-    assert [p.error for s in ledger.scenes() for p in s.parts] == [None, "broken"]
+    assert [p.error for s in ledger.scenes() for p in s.results] == [None, "broken"]
     ledger.write(1, [record(0, 1)])
     assert ledger.parts_done() == {(0, 0), (0, 1)}
-    assert [p.error for s in ledger.scenes() for p in s.parts] == [None, None]
+    assert [p.error for s in ledger.scenes() for p in s.results] == [None, None]
 
 
 def test_another_run_is_refused_and_the_difference_named(opened):
@@ -135,8 +135,8 @@ def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path, opened):
     whole.write_bytes(whole.read_bytes()[:50])
     again = opened()
     assert again.parts_done() == {(0, 0)}
-    assert again.next_unit() == 2
-    assert [part.block for s in again.scenes() for part in s.parts] == [0]
+    assert again.next_task_batch() == 2
+    assert [result.block for s in again.scenes() for result in s.results] == [0]
 
 
 def test_a_second_run_on_one_output_is_kept_out(tmp_path, opened):

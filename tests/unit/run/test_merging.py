@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from properties.strategies import merge_options, scenes
 
 from geo_retina.detections import Detections
-from geo_retina.merge import merge, merge_block
+from geo_retina.merge import merge_block, merge_tiles
 from geo_retina.options import DetectOptions
-from geo_retina.run import Ledger, PartRecord, ScenePlan, manifest_for, merge_scene
+from geo_retina.run import BlockResult, Ledger, ScenePlan, manifest_for, merge_scene
 
 
 def through_the_ledger(folder, detections, plan, blocks, options):
@@ -24,8 +24,8 @@ def through_the_ledger(folder, detections, plan, blocks, options):
         row, col = np.divmod(detections.tile, plan.cols)
         mine = np.isin(row, block.tile_rows) & np.isin(col, block.tile_cols)
         settled, left = merge_block(detections.take(mine), plan, block, options)
-        part = PartRecord(0, block.index, block.window, settled, undecided=left)
-        ledger.write(block.index, [part])
+        result = BlockResult(0, block.index, block.window, settled, undecided=left)
+        ledger.write(block.index, [result])
     [record] = ledger.scenes()
     ledger.close()
     return list(merge_scene(record, ScenePlan(0, None, plan, tuple(blocks)), options))
@@ -40,4 +40,4 @@ def test_any_size_of_block_gives_the_merge_of_all_at_once(data, options, block_p
         rows = through_the_ledger(folder, detections, plan, blocks, options)
     event(f"rows of blocks: {len(rows)}")
     assert len(rows) == len({block.tile_rows.start for block in blocks})
-    assert Detections.concat(rows) == merge(detections, plan, options)
+    assert Detections.concat(rows) == merge_tiles(detections, plan, options)

@@ -4,7 +4,7 @@ from support.stubs import tiny_card, tiny_model, write_scene
 
 from geo_retina.errors import OptionError, SceneError, SceneMismatchError
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run import estimate, pack_units, plan_scene, plan_scenes
+from geo_retina.run import estimate, pack_task_batches, plan_scene, plan_scenes
 
 
 @pytest.fixture
@@ -72,12 +72,14 @@ def test_small_scenes_share_a_unit_and_large_blocks_do_not(scene, tmp_path):
         write_scene(tmp_path / f"chip{i}.tif", np.zeros((3, 64, 64), np.uint8))
     run = RunOptions(block_px=256)
     plans, _ = plan_scenes(tmp_path, tiny_card(), DetectOptions(), run)
-    parts = [part for p in plans for part in p.parts]
-    units = pack_units(parts, 256, first=5)
-    assert [part for unit in units for part in unit.parts] == parts
-    assert [unit.index for unit in units] == list(range(5, 5 + len(units)))
-    assert all(len({p.tiles.tile_px for p in unit.parts}) == 1 for unit in units)
-    assert len(units[-1].parts) == 10
+    jobs = [job for p in plans for job in p.jobs]
+    task_batches = pack_task_batches(jobs, 256, first=5)
+    assert [job for task_batch in task_batches for job in task_batch.jobs] == jobs
+    assert [task_batch.index for task_batch in task_batches] == list(
+        range(5, 5 + len(task_batches))
+    )
+    assert all(len({p.tiles.tile_px for p in task_batch.jobs}) == 1 for task_batch in task_batches)
+    assert len(task_batches[-1].jobs) == 10
 
 
 def test_the_estimate_counts_the_networks_pixels(scene):

@@ -4,7 +4,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from support.stubs import write_scene
 
-from geo_retina.scene import common_name, look_at, match_bands, open_scene
+from geo_retina.scene import common_name, inspect_file, match_bands, open_scene
 from geo_retina.scene.bands import BandLabel
 
 RGBN = [("red", 1), ("green", 2), ("blue", 3), ("nir", 4)]
@@ -77,12 +77,12 @@ def four_bands(tmp_path, descriptions=()):
 
 
 def test_colours_name_bands_and_descriptions_outweigh_them(tmp_path):
-    file = look_at(four_bands(tmp_path))
+    file = inspect_file(four_bands(tmp_path))
     assert [label.name for label in file.labels] == ["red", "green", "blue", "alpha"]
     assert [str(label) for label in file.labels][3] == "4 alpha"
     assert open_scene(file.path).band_names == ("red", "green", "blue")
     assert open_scene(file.path, bands=(4,)).band_names == ("",)
-    named = look_at(four_bands(tmp_path, ("nir", "red", "green", "near infrared 2")))
+    named = inspect_file(four_bands(tmp_path, ("nir", "red", "green", "near infrared 2")))
     assert [label.name for label in named.labels][:3] == ["near infrared", "red", "green"]
 
 

@@ -9,9 +9,9 @@ from support.rasters import write_raster
 from support.stubs import NORTH_UP
 
 from geo_retina.cli import main
-from geo_retina.draw import draw_preview
-from geo_retina.draw.look import Look
 from geo_retina.errors import SceneError
+from geo_retina.plots import draw_preview
+from geo_retina.plots.display import Display
 from geo_retina.scene import describe_scene, open_picture, open_scene
 
 PLACED = {"crs": "EPSG:32633", "transform": NORTH_UP}
@@ -44,7 +44,7 @@ def test_a_picture_has_the_tables_colours(tmp_path, crs):
     scene = open_picture(write_palette(tmp_path / "a.tif", crs=crs, transform=place))
     wanted = set(TABLE.values())
     for pixels, valid in (scene.read(scene.grid.window), scene.overview(30)[:2]):
-        picture = Look.of(scene, pixels, valid).picture(pixels, valid)
+        picture = Display.of(scene, pixels, valid).picture(pixels, valid)
         assert {tuple(each) for each in picture[valid].tolist()} == wanted
         assert (picture[~valid] == 225).all()
 

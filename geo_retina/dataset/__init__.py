@@ -1,0 +1,1 @@
+"""Labels on scenes, their split into train, val and test, and samples of them."""

@@ -1,0 +1,188 @@
+"""Samples: random windows of the training ground, read, labelled and augmented.
+
+A sample is a pure function of the seed, its number and the place asked for, so that the
+workers' number and order change nothing and a training run can be continued. The number counts
+on over the epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from geo_retina.dataset.augment import (
+    Sample,
+    blur,
+    change_light,
+    draw_shape,
+    mirror_ground,
+    resize,
+    turn,
+)
+from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
+from geo_retina.dataset.pixel_cache import CachedReader
+from geo_retina.dataset.radiometry import BandStatistics
+from geo_retina.dataset.split import Split, Subset
+from geo_retina.dataset.windows import Spot, WindowDraw, label_window, window_with
+from geo_retina.grid import Window
+from geo_retina.nn.losses import Target
+from geo_retina.options import SampleOptions
+
+CACHE_BYTES = 2 << 30
+"""Decoded pixels kept in memory where nothing else is said."""
+
+
+class HardDraw(NamedTuple):
+    """A sample's number, with the place that it is to show."""
+
+    number: int
+    spot: Spot
+
+
+class TrainSamples(Dataset[Sample]):
+    """Samples by number; picklable, so that worker processes can read them.
+
+    Args:
+        training_set: scenes and labels.
+        split: ground that must not be shown.
+        bands: normalisation and what is normal after it.
+        options: windows and augmentation.
+        seed: with the number of a sample, all that its random numbers depend on.
+        cache_bytes: decoded pixels that this process may keep.
+
+    Attributes:
+        scenes: with their labels.
+        train_px: pixels of labelled training ground, estimated on a lattice.
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        split: Split,
+        bands: BandStatistics,
+        options: SampleOptions,
+        *,
+        seed: int,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.scenes = training_set.scenes
+        self._split = split
+        self._options = options
+        self._draw = WindowDraw(training_set, split, options)
+        self._reader = CachedReader(cache_bytes, options.cache_folder)
+        self._seed = seed
+        self._offset, self._scale = (
+            torch.tensor(values, dtype=torch.float32)[:, None, None]
+            for values in (bands.radiometry.offset, bands.radiometry.scale)
+        )
+        self._mean, self._std = torch.from_numpy(bands.mean), torch.from_numpy(bands.std)
+        self.train_px = self._draw.train_px
+
+    def __getitem__(self, key: int | HardDraw) -> Sample:
+        number, spot = key if isinstance(key, HardDraw) else (key, None)
+        rng = np.random.default_rng([self._seed, number])
+        frame = self._draw.frame(rng)
+        if spot is None:
+            scene, window = self._draw.choose(rng, frame)
+        else:
+            scene, point = spot.scene, np.array([spot.x, spot.y])
+            window = window_with(rng, point, self.scenes[scene].scene, frame)
+        without_data = self._without_data(number, window)
+        sample = self._blanked(self.scenes[scene], window, without_data)
+        sample = resize(sample, self._options.window_px)
+        if self._options.flips:
+            sample = turn(sample, int(rng.integers(4)), mirror=bool(rng.integers(2)))
+        sample = change_light(sample, self._options, mean_C=self._mean, std_C=self._std, rng=rng)
+        return blur(self._padded(sample), self._options, rng=rng)
+
+    def read(self, each: LabelledScene, window: Window) -> Sample:
+        """Read a window as a sample before augmentation, as the network is to be shown it."""
+        return self._padded(self._blanked(each, window, None))
+
+    def _padded(self, sample: Sample) -> Sample:
+        return mirror_ground(sample) if self._options.padding == "mirror" else sample
+
+    def _without_data(self, number: int, window: Window) -> NDArray[np.bool_] | None:
+        """(height, width) pixels to be taken for such without data; None for most samples."""
+        rng = np.random.default_rng([self._seed, number, 0xDA7A])  # the windows stay the same
+        if rng.random() >= self._options.nodata:
+            return None
+        return draw_shape(rng, (window.height, window.width))
+
+    def _blanked(
+        self, each: LabelledScene, window: Window, without_data: NDArray[np.bool_] | None
+    ) -> Sample:
+        """Read a window; ground that does not fit or counts as without data is 0."""
+        pixels, valid = self._reader.read(each.scene, window)
+        is_train = valid & (self._split.mask(each.scene.grid, window) == Subset.TRAIN)
+        if without_data is not None:
+            is_train &= ~without_data
+        ground = is_train & each.labelled(window)
+        image = (torch.from_numpy(each.scene.to_values(pixels)) - self._offset) / self._scale
+        visible = torch.from_numpy(is_train)
+        image = torch.where(visible, image, 0.0)
+        found = label_window(each, window, is_train, self._options)
+        return Sample(
+            image,
+            torch.from_numpy(found.boxes.astype(np.float32)),
+            torch.from_numpy(found.labels),
+            torch.from_numpy(found.ignored.astype(np.float32)),
+            torch.from_numpy(ground),
+            visible,
+        )
+
+    def window(self, number: int) -> tuple[int, Window]:
+        """A window anywhere on training ground, unscaled, by number: scene and window."""
+        rng = np.random.default_rng([self._seed, number, 0xA17])
+        return self._draw.anywhere(rng, self._draw.plain_frame())
+
+
+class EpochSampler(Sampler[int | HardDraw]):
+    """Numbers of an epoch's samples, counting on from epoch to epoch.
+
+    Args:
+        per_epoch: samples in an epoch.
+        seed: decides which numbers are drawn around hard places.
+        hard_share: share of samples drawn around hard places, where there are any.
+
+    Attributes:
+        hard: places where the model found what is not there; samples are drawn around them.
+    """
+
+    def __init__(self, per_epoch: int, *, seed: int = 0, hard_share: float = 0.0) -> None:
+        self._per_epoch = per_epoch
+        self._epoch = 0
+        self._seed = seed
+        self._hard_share = hard_share
+        self.hard: tuple[Spot, ...] = ()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._per_epoch
+
+    def __iter__(self) -> Iterator[int | HardDraw]:
+        start = self._epoch * self._per_epoch
+        return iter([self._key(number) for number in range(start, start + self._per_epoch)])
+
+    def _key(self, number: int) -> int | HardDraw:
+        if not self.hard:
+            return number
+        rng = np.random.default_rng([self._seed, number, 0x4A2D])
+        if rng.random() >= self._hard_share:
+            return number
+        return HardDraw(number, self.hard[rng.integers(len(self.hard))])
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[Target]]:
+    """Stack images (N, C, H, W); the labels stay a list."""
+    images = torch.stack([sample.image_CHW for sample in samples])
+    return images, [Target(s.boxes_M4, s.labels_M, s.ignore_I4, s.ground_HW) for s in samples]

@@ -1,0 +1,266 @@
+"""Windows of the training ground: where samples are taken, and which labels one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina import boxes
+from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
+from geo_retina.dataset.split import Split, Subset
+from geo_retina.errors import TrainingError
+from geo_retina.grid import Window
+from geo_retina.options import SampleOptions
+from geo_retina.scene import Scene
+
+_EDGE_SHARE = 16  # a window may reach over the scene's edge by its side over this,
+_FAR_EDGE_SHARE = 2  # or by its side over this, where it is drawn to reach far
+_TRIES = 300  # to find a point on training ground, before taking any
+_EMPTY_TRIES = 20  # to find a window without an object, before taking any
+
+
+@dataclass(frozen=True, eq=False)
+class TrainObjects:
+    """The objects on the training ground, as columns of one length.
+
+    Attributes:
+        scene: (N,) position of the scene.
+        index: (N,) position among that scene's labels.
+        label: (N,) class.
+        sides_px: (N, 2) width and height in grid pixels.
+    """
+
+    scene: NDArray[np.int64]
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    sides_px: NDArray[np.float64]
+
+    def per_class(self, classes: Sequence[str]) -> dict[str, int]:
+        """Objects by class, in the order of the classes."""
+        counts = np.bincount(self.label, minlength=len(classes))
+        return dict(zip(classes, counts.tolist(), strict=True))
+
+
+def train_objects(training_set: TrainingSet, split: Split) -> TrainObjects:
+    """List the labels whose centre lies on labelled training ground, scene by scene."""
+    return objects_on(Subset.TRAIN, training_set, split)
+
+
+def objects_on(part: Subset, training_set: TrainingSet, split: Split) -> TrainObjects:
+    """List the labels whose centre lies on labelled ground of a part, scene by scene."""
+    columns: list[tuple[NDArray[Any], ...]] = []
+    for number, each in enumerate(training_set.scenes):
+        centres_px = each.centres_px
+        on = each.holds(centres_px) & split.on(part, each.scene.grid, centres_px)
+        index = np.flatnonzero(on)
+        sides_px = each.boxes_px[index, 2:] - each.boxes_px[index, :2]
+        columns.append((np.full(len(index), number), index, each.labels[index], sides_px))
+    return TrainObjects(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+class Spot(NamedTuple):
+    """A place to look at: the position of a scene, and x, y in its grid's pixels."""
+
+    scene: int
+    x: float
+    y: float
+
+
+class Frame(NamedTuple):
+    """What is drawn of a window before its place: its side, and how far it may reach over the
+    scene's edge, both in grid pixels."""
+
+    side: int
+    margin: int
+
+
+class WindowLabels(NamedTuple):
+    """The labels that a window shows, in its own pixels.
+
+    Attributes:
+        boxes: (M, 4) float64 objects, cut to the window.
+        labels: (M,) int64 classes.
+        ignored: (I, 4) float64 boxes that are neither object nor background; whole, so they may
+            reach beyond the window, as the anchors do that stand for what is cut.
+        cut: labels of which the window shows some but not all.
+        dropped: labels of which it shows so little that they count as background.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    ignored: NDArray[np.float64]
+    cut: int
+    dropped: int
+
+
+class WindowDraw:
+    """Draws windows: around objects, classes alike; where there is none; or anywhere.
+
+    Args:
+        training_set: scenes and labels.
+        split: whose training ground is drawn from.
+        options: shares and size of the windows.
+
+    Attributes:
+        objects: labels on training ground.
+        train_px: pixels of labelled training ground, estimated on a lattice.
+
+    Raises:
+        TrainingError: there is no training ground.
+    """
+
+    def __init__(self, training_set: TrainingSet, split: Split, options: SampleOptions) -> None:
+        self._scenes = training_set.scenes
+        self._split = split
+        self._options = options
+        self.objects = train_objects(training_set, split)
+        present = np.unique(self.objects.label)
+        self._of_class = [np.flatnonzero(self.objects.label == label) for label in present]
+        train_px = np.array([_train_pixels(each, split) for each in self._scenes])
+        self.train_px = float(train_px.sum())
+        if not self.train_px:
+            raise TrainingError("no ground is left for training; lower split.val_fraction")
+        self._scene_ends = np.cumsum(train_px / self.train_px)
+
+    def frame(self, rng: np.random.Generator) -> Frame:
+        """Draw the side of a window, by the scale jitter, and whether it may reach far over."""
+        low, high = sorted(self._options.scale)
+        side = max(8, round(self._options.window_px / rng.uniform(low, high)))
+        far = self._options.over_edge > 0 and rng.random() < self._options.over_edge
+        return Frame(side, side // (_FAR_EDGE_SHARE if far else _EDGE_SHARE))
+
+    def choose(self, rng: np.random.Generator, frame: Frame) -> tuple[int, Window]:
+        """Draw a window; returns the position of its scene, and the window."""
+        random = rng.random()
+        if self._of_class and random < self._options.object_share:
+            of_class = self._of_class[rng.integers(len(self._of_class))]
+            row = of_class[rng.integers(len(of_class))]
+            number = int(self.objects.scene[row])
+            centre = self._scenes[number].centre_px(int(self.objects.index[row]))
+            return number, window_with(rng, centre, self._scenes[number].scene, frame)
+        wants_empty = random >= 1 - self._options.empty_share
+        for _ in range(_EMPTY_TRIES if wants_empty else 1):
+            number, window = self.anywhere(rng, frame)
+            if not _shows_object(self._scenes[number], window):
+                break
+        return number, window
+
+    def plain_frame(self) -> Frame:
+        """The frame of a window before augmentation."""
+        side = self._options.window_px
+        return Frame(side, side // _EDGE_SHARE)
+
+    def anywhere(self, rng: np.random.Generator, frame: Frame) -> tuple[int, Window]:
+        """A window anywhere on training ground."""
+        found = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
+        number = min(found, len(self._scenes) - 1)
+        each = self._scenes[number]
+        extent = [each.scene.grid.width, each.scene.grid.height]
+        for _ in range(_TRIES):
+            point = rng.uniform(0, 1, 2) * extent
+            if on_train_ground(each, self._split, point[None])[0]:
+                break
+        return number, window_with(rng, point, each.scene, frame)
+
+
+def window_with(
+    rng: np.random.Generator, point_px: NDArray[np.float64], scene: Scene, frame: Frame
+) -> Window:
+    """Draw a window that shows a point anywhere in it, and no more beyond the scene than allowed.
+
+    By a little it may always reach over, so that small scenes too are seen at every phase of the
+    network's strides.
+    """
+    side, margin = frame
+    start = np.floor(point_px - rng.uniform(0, side, 2)).astype(np.int64)
+    extent = np.array([scene.grid.width, scene.grid.height])
+    spare = np.maximum(side - extent, 0)  # a scene smaller than the window moves about in it
+    low, high = -margin - spare, np.maximum(extent - side, 0) + margin
+    col, row = np.clip(start, low, high)
+    # Clipping must not push the point out of sight.
+    col, row = np.minimum([col, row], np.floor(point_px).astype(np.int64))
+    col, row = np.maximum([col, row], np.floor(point_px).astype(np.int64) - side + 1)
+    return Window(int(row), int(col), side, side)
+
+
+def label_window(
+    each: LabelledScene, window: Window, shown: NDArray[np.bool_], options: SampleOptions
+) -> WindowLabels:
+    """Find the labels that a window shows.
+
+    A label's visible share is that of its area which lies on pixels that the sample shows:
+    inside the window, valid, and on training ground.
+
+    Args:
+        each: the scene.
+        window: pixels of its grid.
+        shown: (height, width) pixels that the sample shows.
+        options: what becomes of labels of which little is visible.
+    """
+    near = each.near(window)
+    whole, clipped, visible = _visible(each.boxes_px[near], window, shown)
+    keep = visible >= options.min_visible
+    dropped = ~keep & (visible < options.drop_visible)
+    marked, _, marked_visible = _visible(each.near_ignored(window), window, shown)
+    seen = visible > 0
+    return WindowLabels(
+        clipped[keep & seen],
+        each.labels[near][keep & seen],
+        np.concatenate([whole[~keep & ~dropped & seen], marked[marked_visible > 0]]),
+        int((seen & (visible < 1 - 1e-9)).sum()),
+        int((dropped & seen).sum()),
+    )
+
+
+def _visible(
+    boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Boxes in a window's pixels, whole and cut to it, and the share of each that is shown."""
+    whole = boxes.shift(boxes_px, -window.col, -window.row)
+    clipped = boxes.clip(whole, (0, 0, window.width, window.height))
+    visible = boxes.area(clipped) / boxes.area(whole)
+    if not shown.all():
+        seen = np.flatnonzero(visible > 0)
+        visible[seen] *= _shown_share(clipped[seen], shown)
+    return whole, clipped, visible
+
+
+def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N,) share of the pixels under each box, to whole pixels, that are shown."""
+    height, width = shown.shape
+    sums = np.zeros((height + 1, width + 1), np.int64)
+    sums[1:, 1:] = shown.cumsum(axis=0).cumsum(axis=1)
+    x0, y0 = np.floor(clipped[:, :2]).astype(np.int64).T
+    x1, y1 = np.ceil(clipped[:, 2:]).astype(np.int64).T
+    under = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return np.asarray(under / ((x1 - x0) * (y1 - y0)), dtype=np.float64)
+
+
+def on_train_ground(
+    each: LabelledScene, split: Split, points_px: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Tell which positions x, y (N, 2) lie on labelled training ground."""
+    return each.holds(points_px) & split.on(Subset.TRAIN, each.scene.grid, points_px)
+
+
+def _shows_object(each: LabelledScene, window: Window) -> bool:
+    near = each.boxes_px[each.near(window)]
+    return bool((boxes.area(boxes.clip(near, window.box_px)) > 0).any())
+
+
+def _train_pixels(each: LabelledScene, split: Split) -> float:
+    """Pixels of a scene on labelled training ground, estimated on a lattice."""
+    return subset_pixels(each, split, Subset.TRAIN)
+
+
+def subset_pixels(each: LabelledScene, split: Split, part: Subset) -> float:
+    """Pixels of a scene on labelled ground of a part, estimated on a lattice."""
+    grid = each.scene.grid
+    x, y = ((np.arange(64) + 0.5) / 64 * side for side in (grid.width, grid.height))
+    lattice = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    on = each.holds(lattice) & split.on(part, grid, lattice)
+    return float(on.mean() * grid.height * grid.width)

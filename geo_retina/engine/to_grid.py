@@ -1,0 +1,107 @@
+"""From boxes in a tile to detections in the grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina import boxes
+from geo_retina.detections import Cut, Detections
+from geo_retina.engine.pixels import BlockPixels, inside
+from geo_retina.grid import Tile, Window
+
+
+def move_to_grid(
+    boxes_tile: NDArray[np.float64],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    tile: Tile,
+    block: BlockPixels,
+    edge_px: float,
+) -> Detections:
+    """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
+
+    Boxes that have no area in the window are dropped, and those whose centre, before or after
+    the cut, lies on invalid pixels or padding: an object is mirrored there, if any, and its part
+    on valid ground is no other object.
+    """
+    window = tile.window
+    own = ~_centre_on_padding(boxes_tile, tile, block.plan.tile_px)
+    boxes_tile, scores, labels = boxes_tile[own], scores[own], labels[own]
+    boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
+    centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
+    col, row = np.floor(centre).astype(np.int64).T
+    row = np.clip(row - block.window.row, 0, block.valid.shape[0] - 1)
+    col = np.clip(col - block.window.col, 0, block.valid.shape[1] - 1)
+    keep = (boxes.area(boxes_px) > 0) & block.valid[row, col]
+    boxes_px = boxes_px[keep]
+    return Detections(
+        boxes_px,
+        scores[keep],
+        labels[keep],
+        np.full(len(boxes_px), tile.index),
+        _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
+        np.zeros(len(boxes_px), np.bool_),
+    )
+
+
+def _centre_on_padding(
+    boxes_tile: NDArray[np.float64], tile: Tile, side_px: int
+) -> NDArray[np.bool_]:
+    """Tell which boxes lie where the tile was padded, because the grid ends before it."""
+    centre = (boxes_tile[:, :2] + boxes_tile[:, 2:]) / 2
+    ends = np.array([tile.window.width, tile.window.height])
+    return np.asarray(((centre >= ends) & (ends < side_px)).any(axis=1))
+
+
+def _cut_by_tile_or_ground(
+    boxes_px: NDArray[np.float64], tile: Tile, block: BlockPixels, edge_px: float
+) -> NDArray[np.uint8]:
+    """As ``cut_sides``; where valid ground ends at a box, that is a border and no cut.
+
+    Only the tile's own pixels are looked at, so the answer does not depend on the block.
+    """
+    window = tile.window
+    cut = cut_sides(boxes_px, window, (block.plan.height, block.plan.width), edge_px)
+    valid = block.valid[inside(tile, block)]
+    if not len(boxes_px) or valid.all():
+        return cut
+    at_edge = boxes.at_invalid(boxes.shift(boxes_px, -window.col, -window.row), valid, edge_px)
+    inner = np.array([Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM], np.uint8)
+    ends = (at_edge * inner).sum(axis=1).astype(np.uint8)
+    return np.asarray(cut & ~ends | ends << 4, dtype=np.uint8)
+
+
+def cut_sides(
+    boxes_px: NDArray[np.float64], window: Window, shape: tuple[int, int], edge_px: float
+) -> NDArray[np.uint8]:
+    """Tell which sides of its tile each box touches.
+
+    Args:
+        boxes_px: (N, 4) grid pixels inside ``window``.
+        window: the tile's window.
+        shape: (height, width) of the grid.
+        edge_px: a box this near to a side touches it.
+
+    Returns:
+        (N,) bits of ``Cut``: an inner bit where the tile ends inside the grid, the scene's bit
+        where it ends with the grid.
+    """
+    x_min, y_min, x_max, y_max = window.box_px
+    height, width = shape
+    ends_with_scene = (x_min == 0, y_min == 0, x_max == width, y_max == height)
+    near = np.stack(
+        [
+            boxes_px[:, 0] - x_min <= edge_px,
+            boxes_px[:, 1] - y_min <= edge_px,
+            x_max - boxes_px[:, 2] <= edge_px,
+            y_max - boxes_px[:, 3] <= edge_px,
+        ],
+        axis=1,
+    )
+    inner = (Cut.LEFT, Cut.TOP, Cut.RIGHT, Cut.BOTTOM)
+    bits = np.array(
+        [bit << 4 if at_end else bit for bit, at_end in zip(inner, ends_with_scene, strict=True)],
+        np.uint8,
+    )
+    return np.asarray((near * bits).sum(axis=1), dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Detections and labels as an evaluation takes them."""

@@ -1,0 +1,1 @@
+"""Match detections with labels, one to one."""

@@ -1,0 +1,1 @@
+"""Measure how well matched detections agree with labels."""

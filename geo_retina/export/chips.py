@@ -1,0 +1,221 @@
+"""Scenes and labels as folders of small pictures with annotations, for other tools.
+
+Scenes are cut on a regular grid, so that no pixel is in two pictures. Ground is divided into
+training and validation in whole blocks, as ``geo-retina train`` does, never by picture:
+neighbouring pictures show the same trees.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_retina.boxes import area, clip, shift
+from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
+from geo_retina.dataset.split import Split, split_ground
+from geo_retina.errors import OptionError, OutputError, SceneMismatchError, TrainingError
+from geo_retina.export.annotations import WRITERS, Chip
+from geo_retina.grid import Window
+from geo_retina.options import ChipOptions, DataOptions, SplitOptions
+from geo_retina.scene import scene_names
+
+_BANDS = (1, 3)
+_LEAST_SHARE = 0.05
+"""A picture without an object needs this share of labelled ground."""
+
+
+@dataclass(frozen=True)
+class ChipReport:
+    """What was written.
+
+    Attributes:
+        out: the folder.
+        pictures: number of them by part, ``train`` and ``val``.
+        empty: those of them without an object.
+        objects: annotations by class.
+        left_out: objects of which no picture shows enough.
+    """
+
+    out: Path
+    pictures: dict[str, int]
+    empty: int
+    objects: dict[str, int]
+    left_out: int
+
+
+def export_chips(
+    data: DataOptions,
+    out: str | Path,
+    options: ChipOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> ChipReport:
+    """Cut scenes into pictures, and write what they show as COCO, YOLO or VOC.
+
+    Pictures are PNG of 8 bits with one or three bands. Ground that is invalid or was not labelled
+    is black; pictures of which all is black are left out.
+
+    Args:
+        data: scenes and labels, as for training.
+        out: the folder to make.
+        options: size, form, and split.
+        overwrite: replace an existing folder that this function made.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OptionError: the split would leave a part without ground.
+        SceneMismatchError: the pixels do not fit a PNG of 8 bits.
+        OutputError: the folder exists, or cannot be written.
+        GeoRetinaError: scenes or labels cannot be used.
+    """
+    options, out = options or ChipOptions(), Path(out)
+    _check_folder(out, overwrite=overwrite)
+    training_set = load_training_set(data)
+    _check_pixels(training_set)
+    split = _split(training_set, options)
+    chips = _choose(list(_all_chips(training_set, split, options)), options)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    try:
+        chips = _write(draft, training_set, chips, options)
+        (draft / _MARK).write_text("made by geo-retina export-chips\n", "utf-8")
+        draft.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        draft.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return _report(out, training_set, chips)
+
+
+_MARK = ".geo-retina-chips"
+
+
+def _check_folder(out: Path, *, overwrite: bool) -> None:
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"the folder {out.parent} of {out.name} does not exist; make it first")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise OutputError(f"{out} exists; give --overwrite or another name")
+    if not (out / _MARK).exists():
+        raise OutputError(f"{out} was not made by export-chips, so it stays; name another folder")
+
+
+def _check_pixels(training_set: TrainingSet) -> None:
+    for each in training_set.scenes:
+        scene = each.scene
+        if scene.dtype != "uint8" or len(scene.bands) not in _BANDS:
+            raise SceneMismatchError(
+                f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, expected 1 or 3 of "
+                "uint8 for pictures that other tools read; choose bands with --bands, or convert "
+                "it, for example with gdal_translate -ot Byte -scale"
+            )
+
+
+def _split(training_set: TrainingSet, options: ChipOptions) -> Split | None:
+    if not options.val_fraction:
+        return None
+    try:
+        return split_ground(
+            [each.scene for each in training_set.scenes],
+            SplitOptions(val_fraction=options.val_fraction, block_m=options.block_m),
+            seed=options.seed,
+        )
+    except TrainingError as error:
+        raise OptionError(
+            f"all scenes lie in one ground block of {options.block_m:g} m, so none is left for "
+            "validation; lower ChipOptions.block_m, or make ChipOptions.val_fraction 0"
+        ) from error
+
+
+def _all_chips(
+    training_set: TrainingSet, split: Split | None, options: ChipOptions
+) -> Iterator[Chip]:
+    """Every picture that shows enough labelled ground, scene by scene, row by row."""
+    names = scene_names([each.scene.path for each in training_set.scenes])
+    for number, (each, name) in enumerate(zip(training_set.scenes, names, strict=True)):
+        grid, side = each.scene.grid, options.chip_px
+        for row in range(0, grid.height, side):
+            for col in range(0, grid.width, side):
+                # The last row and column are padded with black, so that all are of one size.
+                window = Window(row, col, side, side)
+                centre = np.array([[col + side / 2, row + side / 2]])
+                is_val = split is not None and bool(split.on_val(grid, centre)[0])
+                boxes, labels = _objects(each, window, options.min_visible)
+                if len(boxes) or each.labelled(window).mean() >= _LEAST_SHARE:
+                    stem = f"{Path(name).stem}_{row:06d}_{col:06d}"
+                    part = "val" if is_val else "train"
+                    yield Chip(number, stem, window, part, boxes, labels)
+
+
+def _objects(
+    each: LabelledScene, window: Window, min_visible: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes in pixels of the picture, cut to it, and classes, of what it shows enough of."""
+    rows = each.near(window)
+    boxes = shift(each.boxes_px[rows], -window.col, -window.row)
+    cut = clip(boxes, (0, 0, window.width, window.height))
+    shown = area(cut) >= np.maximum(min_visible * area(boxes), 1e-9)
+    return cut[shown], each.labels[rows][shown]
+
+
+def _choose(chips: Sequence[Chip], options: ChipOptions) -> list[Chip]:
+    """All pictures with objects, and of each part as many empty ones as their share asks for."""
+    rng = np.random.default_rng(options.seed)
+    kept = {index for index, chip in enumerate(chips) if len(chip.boxes)}
+    for part in ("train", "val"):
+        full = sum(chips[index].part == part for index in kept)
+        empty = [i for i, chip in enumerate(chips) if chip.part == part and not len(chip.boxes)]
+        share = min(options.empty_share, 1 - 1e-9)
+        wanted = round(full * share / (1 - share)) if options.empty_share < 1 else len(empty)
+        kept.update(rng.permutation(empty)[:wanted].tolist())
+    return [chips[index] for index in sorted(kept)]
+
+
+def _write(
+    folder: Path, training_set: TrainingSet, chips: Sequence[Chip], options: ChipOptions
+) -> list[Chip]:
+    """Write the pictures that show anything; tells which."""
+    from PIL import Image
+
+    written = []
+    writer = WRITERS[options.form](folder, training_set.classes)
+    for chip in chips:
+        each = training_set.scenes[chip.scene]
+        pixels, valid = each.scene.read(chip.window)
+        seen = valid & each.labelled(chip.window)
+        if not seen.any() and not len(chip.boxes):
+            continue
+        picture = np.where(seen, pixels, 0).transpose(1, 2, 0)
+        path = writer.picture_path(chip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.squeeze()).save(path, optimize=False)
+        writer.add(chip, each.scene)
+        written.append(chip)
+    writer.finish()
+    return written
+
+
+def _report(out: Path, training_set: TrainingSet, chips: Sequence[Chip]) -> ChipReport:
+    parts = Counter(chip.part for chip in chips)
+    labels = np.concatenate([np.empty(0, np.int64), *(chip.labels for chip in chips)])
+    per_class = np.bincount(labels, minlength=len(training_set.classes)).tolist()
+    total = sum(len(each.labels) for each in training_set.scenes)
+    return ChipReport(
+        out=out,
+        pictures={part: parts[part] for part in ("train", "val")},
+        empty=sum(not len(chip.boxes) for chip in chips),
+        objects=dict(zip(training_set.classes, per_class, strict=True)),
+        left_out=max(total - len(labels), 0),
+    )

@@ -1,0 +1,130 @@
+"""The network as ONNX, for programs without PyTorch. ``docs/onnx.md`` tells how to decode it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geo_retina.errors import ModelError, OptionError, OutputError
+from geo_retina.model import Model, load_model
+from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.losses import decode_deltas
+from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.quiet import ignored_warnings, raised_levels
+
+OPSET = 18
+
+INPUT, OUTPUTS = "images", ("scores", "boxes")
+
+
+def export_onnx(
+    model: str | Path | Model,
+    out: str | Path,
+    *,
+    tile_px: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model's network to an ONNX file.
+
+    The graph takes ``images``, (N, C, tile_px, tile_px) float32 as the card's radiometry makes
+    them, N free, and gives ``scores``, (N, M, K), the probability of each class, and ``boxes``,
+    (N, M, 4), x_min y_min x_max y_max in pixels of the image, for all M anchors. What is left to
+    do is a threshold, a clip to the image and the suppression of overlapping boxes. The card
+    travels as the metadata property ``card``.
+
+    Args:
+        model: a model, a model file, or the name of a bundled model.
+        out: file to write, ending .onnx.
+        tile_px: side of the image, a multiple of the network's stride; left out, the card's.
+        overwrite: replace an existing file.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelError: the model cannot be used, or packages that the export needs are missing.
+        OptionError: ``tile_px`` is no multiple of the stride.
+        OutputError: the file exists, or cannot be written.
+    """
+    out = Path(out)
+    _check_output(out, overwrite=overwrite)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    side = tile_px or loaded.card.tile_px
+    if side < 1 or side % loaded.card.stride_px:
+        raise OptionError(
+            f"tile_px is {side}, expected a multiple of {loaded.card.stride_px}, the coarsest "
+            f"stride of model {loaded.card.name}"
+        )
+    graph = _Decoded(fold_batch_norms(loaded.network).float().cpu(), side).eval()
+    # Two images: a batch of one would be taken for fixed.
+    images_NCHW = torch.zeros(2, len(loaded.card.bands), side, side)
+    program = _export(graph, images_NCHW)
+    for name, value in {"card": loaded.card.to_json(), "tile_px": json.dumps(side)}.items():
+        program.model.metadata_props[name] = value
+    with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+        draft = Path(folder) / out.name
+        try:
+            program.save(str(draft))
+            os.replace(draft, out)
+        except OSError as error:
+            raise OutputError(f"{out} cannot be written: {error.strerror}") from error
+    return out
+
+
+class _Decoded(nn.Module):
+    """A network with what turns its outputs into probabilities and boxes."""
+
+    anchors_M4: Tensor
+
+    def __init__(self, network: RetinaNet, side: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("anchors_M4", torch.cat(network.anchors((side, side), "cpu")))
+
+    def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.network(images_NCHW)
+        logits_NMK = torch.cat(list(outputs.logits), dim=1)
+        deltas_NM4 = torch.cat(list(outputs.deltas), dim=1)
+        boxes_NM4 = decode_deltas(self.anchors_M4, deltas_NM4)
+        return logits_NMK.sigmoid(), boxes_NM4
+
+
+def _export(graph: nn.Module, images_NCHW: Tensor) -> Any:
+    try:
+        import onnxscript  # noqa: F401 - torch.onnx needs it and says so only in a traceback
+    except ImportError as error:
+        raise ModelError(
+            f"writing ONNX needs the package {error.name}, which is not installed; "
+            "install it with: pip install 'geo-retina[onnx]'"
+        ) from error
+    batch = torch.export.Dim("batch", min=1)
+    # Deprecations between torch and onnxscript.
+    with raised_levels({"torch.onnx": logging.ERROR}), ignored_warnings(""):
+        return torch.onnx.export(
+            graph,
+            (images_NCHW,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: batch},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
+    if path.suffix.lower() != ".onnx":
+        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .onnx")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, expected the name of a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give --overwrite or another name")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"the folder {path.parent} of {path.name} cannot be written; make it")

@@ -1,0 +1,173 @@
+"""Model: weights and their card in one safetensors file. Loading never unpickles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+from geo_retina.errors import ModelError, OutputError
+from geo_retina.forks import use_own_threads
+from geo_retina.model.cards import Card, find_model, load_card
+from geo_retina.nn.anchors import AnchorGrid
+from geo_retina.nn.backbones import Backbone
+from geo_retina.nn.heads import Subnet
+from geo_retina.nn.pyramid import Pyramid
+from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.options import NetworkOptions
+
+
+@dataclass(eq=False)
+class Model:
+    """A RetinaNet and its card."""
+
+    network: RetinaNet
+    card: Card
+
+    def save(self, path: str | Path, *, half: bool = True, overwrite: bool = False) -> Path:
+        """Write weights and card to one file, beside the target first and then renamed.
+
+        Args:
+            path: file to write, ending ``.safetensors``.
+            half: store kernels in half precision; norms and biases keep theirs.
+            overwrite: replace an existing file.
+
+        Raises:
+            OutputError: the file exists already, or its folder cannot be written.
+        """
+        path = Path(path)
+        check_model_output(path, overwrite=overwrite)
+        data = safetensors_bytes(self._tensors(half=half), metadata={"card": self.card.to_json()})
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            beside.write_bytes(data)
+            os.replace(beside, path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    def _tensors(self, *, half: bool) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.detach().cpu().half().contiguous()
+            if half and tensor.is_floating_point() and tensor.ndim >= 2
+            else tensor.detach().cpu().contiguous()
+            for name, tensor in self.network.state_dict().items()
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights and card: equal where detections are equal."""
+        tensors = self._tensors(half=False)
+        return hashlib.sha256(
+            safetensors_bytes(tensors, metadata={"card": self.card.to_json()})
+        ).hexdigest()
+
+
+def check_model_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse a model's target before hours are spent on it.
+
+    Raises:
+        OutputError: the name does not end in .safetensors, the file exists already, or its
+            folder does not.
+    """
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .safetensors")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, expected the name of a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give --overwrite or another name")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path.parent} cannot be written to")
+
+
+def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> RetinaNet:
+    """Compose a RetinaNet with random weights.
+
+    Args:
+        options: architecture, with levels and anchor sides given.
+        in_channels: bands that it sees.
+        classes: outputs of the class subnet per anchor.
+
+    Raises:
+        ModelError: the levels or anchors are not given, or the backbone is not known.
+    """
+    if options.levels is None or options.anchor_sides_px is None:
+        raise ModelError("a network needs levels and anchor sides; fit them to the labels first")
+    backbone = Backbone(options.backbone, in_channels=in_channels, bn_eps=options.bn_eps)
+    pyramid = Pyramid(
+        backbone.levels,
+        backbone.channels,
+        levels=options.levels,
+        channels=options.channels,
+        extra_from=options.extra_levels_from,
+        norm=options.pyramid_norm,
+    )
+    anchor_grid = AnchorGrid(
+        tuple(2**level for level in options.levels),
+        options.anchor_sides_px,
+        options.anchor_ratios,
+        round_corners=options.round_anchors,
+    )
+    anchors = len(options.anchor_sides_px[0]) * len(options.anchor_ratios)
+    class_subnet, box_subnet = (
+        Subnet(options.channels, options.convs, outputs, anchors, norm=options.norm, prior=prior)
+        for outputs, prior in ((classes, options.prior), (4, None))
+    )
+    return RetinaNet(backbone, pyramid, class_subnet, box_subnet, anchor_grid)
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Load a bundled model by name, or a model file.
+
+    Returns:
+        The model on the CPU, in single precision, in evaluation mode.
+
+    Raises:
+        ModelError: there is no such model, the file is corrupt or of a newer format, or its
+            weights do not fit its card.
+    """
+    path = find_model(name_or_path)
+    card = load_card(path)
+    bands, classes = len(card.bands), len(card.classes)
+    use_own_threads()
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable model file: {error}") from error
+    # Shapes alone first: a card may ask for more memory than there is.
+    with torch.device("meta"):
+        own = build_network(card.network, in_channels=bands, classes=classes).state_dict()
+    wrong = [n for n in own.keys() | state.keys() if n not in own or n not in state]
+    wrong += [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+    if wrong:
+        raise ModelError(
+            f"the weights in {path} do not fit its card: {len(wrong)} tensors are missing, "
+            f"superfluous or of another shape, such as {min(wrong)}"
+        )
+    network = build_network(card.network, in_channels=bands, classes=classes)
+    odd = [n for n, tensor in state.items() if not _is_usable(tensor, own[n])]
+    if odd:
+        raise ModelError(
+            f"the weights in {path} are damaged: {len(odd)} tensors hold values that are not "
+            f"finite or of another kind, such as {min(odd)}; write or copy the file again"
+        )
+    network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
+    return Model(network.eval(), card)
+
+
+def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor's values can stand for those of a network's own one."""
+    if own.is_floating_point() != tensor.is_floating_point():
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())

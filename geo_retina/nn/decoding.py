@@ -1,0 +1,231 @@
+"""Decoding: the network's raw outputs to boxes, for a whole batch at once.
+
+Shapes: N batch, A anchors of a level, K classes, P candidates, M boxes found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from geo_retina.errors import ModelError
+from geo_retina.nn.heads import Outputs
+from geo_retina.nn.losses import decode_deltas
+
+# Suppression compares every box with every other one of a call. A CPU pays for each pair, so
+# images go one by one; a GPU pays for calls, and for a matrix of pairs of this many boxes.
+_BOXES_PER_CALL = 32_768
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodeSettings:
+    """What becomes a detection.
+
+    Attributes:
+        thresholds: least score, one for all classes or (K,); equal ones become one, which
+            is cheaper to apply.
+        candidates: boxes decoded per level and image at the most.
+        nms_iou: a box suppresses lower-scored ones of its class above this IoU.
+        max_per_image: boxes kept per image at the most.
+    """
+
+    thresholds: Tensor | float
+    candidates: int
+    nms_iou: float
+    max_per_image: int
+
+    def __post_init__(self) -> None:
+        """See once, not at every batch, whether one threshold serves all classes."""
+        if isinstance(self.thresholds, Tensor):
+            values = set(self.thresholds.flatten().tolist())
+            if len(values) == 1:
+                object.__setattr__(self, "thresholds", values.pop())
+
+
+class Decoded(NamedTuple):
+    """Boxes of a batch, by image, then from the highest score down, then by anchor."""
+
+    boxes_M4: Tensor
+    """float32, image pixels, inside the image."""
+
+    scores_M: Tensor
+    """float32."""
+
+    labels_M: Tensor
+    """int64 classes."""
+
+    image_M: Tensor
+    """int64 positions in the batch."""
+
+    truncated_N: Tensor
+    """bool, True where an image had more candidates or boxes than the settings allow."""
+
+
+class _Top(NamedTuple):
+    """(N, P) candidates of a level; a score of -1 does not reach its threshold."""
+
+    score: Tensor
+    anchor: Tensor
+    label: Tensor
+    position: Tensor
+
+
+class _Candidates(NamedTuple):
+    """Rows of boxes; ``position`` counts (level, anchor, class)."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    image: Tensor
+    position: Tensor
+
+
+def decode(
+    outputs: Outputs,
+    anchors: Sequence[Tensor],
+    image_shape: tuple[int, int],
+    settings: DecodeSettings,
+) -> Decoded:
+    """Turn logits and offsets into boxes.
+
+    Per level the best candidates of every image are taken, those under the threshold dropped,
+    the rest decoded and clipped to the image; boxes left without an area lay outside it and are
+    dropped. Then boxes suppress lower-scored ones of their image and class over all levels.
+
+    Args:
+        outputs: the network's, in any floating dtype.
+        anchors: (A_l, 4) per level, on the outputs' device.
+        image_shape: (height, width) of the images in pixels.
+        settings: what becomes a detection.
+
+    Returns:
+        The boxes, sorted, and which images were truncated; M may be 0.
+
+    Raises:
+        ModelError: a logit is not a number.
+    """
+    images = len(outputs.logits[0])
+    truncated_N = torch.zeros(images, dtype=torch.bool, device=outputs.logits[0].device)
+    parts, start = [], 0
+    for logits_NAK, deltas_NA4, anchors_A4 in zip(*outputs, anchors, strict=True):
+        best = _top(logits_NAK, settings)
+        beyond = best.score[:, settings.candidates :] >= 0
+        truncated_N |= beyond.any(dim=1)
+        within = _Top(*(field[:, : settings.candidates] for field in best))
+        found = _decode_level(within, deltas_NA4, anchors_A4)
+        parts.append(found._replace(position=found.position + start))
+        start += logits_NAK.shape[1] * logits_NAK.shape[2]
+    placed = _sort(_clip(_Candidates(*map(torch.cat, zip(*parts, strict=True))), image_shape))
+    kept = _suppress(placed, images, settings.nms_iou)
+    image = placed.image[kept]
+    sizes = image.bincount(minlength=images)
+    rank = torch.arange(len(kept), device=kept.device) - (sizes.cumsum(0) - sizes)[image]
+    boxes, scores, labels, image, _ = (f[kept[rank < settings.max_per_image]] for f in placed)
+    return Decoded(boxes, scores, labels, image, truncated_N | (sizes > settings.max_per_image))
+
+
+def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Tensor]:
+    """Tell which anchors ``decode`` may need the box of.
+
+    Args:
+        logits: (N, A_l, K) per level.
+        settings: what becomes a detection.
+
+    Returns:
+        (N, A_l) bool per level, on the logits' device.
+    """
+    return [(~_beneath(level, settings.thresholds)).any(dim=-1) for level in logits]
+
+
+def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
+    """The best of each image, from the highest on, one more than may be kept."""
+    threshold = settings.thresholds
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(logits_NAK.device, torch.float32)
+        # Scores decide below; here a class with a low threshold must not crowd others out.
+        beneath = _beneath(logits_NAK, threshold)
+        logits_NAK = logits_NAK.float().masked_fill(beneath, float("-inf"))
+    flat = logits_NAK.flatten(1)
+    logit, position = flat.topk(min(settings.candidates + 1, flat.shape[1]), dim=1)
+    if bool(logit.isnan().any()):
+        raise ModelError(
+            "the network's logits hold values that are not a number, expected finite ones; "
+            "the weights are damaged or the precision is too low: try --precision fp32"
+        )
+    score = logit.float().sigmoid()
+    anchor, label = position // logits_NAK.shape[2], position % logits_NAK.shape[2]
+    enough = score >= (threshold[label] if isinstance(threshold, Tensor) else threshold)
+    return _Top(score.masked_fill(~enough, -1.0), anchor, label, position)
+
+
+def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
+    """Tell which logits stay under their threshold, whichever way a score is rounded."""
+    score = torch.as_tensor(threshold, dtype=torch.float32, device=logits_NAK.device)
+    # Scores near 1 are few in float32, so that logits far apart share one.
+    least = torch.minimum(score.logit(), (score - 2**-22).clamp(min=0).logit())
+    return logits_NAK < least - 1e-3 * (1 + least.abs())
+
+
+def _decode_level(top: _Top, deltas_NA4: Tensor, anchors_A4: Tensor) -> _Candidates:
+    """Boxes of one level's candidates whose score reaches the threshold."""
+    image, column = (top.score >= 0).nonzero(as_tuple=True)
+    anchor = top.anchor[image, column]
+    boxes = decode_deltas(anchors_A4[anchor], deltas_NA4[image, anchor].float())
+    score, label, position = top.score, top.label, top.position
+    return _Candidates(
+        boxes, score[image, column], label[image, column], image, position[image, column]
+    )
+
+
+def _clip(found: _Candidates, image_shape: tuple[int, int]) -> _Candidates:
+    """Cut boxes to the image, and drop those with no area in it."""
+    height, width = image_shape
+    x = found.boxes[:, 0::2].clamp(0, width)
+    y = found.boxes[:, 1::2].clamp(0, height)
+    boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+    inside = (x[:, 1] > x[:, 0]) & (y[:, 1] > y[:, 0])
+    return _Candidates(*(field[inside] for field in found._replace(boxes=boxes)))
+
+
+def _sort(found: _Candidates) -> _Candidates:
+    """By image, then score from the highest, then position: stable sorts, last key first."""
+    order = found.position.argsort()
+    order = order[found.scores[order].argsort(stable=True, descending=True)]
+    order = order[found.image[order].argsort(stable=True)]
+    return _Candidates(*(field[order] for field in found))
+
+
+def _suppress(found: _Candidates, images: int, iou: float) -> Tensor:
+    """Positions, ascending, of the boxes that no better one of their image and class covers."""
+    # Float64 keeps the boxes exact whatever the offset; devices without it have few bits to lose.
+    exact = torch.float32 if found.boxes.device.type == "mps" else torch.float64
+    boxes = found.boxes.to(exact)
+    if not len(boxes):
+        return found.image
+    # Images side by side, classes below each other: boxes of different ones never touch.
+    step = boxes.max() + 1
+    shift = torch.stack([found.image, found.labels], dim=1) * step
+    boxes = boxes + shift.repeat(1, 2)
+    kept, start = [], 0
+    for size in _calls(found.image.bincount(minlength=images).tolist(), boxes.device.type):
+        part = slice(start, start + size)
+        kept.append(start + nms(boxes[part], found.scores[part].to(exact), iou).sort().values)
+        start += size
+    return torch.cat(kept)
+
+
+def _calls(sizes: list[int], device: str) -> list[int]:
+    """Numbers of boxes that go into one call each: whole images, in order."""
+    limit = 0 if device == "cpu" else _BOXES_PER_CALL
+    calls: list[int] = []
+    for size in sizes:
+        if calls and calls[-1] + size <= limit:
+            calls[-1] += size
+        else:
+            calls.append(size)
+    return calls

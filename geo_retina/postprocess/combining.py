@@ -1,0 +1,338 @@
+"""Several files of detections into one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.detections import Detections
+from geo_retina.errors import CrsError, LabelError, OptionError
+from geo_retina.geodesy import transformer
+from geo_retina.merge import check_scene_options, merge_scenes
+from geo_retina.options import MergeOptions
+from geo_retina.postprocess.earlier_runs import Run, SceneGround, read_found, read_run
+from geo_retina.postprocess.lattices import Lattices, lattices_of, with_joined_scenes
+from geo_retina.postprocess.polygons import overlaps_across
+from geo_retina.vector import (
+    DETECTION_SCHEMA,
+    Companions,
+    Target,
+    check_target,
+    cut_table,
+    detections_table,
+    file_crs,
+    geometry_of,
+    open_stream,
+    reproject_rings,
+    reproject_table,
+    rings_to_wkb,
+    wkb_to_rings,
+    write_outputs,
+)
+
+FALLBACK_CRS = "EPSG:4326"
+
+
+@dataclass(frozen=True)
+class CombineReport:
+    """What became of several runs.
+
+    Attributes:
+        read: detections in all of them.
+        written: objects in the result.
+        suppressed: those left out, being seen better by another scene.
+        joined: objects made of fragments at borders.
+        exact: whether all scenes are on one grid, so that boxes were compared as such.
+        crs: of the files written, by their order where they differ, as GeoJSON has but one.
+        outs: the files written.
+    """
+
+    read: int
+    written: int
+    suppressed: int
+    joined: int
+    exact: bool
+    crs: str
+    outs: tuple[Path, ...]
+
+
+def combine_runs(
+    paths: Sequence[str | Path],
+    out: str | Path | Sequence[str | Path],
+    options: MergeOptions | None = None,
+    *,
+    crs: str | None = None,
+    overwrite: bool = False,
+) -> CombineReport:
+    """Make one set of objects of runs over neighbouring or overlapping scenes.
+
+    Scenes on one lattice (one CRS, pixels of one size and turn) merge by the rule for tiles, as
+    ``merge_scenes`` has it. Boxes of different lattices, such as those of two UTM zones, are
+    compared by the areas of their polygons, in an equal-area CRS around scenes that lie together;
+    there a cut one gives way to a whole one, and nothing is joined. Scenes of one file are
+    combined too, unless that file is itself a result of this.
+
+    Args:
+        paths: files that ``detect_to_file`` wrote, with polygons.
+        out: the file to write, or several.
+        options: thresholds, as for tiles; other ranks and methods than the default are refused.
+        crs: CRS of the result; left out, that of the files, or EPSG:4326 where they differ.
+        overwrite: replace existing files.
+
+    Returns:
+        What became of them. The rows of the result are in the order of the files, objects that
+        were joined last. Memory: about 150 bytes per detection, and the pairs that meet.
+
+    Raises:
+        LabelError: a file cannot be read, lacks columns, holds no boxes, does not say what was
+            scanned, or lies in a plane from which no way leads to the result's CRS.
+        OptionError: no file was named, the CRS is unknown, or an option does not apply.
+        OutputError: the output cannot be written, or exists.
+    """
+    outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
+    options = options or MergeOptions()
+    check_scene_options(options)
+    if {o.resolve() for o in outs} & {Path(p).resolve() for p in paths} or not paths:
+        raise OptionError(
+            f"{len(paths)} files are to become {', '.join(map(str, outs))}; name at least one, "
+            "and an output that is none of them"
+        )
+    runs = [read_run(path) for path in paths]
+    # Scenes keep nothing of each other that a tile would suppress, as tiles of a scene don't.
+    options = replace(options, iou=min(options.iou, *(run.nms_iou for run in runs)))
+    target_crs = _choose_crs(crs, runs)
+    targets = [Target(o, overwrite) for o in outs]
+    for target in targets:
+        check_target(target, "polygon")
+    crs_of_outs = list(dict.fromkeys(file_crs(o, target_crs) or target_crs for o in outs))
+    _check_ways(runs, [target_crs, *crs_of_outs])
+    work = _Work.of(runs, options, target_crs)
+    rows = write_outputs(
+        targets,
+        work.tables(),
+        work.companions,
+        crs=target_crs,
+        classes=work.classes,
+        geometry="polygon",
+    )
+    return CombineReport(
+        read=work.read,
+        written=rows,
+        suppressed=work.suppressed,
+        joined=len(work.joined),
+        exact=len(work.lattices.grids) == 1,
+        crs=" and ".join(dict.fromkeys(map(_crs_name, crs_of_outs))),
+        outs=outs,
+    )
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
+
+
+def _choose_crs(wanted: str | None, runs: Sequence[Run]) -> pyproj.CRS:
+    if wanted is not None:
+        try:
+            return pyproj.CRS.from_user_input(wanted)
+        except pyproj.exceptions.CRSError:
+            raise OptionError(
+                f"{wanted} is not a CRS that PROJ knows, expected for example EPSG:4326"
+            ) from None
+    same = all(run.crs == runs[0].crs for run in runs)
+    return runs[0].crs if same else pyproj.CRS.from_user_input(FALLBACK_CRS)
+
+
+def _check_ways(runs: Sequence[Run], targets: Sequence[pyproj.CRS]) -> None:
+    """Refuse what has no way from a run's CRS to the result's, before work is spent on it.
+
+    Raises:
+        LabelError: a run lies in a plane of its own, which has no place on the Earth.
+    """
+    for run in runs:
+        for target in targets:
+            try:
+                if run.crs != target:
+                    transformer(run.crs, target)
+            except CrsError:
+                raise LabelError(
+                    f"{run.path} is in {run.crs.name}, from which no way leads to {target.name}, "
+                    "expected for the result; merge runs of that CRS alone, and write .gpkg in it"
+                ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """All detections of all runs, and what became of them.
+
+    Attributes:
+        runs: the files.
+        crs: of the result.
+        names: of all scenes, run by run.
+        lattices: that the scenes are on.
+        classes: names by label.
+        read: how many detections there were.
+        kept: (N,) true for those that stay as they are.
+        joined: objects made of others, with the number of a scene for ``tile``.
+        suppressed: how many gave way to others.
+    """
+
+    runs: list[Run]
+    crs: pyproj.CRS
+    names: list[str]
+    lattices: Lattices
+    classes: list[str]
+    read: int
+    kept: NDArray[np.bool_]
+    joined: Detections
+    suppressed: int
+
+    @classmethod
+    def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS) -> _Work:
+        """Read and decide."""
+        lattices = lattices_of([s.grid for run in runs for s in run.scenes], _settled(runs))
+        classes = _classes(runs)
+        parts, first = [], 0
+        for run in runs:
+            parts.append(read_found(run, first, lattices, classes))
+            first += len(run.scenes)
+        found = Detections.concat(parts)
+        del parts
+        seen, seen_in, origin = with_joined_scenes(found, lattices.scenes)
+        overlaps = overlaps_across(seen, seen_in, lattices.grids)
+        merged = merge_scenes(seen, seen_in, options, overlaps)
+        joined = replace(merged.joined, tile=origin[merged.joined.tile])
+        suppressed = len(found) - int(merged.stays.sum()) - merged.parts
+        return cls(
+            runs,
+            crs,
+            _names(runs),
+            lattices,
+            classes,
+            len(found),
+            merged.stays,
+            joined,
+            suppressed,
+        )
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The kept rows as they were, file by file, then the joined objects."""
+        row = scene = 0
+        yield DETECTION_SCHEMA.empty_table()
+        for run in self.runs:
+            names = {s.name: self.names[scene + k] for k, s in enumerate(run.scenes)}
+            with open_stream(run.path) as stream:
+                for table in stream.tables:
+                    mask = pa.array(self.kept[row : row + table.num_rows])
+                    row += table.num_rows
+                    yield _in_schema(table.filter(mask), names, run.crs, self.crs)
+            scene += len(run.scenes)
+        for scene in np.unique(self.joined.tile):
+            yield self._joined(int(scene))
+
+    def _joined(self, scene: int) -> pa.Table:
+        """Objects of several fragments, the first of which lies in a scene."""
+        found = self.joined.take(self.joined.tile == scene)
+        return detections_table(
+            replace(found, tile=np.full(len(found), -1)),  # no one tile
+            self.lattices.grid_of(scene),
+            classes=self.classes,
+            scene=self.names[scene],
+            to_file=None,  # they lie in several files
+            crs=self.crs,
+        )
+
+    def companions(self) -> Companions:
+        """All ground that any run looked at, and what none did."""
+        scanned = _ground(self.runs, "scanned", self.crs)
+        assert scanned is not None  # no run is read without
+        scanned = scanned.set_column(
+            scanned.column_names.index("scene"), "scene", pa.array(self.names, pa.string())
+        )
+        missing = _ground(self.runs, "not_covered", self.crs)
+        about = {str(run.path): dict(run.companions.metadata) for run in self.runs}
+        metadata = {"merged_from": json.dumps(about), **_common(list(about.values()))}
+        return Companions(scanned, _without(missing, scanned), metadata)
+
+
+def _in_schema(
+    table: pa.Table, names: dict[str, str], source: pyproj.CRS, target: pyproj.CRS
+) -> pa.Table:
+    """Rows of a file as ``detections_table`` makes them; columns that it lacks are null."""
+    rings = wkb_to_rings(geometry_of(table))
+    assert rings is not None  # it was read before
+    wkb = rings_to_wkb(reproject_rings(rings, source, target))
+    renamed = pa.array([names[name] for name in table["scene"].to_pylist()], pa.string())
+    given = {**{n: table[n] for n in table.column_names}, "geometry": wkb, "scene": renamed}
+    columns = [
+        given[f.name].cast(f.type) if f.name in given else pa.nulls(table.num_rows, f.type)
+        for f in DETECTION_SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
+
+
+def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:
+    """(S,) a number for each scene, or for all scenes of a run that were merged before."""
+    numbers: list[int] = []
+    for run in runs:
+        first = len(numbers)
+        numbers += [first if run.is_merged else first + k for k in range(len(run.scenes))]
+    return np.array(numbers, dtype=np.int64)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Names of all scenes, with the run's before those that stand for several images."""
+    paths: dict[str, set[str]] = {}
+    for run in runs:
+        for scene in run.scenes:
+            paths.setdefault(scene.name, set()).add(scene.path)
+
+    def name(run: Run, scene: SceneGround) -> str:
+        return scene.name if len(paths[scene.name]) == 1 else f"{run.path.stem}/{scene.name}"
+
+    return [name(run, scene) for run in runs for scene in run.scenes]
+
+
+def _classes(runs: Sequence[Run]) -> list[str]:
+    """Classes in the order of the models."""
+    names: dict[str, None] = {}
+    for run in runs:
+        names.update(dict.fromkeys(json.loads(run.companions.metadata.get("thresholds", "{}"))))
+    return list(names)
+
+
+def _common(abouts: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Scores from which all runs have all detections: of each class the highest of theirs."""
+    highest: dict[str, float] = {}
+    floors = [json.loads(about.get("min_score", "null")) for about in abouts]
+    for about in abouts:
+        for name, score in json.loads(about.get("thresholds", "{}")).items():
+            highest[name] = max(score, highest.get(name, 0.0))
+    floor = None if None in floors else max(floors)
+    return {"thresholds": json.dumps(highest), "min_score": json.dumps(floor)}
+
+
+def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:
+    tables = []
+    for run in runs:
+        table = getattr(run.companions, name)
+        if table is not None:
+            table = table.drop_columns([c for c in ("id",) if c in table.column_names])
+            tables.append(reproject_table(table, run.crs, crs))
+    return pa.concat_tables(tables, promote_options="default") if tables else None
+
+
+def _without(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | None:
+    """Ground that one run missed, less what another looked at."""
+    if missing is None or not missing.num_rows:
+        return missing
+    looked_at = shapely.union_all(shapely.from_wkb(scanned["geometry"].to_numpy()))
+    return cut_table(missing, lambda polygons: shapely.difference(polygons, looked_at))

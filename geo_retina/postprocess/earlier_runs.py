@@ -1,0 +1,229 @@
+"""What earlier runs wrote, as the rule of combining needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_retina.detections import Detections
+from geo_retina.errors import LabelError
+from geo_retina.grid import Grid
+from geo_retina.postprocess.lattices import ROUND, Lattices, turn_of
+from geo_retina.vector import (
+    Companions,
+    geometry_of,
+    open_stream,
+    read_companions,
+    reproject_rings,
+    wkb_to_rings,
+)
+
+_TOUCHES_PX = 1e-3
+"""Nearer than this a side lies on its scene's border: a way through another CRS moves it so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class SceneGround:
+    """One scene of one run.
+
+    Attributes:
+        name: in the run's file.
+        path: of its image.
+        grid: on which its boxes were found.
+    """
+
+    name: str
+    path: str
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One file of detections.
+
+    Attributes:
+        path: of the file.
+        crs: of its geometries.
+        companions: what explains it.
+        scenes: those that were looked at, in its order.
+    """
+
+    path: Path
+    crs: pyproj.CRS
+    companions: Companions
+    scenes: tuple[SceneGround, ...]
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether its scenes were merged with each other."""
+        return "merged_from" in self.companions.metadata
+
+    @property
+    def nms_iou(self) -> float:
+        """IoU above which its detections suppressed each other within tiles; 1 if not known."""
+        return _nms_iou(self.companions.metadata)
+
+
+def _nms_iou(metadata: Mapping[str, str]) -> float:
+    earlier = json.loads(metadata.get("merged_from", "{}")).values()
+    found = json.loads(metadata.get("options", "{}")).get("nms_iou")
+    return min([1.0 if found is None else float(found), *map(_nms_iou, earlier)])
+
+
+def read_run(path: str | Path) -> Run:
+    """Read all of a run but its detections.
+
+    Raises:
+        LabelError: the file cannot be read, or does not say what ground was looked at.
+    """
+    path = Path(path)
+    with open_stream(path) as stream:
+        crs = stream.crs
+    companions = read_companions(path)
+    ground = companions.scanned if companions else None
+    if companions is None or ground is None or "affine" not in ground.column_names or crs is None:
+        raise LabelError(
+            f"{path} does not say which ground was looked at, expected a file that geo-retina "
+            "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
+        )
+    scenes = tuple(_scene(row) for row in ground.drop_columns(["geometry"]).to_pylist())
+    return Run(path, crs, companions, scenes)
+
+
+def _scene(row: dict[str, Any]) -> SceneGround:
+    affine = Affine(*map(float, row["affine"].split()))
+    crs = _crs_of(row["grid_crs"])
+    return SceneGround(
+        row["scene"], row["path"], Grid(crs, affine, row["height_px"], row["width_px"])
+    )
+
+
+@lru_cache(maxsize=64)
+def _crs_of(wkt: str) -> pyproj.CRS:
+    return pyproj.CRS.from_wkt(wkt)
+
+
+def read_found(run: Run, first: int, lattices: Lattices, classes: list[str]) -> Detections:
+    """Read a run's detections into the pixels of their lattices.
+
+    Args:
+        run: the file.
+        first: number of the first of its scenes.
+        lattices: as from ``lattices_of``.
+        classes: names by number; new ones are added.
+
+    Returns:
+        All of them, in the order of the file, with the number of the scene for ``tile``; about 50
+        bytes each.
+
+    Raises:
+        LabelError: a column or a value is missing, or a geometry is no box.
+    """
+    numbers = {scene.name: first + k for k, scene in enumerate(run.scenes)}
+    with open_stream(run.path) as stream:
+        return Detections.concat(
+            _found(run, table, numbers, lattices, classes) for table in stream.tables
+        )
+
+
+def _found(
+    run: Run,
+    table: pa.Table,
+    numbers: dict[str, int],
+    lattices: Lattices,
+    classes: list[str],
+) -> Detections:
+    _check_columns(run.path, table)
+    rings = wkb_to_rings(geometry_of(table))
+    if rings is None or not np.isfinite(rings).all():
+        raise LabelError(
+            f"{run.path} holds other geometries than boxes, expected the polygons that geo-retina "
+            "detect writes"
+        )
+    unknown = set(table["scene"].unique().to_pylist()) - set(numbers)
+    if unknown:
+        raise LabelError(
+            f"{run.path} has detections of scene {min(unknown)}, of which its scanned ground says "
+            "nothing; expected a file as geo-retina detect wrote it"
+        )
+    scene = _numbers(table["scene"], numbers)
+    boxes = np.empty((len(rings), 4))
+    lattice = lattices.scenes.lattice[scene]
+    for k in np.unique(lattice):
+        own, grid = lattice == k, lattices.grids[k]
+        moved = reproject_rings(rings[own], run.crs, grid.crs)
+        if turn := turn_of(grid.crs):
+            moved = _at_scene(moved, lattices.extents[scene[own]], turn)
+        boxes[own] = boxes_on(grid, moved, lattices.scenes.windows[scene[own]])
+    classes += sorted(set(table["class"].unique().to_pylist()) - set(classes))
+    return Detections(
+        boxes,
+        table["score"].to_numpy(),
+        _numbers(table["class"], {n: i for i, n in enumerate(classes)}).astype(np.int32),
+        scene,
+        table["cut"].to_numpy(),
+        table["joined"].to_numpy(),
+    )
+
+
+def _at_scene(
+    rings: NDArray[np.float64], extents: NDArray[np.float64], turn: float
+) -> NDArray[np.float64]:
+    """(N, 5, 2) rings with what lies outside its scene's longitudes moved round the Earth to it."""
+    x, (west, east) = rings[..., 0], extents.T[..., None]
+    slack = (east - west) * 1e-6
+    outside = (x < west - slack) | (x > east + slack)
+    turns = np.where(outside, np.round(((west + east) / 2 - x) / turn), 0.0)
+    return np.stack([x + turns * turn, rings[..., 1]], axis=-1)
+
+
+def boxes_on(
+    lattice: Grid, rings: NDArray[np.float64], windows: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, 4) bounds of rings in the pixels of a lattice.
+
+    Sides that lie on that of the scene's window, but for what a way through a file does to them,
+    are put there: fragments join where they touch.
+    """
+    points = lattice.crs_to_pixels(rings[:, :4])
+    boxes = np.round(np.hstack([points.min(axis=1), points.max(axis=1)]), ROUND)
+    return np.where(np.abs(boxes - windows) <= _TOUCHES_PX, windows, boxes)
+
+
+def _check_columns(path: Path, table: pa.Table) -> None:
+    missing = [name for name in _NEEDED if name not in table.column_names]
+    if missing:
+        raise LabelError(
+            f"{path} has no column {', '.join(missing)}, expected the columns that geo-retina "
+            f"detect writes; merge its file as it was written"
+        )
+    gaps = [name for name in _NEEDED if table[name].null_count]
+    if gaps:
+        raise LabelError(
+            f"{path} has {table[gaps[0]].null_count} detections without a value in {gaps[0]}; "
+            "fill or remove these"
+        )
+    if not np.isfinite(table["score"].to_numpy()).all():
+        raise LabelError(f"{path} has scores that are no numbers; fill or remove these")
+
+
+_NEEDED = ("class", "score", "scene", "cut", "joined")
+
+
+def _numbers(column: pa.ChunkedArray, numbers: dict[str, int]) -> NDArray[np.int64]:
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    names = encoded.dictionary.to_pylist()
+    by_place = np.array([numbers[name] for name in names], dtype=np.int64)
+    return by_place[encoded.indices.to_numpy()] if len(names) else np.empty(0, np.int64)

@@ -1,0 +1,323 @@
+"""Choosing among detections that were written, without running the network again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.errors import LabelError, OptionError
+from geo_retina.geodesy import is_same, missing_crs, transformer
+from geo_retina.options import FilterOptions, it_has, quoted, same_text, split_names
+from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.readers.area_of_interest import Area, read_area
+from geo_retina.vector.readers.arrow_streams import open_stream
+from geo_retina.vector.readers.frames import unusable
+from geo_retina.vector.tables import cut_table, geometry_of
+from geo_retina.vector.wkb import centres, wkb_to_rings
+from geo_retina.vector.writers.outputs import (
+    Companions,
+    Target,
+    check_target,
+    read_companions,
+    write_outputs,
+)
+
+Cut = Callable[[NDArray[np.object_]], NDArray[np.object_]]
+
+SEAM_NOTE = (
+    "a run made at that threshold could differ slightly where tiles meet, because a whole object "
+    "outranks a better-scored fragment there"
+)
+"""What whoever filters must know."""
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What was kept.
+
+    Attributes:
+        read: detections looked at.
+        kept: those written.
+        counts: kept ones by class.
+        thresholds: the score from which each class was kept; ``*`` for classes not named.
+        raised: whether any of them lies above the score from which the file was written.
+        outs: the files written.
+    """
+
+    read: int
+    kept: int
+    counts: dict[str, int]
+    thresholds: dict[str, float]
+    raised: bool
+    outs: tuple[Path, ...]
+
+
+def filter_detections(
+    path: str | Path,
+    out: str | Path | Sequence[str | Path],
+    options: FilterOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> FilterReport:
+    """Keep the detections of a file by score, class and place; holds a part of them at a time.
+
+    What explains the detections comes along: the ground that was looked at, cut to the area of
+    interest, the ground that was not, and how it all came about. A run made at the threshold
+    itself could differ slightly where tiles meet.
+
+    Args:
+        path: a file that ``detect_to_file`` wrote.
+        out: the file to write, or several.
+        options: what to keep.
+        overwrite: replace existing files.
+
+    Returns:
+        What was kept. Rows keep their order and get new ids from 0.
+
+    Raises:
+        LabelError: the file cannot be read, or lacks a column that is needed.
+        OptionError: nothing was asked for that the file could answer, such as a score below
+            the one from which it was written, or a class that its model does not know.
+        OutputError: the output cannot be written, or exists.
+    """
+    options = options or FilterOptions()
+    outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
+    if Path(path).resolve() in {o.resolve() for o in outs}:
+        raise OptionError(f"{path} would be replaced by what is kept of it; name another output")
+    companions = read_companions(path)
+    metadata = companions.metadata if companions else {}
+    names = _chosen_classes(path, options, metadata)
+    options = replace(options, classes=names)
+    thresholds = _thresholds(str(path), options, metadata)
+    raised = _are_raised(thresholds, metadata)
+    with open_stream(path, encoding=options.encoding) as stream:
+        crs = stream.crs
+        area = None if options.aoi is None else _area(path, options, crs)
+        choice = _Choice(str(path), options, thresholds, area, crs)
+        head = next(stream.tables, None)
+        is_points = head is not None and _are_points(path, head)
+        targets = [Target(o, overwrite) for o in outs]
+        for target in targets:
+            check_target(target, "polygon")
+        kept = write_outputs(
+            targets,
+            choice.of(head, stream.tables),
+            lambda: _filtered(companions, options, thresholds, _cutter(area, crs), raised=raised),
+            crs=crs,
+            classes=choice.classes,
+            geometry="point" if is_points else "polygon",
+        )
+    counts = {name: choice.counts[name] for name in choice.classes}
+    return FilterReport(choice.read, kept, counts, thresholds, raised, outs)
+
+
+@dataclass(eq=False)
+class _Choice:
+    """Tells which rows to keep, and counts."""
+
+    path: str
+    options: FilterOptions
+    thresholds: Mapping[str, float]
+    area: Area | None
+    crs: pyproj.CRS | None
+    read: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        known = [name for name in self.thresholds if name != _ANY]
+        self.classes: list[str] = [
+            n for n in known if not self.options.classes or n in self.options.classes
+        ]
+
+    def of(self, head: pa.Table | None, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The rows to keep, part by part."""
+        if head is None:
+            return
+        yield self._kept(head)
+        for table in rest:
+            yield self._kept(table)
+
+    def _kept(self, table: pa.Table) -> pa.Table:
+        self.read += table.num_rows
+        table = table.filter(pa.array(self._mask(table)))
+        if "class" in table.column_names:
+            for row in table["class"].value_counts().to_pylist():
+                self.counts[row["values"]] += row["counts"]
+                if row["values"] not in self.classes:
+                    self.classes.append(row["values"])
+        return table
+
+    def _mask(self, table: pa.Table) -> NDArray[np.bool_]:
+        mask = np.ones(table.num_rows, dtype=bool)
+        if self.options.classes:
+            names = pa.array(self.options.classes, pa.string())
+            mask &= pc.is_in(_column(self.path, table, "class"), names).to_numpy()
+        if self.thresholds:
+            scores = _column(self.path, table, "score").to_numpy()
+            mask &= scores >= self._limits(table)
+        if self.area is not None:
+            assert self.crs is not None  # an area needs one
+            mask &= self.area.holds(_centres(self.path, table), self.crs)
+        return mask
+
+    def _limits(self, table: pa.Table) -> Any:
+        if set(self.thresholds) == {_ANY}:
+            return self.thresholds[_ANY]
+        names = pa.array([n for n in self.thresholds if n != _ANY], pa.string())
+        place = pc.index_in(_column(self.path, table, "class"), names)
+        place = pc.fill_null(place, len(names)).to_numpy()
+        by_place = [self.thresholds[n] for n in names.to_pylist()]
+        return np.array([*by_place, self.thresholds.get(_ANY, self.options.score or 0.0)])[place]
+
+
+_ANY = "*"
+
+
+def _chosen_classes(
+    path: str | Path, options: FilterOptions, metadata: Mapping[str, str]
+) -> tuple[str, ...] | None:
+    """The classes to keep as the file spells them; None for all.
+
+    Raises:
+        OptionError: the file knows no such class.
+    """
+    if not options.classes:
+        return None
+    known = {same_text(n): n for n in json.loads(metadata.get("thresholds", "{}"))}
+    asked = _apart(options.classes, known)
+    if not known.keys() >= set(asked):  # no metadata, or classes that a person has entered
+        known |= {same_text(name): name for name in _classes_in(path, options.encoding)}
+        asked = _apart(options.classes, known)
+    for name in asked:
+        if name not in known:
+            raise OptionError(
+                f"{path} has no class {quoted(name)}; {it_has(name, list(known.values()))}"
+            )
+    return tuple(dict.fromkeys(known[name] for name in asked))
+
+
+def _apart(asked: Sequence[str], known: Collection[str]) -> list[str]:
+    """Names one by one: a text that is no name itself is a list of such, with commas."""
+    whole = [same_text(text) for text in asked]
+    return [n for text in whole for n in ([text] if text in known else split_names(text))]
+
+
+def _classes_in(path: str | Path, encoding: str | None) -> list[str]:
+    """The classes of a file's rows, sorted."""
+    found: set[str] = set()
+    with open_stream(path, encoding=encoding) as stream:
+        for table in stream.tables:
+            found.update(_column(path, table, "class").unique().to_pylist())
+    return sorted(found - {None})
+
+
+def _column(path: str | Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise LabelError(
+            f"{path} has no column {name}, expected a file that geo-retina detect wrote"
+        )
+    return table[name]
+
+
+def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) -> dict[str, float]:
+    """Score from which each class is kept; none where neither user nor file name any."""
+    own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
+    if options.score is None:
+        if not own and options.classes is None and options.aoi is None:
+            raise OptionError(f"{path} names no thresholds; say what to keep, such as --score 0.5")
+        return own
+    for name, lowest in _floors(metadata).items():
+        if options.score < lowest and (not options.classes or name in options.classes):
+            raise OptionError(
+                f"{path} holds detections of class {name} from score {lowest:g} on, so "
+                f"{options.score:g} cannot be had from it; detect again with --min-score "
+                f"{options.score:g}"
+            )
+    return dict.fromkeys(own, options.score) if own else {_ANY: options.score}
+
+
+def _floors(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Score from which a file holds each class; none where it does not say."""
+    own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
+    floor: float | None = json.loads(metadata.get("min_score", "null"))
+    return own if floor is None else dict.fromkeys(own, floor)
+
+
+def _are_raised(thresholds: Mapping[str, float], metadata: Mapping[str, str]) -> bool:
+    floors = _floors(metadata)
+    return any(threshold > floors.get(name, 0.0) for name, threshold in thresholds.items())
+
+
+def _area(path: str | Path, options: FilterOptions, crs: pyproj.CRS | None) -> Area:
+    if crs is None:
+        so = "an area of interest has no place in it"
+        raise LabelError(missing_crs(str(path), so, file=str(path)))
+    assert options.aoi is not None
+    area = read_area(options.aoi, options.aoi_layer)
+    if not is_same(area.crs, crs):
+        transformer(crs, area.crs)  # or it says why there is none, before anything is written
+    return area
+
+
+def _are_points(path: str | Path, table: pa.Table) -> bool:
+    wkb = table[GEOMETRY].slice(0, 1).to_numpy()
+    return bool((shapely.get_type_id(_from_wkb(path, wkb)) == 0).any())
+
+
+def _centres(path: str | Path, table: pa.Table) -> NDArray[np.float64]:
+    wkb = geometry_of(table)
+    rings = wkb_to_rings(wkb)
+    if rings is not None:
+        return centres(rings)
+    geometries = _from_wkb(path, wkb.to_numpy(zero_copy_only=False))
+    return np.asarray(shapely.get_coordinates(shapely.centroid(geometries)))
+
+
+def _from_wkb(path: str | Path, wkb: NDArray[np.object_]) -> NDArray[np.object_]:
+    try:
+        return np.asarray(shapely.from_wkb(wkb), dtype=object)
+    except shapely.errors.ShapelyError as error:
+        raise unusable(path, error) from error
+
+
+def _filtered(
+    companions: Companions | None,
+    options: FilterOptions,
+    thresholds: Mapping[str, float],
+    cut: Cut | None,
+    *,
+    raised: bool,
+) -> Companions:
+    """What explains the rest: ground cut to the area, and a word on the filter."""
+    found = companions or Companions(None, None, {})
+    about = {**asdict(options), "thresholds": dict(thresholds)}
+    note = json.dumps({**about, "note": SEAM_NOTE} if raised else about)
+    return Companions(
+        scanned=_cut(found.scanned, cut),
+        not_covered=_cut(found.not_covered, cut),
+        metadata={**found.metadata, "filtered": note},
+    )
+
+
+def _cutter(area: Area | None, crs: pyproj.CRS | None) -> Cut | None:
+    """What cuts ground in a CRS to the area."""
+    if area is None:
+        return None
+    assert crs is not None  # an area needs one
+    return partial(area.cut, crs=crs)
+
+
+def _cut(table: pa.Table | None, cut: Cut | None) -> pa.Table | None:
+    return table if table is None or cut is None else cut_table(table, cut)

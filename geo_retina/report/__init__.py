@@ -1,6 +1,0 @@
-"""Evaluations for people: a page to read and layers to open in a GIS."""
-
-from geo_retina.report.layers import write_agreement
-from geo_retina.report.page import check_report, write_report
-
-__all__ = ["check_report", "write_agreement", "write_report"]

@@ -1,0 +1,159 @@
+"""What happens after every epoch: it is recorded, scored, compared with the best, and drawn."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from geo_retina.errors import TrainingError
+from geo_retina.model import Card, Model, build_network
+from geo_retina.options import RunOptions, TrainOptions
+from geo_retina.plots import draw_training_curves
+from geo_retina.training.ema import AverageWeights
+from geo_retina.training.lightning_module import RetinaNetTask
+from geo_retina.training.run_folder import RunFolder
+from geo_retina.training.validation.ground import ValidationGround
+from geo_retina.training.validation.nms_search import scored
+from geo_retina.training.validation.pictures import choose_places, draw_places
+from geo_retina.training.validation.scoring import validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best epoch so far."""
+
+    epoch: int
+    f1: float
+    weights: Mapping[str, Tensor]
+    card: Card
+
+
+@dataclass(eq=False)
+class Validation(Callback):
+    """Scores the averaged weights on the validation ground, and keeps the best.
+
+    Attributes:
+        card: of the model, without scores.
+        average: the weights that are scored.
+        ground: what they are scored on.
+        options: of the run.
+        device: where to detect; left out, where they are trained.
+        folder: where the record and pictures go.
+        history: one record per epoch: losses, and scores where it was validated.
+        best: the best epoch; None before the first validation.
+    """
+
+    card: Card
+    average: AverageWeights
+    ground: ValidationGround
+    options: TrainOptions
+    device: torch.device
+    folder: RunFolder
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many validations in a row were no better that training should end."""
+        if self.options.patience is None or self.best is None:
+            return False
+        scored = [record["epoch"] for record in self.history if "f1" in record]
+        return sum(epoch > self.best.epoch for epoch in scored) >= self.options.patience
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that had ended early when it was killed ends again."""
+        trainer.should_stop = trainer.should_stop or self.exhausted
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the epoch, and score it where it is due; one process does it for all."""
+        assert isinstance(pl_module, RetinaNetTask)
+        epoch = trainer.current_epoch + 1
+        losses = pl_module.epoch_losses()
+        due = epoch % self.options.validate_every == 0 or epoch == self.options.epochs
+        if trainer.is_global_zero:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            record: dict[str, Any] = {"epoch": epoch, **losses, "lr": float(rate)}
+            if due:
+                record |= self._score(epoch)
+            self.history.append(record)
+            self.folder.write_epochs(self.history)
+            draw_training_curves(self.history, self.folder.path / "training.png")
+            self._tell_loggers(trainer, record)
+            log.info("%s", record)
+        trainer.should_stop = bool(
+            trainer.strategy.broadcast(trainer.should_stop or self.exhausted)
+        )
+
+    def _tell_loggers(self, trainer: pl.Trainer, record: Mapping[str, Any]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({f"epoch_{k}": v for k, v in record.items()}, trainer.global_step)
+            logger.save()
+
+    def _score(self, epoch: int) -> dict[str, float]:
+        # Serves the caller's thread count and random state only by accident, so that is restored.
+        with torch.random.fork_rng(devices=[]):
+            model = Model(self.average.network, self.card)
+            scores = validate(model, self.ground, RunOptions(device=str(self.device)))
+        if self.best is None or scores.f1 > self.best.f1:
+            state = self.average.network.state_dict()
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            self.best = Best(epoch, scores.f1, weights, scored(self.card, scores, self.ground))
+        validations = 1 + sum("f1" in record for record in self.history)
+        if self.options.picture_every and (validations - 1) % self.options.picture_every == 0:
+            out = self.folder.path / "pictures" / f"epoch-{epoch:04d}.png"
+            out.parent.mkdir(exist_ok=True)
+            draw_places(self._places, self.ground, scores.found, out)
+        return scores.numbers()
+
+    @cached_property
+    def _places(self) -> Any:
+        """The same in every picture, so that they show what has changed."""
+        return choose_places(self.ground, seed=self.options.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: plain values and tensors only."""
+        best = None
+        if self.best is not None:
+            card = self.best.card.to_json()
+            best = {"epoch": self.best.epoch, "f1": self.best.f1, "card": card}
+            best["weights"] = dict(self.best.weights)
+        return {"history": json.dumps(self.history), "best": best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.history[:] = json.loads(state_dict["history"])
+        best = state_dict["best"]
+        self.best = best and Best(
+            best["epoch"], best["f1"], best["weights"], Card.from_json(best["card"])
+        )
+
+    def best_model(self, facts: Mapping[str, Any]) -> Model:
+        """The network of the best epoch on the CPU; ``facts`` go into its training record.
+
+        Raises:
+            TrainingError: no epoch was validated.
+        """
+        if self.best is None:
+            raise TrainingError(
+                "training was stopped before its first validation, so there is no model"
+            )
+        record = {**facts, "best_epoch": self.best.epoch, "history": self.history}
+        card = self.best.card
+        card = replace(card, training={**card.training, **record})
+        card = Card.from_json(card.to_json())  # equal to what a reader of the file gets
+        network = build_network(
+            card.network, in_channels=len(card.bands), classes=len(card.classes)
+        )
+        network.load_state_dict(self.best.weights)
+        return Model(network.eval(), card)

@@ -1,0 +1,1 @@
+"""Check labels and scenes before a training is spent on them."""

@@ -1,0 +1,233 @@
+"""``check_labels``: what a training would work with, before any of it is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
+from geo_retina.dataset.split import Split, Subset, split_ground
+from geo_retina.dataset.windows import WindowDraw
+from geo_retina.errors import OutputError, TrainingError
+from geo_retina.geodesy import crs_label
+from geo_retina.grid import Window
+from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
+from geo_retina.nn.anchors import fit_anchors
+from geo_retina.options import TrainOptions
+from geo_retina.plots import LabelledView, draw_samples, draw_sizes
+from geo_retina.training.label_check.report import LabelReport
+from geo_retina.training.label_check.statistics import (
+    IOU_STEPS,
+    PERCENTILES,
+    WindowNumbers,
+    anchor_coverage,
+    count_subset,
+    histogram,
+    max_ious,
+    measure_windows,
+    sides_px,
+)
+from geo_retina.training.label_check.text import find_warnings
+
+_SAMPLES = 12  # in the picture of samples
+_SCENES = 8  # in the picture of whole scenes
+_SHADE_PX = 128  # the ground's use is drawn this finely
+_BACKBONE_LEVEL = 5
+_NOTHING_SPLIT = Split(1.0, frozenset(), 0.0)
+
+REPORT = "report.txt"
+NUMBERS = "report.json"
+
+
+def check_labels(
+    options: TrainOptions, out: str | Path | None = None, *, overwrite: bool = False
+) -> LabelReport:
+    """Look at the scenes and labels of a training run, without training.
+
+    Args:
+        options: the whole run.
+        out: folder for the report and pictures of samples, scenes and sizes; left out, none.
+        overwrite: replace an earlier report.
+
+    Returns:
+        The report; a split that cannot be made is one of its warnings.
+
+    Raises:
+        OutputError: the folder holds a report already, or cannot be written.
+        GeoRetinaError: scenes, labels or options cannot be used at all.
+    """
+    folder = None if out is None else _prepare_folder(Path(out), overwrite=overwrite)
+    column = None if options.split.areas is not None else options.split.column
+    training_set = load_training_set(options.data, place_column=column)
+    split, problem = _try_split(training_set, options)
+    report = _measure(training_set, split, options)
+    warnings = [*training_set.warnings, *([problem] if problem else [])]
+    warnings += find_warnings(report, options)
+    report = LabelReport(**{**vars(report), "warnings": tuple(warnings)})
+    if folder is not None:
+        _write(folder, report, training_set, split, options)
+    return report
+
+
+def _prepare_folder(folder: Path, *, overwrite: bool) -> Path:
+    """Refuse what would be replaced before minutes are spent on reading."""
+    if (folder / NUMBERS).exists() and not overwrite:
+        raise OutputError(
+            f"{folder} holds an earlier report; give --overwrite to replace it, or another --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def _try_split(training_set: TrainingSet, options: TrainOptions) -> tuple[Split, str | None]:
+    """The split, or none with the sentence that says why."""
+    scenes = [each.scene for each in training_set.scenes]
+    try:
+        split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
+    except TrainingError as error:
+        return _NOTHING_SPLIT, str(error)
+    return split, None
+
+
+def _measure(training_set: TrainingSet, split: Split, options: TrainOptions) -> LabelReport:
+    scenes = [each.scene for each in training_set.scenes]
+    gsds_m = [each.gsd_m for each in training_set.scenes]
+    sides = sides_px(training_set)
+    area_side = np.sqrt(sides.prod(axis=1))
+    longest_px = float(np.percentile(sides.max(axis=1), 99))
+    ious = np.concatenate([max_ious(each) for each in training_set.scenes])
+    levels, anchors = fit_anchors(torch.from_numpy(sides), levels=None)
+    own = options.resolved_network
+    own_coverage = None
+    if own.anchor_sides_px is not None:
+        own_coverage = anchor_coverage(sides, own.anchor_sides_px, own.anchor_ratios)
+    used = [part for part in Subset if part is not Subset.TEST or split.has_test]
+    crs = [_crs_text(each) for each in training_set.scenes]
+    shapes = np.array([scene.grid.shape for scene in scenes])
+    return LabelReport(
+        name=options.name,
+        scenes=len(scenes),
+        scene_px=(_pair(shapes.min(axis=0)), _pair(shapes.max(axis=0))),
+        crs={name: crs.count(name) for name in dict.fromkeys(crs)},
+        gsd_m=(min(gsds_m), max(gsds_m)),
+        bands=len(scenes[0].bands),
+        dtype=scenes[0].dtype,
+        counts=training_set.counts,
+        sources=training_set.sources,
+        parts={part.name.lower(): count_subset(training_set, split, part) for part in used},
+        split={
+            part.name.lower(): split.describe(part) for part in used if part is not Subset.TRAIN
+        },
+        sides_px={p: float(np.percentile(area_side, p)) for p in PERCENTILES},
+        longest_px=longest_px,
+        histogram_px=histogram(area_side),
+        overlap={step: float((ious > step).mean()) for step in IOU_STEPS},
+        windows=_windows(training_set, split, options),
+        levels=levels,
+        anchor_sides_px=anchors,
+        anchor_coverage=anchor_coverage(sides, anchors, (1.0,)),
+        own_coverage=own_coverage,
+        tile_px=choose_tile_px(longest_px, 2 ** max(_BACKBONE_LEVEL, *levels)),
+        overlap_px=int(np.ceil(longest_px)) + OVERLAP_MARGIN_PX,
+    )
+
+
+def _pair(shape: NDArray[np.int64]) -> tuple[int, int]:
+    return int(shape[0]), int(shape[1])
+
+
+def _crs_text(each: LabelledScene) -> str:
+    crs = each.scene.grid.crs
+    if crs is None:
+        return "none"
+    return crs_label(crs)
+
+
+def _windows(
+    training_set: TrainingSet, split: Split, options: TrainOptions
+) -> WindowNumbers | None:
+    try:
+        return measure_windows(training_set, split, options)
+    except TrainingError:  # there is no training ground, which the numbers of the parts say
+        return None
+
+
+def _write(
+    folder: Path,
+    report: LabelReport,
+    training_set: TrainingSet,
+    split: Split,
+    options: TrainOptions,
+) -> None:
+    """The report, and pictures of samples, scenes and sizes."""
+    classes = training_set.classes
+    samples = _sample_views(training_set, split, options)
+    draw_samples(samples, classes, folder / "samples.png")
+    draw_samples(_scene_views(training_set, split), classes, folder / "scenes.png")
+    sides = np.sqrt(sides_px(training_set).prod(axis=1))
+    labels = np.concatenate([each.labels for each in training_set.scenes])
+    own = options.resolved_network.anchor_sides_px or report.anchor_sides_px
+    anchors = [side for level in own for side in level]
+    draw_sizes(sides, labels, classes, anchors, folder / "sizes.png")
+    try:
+        (folder / REPORT).write_text(report.text() + "\n", encoding="utf-8")
+        numbers = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
+        (folder / NUMBERS).write_text(numbers + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the report in {folder} cannot be written: {error.strerror}") from error
+
+
+def _sample_views(
+    training_set: TrainingSet, split: Split, options: TrainOptions
+) -> list[LabelledView]:
+    """Windows as training draws them, unscaled; the last ones from anywhere."""
+    try:
+        draw = WindowDraw(training_set, split, options.samples)
+    except TrainingError:
+        return []
+    views = []
+    for number in range(_SAMPLES):
+        rng = np.random.default_rng([options.seed, number])
+        take = draw.choose if number < _SAMPLES * 3 // 4 else draw.anywhere
+        scene, window = take(rng, draw.plain_frame())
+        each = training_set.scenes[scene]
+        title = f"{each.scene.name}\nx {window.col}, y {window.row}"
+        views.append(_view(each, window, split, title))
+    return views
+
+
+def _scene_views(training_set: TrainingSet, split: Split) -> list[LabelledView]:
+    """The scenes with the most labels, whole."""
+    counts = np.array([len(each.boxes_px) for each in training_set.scenes])
+    order: Sequence[int] = np.argsort(-counts, kind="stable")[:_SCENES].tolist()
+    views = []
+    for number in order:
+        each = training_set.scenes[number]
+        title = f"{each.scene.name}: {counts[number]:,} labels"
+        views.append(_view(each, each.scene.grid.window, split, title))
+    return views
+
+
+def _view(each: LabelledScene, window: Window, split: Split, title: str) -> LabelledView:
+    x = window.col + (np.arange(_SHADE_PX) + 0.5) / _SHADE_PX * window.width
+    y = window.row + (np.arange(_SHADE_PX) + 0.5) / _SHADE_PX * window.height
+    points = np.stack(np.meshgrid(x, y), axis=-1)
+    grid = each.scene.grid
+    shade = split.parts(grid, points).astype(np.int8)
+    held = each.holds(points.reshape(-1, 2)).reshape(shade.shape)
+    beyond = (points < 0).any(axis=-1) | (points >= [grid.width, grid.height]).any(axis=-1)
+    shade[~held] = 3
+    shade[beyond] = 0
+    near = each.near(window)
+    ignored = each.near_ignored(window)
+    return LabelledView(
+        title, each.scene, window, each.boxes_px[near], each.labels[near], ignored, shade
+    )

@@ -1,0 +1,246 @@
+"""The folder of a run: what lets a training go on after a kill, its logs and its pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from geo_retina.errors import OutputError, TrainingError
+from geo_retina.files import parse_json, write_text
+from geo_retina.options import TrainOptions
+
+_OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
+_OWN_FOLDERS = ("pictures", "steps", "tensorboard")
+
+_INPUT = {
+    "labels": "the labels or the scenes' names or shapes",
+    "split": "the validation or test ground",
+    "files": "the scenes' files",
+}
+"""What a run works on, as its fingerprints name it."""
+
+_NO_RESULT = (
+    *("name", "description", "licence", "attribution", "device", "devices", "workers"),
+    *("picture_every", "tensorboard", "precision"),
+)
+"""Options that a resumed run may change: they do not alter what is learned, or, as precision,
+are kept in the manifest in the form that was found out."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """A folder with one training run in it.
+
+    Attributes:
+        path: the folder.
+        facts: what the run found out once and keeps: its learning rate, its precision, and
+            how often it was started.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, options: TrainOptions, *, resume: bool, overwrite: bool) -> RunFolder:
+        """Begin a run, or go on with the one in the folder.
+
+        Raises:
+            TrainingError: there is nothing to resume, the options differ from the run's, or
+                the folder holds epochs of an unfinished run and neither flag speaks of them.
+            OutputError: the folder cannot be written.
+        """
+        found = _read_manifest(path)
+        if resume:
+            if found is None:
+                raise TrainingError(
+                    f"{path} holds no training run to resume; leave --resume out to begin one"
+                )
+            _refuse_other_options(path, found["options"], options)
+            folder = cls(path, dict(found["facts"]))
+        else:
+            if _checkpoint(path).exists() and not overwrite:
+                raise TrainingError(
+                    f"{path} holds a training run that did not finish; give --resume to go on "
+                    "with it, or --overwrite to begin anew"
+                )
+            folder = cls(path, {})
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                _clear(path)
+            except OSError as error:
+                raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        folder.facts["starts"] = folder.facts.get("starts", 0) + 1
+        return folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state after the last epoch that ended."""
+        return _checkpoint(self.path)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The state after the last epoch that ended, mapped from the file; None before the first.
+
+        Raises:
+            TrainingError: the file holds something else than plain values and tensors, or is
+                damaged.
+        """
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            raise TrainingError(
+                f"{self.checkpoint} cannot be read ({type(error).__name__}), expected the state of "
+                "a training as train writes it; give --overwrite to begin anew"
+            ) from error
+        assert isinstance(state, dict)
+        return state
+
+    def write_manifest(self, options: TrainOptions) -> None:
+        """Keep the options and facts, to compare with those of a resumed run."""
+        text = json.dumps({"options": _plain(options), "facts": self.facts}, indent=1)
+        write_text(_manifest(self.path), text)
+
+    def keep_data(self, fingerprints: Mapping[str, str], options: TrainOptions) -> None:
+        """Keep the input's fingerprints, or refuse other input than the run began with.
+
+        From here on the run can be resumed: what could be wrong with its input was found out.
+
+        Args:
+            fingerprints: as ``input_fingerprints`` makes them.
+            options: of the run.
+
+        Raises:
+            TrainingError: labels, split or scenes have changed since.
+        """
+        known = self.facts.setdefault("data", dict(fingerprints))
+        if not isinstance(known, dict):
+            raise TrainingError(
+                f"the run in {self.path} was begun by another version of geo-retina; give "
+                "--overwrite to begin anew"
+            )
+        changed = [what for name, what in _INPUT.items() if known.get(name) != fingerprints[name]]
+        if changed:
+            raise TrainingError(
+                f"{' and '.join(changed)} changed since the run in {self.path} began; bring the "
+                "old state back, or give --overwrite to begin anew"
+            )
+        self.write_manifest(options)
+
+    def write_epochs(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write one row per epoch, with every number that any epoch has."""
+        names = list(dict.fromkeys(name for record in history for name in record))
+        beside = self.path / ".epochs.csv.tmp"
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(history)
+        os.replace(beside, self.path / "epochs.csv")
+
+    @contextlib.contextmanager
+    def left_if_begun(self) -> Iterator[None]:
+        """Remove the folder again where nothing came to be in it before an error."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()
+            raise
+
+    def finish(self) -> None:
+        """Drop what only a resumed run needs; logs and pictures stay."""
+        self.checkpoint.unlink(missing_ok=True)
+        _manifest(self.path).unlink(missing_ok=True)
+
+
+class LastCheckpoint(Callback):
+    """Writes the state of the training after every epoch, whole or not at all.
+
+    It must come after the callbacks whose state belongs to that epoch.
+
+    Args:
+        path: the file; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write beside the file, then rename; a kill leaves the old one or the new."""
+        beside = self._path.with_name(f".{self._path.name}.tmp")
+        trainer.save_checkpoint(beside)
+        if trainer.is_global_zero:
+            os.replace(beside, self._path)
+
+
+def _clear(path: Path) -> None:
+    """Remove what an earlier run left, and nothing else that may be in the folder."""
+    for name in _OWN_FILES:
+        (path / name).unlink(missing_ok=True)
+    for name in _OWN_FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _checkpoint(path: Path) -> Path:
+    return path / "last.ckpt"
+
+
+def _manifest(path: Path) -> Path:
+    return path / "run.json"
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of an unfinished run; None where there is none."""
+    try:
+        found = parse_json(_manifest(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+            raise ValueError("it holds no options")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{_manifest(path)} cannot be read ({error}); give --overwrite to begin anew"
+        ) from error
+    return found
+
+
+def _plain(options: TrainOptions) -> dict[str, Any]:
+    """The options as JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str))
+    return plain
+
+
+def _refuse_other_options(path: Path, known: Mapping[str, Any], options: TrainOptions) -> None:
+    """Name the first option that would make another training of it."""
+    before, now = (_flat(values) for values in (known, _plain(options)))
+    different = [
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in _NO_RESULT
+    ]
+    if different:
+        raise TrainingError(
+            f"the run in {path} cannot be resumed with other options: {'; '.join(different[:3])}; "
+            "give the same ones, or --overwrite to begin anew"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,227 @@
+"""From options to everything that training needs: data, split, statistics, network, card."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
+from geo_retina.dataset.radiometry import BandStatistics, measure_bands
+from geo_retina.dataset.split import Split, Subset, split_ground
+from geo_retina.dataset.windows import TrainObjects, train_objects
+from geo_retina.errors import TrainingError
+from geo_retina.model import Band, Card, choose_tile_px
+from geo_retina.nn.anchors import fit_anchors
+from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.training.initial_weights import (
+    about_resolution,
+    first_network,
+    keep_radiometry,
+    load_start,
+)
+from geo_retina.training.validation.ground import (
+    SCORE_FLOOR,
+    ValidationGround,
+    choose_ground,
+    choose_val_ground,
+)
+from geo_retina.training.validation.nms_search import first_nms_iou
+
+log = logging.getLogger(__name__)
+
+_GSD_SLACK = 1.25  # a model holds for pixels this much coarser or finer than it saw
+_PACKAGES = ("geo-retina", "python", "torch", "torchvision", "timm", "lightning", "rasterio")
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """What a training run works with.
+
+    Attributes:
+        training_set: scenes and labels.
+        split: training ground and validation ground.
+        objects: labels on training ground.
+        bands: normalisation and statistics of the pixels.
+        val_ground: what validation detects and scores.
+        network: with its first weights.
+        card: without scores and provenance of a run.
+        test: ground that selects nothing and is scored once, at the end.
+    """
+
+    training_set: TrainingSet
+    split: Split
+    objects: TrainObjects
+    bands: BandStatistics
+    val_ground: ValidationGround
+    network: RetinaNet
+    card: Card
+    test: ValidationGround | None = None
+
+
+def prepare(options: TrainOptions) -> Preparation:
+    """Read labels and scenes, split the ground, and build the network.
+
+    Raises:
+        GeoRetinaError: something in the data or the options cannot be used.
+    """
+    start = load_start(options)  # before minutes are spent on reading
+    training_set, split = load_and_split(options)
+    scenes = [each.scene for each in training_set.scenes]
+    objects = train_objects(training_set, split)
+    if not len(objects.label):
+        raise TrainingError(
+            "no label lies on the training ground; lower split.val_fraction or split.block_m"
+        )
+    val_ground = choose_val_ground(training_set, split, options)
+    test = None
+    if split.has_test:
+        about = f"the test ground: {split.describe(Subset.TEST)}"
+        outlines = split.outlines(Subset.TEST)
+        test = choose_ground(training_set, split.on_test, about, options, outlines)
+    log.info(
+        "%d labels for training, %d for validation on %.0f%% of the ground",
+        len(objects.label),
+        val_ground.objects,
+        100 * split.share,
+    )
+    seen = _bands(options, scenes[0].bands, scenes[0].band_names)
+    bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
+    network_options = (
+        resolve_network(options.resolved_network, objects) if start is None else start.card.network
+    )
+    classes = training_set.classes
+    network, source = first_network(options, network_options, seen, classes, start)
+    card = _first_card(options, training_set, objects, bands, network_options)
+    card = replace(card, nms_iou=first_nms_iou(val_ground, options))
+    source = about_resolution(source, start, card.gsd_m)
+    log.info("%s", source)
+    training = {
+        "options": _shareable(options),
+        "data_fingerprint": training_set.fingerprint,
+        "labels": asdict(training_set.counts),
+        "train_labels": len(objects.label),
+        "scenes": len(scenes),
+        "first_weights": source,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+    card = replace(card, training=training)
+    return Preparation(training_set, split, objects, bands, val_ground, network, card, test)
+
+
+def load_and_split(options: TrainOptions) -> tuple[TrainingSet, Split]:
+    """Read labels and scenes, and split the ground.
+
+    Raises:
+        GeoRetinaError: something in the data or the options cannot be used.
+    """
+    column = None if options.split.areas is not None else options.split.column
+    training_set = load_training_set(options.data, place_column=column)
+    scenes = [each.scene for each in training_set.scenes]
+    split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
+    return training_set, split
+
+
+def _shareable(options: TrainOptions) -> dict[str, Any]:
+    """The options with paths cut to their names: a model travels, its maker's folders do not."""
+    data = options.data
+    scenes: Any = data.scenes
+    named = replace(
+        data,
+        scenes=tuple(
+            _name(path) for path in ([scenes] if isinstance(scenes, (str, Path)) else scenes)
+        ),
+        labels=_name(data.labels)
+        if isinstance(data.labels, (str, Path))
+        else tuple(replace(each, path=_name(each.path)) for each in data.labels),
+        ground=_name(data.ground),
+    )
+    weights = _name(options.weights)
+    split = replace(options.split, areas=_name(options.split.areas))
+    samples = replace(options.samples, cache_folder=_name(options.samples.cache_folder))
+    return asdict(replace(options, data=named, weights=weights, split=split, samples=samples))
+
+
+def _name(path: Any) -> Any:
+    return None if path is None else Path(path).name
+
+
+def resolve_network(options: NetworkOptions, objects: TrainObjects) -> NetworkOptions:
+    """Fit the levels and anchors that the options leave open to the objects' sizes.
+
+    Raises:
+        TrainingError: anchor sides are given without the levels they are for.
+    """
+    if options.anchor_sides_px is not None:
+        if options.levels is None:
+            raise TrainingError(
+                "network.anchor_sides_px is given without network.levels; give both, or neither "
+                "to have them fitted to the labels"
+            )
+        return options
+    sides = torch.from_numpy(objects.sides_px)
+    levels, sides_px = fit_anchors(sides, levels=options.levels)
+    log.info("pyramid levels %s with anchor sides %s px", levels, sides_px)
+    return replace(options, levels=levels, anchor_sides_px=sides_px)
+
+
+def _first_card(
+    options: TrainOptions,
+    training_set: TrainingSet,
+    objects: TrainObjects,
+    bands: BandStatistics,
+    network: NetworkOptions,
+) -> Card:
+    scenes = [each.scene for each in training_set.scenes]
+    gsds_m = [each.gsd_m for each in training_set.scenes]
+    # The longer side: an overlap must hold all of a long, thin object.
+    sides_px = objects.sides_px.max(axis=1)
+    low, middle, high = np.percentile(sides_px, [1, 50, 99]).tolist()
+    classes = training_set.classes
+    card = Card(
+        name=options.name,
+        classes=classes,
+        bands=_bands(options, scenes[0].bands, scenes[0].band_names),
+        radiometry=bands.radiometry,
+        gsd_m=float(np.median(gsds_m)),
+        gsd_range_m=(min(gsds_m) / _GSD_SLACK, max(gsds_m) * _GSD_SLACK),
+        tile_px=1,  # chosen below, when the card knows the network's stride
+        object_px=(low, middle, high),
+        network=network,
+        thresholds=(SCORE_FLOOR,) * len(classes),
+        padding=options.samples.padding,
+        description=options.description,
+        licence=options.licence,
+        attribution=options.attribution,
+    )
+    return replace(card, tile_px=choose_tile_px(high, card.stride_px))
+
+
+def _bands(
+    options: TrainOptions, indices: tuple[int, ...], descriptions: tuple[str, ...]
+) -> tuple[Band, ...]:
+    names = options.data.band_names or tuple(
+        name or f"band {index}" for name, index in zip(descriptions, indices, strict=True)
+    )
+    if len(names) != len(indices):
+        raise TrainingError(
+            f"data.band_names has {len(names)} names for {len(indices)} bands; give one for each"
+        )
+    return tuple(Band(name, index) for name, index in zip(names, indices, strict=True))
+
+
+def _version(package: str) -> str:
+    """Version of a package, or of Python; ``unknown`` for one run from its source tree."""
+    if package == "python":
+        return platform.python_version()
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

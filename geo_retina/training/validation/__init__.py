@@ -1,0 +1,1 @@
+"""Score a network on ground that it was not trained on."""

@@ -1,0 +1,160 @@
+"""Validation: the real detect path and the real metrics, on the validation or test ground."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geo_retina.detector import detect
+from geo_retina.evaluation import Evaluation, evaluate
+from geo_retina.model import Model
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.quiet import ignored_warnings
+from geo_retina.training.validation.frame import laid_out
+from geo_retina.training.validation.ground import (
+    SCORE_FLOOR,
+    Outlines,
+    ValidationGround,
+    keep_on_val_ground,
+)
+from geo_retina.vector import outline_table, write_vector
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+_FEW_LABELS = 30
+"""A class with fewer labels on the validation ground gets no threshold of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationScores:
+    """How well a model does on the validation ground, at the thresholds that suit it best there.
+
+    Attributes:
+        thresholds: score threshold of each class, as ``choose_thresholds`` finds it.
+        at_thresholds: the evaluation of detections from those scores on.
+        ap50: average precision at IoU 0.5 of all detections; None for points.
+        ap: the same over IoU 0.5 to 0.95.
+        found: the detections from those scores on.
+    """
+
+    thresholds: tuple[float, ...]
+    at_thresholds: Evaluation
+    ap50: float | None
+    ap: float | None
+    found: gpd.GeoDataFrame
+
+    @property
+    def f1(self) -> float:
+        """Overall F1 at the thresholds."""
+        return self.at_thresholds.f1 or 0.0
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers of a history's record; those without meaning are left out."""
+        found = {
+            "f1": self.f1,
+            "precision": self.at_thresholds.precision,
+            "recall": self.at_thresholds.recall,
+            "ap50": self.ap50,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The single numbers, ready for JSON."""
+        return {**self.at_thresholds.summary(), "ap50": self.ap50, "ap": self.ap}
+
+
+def validate(
+    model: Model,
+    ground: ValidationGround,
+    run: RunOptions,
+    thresholds: Sequence[float] | None = None,
+) -> ValidationScores:
+    """Detect on the validation ground and score the predictions there.
+
+    Objects count for the ground when their centre lies on it, detections and labels alike.
+
+    Args:
+        model: to be scored.
+        ground: where.
+        run: how detections are carried out.
+        thresholds: score threshold of each class; left out, those that suit it best there.
+    """
+    paths = [each.scene.path for each in ground.scenes]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ground.detect_options
+        if ground.outlines is not None:
+            area = Path(folder) / "ground.gpkg"
+            tables = _outline_tables(ground, ground.outlines)
+            write_vector(area, tables, crs=ground.crs, overwrite=False)
+            options = replace(options, aoi=str(area))
+        # Early in a training, detections from the lowest score on may well reach a limit.
+        with ignored_warnings(".* reached a limit and may hold"):
+            found = _detect(paths, model, options, run, ground)
+    found = keep_on_val_ground(found, ground)
+    if not found["scene"].isin(ground.truth["scene"]).any():
+        found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
+    every = evaluate(found, ground.truth, ground.options)
+    classes = model.card.classes
+    chosen = choose_thresholds(every, found, classes) if thresholds is None else tuple(thresholds)
+    least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
+    kept = found[found["score"] >= least]
+    scores = evaluate(kept, ground.truth, ground.options)
+    return ValidationScores(chosen, scores, every.ap50, every.ap, kept)
+
+
+def _detect(
+    paths: list[str],
+    model: Model,
+    options: DetectOptions,
+    run: RunOptions,
+    ground: ValidationGround,
+) -> gpd.GeoDataFrame:
+    """What is found in the scenes of some ground, in its CRS."""
+    scenes = {n: each.scene for n, each in zip(ground.names, ground.scenes, strict=True)}
+    if any(scene.grid.crs is not None for scene in scenes.values()):
+        return detect(paths, model, options, run, crs=ground.crs.to_wkt())
+    # That they have no CRS was known when their pixels were given a size.
+    with ignored_warnings(".* no CRS, so .* polygons are"):
+        return laid_out(detect(paths, model, options, run), scenes)
+
+
+def _outline_tables(ground: ValidationGround, outlines: Outlines) -> Iterator[pa.Table]:
+    """The outlines of some ground, one table for each CRS that its scenes are in."""
+    every = (each.scene.grid.crs for each in ground.scenes)
+    for crs in {crs.to_wkt(): crs for crs in every if crs is not None}.values():
+        yield outline_table(outlines(crs), {}, crs, ground.crs)
+
+
+def choose_thresholds(
+    every: Evaluation, found: gpd.GeoDataFrame, classes: Sequence[str]
+) -> tuple[float, ...]:
+    """Choose the score threshold of each class.
+
+    All thresholds between the best F1's last detection and the next one give that F1; the
+    middle of the gap has most room on both sides. A class with few labels takes the threshold
+    that suits all classes together: two objects can't tell.
+    """
+    middle: dict[str | None, float] = {
+        None: _middle_of_gap(every.overall.best_score, found["score"].to_numpy())
+    }
+    for name, scores in every.classes.items():
+        if scores.labels >= _FEW_LABELS:
+            own = found.loc[found["class"] == name, "score"].to_numpy()
+            middle[name] = _middle_of_gap(scores.best_score, own)
+    return tuple(middle.get(name, middle[None]) for name in classes)
+
+
+def _middle_of_gap(best: float | None, scores: NDArray[np.float64]) -> float:
+    if best is None:  # nothing matches
+        return SCORE_FLOOR
+    lower = scores[scores < best]
+    return float(best + (lower.max() if len(lower) else SCORE_FLOOR)) / 2

@@ -1,0 +1,1 @@
+"""Read vector files: labels, areas and detections."""

@@ -1,0 +1,1 @@
+"""Write vector files, whole or not at all."""

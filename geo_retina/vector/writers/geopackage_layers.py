@@ -1,0 +1,78 @@
+"""Several layers in one GeoPackage, each in its own colours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from geo_retina.errors import OutputError
+from geo_retina.vector.formats import FORMATS, check_output
+from geo_retina.vector.writers.styles import write_styles
+from geo_retina.vector.writers.vector_file import beside
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+def write_layers(
+    path: str | Path,
+    layers: Mapping[str, gpd.GeoDataFrame],
+    *,
+    styles: Mapping[str, str],
+    overwrite: bool,
+) -> None:
+    """Write layers into one new GeoPackage, beside its target and renamed into place.
+
+    Args:
+        path: ends in .gpkg.
+        layers: tables by name of layer, in the order wanted; they may be empty. Where a table
+            has polygons of several parts, all its polygons become such.
+        styles: QML by name of layer, with which QGIS opens it.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: the name does not end in .gpkg, the file exists and ``overwrite`` is
+            false, or the disk refuses.
+    """
+    import pyogrio
+
+    path = Path(path)
+    if path.suffix.lower() != ".gpkg":
+        raise OutputError(f"{path} holds several layers, expected a name that ends in .gpkg")
+    check_output(path, overwrite=overwrite)
+    options = FORMATS[".gpkg"]
+    with beside(path) as folder:
+        draft = folder / path.name
+        try:
+            for name, frame in layers.items():
+                pyogrio.write_dataframe(
+                    _of_one_kind(frame),
+                    draft,
+                    layer=name,
+                    driver=options.driver,
+                    use_arrow=True,
+                    geometry_type=None if len(frame) else "Polygon",
+                    layer_options=options.layer_options,
+                    dataset_options={} if draft.exists() else options.dataset_options,
+                )
+            write_styles(draft, styles)
+        except Exception as error:
+            raise OutputError(f"{path} could not be written: {error}") from error
+        os.replace(draft, path)
+
+
+def _of_one_kind(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The same, with every polygon in parts where one of them is."""
+    shapes = np.asarray(frame.geometry.array, dtype=object)
+    kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
+    if not {3, 6} <= kinds:
+        return frame
+    return frame.set_geometry(
+        [shapely.multipolygons([s]) if s.geom_type == "Polygon" else s for s in shapes],
+        crs=frame.crs,
+    )

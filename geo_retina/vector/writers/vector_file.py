@@ -1,0 +1,217 @@
+"""Tables to vector files: streamed, beside the target, then renamed into place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyproj
+
+from geo_retina.errors import OutputError
+from geo_retina.geodesy import crs_label, is_on_earth
+from geo_retina.quiet import ignored_warnings
+from geo_retina.vector.formats import (
+    FORMATS,
+    GEOMETRY,
+    UNKNOWN_CLASS,
+    check_output,
+    file_crs,
+    short_names,
+)
+from geo_retina.vector.writers.geoparquet import write_parquet
+from geo_retina.vector.writers.rows import Rows, Shape
+
+_SHAPEFILE = "ESRI Shapefile"
+_SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj")
+_SQLITE_JOURNALS = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where rows go within a file, and how.
+
+    Attributes:
+        name: of the layer, in formats that have layers.
+        crs: of the geometries given; None for those of an image without georeferencing.
+        shape: write geometries as they are, or the centres of boxes.
+        append: add the layer to a file that exists.
+        geometry_type: as OGR calls it; left out, that of the first rows.
+        about: asked at the end for texts that a Parquet file carries in its footer, by key.
+    """
+
+    name: str = "detections"
+    crs: pyproj.CRS | None = None
+    shape: Shape = "asis"
+    append: bool = False
+    geometry_type: str | None = None
+    about: Callable[[], Mapping[str, str]] | None = None
+
+
+def write_vector(
+    path: str | Path,
+    tables: Iterable[pa.Table],
+    *,
+    crs: pyproj.CRS | None,
+    overwrite: bool,
+    layer: str = "detections",
+) -> int:
+    """Write tables one after the other to a vector file, holding one of them at a time.
+
+    The file is written in a hidden folder beside the target and renamed into place, so a
+    failure, of the disk or of the iterable, leaves the folder as it was.
+
+    Args:
+        path: ends in .gpkg, .shp, .geojson, .fgb or .parquet.
+        tables: tables of one schema with the geometry as WKB in ``geometry``. None at all
+            give an empty layer with the columns of ``detections_table``.
+        crs: CRS of the geometries; None for those of an image without georeferencing. GeoJSON is
+            always EPSG:4326 and is reprojected. Shapefile names are cut to 10 characters.
+        overwrite: replace an existing file.
+        layer: name of the layer in formats that have layers.
+
+    Returns:
+        Rows written. Each got an ``id``, its position from 0; a column of that name in the
+        tables is replaced.
+
+    Raises:
+        OutputError: as ``check_output``, or the disk refuses, or GeoJSON lacks a CRS.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    check_has_place(path, crs)
+    with beside(path) as folder:
+        rows = write_draft(folder / path.name, tables, Layer(layer, crs), target=path)
+        check_still_free(path, overwrite=overwrite)
+        move_into_place(folder, path)
+    return rows
+
+
+def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target: Path) -> int:
+    """Write one layer of a file that is not in its place yet.
+
+    Args:
+        draft: the file, in a folder of its own.
+        tables: as in ``write_vector``.
+        layer: where in the file.
+        target: the file's place to be, for messages.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    crs = file_crs(target, layer.crs)
+    # GeoJSON has longitudes up to 180, and GDAL cuts in two what reaches beyond.
+    bounded = target.suffix.lower() == ".geojson"
+    rows = Rows(tables, layer.crs, crs, layer.shape, bounded=bounded)
+    with rows.passing_errors_on(target):
+        if draft.suffix.lower() == ".parquet":
+            write_parquet(draft, rows.schema, rows, crs, layer.about)
+        else:
+            _write_gdal(draft, rows, crs, layer)
+    return rows.count
+
+
+def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:
+    """Refuse GeoJSON of an image without georeferencing on Earth, before work is spent on it.
+
+    Raises:
+        OutputError: there is no CRS to come from, or a local one.
+    """
+    if path.suffix.lower() != ".geojson" or is_on_earth(crs):
+        return
+    lacks = "no CRS" if crs is None else f"the local CRS {crs_label(crs)}, which has no place on it"
+    raise OutputError(
+        f"{path} would need longitudes and latitudes, but the scene has {lacks}; write .gpkg "
+        "instead"
+    )
+
+
+def check_still_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file that came up since ``check_output``.
+
+    Raises:
+        OutputError: it exists and is not to be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} appeared while it was being written; it was left as it is")
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden folder next to a file, on the same disk, that goes away in any case.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(
+            f"the folder {path.parent} cannot be written ({error.strerror}); choose another"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(folder: Path, path: Path) -> None:
+    """Move every part of the finished file beside the target, the named one last."""
+    parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
+    if path.suffix.lower() == ".shp":
+        # Parts of an older shapefile, such as an index, must not outlive it.
+        new = {part.name for part in parts}
+        for suffix in _SHAPEFILE_PARTS:
+            if path.with_suffix(suffix).name not in new:
+                path.with_suffix(suffix).unlink(missing_ok=True)
+    for part in parts:
+        if part.suffix.lower() == ".gpkg":
+            # What a crash left of an older file's transactions, SQLite would replay into this one.
+            for suffix in _SQLITE_JOURNALS:
+                path.with_name(part.name + suffix).unlink(missing_ok=True)
+        os.replace(part, path.with_name(part.name))
+
+
+def _write_gdal(path: Path, rows: Rows, crs: pyproj.CRS | None, layer: Layer) -> None:
+    import pyogrio
+
+    driver, layer_options, dataset_options = FORMATS[path.suffix.lower()]
+    batches: Iterator[pa.RecordBatch] = iter(rows)
+    schema = rows.schema
+    if driver == _SHAPEFILE:
+        schema = short_names(schema)
+        batches = (_without_null_class(b, schema) for b in batches)
+    # Without a CRS there is none to warn about: an image without georeferencing has been asked for.
+    with ignored_warnings("'crs' was not provided"):
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(schema, batches),
+            path,
+            layer=path.stem if driver == _SHAPEFILE else layer.name,
+            driver=driver,
+            geometry_name=GEOMETRY,
+            geometry_type=layer.geometry_type or rows.geometry_type,
+            crs=None if crs is None else crs.to_wkt(),
+            append=layer.append,
+            layer_options=layer_options,
+            dataset_options={} if layer.append else dataset_options,
+        )
+
+
+def _without_null_class(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """As a shapefile can hold it: dBASE has no null text, and an empty one looks like a mistake."""
+    arrays = [
+        pc.fill_null(array, UNKNOWN_CLASS)
+        if name == "class" and pa.types.is_string(array.type)
+        else array
+        for name, array in zip(schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
