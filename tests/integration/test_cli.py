@@ -141,7 +141,7 @@ def test_models_and_their_info(capsys):
         assert card["model"]
         assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, val"])
         assert "labels on the tuning ground" in card["measured on"]
-        assert "fit labels: " in card["training"]
+        assert "train labels: " in card["training"]
 
 
 def test_train_then_use_the_model(here, capsys):
