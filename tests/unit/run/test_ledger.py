@@ -178,3 +178,14 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(opened, monke
         ledger.write(1, [record(0, 1)])
     monkeypatch.undo()
     assert opened().parts_done() == {(0, 0)}
+
+
+@pytest.mark.parametrize("number", [None, 1, 99])
+def test_a_half_done_run_of_a_program_with_other_results_is_refused(opened, number):
+    """Its blocks would not fit those that are still to be detected."""
+    older = manifest()
+    older.pop("results") if number is None else older.update(results=number)
+    opened(older).write(0, [record(0, 0)])
+    with pytest.raises(RunError, match=r"results version .* --restart"):
+        opened(manifest())
+    assert opened(manifest(), restart=True).parts_done() == set()
