@@ -138,7 +138,8 @@ def _vrt(path: Path, source: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["vrt", "vrt in vrt", "truncated"])
-def test_the_cause_beneath_a_failed_read_is_told_everywhere(here, stub, kind, capsys):
+def test_the_cause_beneath_a_failed_read_is_told_everywhere(here, kind):
+    """In a process of its own, as a command has it."""
     cause = "gone.tif: No such file"
     bad = _vrt(here / "bad.vrt", here / "gone.tif")
     if kind == "vrt in vrt":
@@ -148,11 +149,12 @@ def test_the_cause_beneath_a_failed_read_is_told_everywhere(here, stub, kind, ca
         bad, cause = here / "half.tif", "got"
         bad.write_bytes(data[: len(data) // 2])
     line = ["detect", "a.tif", bad.name, "--model", "m.safetensors", "--out", "o.gpkg"]
-    assert main([*line, "--device", "cpu"]) == 3
-    said = capsys.readouterr().err
+    command = [sys.executable, "-c", CODE, *line, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
     (error,) = gpd.read_file("o.gpkg", layer="not_covered")["error"]
     log = (here / "o.gpkg.run" / "run.log").read_text()
-    for text in (said, error, log):
+    for text in (done.stderr, error, log):
         assert cause in text
         assert "previous exception" not in text
 
