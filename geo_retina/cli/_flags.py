@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Annotated, Any, get_args
 from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.config import Dict
 
+from geo_retina.cli import _streams
 from geo_retina.options import split_names
 from geo_retina.options.aliases import OLD_OPTIONS, OldNameWarning, with_new_names
 
@@ -63,7 +63,7 @@ def tell_old_names() -> Iterator[None]:
                 show(message, category, *place)
             elif str(message) not in told:
                 told.add(str(message))
-                print(f"geo-retina: {message}", file=sys.stderr)
+                _streams.tell(f"geo-retina: {message}")
 
         warnings.showwarning = tell  # type: ignore[assignment]
         yield
