@@ -103,7 +103,7 @@ def _timed(tool: Callable[[Path], int], scene: Path, args: argparse.Namespace) -
 
 
 def torchvision_network(args: argparse.Namespace, scene: Path) -> nn.Module:
-    """torchvision's RetinaNet, with a threshold that some boxes of the scene's middle pass."""
+    """Build torchvision's RetinaNet, with a threshold that some boxes of the middle pass."""
     torch.manual_seed(0)
     network = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
     if args.checkpoint:
@@ -149,7 +149,7 @@ def _ours(weights: Path, network: nn.Module, args: argparse.Namespace) -> Callab
 
 
 def loop(scene: Path, network: nn.Module, device: str) -> int:
-    """What a careful person writes in ten lines: tile by tile, then one suppression per class."""
+    """Detect as a careful person writes it in ten lines: tile by tile, then suppress per class."""
     pixels = _read(scene)
     step = TILE_PX - OVERLAP_PX
     starts = range(0, max(1, pixels.shape[1] - OVERLAP_PX), step)

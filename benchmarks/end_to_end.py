@@ -114,7 +114,7 @@ class Clock:
         self.lock = threading.Lock()
 
     def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call, whose time counts for a stage."""
+        """Wrap a call so that its time counts for a stage."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -141,7 +141,7 @@ class Clock:
 
 @contextmanager
 def cpu_seconds() -> Iterator[list[float]]:
-    """This process's CPU time inside, all threads together, once it is left."""
+    """Measure this process's CPU time inside, all threads together; known once it is left."""
     spent: list[float] = []
     start = time.process_time()
     yield spent
@@ -179,7 +179,7 @@ def stages(device: str) -> Iterator[Clock]:
 
 
 def _chips(scene: Path, args: argparse.Namespace) -> Path:
-    """The scene as that many GeoTIFFs in a folder, JPEG as such chips often are."""
+    """Cut the scene into that many GeoTIFFs in a folder, JPEG as such chips often are."""
     import rasterio
     from rasterio.windows import Window, transform
 

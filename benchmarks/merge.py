@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def timed(count: int, args: argparse.Namespace) -> list[dict]:
-    """Times of every way that can take so many."""
+    """Time every method that can take so many."""
     side = int(np.sqrt(count / 1.29 / PER_CELL) * CELL_PX)
     plan = TilePlan(side, side, TILE_PX, STEP_PX)
     found, _ = see(spread(int(count / 1.29), side, (8, 18), seed=0), plan, Sight(), 4.0, seed=1)
@@ -182,7 +182,7 @@ def by_blocks(per_side: int, *, whole: bool) -> dict:
 
 
 def seen_in(block: Block, plan: TilePlan) -> Detections:
-    """Detections of a block's tiles, of objects drawn anew from their places."""
+    """Simulate detections of a block's tiles, of objects drawn anew from their places."""
     window = block.window
     rows = range(window.row // CELL_PX, (window.row + window.height - 1) // CELL_PX + 1)
     cols = range(window.col // CELL_PX, (window.col + window.width - 1) // CELL_PX + 1)

@@ -87,7 +87,7 @@ def measure(network: nn.Module, choice: tuple[Any, ...], args: argparse.Namespac
 def _ready(
     network: nn.Module, images: Tensor, row: Row, device: str, folder: Path
 ) -> Callable[[], object]:
-    """A call that puts the images through the network once."""
+    """Prepare a call that puts the images through the network once."""
     if row["runtime"] in ("onnxruntime", "openvino"):
         if row["layout"] != "contiguous" and device != "cpu":
             raise ValueError("takes planar images only")

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def write(source: Path, path: Path, layout: str, size: int) -> Path:
-    """The scene in a layout."""
+    """Write the scene in a layout."""
     how = dict(LAYOUTS[layout])
     if layout.startswith("one-tile"):
         side = -(-size // 16) * 16

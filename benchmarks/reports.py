@@ -26,7 +26,7 @@ SOURCE_PX = 4096
 
 
 def arguments(doc: str) -> argparse.ArgumentParser:
-    """A parser with the flags that every benchmark of speed has; ``doc`` is its help."""
+    """Make a parser with the flags that every benchmark of speed has; ``doc`` is its help."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,7 +48,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def hardware(device: str) -> str:
-    """The processor or the GPU that computes, as it calls itself."""
+    """Name the processor or the GPU that computes, as it calls itself."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     for line in _lines("/proc/cpuinfo"):
@@ -149,7 +149,7 @@ def model_named(name: str) -> Model:
 
 
 def write_scene(path: Path, size: int, **how: Any) -> Path:
-    """A GeoTIFF of ``size`` px a side, tiled and ZSTD unless ``how`` says otherwise.
+    """Write a GeoTIFF of ``size`` px a side, tiled and ZSTD unless ``how`` says otherwise.
 
     A drawn scene of up to 4096 px that comes again and again, as drawing more would take longer
     than detecting it.

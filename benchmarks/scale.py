@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def repeat(source: Path, side: int, path: Path) -> Path:
-    """A VRT of ``side`` px a side in which the source comes again and again."""
+    """Write a VRT of ``side`` px a side in which the source comes again and again."""
     import rasterio
 
     with rasterio.open(source) as dataset:
@@ -114,7 +114,7 @@ def repeat(source: Path, side: int, path: Path) -> Path:
 
 
 def write(scene: Path) -> Path:
-    """The same pixels as a tiled GeoTIFF."""
+    """Write the same pixels as a tiled GeoTIFF."""
     from rasterio.shutil import copy
 
     path = scene.with_suffix(".tif")

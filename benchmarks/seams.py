@@ -112,7 +112,7 @@ def study(path: Path, args: argparse.Namespace) -> dict:
 
 
 def fitting(side: int, overlap_px: int, stride: int) -> TilePlan:
-    """The plan of fewest pixels whose tiles end exactly with a square image.
+    """Plan the fewest pixels whose tiles end exactly with a square image.
 
     Beyond it tiles see padding that the whole image does not have, which is no matter of seams.
     """
@@ -125,7 +125,7 @@ def fitting(side: int, overlap_px: int, stride: int) -> TilePlan:
 
 
 def detect(engine: Engine, pixels: np.ndarray, valid: np.ndarray, plan: TilePlan) -> Detections:
-    """Detections of all tiles, not merged."""
+    """Detect in all tiles, without merging."""
     block = BlockPixels(pixels, valid, plan.blocks(1 << 30)[0].window, plan, list(plan))
     return engine.detect([block])[0].detections
 

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def compared(objects: Boxes, overlap_px: int) -> dict[str, dict]:
-    """What becomes of the objects by scene and then between scenes, and at once."""
+    """Compare merging by scene and then between scenes with merging all at once."""
     step = SCENE_PX - overlap_px
     plan = TilePlan(SCENE_PX, SCENE_PX, TILE_PX, STEP_PX)
     tiles, each, of_tiles, windows, which = [], [], [], [], []
@@ -88,7 +88,7 @@ def compared(objects: Boxes, overlap_px: int) -> dict[str, dict]:
 
 
 def see_part(objects: Boxes, corner: np.ndarray, plan: TilePlan, seed: int):  # type: ignore[no-untyped-def]
-    """What a scene's tiles see of the objects that lie in it, and which ones."""
+    """Simulate what a scene's tiles detect of the objects in it, and name those objects."""
     inside = (objects[:, :2] < corner[2:] + SCENE_PX) & (objects[:, 2:] > corner[:2])
     at = np.flatnonzero(inside.all(axis=1))
     found, of_part = see(objects[at] - corner, plan, Sight(), MergeOptions().edge_px, seed)

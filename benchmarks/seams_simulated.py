@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def tried(objects: Boxes, rule: Rule, options: MergeOptions = MergeOptions()) -> dict:
-    """What a rule makes of one scene."""
+    """Score what a rule makes of one scene."""
     side = TILE_PX + STEP_PX * math.ceil((objects[:, 2:].max() - TILE_PX) / STEP_PX)
     plan = TilePlan(side, side, TILE_PX, STEP_PX)
     found, which = see(objects, plan, Sight(), options.edge_px, seed=5)

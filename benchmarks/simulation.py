@@ -30,7 +30,7 @@ class Sight:
 def see(
     objects: Boxes, plan: TilePlan, sight: Sight, edge_px: float, seed: int
 ) -> tuple[Detections, NDArray[np.int64]]:
-    """Detections of every tile, by tile, and the object that each of them is of."""
+    """Simulate detections of every tile, by tile, and name the object that each of them is of."""
     rng = np.random.default_rng(seed)
     which, tile = _meetings(objects, plan)
     seen = rng.random(len(which)) >= sight.misses

@@ -89,7 +89,7 @@ def load_detect_config(path: str | Path) -> tuple[DetectOptions, RunOptions]:
 
 
 def read_detect_config(path: str | Path) -> dict[str, Any]:
-    """The keys that such a file gives, so that a caller can tell them from defaults.
+    """Read the keys that such a file gives, so that a caller can tell them from defaults.
 
     Raises:
         OptionError: the file cannot be read, or has a key that neither dataclass knows.
@@ -365,7 +365,7 @@ def _build(options: type[T], values: Mapping[str, Any], source: str, prefix: str
 
 
 def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, Any]) -> str:
-    """The first of pydantic's findings as key, found and expected."""
+    """Put the first of pydantic's findings into a sentence: key, found and expected."""
     found, *others = error.errors(include_url=False)
     place = found["loc"]
     # Where one of several types is wanted, each has its own finding, with its name at the end.
@@ -383,7 +383,7 @@ def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, An
 
 
 def _keys_of(place: tuple[int | str, ...], values: Any, is_missing: bool) -> list[str]:
-    """The part of pydantic's path that the file has; it also names the type it tried last."""
+    """Cut pydantic's path to the part that the file has; it also names the type it tried last."""
     keys = []
     for i, part in enumerate(place):
         is_key = isinstance(values, Mapping) and part in values
@@ -403,7 +403,7 @@ def _as_keys(sentence: str, group: str) -> str:
 
 
 def _show(value: object) -> str:
-    """A value as the user wrote it, shortened."""
+    """Write a value as the user wrote it, shortened."""
     text = "empty" if value is None else json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

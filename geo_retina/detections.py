@@ -92,11 +92,11 @@ class Detections:
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
-        """The rows at integer positions, in that order, or where a mask is true."""
+        """Select the rows at integer positions, in that order, or where a mask is true."""
         return Detections(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def part(self, start: int, stop: int) -> Detections:
-        """The rows from one position to another, without copying them."""
+        """Select the rows from one position to another, without copying them."""
         return Detections(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
     def to_arrow(self) -> pa.Table:

@@ -37,7 +37,7 @@ def read_text(path: str | Path) -> str:
     Windows programs save UTF-8 with a mark, and some UTF-16.
 
     Returns:
-        The text without the mark, lines ending as ``\\n``.
+        The text without the mark, its lines ending in a line feed.
 
     Raises:
         OSError: the file cannot be read.
@@ -74,13 +74,13 @@ def is_subdataset(path: str) -> bool:
 
 
 def subdataset_driver(path: str) -> str | None:
-    """The driver, in upper case, that a subdataset's name begins with; None of any other path."""
+    """Read the driver, in upper case, that a subdataset's name begins with; None of other paths."""
     parts = _parts(path)
     return None if parts is None else parts[0].partition(":")[0].upper()
 
 
 def subdataset_file(path: str) -> str:
-    """The file that a subdataset's name holds; any other path as it is."""
+    """Read the file that a subdataset's name holds; any other path as it is."""
     parts = _parts(path)
     return path if parts is None else parts[1]
 
@@ -99,7 +99,7 @@ def with_file(path: str, change: Callable[[str], str]) -> str:
 
 
 def from_folder(folder: str | Path, path: str) -> str:
-    """A path that a file of a folder names, which may be one as Windows writes it.
+    """Resolve a path that a file of a folder names, which may be one as Windows writes it.
 
     An absolute path of Windows stays as it was given where there is no such file.
     """
@@ -111,7 +111,7 @@ def from_folder(folder: str | Path, path: str) -> str:
 
 
 def _parts(path: str) -> tuple[str, str, str] | None:
-    """What stands before the file in a subdataset's name, the file, and what stands after it."""
+    """Split a subdataset's name into what stands before the file, the file, and what follows."""
     found = _SUBDATASET.match(path)
     if found is None or os.path.exists(path):
         return None

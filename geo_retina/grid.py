@@ -221,7 +221,7 @@ class TilePlan:
         return (self.tile(index) for index in range(len(self)))
 
     def tile(self, index: int) -> Tile:
-        """The tile at a row-major position."""
+        """Return the tile at a row-major position."""
         row, col = divmod(index, self.cols)
         top, bottom, own_top, own_bottom = self._span(row, self.rows, self.height)
         left, right, own_left, own_right = self._span(col, self.cols, self.width)
@@ -293,7 +293,7 @@ class TilePlan:
         return found
 
     def block_of(self, tile: int, index: int) -> Block:
-        """A block of one tile, under the index wanted."""
+        """Make a block of one tile, under a given index."""
         row, col = divmod(tile, self.cols)
         rows, cols = range(row, row + 1), range(col, col + 1)
         return Block(index, rows, cols, self._block_window(rows, cols))
@@ -311,7 +311,7 @@ class TilePlan:
         return Window(top, left, bottom - top, right - left)
 
     def core_of(self, block: Block) -> Window:
-        """The part of the grid that a block's tiles own; these partition the grid too."""
+        """Find the part of the grid that a block's tiles own; these partition the grid too."""
         first = self.tile(block.tile_rows[0] * self.cols + block.tile_cols[0]).core
         last = self.tile(block.tile_rows[-1] * self.cols + block.tile_cols[-1]).core
         return Window(
@@ -322,7 +322,7 @@ class TilePlan:
         )
 
     def tiles_of(self, block: Block) -> list[Tile]:
-        """The tiles of a block, row-major."""
+        """List the tiles of a block, row-major."""
         return [self.tile(r * self.cols + c) for r in block.tile_rows for c in block.tile_cols]
 
 

@@ -1,11 +1,11 @@
-"""A region of many scenes: each detected by itself, then merged across their borders.
+r"""A region of many scenes: each detected by itself, then merged across their borders.
 
 Every scene has an output and a ledger of its own in --work, so that one bad scene holds up no
 other, and the same command again does only what is missing. With --scheduler the blocks of each
 scene run on a Dask cluster; docs/guide-cluster.md tells how to start one.
 
     python pipelines/detect_region.py scenes/ --model trees.safetensors --out region.gpkg
-    python pipelines/detect_region.py scenes/ --model trees.safetensors --out region.gpkg \\
+    python pipelines/detect_region.py scenes/ --model trees.safetensors --out region.gpkg \
         --scheduler tcp://node1:8786
 
 Objects that lie across two scenes come out once: exactly so where scenes share one pixel grid, by
@@ -69,7 +69,7 @@ def detect_scene(
 
 
 def own_name(scene: str, model: geo_retina.Model, args: argparse.Namespace) -> str:
-    """A file name that tells the scene's stem, and whether scene, model or score are others."""
+    """Name a file by the scene's stem and a hash of scene, model and score."""
     path = Path(scene)
     version = path.stat().st_mtime_ns if path.exists() else 0
     content = f"{scene} {version} {model.fingerprint} {args.score}"
@@ -77,7 +77,7 @@ def own_name(scene: str, model: geo_retina.Model, args: argparse.Namespace) -> s
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

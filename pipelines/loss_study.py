@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def open_study(record: Path, options: geo_retina.TrainOptions) -> dict[str, Any]:
-    """What was trained already, refusing to mix it with other options."""
+    """Read what was trained already, refusing to mix it with other options."""
     about = json.loads(json.dumps(dataclasses.asdict(options)))
     if not record.exists():
         return {"options": about, "runs": {}}

@@ -1,4 +1,4 @@
-"""From labels to a trained, scored model, in one command.
+r"""From labels to a trained, scored model, in one command.
 
 Three stages: train on a config's scenes and labels, detect over test scenes that training never
 saw, and score the detections against their labels. The scores go onto the model's card too. The
@@ -6,14 +6,14 @@ exit code is 1 where F1 misses --accept.
 
 With people's labels, here the NAIP trees:
 
-    python pipelines/train_and_evaluate.py configs/trees-naip.yaml --out out/trees \\
-        --test-scenes "$GEO_RETINA_DATA/naip_trees/val" \\
-        --test-labels "$GEO_RETINA_DATA/naip_trees/trees.gpkg" \\
+    python pipelines/train_and_evaluate.py configs/trees-naip.yaml --out out/trees \
+        --test-scenes "$GEO_RETINA_DATA/naip_trees/val" \
+        --test-labels "$GEO_RETINA_DATA/naip_trees/trees.gpkg" \
         --where "split = 'val'" --scene-column tile --radius-m 6 --accept 0.77
 
 With scenes that it draws itself, so that it needs no data (the bundled demo model was made so):
 
-    python pipelines/train_and_evaluate.py configs/demo.yaml --out out/demo \\
+    python pipelines/train_and_evaluate.py configs/demo.yaml --out out/demo \
         --draw 5120 --class-column class --accept 0.9
 
 Times, hardware and scores are in docs/models.md and docs/models/trees-naip.md.

@@ -151,7 +151,7 @@ def describe_plan(each: ScenePlan) -> str:
 
 
 def _total(plans: Sequence[ScenePlan], cost: Estimate) -> str:
-    """What all scenes together would need."""
+    """Sum up in text what all scenes together would need."""
     tiles = sum(each.chosen_tiles for each in plans)
     blocks = sum(len(each.blocks) for each in plans)
     scenes = sum(len(each.shown_by(each.blocks)) for each in plans)

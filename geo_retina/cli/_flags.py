@@ -27,7 +27,7 @@ _FRACTION = re.compile(r"[-+]?\d*\.\d*(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def flag_name(field: str) -> str:
-    """The flag of a field: ``overlap_px`` is ``--overlap-px``, ``radius_m`` is ``--radius``.
+    """Name the flag of a field: ``overlap_px`` is ``--overlap-px``, ``radius_m`` is ``--radius``.
 
     Metres and seconds, unlike pixels, are what a number alone would be taken for; that of metres
     may even say so: ``--radius 6m``.
@@ -119,7 +119,7 @@ def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 
 
 def _numbers(hint: Any) -> set[type]:
-    """The kinds of number that a type hint mentions, at any depth."""
+    """List the kinds of number that a type hint mentions, at any depth."""
     inner = get_args(hint)
     return set().union(*map(_numbers, inner)) if inner else {hint} & {int, float}
 
@@ -130,7 +130,7 @@ def _is_texts(hint: Any) -> bool:
 
 
 def _split(token: Token, *, texts: bool) -> list[Token]:
-    """The items of a list with commas; a text with commas of its own stands in quotes."""
+    """Split a list at its commas; a text with commas of its own stands in quotes."""
     parts = split_names(token.value) if texts else token.value.split(",")
     if texts and len(parts) == 1:
         return [token.evolve(value=parts[0])]

@@ -107,7 +107,7 @@ def _describe_use(files: Sequence[str], card: Card, options: DetectOptions, run:
 
 
 def describe_use(plan: ScenePlan, card: Card) -> dict[str, str]:
-    """What detecting with a model would do with a scene, as label and text, for people."""
+    """Describe for people how detecting with a model would treat a scene, as label and text."""
     scene, tiles = plan.scene, plan.tiles
     grid = scene.grid
     bands = ", ".join(
@@ -136,7 +136,7 @@ def describe_use(plan: ScenePlan, card: Card) -> dict[str, str]:
 
 
 def _mapped(plan: ScenePlan) -> str:
-    """What tags or a stretch make of a scene's numbers before the model's own scaling."""
+    """Describe how tags or a stretch map a scene's numbers before the model's own scaling."""
     values = plan.scene.values
     if values is None:
         return ""
@@ -167,7 +167,7 @@ def _largest_block(plan: ScenePlan) -> str:
 
 
 def describe_card(card: Card) -> dict[str, str]:
-    """A model's card as label and text, for people; what is empty is left out."""
+    """Describe a model's card for people, as label and text; what is empty is left out."""
     low_px, mid_px, high_px = card.object_px
     network = card.network
     pairs = zip(card.classes, card.thresholds, strict=True)
@@ -194,7 +194,7 @@ def describe_card(card: Card) -> dict[str, str]:
 
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The overall scores of each evaluation on a card, and the words that go with them."""
+    """List the overall scores of each evaluation on a card, and the notes that go with them."""
     rows = {}
     for name, value in metrics.items():
         if not isinstance(value, Mapping):

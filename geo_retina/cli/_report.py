@@ -42,7 +42,7 @@ def warn(text: str) -> None:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: ``1 scene``, ``1,200 scenes``."""
+    """Write a count with its noun: ``1 scene``, ``1,200 scenes``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -53,7 +53,7 @@ def columns(rows: Mapping[str, str], *, indent: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: ``8.1 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Write a duration as people say it: ``8.1 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes in MB or GB."""
+    """Write a number of bytes in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
@@ -91,7 +91,7 @@ def is_watched() -> bool:
 
 
 def every(seconds: float) -> Callable[[], bool]:
-    """A question that is answered with yes only so often, first after that time."""
+    """Make a timer that returns True once per so many seconds, first after that time."""
     last = time.monotonic()
 
     def is_due() -> bool:
@@ -178,7 +178,7 @@ def progress_text(state: Progress) -> str:
 
 
 def report_event(report: RunReport) -> dict[str, Any]:
-    """What a run did, as JSON values."""
+    """Convert a run's report to JSON values."""
     left_out = ("failures", "stretches", "out", "outs")
     event = {name: value for name, value in vars(report).items() if name not in left_out}
     failures = [{"scene": each.scene, "error": each.error} for each in report.failures]
@@ -197,7 +197,7 @@ def headline(report: RunReport) -> str:
 
 
 def summary(report: RunReport) -> str:
-    """What a detection found, how fast, and where it is."""
+    """Sum up in text what a detection found, how fast, and where it is."""
     lines = [headline(report)]
     if len(report.counts) > 1:
         counts = {name: f"{count:>9,}" for name, count in report.counts.items()}

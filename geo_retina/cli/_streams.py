@@ -53,7 +53,7 @@ def open_streams() -> None:
 
 
 def _text(number: int, stream: Any) -> TextIO:
-    """A stream like one of the interpreter's, or in place of it."""
+    """Open a text stream like one of the interpreter's, or in place of it."""
     return io.TextIOWrapper(
         io.BufferedWriter((_Errors if number == 2 else _Output)(number, "w", closefd=False)),
         encoding=getattr(stream, "encoding", None) or "utf-8",

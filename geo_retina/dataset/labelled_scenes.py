@@ -323,7 +323,7 @@ def _check_named(ground: LabelLayer, scenes: Sequence[Scene], options: DataOptio
 def _count(
     source: Source, placed: Placed, scenes: Sequence[LabelledScene], classes: Sequence[str]
 ) -> LabelCounts:
-    """What became of the labels of a layer."""
+    """Count how many labels of a layer were read, used, ignored and left out."""
     seen = np.zeros(len(source), np.bool_)
     seen[placed.row] = True
     held = np.zeros(len(source), np.bool_)

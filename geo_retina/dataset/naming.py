@@ -109,6 +109,6 @@ def _without_name(missing: Sequence[str], scenes: int, naming: Sequence[Source])
 
 
 def listed(names: Sequence[object]) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and how many more there are."""
     more = len(names) - _MOST_NAMES
     return ", ".join(map(str, names[:_MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")

@@ -130,7 +130,7 @@ def _bytes_of(chip: Chip) -> int:
 
 
 def _name(scene: Scene, window: Window) -> str:
-    """A name that changes with the file, its bands, the grid and the window."""
+    """Derive a name that changes with the file, its bands, the grid and the window."""
     grid = scene.grid
     facts = (
         os.path.abspath(scene.path),

@@ -59,7 +59,7 @@ class Regions:
         )
 
     def under(self, scene: Scene) -> Any:
-        """The regions' ground under a scene, as one geometry in the pixels of its grid.
+        """Find the regions' ground under a scene, as one geometry in the pixels of its grid.
 
         Of a layer whose polygons name scenes, those of this scene, and those that name none.
 
@@ -79,7 +79,7 @@ class Regions:
 
 
 def footprint(grid: Grid, margin_px: float = 1.0) -> Any:
-    """The grid's outline on the ground, widened by a margin."""
+    """Outline the grid on the ground, widened by a margin."""
     outline = np.array([[-margin_px, -margin_px, grid.width + margin_px, grid.height + margin_px]])
     return boxes.to_polygons(outline, grid)[0]
 

@@ -138,7 +138,7 @@ class TrainSamples(Dataset[Sample]):
         )
 
     def window(self, number: int) -> tuple[int, Window]:
-        """A window anywhere on training ground, unscaled, by number: scene and window."""
+        """Draw a window anywhere on training ground, unscaled, by number: scene and window."""
         rng = np.random.default_rng([self._seed, number, 0xA17])
         return self._draw.anywhere(rng, self._draw.plain_frame())
 

@@ -149,7 +149,7 @@ class LabelCounts:
 
     @classmethod
     def total(cls, parts: Sequence[LabelCounts]) -> LabelCounts:
-        """The sum of several layers of the same classes."""
+        """Sum the counts of several layers of the same classes."""
         classes = list(parts[0].per_class)
         names = [n for n, kind in cls.__annotations__.items() if kind == "int"]
         return cls(
@@ -209,7 +209,7 @@ def _named(layer: LabelLayer | CocoLabels) -> tuple[str, ...] | None:
 
 
 def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str, ...]:
-    """Number the labels of all layers by class, and leave out those of other classes.
+    """Assign class numbers to the labels of all layers, and leave out those of other classes.
 
     Returns:
         The class names, in the order of their numbers.
@@ -250,7 +250,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
 
 
 def _doubts(sources: Sequence[Source], names: list[str]) -> str:
-    """What may be wrong with the encoding of the layers' texts, as the end of a sentence."""
+    """Describe what may be wrong with the layers' encoding of text, as the end of a sentence."""
     told = [
         encoding_doubt(source.options.path, source.options.layer, names)
         for source in sources

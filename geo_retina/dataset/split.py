@@ -74,7 +74,7 @@ class Split:
         return self.test_share > 0
 
     def describe(self, part: Subset) -> str:
-        """What the ground of a part is, for people."""
+        """Describe the ground of a part for people."""
         share = self.share if part is Subset.VAL else self.test_share
         if self.areas is not None:
             return f"{self.areas.describe(part)}, {share:.0%} of the ground"
@@ -114,7 +114,7 @@ class Split:
         return self.parts(grid, np.stack([x, y], axis=-1))
 
     def _whole(self, grid: Grid, window: Window) -> int | None:
-        """The part of all of a window, where that is easily told; most windows end here."""
+        """Find the one part that a window lies in, where its corners show it: for most windows."""
         if self.areas is not None:
             return self.areas.whole(grid, window)
         corners = boxes.corners(np.array([window.box_px], dtype=np.float64))[0]
@@ -140,13 +140,13 @@ class Split:
         return np.asarray(self.mask(grid, window) == Subset.VAL)
 
     def outlines(self, part: Subset) -> Callable[[pyproj.CRS], NDArray[np.object_]] | None:
-        """What gives the blocks of a part in a CRS; None where areas divide the ground."""
+        """Return the outliner of a part's blocks in any CRS; None where areas divide the ground."""
         if self.areas is not None:
             return None
         return partial(self._squares, self.val if part is Subset.VAL else self.test)
 
     def _squares(self, blocks: Set[BlockKey], crs: pyproj.CRS) -> NDArray[np.object_]:
-        """The blocks that lie in a CRS, as squares there; may be empty."""
+        """Outline the blocks that lie in a CRS, as squares there; may be empty."""
         name = frame_name(crs)
         col_row = np.array([key[1:] for key in sorted(blocks) if key[0] == name], np.float64)
         block = self.block_m / unit_m(crs)
@@ -156,7 +156,7 @@ class Split:
     def _table(
         self, grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64]
     ) -> NDArray[np.int8]:
-        """The part of each block of a range, by column and row from ``low``."""
+        """Look up the part of each block of a range, by column and row from ``low``."""
         crs = frame_name(grid.crs)
         return np.array(
             [
@@ -283,7 +283,7 @@ def _split_areas(
 def _named_or_dealt(
     pixels: Mapping[str, float], options: SplitOptions, seed: int, source: str
 ) -> tuple[set[str], set[str]]:
-    """The validation and the test places, by name where the options have them."""
+    """Choose the validation and the test places, by name where the options have them."""
     for name in (*(options.val or ()), *(options.test or ())):
         if name not in pixels:
             known = it_has(name, sorted(pixels), none="no place at all", say="it holds")
@@ -313,7 +313,7 @@ def _named_or_dealt(
 def _deal(
     area: Mapping[BlockKey, float], options: SplitOptions, seed: int
 ) -> tuple[set[BlockKey], set[BlockKey]]:
-    """Validation blocks and test blocks."""
+    """Choose validation blocks and test blocks at random."""
     total = sum(area.values())
     test: set[BlockKey] = set()
     if options.test_fraction:
@@ -342,7 +342,7 @@ def _hash(key: Hashable, seed: int | str) -> bytes:
 
 @lru_cache(maxsize=256)
 def frame_name(crs: pyproj.CRS | None) -> str:
-    """A short, stable name of the CRS; scenes without one share a frame in which they lie apart."""
+    """Name a CRS in short and always alike; scenes without one share a frame, lying apart."""
     if crs is None:
         return "none"
     authority = crs.to_authority()

@@ -49,7 +49,7 @@ class Areas:
     source: str
 
     def describe(self, part: int) -> str:
-        """What the ground of a part is, for people."""
+        """Describe the ground of a part for people."""
         names = self.val_names if part == _VAL else self.test_names
         if names == (ALL,):
             return f"the areas of {self.source}"
@@ -67,7 +67,7 @@ class Areas:
         return parts
 
     def whole(self, grid: Grid, window: Window) -> int | None:
-        """The part of all of a window, or None where several meet in it."""
+        """Find the one part that a window lies in; None where it lies in several."""
         corners = np.array([window.box_px], dtype=np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]]
         outline = shapely.polygons(grid.pixels_to_crs(corners.reshape(4, 2)))
         found = _TRAIN
@@ -136,7 +136,7 @@ class NamedAreas:
         return found
 
     def choose(self, val: Collection[str], test: Collection[str], scenes: Sequence[Scene]) -> Areas:
-        """The ground of the validation and the test places, in the CRS of every scene."""
+        """Join the ground of the validation and the test places, in the CRS of every scene."""
         grounds: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         for crs, own in _by_crs(scenes):
             polygons = self._under(own)
@@ -172,8 +172,7 @@ def _of_layer(layer: LabelLayer) -> NamedAreas:
 
 
 def _of_scenes(training_set: TrainingSet, options: SplitOptions) -> NamedAreas:
-    """Outlines of the scenes, each of the place that its labels name; those without any are for
-    training."""
+    """Outline the scenes by the place that their labels name; without one they are for training."""
     names: list[str] = []
     outlines: list[tuple[pyproj.CRS | None, Any]] = []
     for each in training_set.scenes:
@@ -195,7 +194,7 @@ def _of_scenes(training_set: TrainingSet, options: SplitOptions) -> NamedAreas:
 
 
 def _outline_in(crs: pyproj.CRS | None, own: pyproj.CRS | None, outline: Any) -> Any:
-    """An outline in another CRS; empty where it has no place in it."""
+    """Move an outline to another CRS; empty where it has no place in it."""
     if _key(crs) == _key(own):
         return outline
     if crs is None or own is None:

@@ -40,7 +40,7 @@ def why_on_no_scene(source: Source, scenes: Sequence[Scene]) -> str:
 
 
 def _grounds(scenes: Sequence[Scene]) -> list[Ground]:
-    """The ground of scenes, by their CRS."""
+    """Outline the ground of scenes, by their CRS."""
     by_crs: dict[int, list[Scene]] = {}
     for scene in scenes:
         by_crs.setdefault(id(scene.grid.crs), []).append(scene)

@@ -71,8 +71,7 @@ class Spot(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What is drawn of a window before its place: its side, and how far it may reach over the
-    scene's edge, both in grid pixels."""
+    """A window's side, and how far it may reach over the scene's edge, both in grid pixels."""
 
     side: int
     margin: int
@@ -150,12 +149,12 @@ class WindowDraw:
         return number, window
 
     def plain_frame(self) -> Frame:
-        """The frame of a window before augmentation."""
+        """Return the frame of a window before augmentation."""
         side = self._options.window_px
         return Frame(side, side // _EDGE_SHARE)
 
     def anywhere(self, rng: np.random.Generator, frame: Frame) -> tuple[int, Window]:
-        """A window anywhere on training ground."""
+        """Draw a window anywhere on training ground."""
         found = int(np.searchsorted(self._scene_ends, rng.random(), side="right"))
         number = min(found, len(self._scenes) - 1)
         each = self._scenes[number]

@@ -106,7 +106,7 @@ class _Cores:
 
 
 def _threads_of_a_new_one() -> int:
-    """What PyTorch gives a thread that begins now; this one may have begun with a share."""
+    """Count PyTorch's threads in a thread that begins now; this one may have begun with a share."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(torch.get_num_threads).result()
 

@@ -160,8 +160,7 @@ class Engine:
         return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
 
     def staged_bytes(self, dtype: np.dtype[Any]) -> int:
-        """Bytes of this machine's memory that a number of a file takes on its way to the device,
-        besides the array that was read."""
+        """Count bytes of host memory that a number of a file takes on its way to the device."""
         ready = _torch_ready(np.empty(0, dtype)).dtype
         copies = (ready != dtype) + (self.device.type == "cuda")
         return copies * ready.itemsize
@@ -226,14 +225,14 @@ class Engine:
             yield batch
 
     def _stage(self, block: BlockPixels) -> _Staged:
-        """A block's pixels and validity where the device can fetch them by itself."""
+        """Put a block's pixels and validity where the device can fetch them by itself."""
         raw, valid = torch.from_numpy(_torch_ready(block.pixels)), torch.from_numpy(block.valid)
         if self.device.type == "cuda":
             raw, valid = raw.pin_memory(), valid.pin_memory()
         return _Staged(raw, valid, self._mirrored(block))
 
     def _mirrored(self, block: BlockPixels) -> dict[int, Mirrored]:
-        """What fills each tile that shows valid ground but not it alone, by the tile's index."""
+        """Mirror valid ground into each tile that shows invalid pixels too, by the tile's index."""
         if self.card.padding == "constant":
             return {}
         side = block.plan.tile_px
@@ -320,7 +319,7 @@ class Engine:
         return decode(outputs, anchors, shape, self._limited(shape))
 
     def _limited(self, shape: tuple[int, int]) -> DecodeSettings:
-        """The limits of tiles of a size: as many boxes to an area as in the model's own tiles."""
+        """Scale the limits of decoding to tiles of a size: as many boxes to an area as usual."""
         times = max(1.0, shape[0] * shape[1] / self.card.tile_px**2)
         return replace(
             self._decode,
@@ -330,7 +329,7 @@ class Engine:
 
 
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
-    """The values that (..., bands, height, width) numbers of a file stand for."""
+    """Convert (..., bands, height, width) numbers of a file to the values that they stand for."""
     if values is None:
         return raw.float()
     # In double precision where there is one: a wide type's number and offset may nearly cancel.

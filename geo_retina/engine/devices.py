@@ -12,7 +12,7 @@ may have two batches at once."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a name or ``auto`` stands for.
+    """Choose the device that a name or ``auto`` stands for.
 
     Raises:
         OptionError: there is no such device here.
@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def list_devices(name: str) -> tuple[str, ...]:
-    """The devices that a run uses: every GPU for ``auto`` and ``cuda``, else the one named.
+    """List the devices that a run uses: every GPU for ``auto`` and ``cuda``, else the one named.
 
     Raises:
         OptionError: there is no such device here.
@@ -51,7 +51,7 @@ def _is_present(device: torch.device) -> bool:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that a precision or ``auto`` stands for on a device."""
+    """Choose the arithmetic that a precision or ``auto`` stands for on a device."""
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if device.type == "cuda":

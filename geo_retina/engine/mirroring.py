@@ -83,7 +83,7 @@ def _along(ground: int, side: int) -> NDArray[np.int64]:
 
 
 def _mirror_any(valid: NDArray[np.bool_]) -> Mirrored:
-    """The rule as it stands, by the nearest valid pixel of each invalid one."""
+    """Mirror by the nearest valid pixel of each invalid one, whatever the shape of the ground."""
     rows, cols = _reached(valid), _reached(valid.T)
     part = valid[rows, cols]
     nearest = distance_transform_edt(~part, return_distances=False, return_indices=True)

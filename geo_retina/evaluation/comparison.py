@@ -90,7 +90,7 @@ class Comparison:
         return {name: int((self.agreement == i).sum()) for i, name in enumerate(AGREEMENT)}
 
     def labels_frame(self, which: str) -> gpd.GeoDataFrame:
-        """The labels of a word of ``AGREEMENT``, with the score that each gave them."""
+        """Return the labels of a word of ``AGREEMENT``, with the score that each gave them."""
         rows = self.agreement == AGREEMENT.index(which)
         frame = self.a.matches.labels_frame()[rows][["row", "class", "scene", "geometry"]]
         frame.insert(3, "score_a", self.a.matches.labels.score[rows])
@@ -113,7 +113,7 @@ class Comparison:
         }
 
     def table(self) -> str:
-        """The main numbers as text in columns, for people."""
+        """Format the main numbers as text in columns, for people."""
         parts = [f"matched by {self.a.matching}", *_table("all", self.overall)]
         for name, known in self.classes.items():
             parts += ["", *_table(name, known)]

@@ -108,7 +108,7 @@ class Evaluation:
         return self.overall.ap
 
     def summary(self) -> dict[str, Any]:
-        """The single numbers, overall and by class: few enough for a model's card."""
+        """Return the single numbers, overall and by class: few enough for a model's card."""
         return {
             "matching": self.matching,
             "score": self.score,
@@ -137,5 +137,5 @@ class Evaluation:
         }
 
     def table(self) -> str:
-        """The main numbers as text in columns, for people."""
+        """Format the main numbers as text in columns, for people."""
         return describe(self)

@@ -31,7 +31,7 @@ _MOST_SCENES = 5
 
 
 def describe(evaluation: Evaluation) -> str:
-    """The numbers that people look at first, under one another."""
+    """Format the numbers that people look at first, under one another."""
     score = evaluation.score
     since = "" if score is None else f", scores from {score:g}"
     rows = {**evaluation.classes, "all": evaluation.overall}
@@ -80,7 +80,7 @@ def _range_text(size: SizeScores) -> str:
 
 
 def _confusion_table(confusion: Confusion) -> list[str]:
-    """True classes down, found ones across; nothing where it would say no more than the rest."""
+    """Format true classes down, found ones across; nothing where the rest says as much."""
     if not 2 <= len(confusion.names) <= _MOST_CLASSES:
         return []
     cells = [["true \\ found", *confusion.names, "nothing"]]
@@ -125,7 +125,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 
 def _worst_scenes(scenes: Mapping[str, Scores]) -> list[str]:
-    """The scenes that lose most: those with the most false and missed objects."""
+    """Name the scenes with the most false and missed objects."""
     if len(scenes) <= _WORST_SCENES:
         return []
     wrong = {n: s.labels + s.detections - 2 * s.matches for n, s in scenes.items()}

@@ -50,7 +50,7 @@ def export_stac(
 
 
 def stac_item(model: Model, path: Path, *, href: str | None = None) -> dict[str, Any]:
-    """The item as a JSON object.
+    """Describe a model as a STAC item, a JSON object.
 
     Args:
         model: that is described.

@@ -214,7 +214,7 @@ def _bounds_around(spots: Positions, turn: float | None) -> NDArray[np.float64]:
 
 
 def _cut_to(polygons: Geometries, bounds: NDArray[np.float64], turn: float | None) -> Geometries:
-    """The parts of polygons within bounds, and in degrees of those full turns away."""
+    """Cut polygons to bounds, and in degrees also those parts that lie full turns away."""
     whole = shapely.total_bounds(polygons)
     found = np.full(len(polygons), shapely.Polygon(), dtype=object)
     for k in range(-2, 3) if turn is not None else [0]:
@@ -261,7 +261,7 @@ def _in_one_piece(geometries: Geometries, turn: float, *, join: bool = False) ->
 
 
 def _unwrapped(geometry: Any, turn: float) -> Any:
-    """A geometry whose vertices follow each other without a leap of longitudes."""
+    """Shift vertices by whole turns until no longitude leaps from one to the next."""
     if shapely.get_num_geometries(geometry) > 1 or shapely.get_type_id(geometry) > _POLYGON:
         parts = [_unwrapped(part, turn) for part in shapely.get_parts(geometry)]
         middles = [(b[0] + b[2]) / 2 for b in map(shapely.bounds, parts)]
@@ -285,7 +285,7 @@ def _unwrapped(geometry: Any, turn: float) -> Any:
 
 
 def _unwrapped_ring(xy: Positions, turn: float) -> Positions:
-    """A closed ring without leaps; one around a pole is led along it."""
+    """Unwrap a closed ring's longitudes; one around a pole is led along it."""
     x = np.unwrap(xy[:, 0], period=turn)
     ring = np.column_stack([x, xy[:, 1]])
     if abs(x[-1] - x[0]) < turn / 2:

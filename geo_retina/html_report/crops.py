@@ -145,7 +145,7 @@ class _Side:
         self._named = np.asarray(objects.scene, dtype=str)
 
     def on(self, scene: Scene, name: str, window: Window) -> _Placed:
-        """The objects that touch a window of a scene, in their order."""
+        """Place the objects that touch a window of a scene, in their order."""
         grid, objects = scene.grid, self._objects
         frame = shapely.box(*window.box_px)
         # With vertices along its sides, as they may bend on the way to another CRS.
@@ -245,7 +245,7 @@ def _marks(found: _Placed, there: _Placed) -> tuple[Mark, ...]:
 
 
 def picture(place: Place) -> str:
-    """A place as SVG: its pixels, with every object as an outline that tells of itself."""
+    """Draw a place as SVG: its pixels, with an outline and a tooltip for every object."""
     x_min, y_min, x_max, y_max = place.window.box_px
     pixels, valid = place.scene.read(place.window)
     shown = Display.of(place.scene, pixels, valid).picture(pixels, valid)
@@ -279,7 +279,7 @@ def _outline(mark: Mark, width_px: int) -> str:
 
 
 def _scale_bar(place: Place) -> str:
-    """A bar of a round length along the rows of the grid."""
+    """Draw a bar of a round length along the rows of the grid."""
     if place.scene.grid.gsd_m is None:
         return ""
     side_m = float(place.scene.grid.sides_m()[0])

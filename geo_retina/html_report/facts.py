@@ -29,7 +29,7 @@ class Facts:
         self._values = values
 
     def get(self, *keys: str | int) -> Any:
-        """The value at a place, None where there is no such place."""
+        """Look up the value under some keys; None where there is none."""
         value: Any = self._values
         for key in keys:
             known = key in value if isinstance(value, Mapping) else _is_within(key, value)
@@ -39,7 +39,7 @@ class Facts:
         return value
 
     def show(self, *keys: str | int, form: Form = "rate") -> str:
-        """A number as HTML; a dash for what has no meaning."""
+        """Format a number as HTML; a dash for what has no meaning."""
         value = self.get(*keys)
         if value is None:
             return '<span class="none">&ndash;</span>'
@@ -48,7 +48,7 @@ class Facts:
         return f'<data value="{value!r}" data-at="{escape(place)}">{text}</data>'
 
     def span(self, *keys: str | int, form: Form = "rate") -> str:
-        """An interval as HTML, nothing where there is none; keys lead to [low, high]."""
+        """Format an interval as HTML, nothing where there is none; keys lead to [low, high]."""
         if self.get(*keys) is None:
             return ""
         return f"{self.show(*keys, 0, form=form)} to {self.show(*keys, 1, form=form)}"
@@ -61,7 +61,7 @@ def _is_within(key: str | int, value: Any) -> bool:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", total: bool = False
 ) -> str:
-    """A table as HTML.
+    """Build a table as HTML.
 
     Args:
         head: titles of columns, plain text.

@@ -43,7 +43,7 @@ _MISSED_REASONS = {
 
 
 def cards(facts: Facts) -> str:
-    """The numbers that people look at first, with their intervals."""
+    """Show the numbers that people look at first, with their intervals."""
     parts = []
     for field in _CARDS:
         if facts.get("overall", field) is not None:
@@ -77,7 +77,7 @@ def scores(facts: Facts) -> str:
 def _score_table(
     title: str, facts: Facts, rows: Mapping[str, tuple[str | int, ...]], *, total: bool = False
 ) -> str:
-    """A row of numbers for each place in the JSON, without columns that nobody has."""
+    """Show a row of numbers for each place in the JSON, without columns that are empty."""
     fields = [f for f in _COLUMNS if any(facts.get(*at, f) is not None for at in rows.values())]
     cells = [
         [escape(name), *(facts.show(*at, f, form=_COLUMNS[f][1]) for f in fields)]
@@ -106,7 +106,7 @@ def curves(facts: Facts) -> str:
 
 
 def _whole(classes: Collection[str]) -> str:
-    """What all classes together are called: a name that no class has."""
+    """Name all classes together by a name that no class has."""
     return "all" if "all" not in classes else "all classes"
 
 
@@ -323,7 +323,7 @@ def _switch(kind: str, name: str, colour: str) -> str:
 
 
 def notes(facts: Facts) -> str:
-    """What else has to be known to read the numbers."""
+    """Write what else has to be known to read the numbers."""
     said = []
     if facts.get("block_m") is not None:
         said.append(

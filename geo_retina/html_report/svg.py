@@ -48,7 +48,7 @@ class Plot:
         return f'<polyline class="line {mark}" points="{path}"/>' if path else ""
 
     def dot(self, x: float, y: float, mark: str, tip: str, radius: float = 4.0) -> str:
-        """A point that tells of itself when pointed at."""
+        """Draw a point with a tooltip."""
         cx, cy = self.to_page(x, y)
         return (
             f'<circle class="dot {mark}" cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:.1f}">'
@@ -64,7 +64,7 @@ class Plot:
         )
 
     def upright(self, x: float, text: str) -> str:
-        """A dashed line from foot to top with a word on it."""
+        """Draw a dashed line from foot to top with a word on it."""
         (across, foot), (_, top) = self.to_page(x, self.y[0]), self.to_page(x, self.y[1])
         anchor, shift = ("end", -5) if across > _WIDTH / 2 else ("start", 5)
         return (
@@ -74,7 +74,7 @@ class Plot:
         )
 
     def svg(self, title: str, marks: Iterable[str]) -> str:
-        """The whole picture.
+        """Put marks into a whole picture.
 
         Args:
             title: said by screen readers.
@@ -125,6 +125,6 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def legend(names: Sequence[tuple[str, str]]) -> str:
-    """Marks and what they stand for, as a line of HTML; pairs of mark and name."""
+    """Write marks and what they stand for as a line of HTML; pairs of mark and name."""
     keys = (f'<span class="key {mark}">{escape(name)}</span>' for mark, name in names)
     return f'<p class="legend">{"".join(keys)}</p>'

@@ -204,7 +204,7 @@ def tiles_met(
 def _decide(
     detections: Detections, rows: Span, cols: Span, plan: TilePlan, options: MergeOptions
 ) -> tuple[Detections, Detections]:
-    """Final and open detections of the tiles in rows x cols, in no order."""
+    """Split detections of the tiles in rows x cols into final and open ones, in no order."""
     exposed = meets_others(detections, rows, cols, plan, options)
     return _decide_exposed(detections, exposed, plan, options)
 
@@ -212,7 +212,7 @@ def _decide(
 def _decide_exposed(
     detections: Detections, exposed: Mask, plan: TilePlan, options: MergeOptions
 ) -> tuple[Detections, Detections]:
-    """Final and open detections where something unknown may suppress the exposed ones."""
+    """Split detections into final and open ones, as something unknown may suppress the exposed."""
     _check_windows(detections, plan)
     found = _decision(detections, exposed, plan, options)
     joined = join(detections.take(found.parts), found.links)

@@ -216,7 +216,7 @@ class Card:
 
 @cache
 def _checker() -> Any:
-    """What checks that a card's values have the types of its fields."""
+    """Build the check that a card's values have the types of its fields."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Card)
@@ -233,7 +233,7 @@ def _reason(error: Exception) -> str:
 
 
 def _with_new_keys(group: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A card of before with the keys of today; its reader did not write it, so no warning."""
+    """Rename a card's old keys to today's; its reader did not write it, so without a warning."""
     renamed = with_new_names(group, OLD_CARD_KEYS.get(path, {}), f"{path}.", quiet=True)
     return {
         key: _with_new_keys(value, f"{path}.{key}".lstrip("."))
@@ -244,7 +244,7 @@ def _with_new_keys(group: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists of a JSON value as tuples; mappings stay mappings."""
+    """Turn lists of a JSON value into tuples; mappings stay mappings."""
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, dict):
@@ -292,7 +292,7 @@ def load_card(name_or_path: str | Path) -> Card:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The file of a bundled model, or the model file itself.
+    """Find the file of a bundled model, or the model file itself.
 
     Raises:
         ModelError: there is neither.

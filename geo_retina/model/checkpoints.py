@@ -123,7 +123,7 @@ def _card(
     network: NetworkOptions,
     patch_px: int,
 ) -> Card:
-    """The card, without its origin; pixels are normalised as torchvision does it."""
+    """Build the card, without its origin; pixels are normalised as torchvision does it."""
     gsd_m = options.gsd_m * patch_px / RESIZED_PX
     card = Card(
         name=name,
@@ -230,7 +230,7 @@ def _read_tensors(path: Path) -> Any:
 
 
 def _count_classes(state: Mapping[str, Tensor], path: Path) -> int:
-    """Outputs of the class subnet per anchor."""
+    """Count the outputs of the class subnet per anchor."""
     try:
         anchors, rest = divmod(len(state["box_subnet.output.bias"]), 4)
         count, uneven = divmod(len(state["class_subnet.output.bias"]), max(anchors, 1))
@@ -248,7 +248,7 @@ def _count_classes(state: Mapping[str, Tensor], path: Path) -> int:
 def _recognise(
     state: Mapping[str, Tensor], path: Path, bn_eps: float | None, classes: int
 ) -> NetworkOptions:
-    """The architecture, read from the names and shapes of the tensors."""
+    """Recognise the architecture by the names and shapes of the tensors."""
     third = {m[1] for m in (re.match(r"backbone\.body\.layer3\.(\d+)\.", k) for k in state) if m}
     bottleneck = "backbone.body.layer1.0.conv3.weight" in state
     backbone = _RESNETS.get((bottleneck, len(third)))

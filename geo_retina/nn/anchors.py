@@ -98,7 +98,7 @@ class AnchorGrid:
 
 
 def cell_anchors(sides: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """(A, 4) float32 boxes around the origin: for every ratio (height / width), every side."""
+    """Make (A, 4) float32 boxes around the origin: for every ratio (height / width), every side."""
     root = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))
     side = torch.tensor(sides, dtype=torch.float32)
     width = ((1 / root)[:, None] * side[None]).reshape(-1)

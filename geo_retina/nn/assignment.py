@@ -147,14 +147,14 @@ def _iou(pairs: _Pairs, anchors_A4: Tensor, boxes_M4: Tensor) -> Tensor:
 
 
 def _first_best(pairs: _Pairs, iou: Tensor, best_A: Tensor, boxes: int) -> Tensor:
-    """(A,) for each anchor the first box that it overlaps best; ``boxes`` where it has none."""
+    """Find (A,) the first box that each anchor overlaps best; ``boxes`` where it has none."""
     best = iou == best_A[pairs.anchor]
     none = torch.full_like(best_A, boxes, dtype=torch.int64)
     return none.scatter_reduce(0, pairs.anchor[best], pairs.box[best], "amin")
 
 
 def _in_blocks(rows: Tensor, size: int) -> Tensor:
-    """(A, C) rows as (blocks, size, C), the last one repeated to fill up."""
+    """Cut (A, C) rows into (blocks, size, C), the last row repeated to fill up."""
     missing = -len(rows) % size
     filled = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
     return filled.view(-1, size, rows.shape[1])

@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def _weights_before(self, stages: int) -> list[nn.Parameter]:
-        """The weights that the features of so many first levels depend on."""
+        """Find the weights that the features of so many first levels depend on."""
         weights = list(self.parameters())
         training = self.training
         self.eval()
@@ -191,7 +191,7 @@ def adapt_stem(weight_OCHW: Tensor, in_channels: int) -> Tensor:
 
 
 def _build(name: str, in_channels: int, highest_level: int) -> tuple[nn.Module, tuple[int, ...]]:
-    """The timm feature extractor, cut to the levels wanted, and those levels."""
+    """Build timm's feature extractor, cut to levels up to the highest, and list these levels."""
     body = _create(name, in_channels, None)
     reductions = _info(body).reduction()
     levels = [int(reduction).bit_length() - 1 for reduction in reductions]
@@ -257,7 +257,7 @@ def _create(name: str, in_channels: int, out_indices: tuple[int, ...] | None) ->
 
 
 def _info(body: nn.Module) -> FeatureInfo:
-    """What timm says about the features; every extractor that it builds has it."""
+    """Return what timm says about the features; every extractor that it builds has it."""
     info = body.feature_info
     assert isinstance(info, FeatureInfo)
     return info

@@ -143,7 +143,7 @@ def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Ten
 
 
 def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
-    """The best of each image, from the highest on, one more than may be kept."""
+    """Select the best of each image, from the highest on, one more than may be kept."""
     threshold = settings.thresholds
     if isinstance(threshold, Tensor):
         threshold = threshold.to(logits_NAK.device, torch.float32)

@@ -102,7 +102,7 @@ def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _remainder(norm: nn.BatchNorm2d) -> nn.Module:
-    """What is left of a norm: nothing, or the activation that timm puts into it."""
+    """Return what is left of a norm: nothing, or the activation that timm puts into it."""
     act = getattr(norm, "act", None)
     return act if isinstance(act, nn.Module) else nn.Identity()
 

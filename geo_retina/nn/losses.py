@@ -160,7 +160,7 @@ def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
 
 
 def at_least_one(positives: int) -> float:
-    """What a batch on one device is divided by: its number of positive anchors, or 1."""
+    """Divide a batch on one device by its number of positive anchors, or by 1."""
     return float(max(positives, 1))
 
 
@@ -209,7 +209,7 @@ def retinanet_loss(
 
 
 def assign(anchors: Sequence[Tensor], target: Target, settings: LossSettings) -> Tensor:
-    """(A,) which object each anchor of an image stands for, by the settings' method.
+    """Assign (A,) an object to each anchor of an image, by the settings' method.
 
     Anchors that would stand for an ignored box, or for nothing because of it, are no background
     either: one may be much larger than the box, and yet be its best.

@@ -41,7 +41,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 
 def it_has(name: str, known: Sequence[str], *, none: str = "none", say: str = "it has") -> str:
-    """The end of a sentence on a name that a file, layer or model does not have.
+    """List known names as the end of a sentence on a name that a file, layer or model lacks.
 
     Args:
         name: what was asked for.
@@ -59,12 +59,12 @@ def it_has(name: str, known: Sequence[str], *, none: str = "none", say: str = "i
 
 
 def quoted(name: str) -> str:
-    """A name as it is written in a list: in quotes where it holds a comma."""
+    """Quote a name as it is written in a list: where it holds a comma."""
     return f'"{name}"' if "," in name else name
 
 
 def same_text(text: str) -> str:
-    """A text in the one form of Unicode in which names are compared (NFC).
+    """Normalise a text to the one form of Unicode in which names are compared (NFC).
 
     What looks alike may be written in two ways: macOS parts an accent from its letter.
     """
@@ -72,7 +72,7 @@ def same_text(text: str) -> str:
 
 
 def split_names(text: str) -> list[str]:
-    """The names of a list with commas; one in double quotes may hold commas itself."""
+    """Split a list of names at its commas; one in double quotes may hold commas itself."""
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
@@ -92,7 +92,7 @@ def check_encoding(options: object, *names: str) -> None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """The likeliest of the known names, whatever the case of their letters."""
+    """Find the likeliest of the known names, whatever the case of their letters."""
     import difflib
 
     folded = {same_text(each).casefold(): each for each in known}

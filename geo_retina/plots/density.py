@@ -138,7 +138,7 @@ def draw_density(
 
 
 def _outline(scene: Scene, crs: pyproj.CRS) -> shapely.Polygon:
-    """The scene's ground in a CRS, with vertices along its sides."""
+    """Outline the scene's ground in a CRS, with vertices along its sides."""
     if scene.grid.crs is None:
         so = "its ground is unknown"
         raise LabelError(missing_crs(f"the scene {scene.name}", so, otherwise=", or leave it out"))
@@ -176,7 +176,7 @@ def _survey(
 def _batches(
     detections: str | Path, crs: pyproj.CRS, score: float | None, outline: shapely.Polygon | None
 ) -> Iterator[Centres]:
-    """What lies within an outline, in degrees in one piece across the antimeridian."""
+    """Stream centres within an outline, in degrees in one piece across the antimeridian."""
     if outline is not None:
         shapely.prepare(outline)
     turn = full_turn(crs)
@@ -193,7 +193,7 @@ def _batches(
 
 
 def _true_crs(crs: pyproj.CRS, bounds: _Bounds) -> pyproj.CRS:
-    """The CRS itself where its lengths are true, else one where they are."""
+    """Choose a CRS where lengths are true: the given one, if they are true in it."""
     middle_xy = (bounds[:2] + bounds[2:]) / 2
     if not crs.is_geographic:
         pixel = Grid(crs, Affine.translation(*(middle_xy - 0.5)), 1, 1)

@@ -189,7 +189,7 @@ def _colour(label: int) -> str:
 
 
 def _dark(label: int) -> tuple[float, float, float]:
-    """The class's colour, darker, as it stands on white paper."""
+    """Darken the class's colour, to be read on white paper."""
     text = _colour(label)
     red, green, blue = (int(text[i : i + 2], 16) / 255 * 0.75 for i in (1, 3, 5))
     return red, green, blue

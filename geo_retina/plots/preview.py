@@ -153,7 +153,7 @@ def _choose_crops(scene: Scene, boxes: _Boxes, crops: int) -> list[Window]:
 def _densest(
     scene: Scene, centres: NDArray[np.float64], size: tuple[int, int], taken: list[Window]
 ) -> Window | None:
-    """The window with the most centres on a grid of half windows, off those taken."""
+    """Find the window with the most centres on a grid of half windows, apart from those taken."""
     height, width = size
     rows = _starts(scene.grid.height, height, centres[:, 1])
     cols = _starts(scene.grid.width, width, centres[:, 0])
@@ -173,7 +173,7 @@ def _densest(
 
 
 def _starts(size: int, crop: int, positions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Starts of crops, a quarter of one apart, that hold one of the positions or lie beside it."""
+    """Place starts of crops, a quarter of one apart, that hold or adjoin one of the positions."""
     step = max(crop // 4, 1)
     behind = np.arange(-1, crop // step + 2)
     near = (positions // step).astype(np.int64)[:, None] - behind
@@ -188,7 +188,7 @@ def _overlap(a: Window, b: Window) -> bool:
 
 
 def _lay_out(crops: int, aspect: float) -> tuple[Figure, Axes, list[Axes]]:
-    """A figure with the scene to the left and crops to the right, all lengths in inches."""
+    """Lay out a figure with the scene to the left and crops to the right, lengths in inches."""
     edge, head = 0.15, 0.75
     tall = float(np.clip(8.6 * aspect, 4.0, 10.0))
     across = float(np.clip(tall / aspect, 2.4, 8.6))
@@ -266,7 +266,7 @@ def _mark_crop(axes: Axes, window: Window, letter: str) -> None:
 
 
 def _draw_scale_bar(axes: Axes, scene: Scene, width_px: int) -> None:
-    """A bar of a round length, up to a fifth of the picture, at its lower left.
+    """Draw a bar of a round length, up to a fifth of the picture, at its lower left.
 
     It lies along the rows of the grid, so it takes the length of a pixel along them.
     """

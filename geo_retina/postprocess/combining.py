@@ -224,7 +224,7 @@ class _Work:
         )
 
     def tables(self) -> Iterator[pa.Table]:
-        """The kept rows as they were, file by file, then the joined objects."""
+        """Stream the kept rows as they were, file by file, then the joined objects."""
         row = scene = 0
         yield DETECTION_SCHEMA.empty_table()
         for run in self.runs:

@@ -142,7 +142,7 @@ class _Choice:
         ]
 
     def of(self, head: pa.Table | None, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """The rows to keep, part by part."""
+        """Filter the rows, part by part."""
         if head is None:
             return
         yield self._kept(head)
@@ -188,7 +188,7 @@ _ANY = "*"
 def _chosen_classes(
     path: str | Path, options: FilterOptions, metadata: Mapping[str, str]
 ) -> tuple[str, ...] | None:
-    """The classes to keep as the file spells them; None for all.
+    """Match the classes to keep with the file's spelling; None for all.
 
     Raises:
         OptionError: the file knows no such class.
@@ -215,7 +215,7 @@ def _apart(asked: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _classes_in(path: str | Path, encoding: str | None) -> list[str]:
-    """The classes of a file's rows, sorted."""
+    """List the classes of a file's rows, sorted."""
     found: set[str] = set()
     with open_stream(path, encoding=encoding) as stream:
         for table in stream.tables:
@@ -300,7 +300,7 @@ def _filtered(
     *,
     raised: bool,
 ) -> Companions:
-    """What explains the rest: ground cut to the area, and a word on the filter."""
+    """Cut the ground layers to the area, and note the filter in the metadata."""
     found = companions or Companions(None, None, {})
     about = {**asdict(options), "thresholds": dict(thresholds)}
     note = json.dumps({**about, "note": SEAM_NOTE} if raised else about)
@@ -312,7 +312,7 @@ def _filtered(
 
 
 def _cutter(area: Area | None, crs: pyproj.CRS | None) -> Cut | None:
-    """What cuts ground in a CRS to the area."""
+    """Make a function that cuts ground in a CRS to the area."""
     if area is None:
         return None
     assert crs is not None  # an area needs one

@@ -41,7 +41,7 @@ class Lattices:
     extents: NDArray[np.float64]
 
     def grid_of(self, scene: int) -> Grid:
-        """The grid that places pixels of a scene's lattice where that scene has them."""
+        """Return the grid that places pixels of a scene's lattice where that scene has them."""
         grid = self.grids[self.scenes.lattice[scene]]
         back = Affine.translation(-int(self.turns[scene]) * turn_of(grid.crs), 0)
         return Grid(grid.crs, back @ grid.affine, grid.height, grid.width)

@@ -87,7 +87,7 @@ class Progress:
 def _detect_batch(
     task_batch: TaskBatch, key: EngineKey, retries: int, run_id: str
 ) -> list[BlockResult]:
-    """The task: read, detect, merge, and say what became of every part."""
+    """Carry out a task: read, detect, merge, and return the result of every block."""
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
     for i, job in enumerate(task_batch.jobs):
@@ -208,7 +208,7 @@ class Tally:
         self._say()
 
     def finished(self, task_batch: TaskBatch, records: Sequence[BlockResult]) -> None:
-        """A unit and what became of its parts."""
+        """Count a finished task batch and the results of its blocks."""
         self._add(
             task_batches_done=1,
             pixels_done=_pixels(task_batch),

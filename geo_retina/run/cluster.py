@@ -100,7 +100,7 @@ _cluster_lock = threading.Lock()  # two clusters that start at once trip over Da
 
 
 def engine_here(key: EngineKey) -> Engine:
-    """The engine of the worker that runs this task.
+    """Return the engine of the worker that runs this task.
 
     Raises:
         RunError: the worker was not given the model.
@@ -118,7 +118,7 @@ def engine_here(key: EngineKey) -> Engine:
 def workers(
     model: Model, run: RunOptions, *, patience_s: float = 0.0
 ) -> Iterator[tuple[Client, tuple[str, ...]]]:
-    """A Dask client whose workers have the model, and the devices they use in turn.
+    """Start a Dask client whose workers have the model, and list the devices they use in turn.
 
     Args:
         model: network and card.
@@ -223,7 +223,7 @@ def _unregister(client: Client, name: str) -> None:
 
 
 def _model_plugin(fingerprint: str, data: bytes) -> Any:
-    """Gives the model to every worker once, to those that join later too, and takes it back."""
+    """Make a plugin that gives the model to every worker once, and takes it back."""
     import uuid
 
     from distributed import WorkerPlugin

@@ -218,7 +218,7 @@ class DetectionRun:
         return dict(zip(scene_names([p.scene.path for p in planned]), planned, strict=True))
 
     def companions(self) -> Companions:
-        """What explains the detections, once the tables have been read."""
+        """Build the layers and metadata that explain the detections; read the tables before."""
         return Companions(
             scanned=scanned_table(self.by_name, self.failures, self.crs),
             not_covered=not_covered_table(self.failures, self.crs),
@@ -338,7 +338,7 @@ def _by_content(options: DetectOptions) -> DetectOptions:
 
 
 def _version(path: str, values: ValueMap | None) -> dict[str, Any]:
-    """What must be the same of a scene when a run goes on: the file, and how it is stretched."""
+    """Describe what must be the same of a scene when a run goes on: the file, and its stretch."""
     version = fingerprint(path)
     return version if values is None else {**version, "values": dataclasses.asdict(values)}
 

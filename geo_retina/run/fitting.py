@@ -78,7 +78,7 @@ def suited(options: DetectOptions, card: Card) -> DetectOptions:
 
 
 def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
-    """What a user should know of how scenes were read, in sentences; none where all is plain."""
+    """Note in sentences what a user should know of how scenes were read; may be none."""
     notes = []
     nowhere = [scene for scene in scenes if scene.grid.crs is None]
     if nowhere:
@@ -242,7 +242,7 @@ def _stretch(scene: Scene, card: Card, percentiles: Sequence[float]) -> ValueMap
 
 
 def _limits(dtype: str) -> tuple[float | None, float | None]:
-    """What the model's type of numbers can hold."""
+    """Return the lowest and highest number that the model's data type can hold."""
     kind = np.dtype(dtype)
     if not np.issubdtype(kind, np.integer):
         return None, None

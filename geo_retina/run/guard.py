@@ -42,7 +42,7 @@ class _LogFile(logging.FileHandler):
 
 
 def open_log(path: Path) -> logging.Logger:
-    """A log of one run; outside the logging tree, which belongs to the application."""
+    """Open a log of one run; outside the logging tree, which belongs to the application."""
     logger = logging.Logger("geo_retina.run", logging.INFO)
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

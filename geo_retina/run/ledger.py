@@ -176,7 +176,7 @@ class Ledger:
 
     @staticmethod
     def peek(folder: Path) -> dict[str, Any] | None:
-        """The manifest in a folder; None where there is none.
+        """Read the manifest in a folder; None where there is none.
 
         Raises:
             RunError: there is a folder, but no run's.
@@ -224,7 +224,7 @@ class Ledger:
             self._damaged.add(path)
 
     def next_task_batch(self) -> int:
-        """A number that no finished unit has."""
+        """Choose a number that no finished task batch has."""
         return max((int(path.stem.removeprefix("unit-")) for path in self._files()), default=-1) + 1
 
     def _files(self) -> list[Path]:
@@ -265,7 +265,7 @@ class Ledger:
             ) from error
 
     def scenes(self) -> Iterator[SceneRecord]:
-        """What was found, scene by scene in the run's order."""
+        """Read what was found, scene by scene in the run's order."""
         files = _Files()
         index = sorted(self._index().items(), key=lambda entry: entry[0])
         for scene, entries in groupby(index, key=lambda entry: entry[0][0]):
@@ -378,7 +378,7 @@ def _read(path: Path) -> list[BlockResult]:
 
 
 def _record(stats: dict[str, Any], *kinds: Detections) -> BlockResult:
-    """What a file says of a part, with its settled and undecided detections, or none."""
+    """Rebuild a block result from what a file records, with its detections, or without any."""
     values = {name: value for name, value in stats.items() if name != "rows"}
     settled, undecided = kinds or (Detections.empty(), Detections.empty())
     window = Window(*values.pop("window"))
@@ -425,7 +425,7 @@ def _short(value: Any) -> str:
 def manifest_for(
     paths: list[str], versions: dict[str, Any], model: str, options: Any, block_px: int
 ) -> dict[str, Any]:
-    """What a ledger records about its run, as JSON values.
+    """Describe a run as its ledger records it, as JSON values.
 
     Args:
         paths: all scenes of the run.

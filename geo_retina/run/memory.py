@@ -57,5 +57,5 @@ def release_memory(*, every_s: float = _EVERY_S) -> None:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The C library of Linux, which may be glibc; None elsewhere."""
+    """Open the C library of Linux, which may be glibc; None elsewhere."""
     return ctypes.CDLL(None) if sys.platform.startswith("linux") else None

@@ -21,7 +21,7 @@ from geo_retina.run.plan import Failure, ScenePlan
 def choose_output_crs(
     wanted: str | None, plans: list[ScenePlan], failures: list[Failure]
 ) -> tuple[list[ScenePlan], pyproj.CRS | None]:
-    """The CRS asked for, the scenes' common one, or the fallback, and the scenes that go there.
+    """Choose the output's CRS, given, common or fallback, and the scenes that can be placed in it.
 
     Scenes without a CRS, or in a local one, share a file only with others of it; among others, they
     fail, and so do scenes where the CRS of the output has no coordinates.

@@ -67,7 +67,7 @@ class ScenePlan:
         return self.scene.scenes if isinstance(self.scene, Mosaic) else [self.scene]
 
     def shown_by(self, blocks: Sequence[Block]) -> list[Scene]:
-        """The scenes of which some blocks of it show anything."""
+        """List the scenes of which some blocks of it show anything."""
         if isinstance(self.scene, Mosaic):
             return self.scene.under(*(block.window for block in blocks)).scenes
         return [self.scene] if blocks else []
@@ -78,12 +78,12 @@ class ScenePlan:
         return [self.job(block) for block in self.blocks]
 
     def job(self, block: Block) -> BlockJob:
-        """A block as it travels: of a mosaic, only with the scenes that it shows."""
+        """Make the job of a block as it travels: of a mosaic, with the scenes that it shows."""
         scene = self.scene.under(block.window) if isinstance(self.scene, Mosaic) else self.scene
         return BlockJob(self.index, scene, self.tiles, block)
 
     def block(self, index: int) -> Block:
-        """The block that a part's record names.
+        """Return the block that a block result names.
 
         Indices after those of ``blocks`` are single tiles, in the plan's order, that turned out
         to be needed for the objects at the border of the area of interest.

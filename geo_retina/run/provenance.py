@@ -33,7 +33,7 @@ _PACKAGES = (
 def scanned_table(
     plans: Mapping[str, ScenePlan], failures: Sequence[Failure], crs: pyproj.CRS | None
 ) -> pa.Table:
-    """The ground that a run looked at, so that where nothing was found nothing is.
+    """Outline the ground that a run scanned: where it holds no detections, there are no objects.
 
     Args:
         plans: by the name that the scene has in the output.
@@ -60,7 +60,7 @@ def scanned_table(
 
 
 def _remaining(plan: ScenePlan, missing: Sequence[Window | None]) -> Any:
-    """The ground of interest without windows of it, as a multi-polygon; None for nothing."""
+    """Cut windows out of the ground of interest, as a multi-polygon; None for nothing."""
     if None in missing:
         return None
     grid = plan.scene.grid
@@ -126,7 +126,7 @@ def _can_show(failure: Failure, crs: pyproj.CRS | None) -> bool:
 
 
 def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa.Table:
-    """The ground that a run should have covered and did not.
+    """Outline the ground that a run should have covered and did not.
 
     Args:
         failures: what failed.

@@ -81,7 +81,7 @@ def common_name(text: str) -> str | None:
 
 
 def label_bands(dataset: rasterio.DatasetReader) -> tuple[BandLabel, ...]:
-    """What a file says of its bands: by its descriptions, else by the colours it gives them.
+    """Label the bands of a file by its descriptions, else by the colours it gives them.
 
     A description of a usual band outweighs the colour, as GDAL declares the fourth band of many
     a file to be alpha unasked.

@@ -119,7 +119,7 @@ def refuse_damage(path: str) -> Iterator[None]:
 
 
 def gdal_name(path: str) -> str:
-    """What GDAL calls a path from any folder, as a virtual dataset must name its source."""
+    """Name a path as GDAL does, from any folder, as a virtual dataset must name its source."""
     scheme, colon, rest = path.partition("://")
     if colon and scheme in _SCHEMES:
         return f"/{_SCHEMES[scheme]}/{rest}"
@@ -127,7 +127,7 @@ def gdal_name(path: str) -> str:
 
 
 def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
-    """The file's CRS, as pyproj has it."""
+    """Read the file's CRS, as pyproj has it."""
     return _crs_from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
 
 
@@ -154,7 +154,7 @@ def reason(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an error's text, without its full stop."""
+    """Read the first line of an error's text, without its full stop."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 

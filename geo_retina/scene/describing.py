@@ -16,7 +16,7 @@ from geo_retina.scene.reading import Scene
 
 
 def describe_scene(path: str | Path) -> dict[str, str]:
-    """What a file is, as label and text, for people.
+    """Describe a file for people, as label and text.
 
     Raises:
         SceneError: the file is missing or no raster.

@@ -59,7 +59,7 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
 
 
 def absolute(path: str) -> str:
-    """A local file's one full name; other addresses as they are."""
+    """Resolve a local file to its one full name; other addresses as they are."""
     return with_file(path, lambda file: os.path.realpath(file) if os.path.exists(file) else file)
 
 
@@ -116,7 +116,7 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]
 
 
 def _expand_inside(path: str) -> list[str]:
-    """A raster inside a file, or inside each file that a glob in its name matches."""
+    """Expand a raster inside a file, or inside each file that a glob in its name matches."""
     file = subdataset_file(path)
     if is_remote(file) or not _is_pattern(file):
         return [with_file(path, _with_slashes)]
@@ -127,7 +127,7 @@ def _expand_inside(path: str) -> list[str]:
 
 
 def _with_slashes(path: str) -> str:
-    """A path as it is, or one that Windows wrote where that is none here.
+    """Return a path as it is, or one that Windows wrote where that is none here.
 
     It stays as it was given where no such file, folder or glob is found, for the message.
     """
@@ -205,13 +205,13 @@ def _read_list(path: str, asset: str | None) -> list[str]:
 
 
 def _beside(entry: str, listed_in: str) -> str:
-    """A path of a list, from the list's own folder."""
+    """Resolve a path of a list from the list's own folder."""
     folder = os.path.dirname(listed_in)
     return with_file(entry, lambda file: file if is_remote(file) else from_folder(folder, file))
 
 
 def fingerprint(path: str) -> dict[str, Any]:
-    """What tells one version of a file from another without reading it: size and time.
+    """Fingerprint a version of a file without reading it, by size and time.
 
     A VRT's also covers the local files that it names. Empty for an address: nothing is asked
     of the network. Where VRTs name each other, each is told of once.

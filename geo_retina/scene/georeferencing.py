@@ -57,7 +57,7 @@ class Placement:
         return _to_crs(_transformer(self.gcps, self.rpcs), points_px)
 
     def sized(self, pixel_m: float | None) -> Placement:
-        """The same placement with the size of its pixels, where there is no CRS to tell."""
+        """Set the size of the pixels, where there is no CRS to tell it."""
         if pixel_m is None or self.grid.crs is not None:
             return self
         return replace(self, grid=replace(self.grid, pixel_m=pixel_m))
@@ -118,7 +118,7 @@ def _to_crs(transformer: Any, points_px: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _touching(transformer: Any, height: int, width: int) -> Affine:
-    """The affine that agrees with a transformer at the image's centre."""
+    """Approximate a transformer by the affine that agrees with it at the image's centre."""
     centre = np.array([width / 2, height / 2])
     steps = np.array([[-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5], [0, 0]]) * [width, height] / 8
     west, east, north, south, middle = _to_crs(transformer, centre + steps)
@@ -128,7 +128,7 @@ def _touching(transformer: Any, height: int, width: int) -> Affine:
 
 
 def metric_grid(path: str, placement: Placement, gsd_m: float | None) -> Grid:
-    """A north-up grid in metres that holds all of a scene.
+    """Make a north-up grid in metres that holds all of a scene.
 
     Its CRS is the UTM zone of the scene's centre, or the polar stereographic one that goes with
     UTM beyond 84 degrees north and 80 south, on the scene's own datum: nothing is shifted.

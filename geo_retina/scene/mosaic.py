@@ -98,7 +98,7 @@ class Mosaic:
         return np.array([member.box_px for member in self.members], np.float64)
 
     def under(self, *windows: Window) -> Mosaic:
-        """The same mosaic with only the scenes that any of some windows shows."""
+        """Keep only the scenes that any of some windows shows."""
         left, top, right, bottom = self.boxes_px.T
         shown = np.zeros(len(self.members), np.bool_)
         for window in windows:
@@ -221,5 +221,5 @@ def _edge_points(grid: Grid) -> NDArray[np.float64]:
 
 
 def _shifted(grid: Grid, row: int, col: int, shape: tuple[int, int]) -> Grid:
-    """The same lattice of pixels from another first pixel on, in another shape."""
+    """Move a grid to another first pixel of the same lattice, in another shape."""
     return Grid(grid.crs, grid.affine @ Affine.translation(col, row), *shape)

@@ -104,7 +104,7 @@ class SceneFile:
         )
 
     def _palette(self, bands: Sequence[int]) -> Palette | None:
-        """The first colour table of some bands."""
+        """Return the first colour table of some bands."""
         tables = [self.palettes[band - 1] for band in bands if band <= len(self.palettes)]
         return next((table for table in tables if table is not None), None)
 
@@ -251,7 +251,7 @@ def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Sce
 
 
 def on_grid(scene: Scene, grid: Grid) -> Scene:
-    """The same bands of a scene, warped to another grid, in any CRS.
+    """Warp the same bands of a scene to another grid, in any CRS.
 
     Raises:
         SceneError: its file is missing or no raster.
@@ -277,7 +277,7 @@ def count_bands(path: str | Path) -> int:
 
 
 def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:
-    """The file's grid with other pixels, square on the ground."""
+    """Divide the file's ground into other pixels, square on the ground."""
     if own.gsd_m is None:
         raise SceneError(
             missing_crs(

@@ -108,7 +108,7 @@ class Scene:
         return self.grid.gsd_m / self.file_gsd_m
 
     def to_values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """The values that (bands, ...) numbers as ``read`` gives them stand for."""
+        """Convert (bands, ...) numbers as ``read`` gives them to the values that they stand for."""
         return pixels.astype(np.float32) if self.values is None else self.values(pixels)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -167,7 +167,7 @@ class Scene:
             valid &= known
 
     def _known(self, dataset: rasterio.DatasetReader, window: Window) -> NDArray[np.bool_] | None:
-        """What can be valid, as far as it is known before pixels are decoded."""
+        """Find what can be valid, as far as it is known before pixels are decoded."""
         place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         present = self._present(window)
         if present is not None and not present.any():
@@ -244,7 +244,7 @@ class _Handles(threading.local):
         self.datasets: OrderedDict[tuple[Any, ...], rasterio.DatasetReader] = OrderedDict()
 
     def get(self, path: str, view: str | None) -> rasterio.DatasetReader:
-        """A file, or a view of it, opened unless it is open."""
+        """Open a file, or a view of it, unless it is open."""
         # A file that was replaced must not be read through a handle on the old one.
         stat = os.stat(path) if os.path.exists(path) else None
         version = (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else ()

@@ -75,7 +75,7 @@ def is_remote(path: str) -> bool:
 
 
 def gdal_settings(path: str) -> AbstractContextManager[Any]:
-    """The settings under which a file is opened and read, in this thread.
+    """Make the context in which a file is opened and read, with GDAL's settings, in this thread.
 
     Settings of the user win: in the environment (``GDAL_HTTP_MAX_RETRY=10 geo-retina ...``) or
     in a ``rasterio.Env`` around the call. A local file needs none, but a VRT may name others.

@@ -19,7 +19,7 @@ _MOST = 1 << 21  # values kept per band
 
 
 def sample_values(scene: Scene) -> NDArray[np.float64]:
-    """Valid values from all over a scene, or all of a small one's, without random numbers.
+    """Sample valid values from all over a scene, or all of a small one's, without random numbers.
 
     Windows on a lattice are read at full resolution, because overviews may average bright and
     dark away. If there is no ground in any, as in a scene that is nearly empty, it is searched

@@ -170,6 +170,6 @@ def _resolve(href: str, base: str) -> str:
 
 
 def _local(path: str) -> str:
-    """The file that an address names as it is, percent-encoded, or with Windows' slashes."""
+    """Find the file that an address names: as it is, percent-encoded, or with backslashes."""
     spellings = (path, unquote(path), path.replace("\\", "/"), unquote(path).replace("\\", "/"))
     return next((each for each in spellings if os.path.exists(each)), path)

@@ -31,7 +31,7 @@ def bounds_of(mask: Mask) -> tuple[slice, slice]:
 def masked_valid(
     dataset: rasterio.DatasetReader, bands: Sequence[int], masks: Sequence[int], **how: Any
 ) -> Mask | None:
-    """What the alpha bands and the dataset's own mask let through.
+    """Read which pixels the alpha bands and the dataset's own mask declare valid.
 
     Args:
         dataset: open.

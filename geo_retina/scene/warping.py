@@ -89,7 +89,7 @@ def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float
 
 
 def _overview(file: SceneFile, factor: float) -> tuple[int | None, tuple[int, int]]:
-    """The coarsest overview that is not coarser than wanted, and its shape."""
+    """Choose the coarsest overview that is fine enough, and return its shape."""
     fit = [i for i, ratio in enumerate(file.overviews) if ratio <= factor * 1.02]
     if not fit:
         return None, file.placement.grid.shape
@@ -126,7 +126,7 @@ def _band(file: SceneFile, band: int, place: int) -> str:
 
 
 def _without_alpha(file: SceneFile, source: str, options: str, shape: tuple[int, int]) -> str:
-    """The same bands, none of which calls itself alpha.
+    """Describe the same bands as a VRT, none of which calls itself alpha.
 
     GDAL's warper weighs all bands by an alpha band, which spoils them where it is near infrared.
     """

@@ -297,7 +297,7 @@ def _separate(things: Things) -> Things:
 def lay_out(
     seed: int, cell_m: float, density_m2: float, clutter: float, row: int, col: int
 ) -> Things:
-    """The things of one parcel, objects and look-alikes, in a fixed order.
+    """Lay out the things of one parcel, objects and look-alikes, in a fixed order.
 
     Args:
         seed: of the scene.

@@ -12,7 +12,7 @@ _MASK = 0xFFFFFFFF
 
 
 def mix(*words: int) -> int:
-    """A 32-bit key of some whole numbers; their order counts."""
+    """Mix whole numbers into a 32-bit key; their order counts."""
     state = 0x2545F491
     for word in words:
         state = (state ^ (word & _MASK)) * 0x9E3779B1 & _MASK

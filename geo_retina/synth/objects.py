@@ -84,7 +84,7 @@ class Patch:
         self.v = cos * self.y - sin * self.x
 
     def chance(self, i: int) -> float:
-        """The i-th of this thing's own numbers in [0, 1)."""
+        """Draw the i-th of this thing's own numbers in [0, 1)."""
         return mix(int(self.thing["key"]), 90, i) / 2**32
 
     def pick(self, i: int, colours: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:

@@ -92,7 +92,7 @@ class Painter:
         return np.asarray(inside & (beyond <= 0))
 
     def things(self, window: Window) -> Things:
-        """What stands in or reaches into a window, in the order in which it is drawn.
+        """List what stands in or reaches into a window, in the order in which it is drawn.
 
         Only what has its centre on the scene's valid ground.
         """
@@ -118,7 +118,7 @@ class Painter:
         return found[near]
 
     def things_of(self, row: int, col: int) -> Things:
-        """What stands in one parcel and has its centre on the scene's valid ground."""
+        """List what stands in one parcel and has its centre on the scene's valid ground."""
         o = self.options
         found = lay_out(
             o.seed, self.land.cell_m, o.density * 1e-6 / o.gsd_m**2, 2 * o.difficulty, row, col
@@ -223,7 +223,7 @@ def _window(box: NDArray[np.int64]) -> Window:
 
 
 def _overlap(a: Window, b: Window) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """What two windows share, as slices of each."""
+    """Find what two windows share, as slices of each."""
     top, left = max(a.row, b.row), max(a.col, b.col)
     bottom = max(top, min(a.row + a.height, b.row + b.height))
     right = max(left, min(a.col + a.width, b.col + b.width))

@@ -84,11 +84,11 @@ class Land:
     cell_m: float
 
     def parcel(self, row: int, col: int) -> Parcel:
-        """The parcel of a cell; cells may be negative."""
+        """Return the parcel of a cell; cells may be negative."""
         return _parcel(self.seed, self.cell_m, row, col)
 
     def way(self, a: Parcel, b: Parcel) -> Way:
-        """What runs along the border of two parcels, the same either way round."""
+        """Choose what runs along the border of two parcels, the same either way round."""
         first, second = sorted([(a.row, a.col), (b.row, b.col)])
         chance = mix(self.seed, 31, *first, *second) / 2**32
         road = 0.45 if a.use in _BUILT or b.use in _BUILT else 0.12
@@ -99,7 +99,7 @@ class Land:
         return _HALF_WIDTH_M[self.way(a, b)]
 
     def around(self, parcel: Parcel, reach: int) -> list[Parcel]:
-        """The other parcels up to ``reach`` cells away, row by row."""
+        """List the other parcels up to ``reach`` cells away, row by row."""
         span = range(-reach, reach + 1)
         return [
             self.parcel(parcel.row + i, parcel.col + j)

@@ -100,7 +100,7 @@ def draw_scene(
 
 
 def truth_boxes(options: SynthOptions) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """The objects of a scene without drawing it.
+    """List the objects of a scene without drawing it.
 
     Returns:
         (N, 4) boxes in grid pixels and (N,) positions in ``CLASSES``, in the order of the

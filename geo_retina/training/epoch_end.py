@@ -72,7 +72,7 @@ class Validation(Callback):
         return sum(epoch > self.best.epoch for epoch in scored) >= self.options.patience
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that had ended early when it was killed ends again."""
+        """Stop a run again that had ended early when it was killed."""
         trainer.should_stop = trainer.should_stop or self.exhausted
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -139,7 +139,7 @@ class Validation(Callback):
         )
 
     def best_model(self, facts: Mapping[str, Any]) -> Model:
-        """The network of the best epoch on the CPU; ``facts`` go into its training record.
+        """Build the network of the best epoch on the CPU; ``facts`` go into its training record.
 
         Raises:
             TrainingError: no epoch was validated.

@@ -124,7 +124,7 @@ def _key(name: str) -> str:
 
 
 def _move_stem(weight_OCHW: Tensor, places: Sequence[int | None]) -> Tensor:
-    """Filters of known bands, their mean for others; a grey image excites them as before."""
+    """Give known bands their filters, others the mean; a grey image excites them as before."""
     mean = weight_OCHW.mean(dim=1)
     filters = [mean if place is None else weight_OCHW[:, place] for place in places]
     return torch.stack(filters, dim=1) * (weight_OCHW.shape[1] / len(places))
@@ -153,7 +153,7 @@ def _move_classes(
 
 
 def about_resolution(source: str, start: Model | None, gsd_m: float) -> str:
-    """The sentence on the first weights, with a warning where they know other pixels."""
+    """Describe the first weights in a sentence, with a warning where they know other pixels."""
     if start is None or start.card.gsd_range_m[0] <= gsd_m <= start.card.gsd_range_m[1]:
         return source
     return (

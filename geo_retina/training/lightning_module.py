@@ -30,7 +30,7 @@ _EPOCH_SEED = 0x5EED  # keeps the random state of epochs apart from others of on
 
 
 def loss_settings(options: TrainOptions, counts: Mapping[str, int]) -> LossSettings:
-    """The options as the loss takes them.
+    """Convert the options to what the loss takes.
 
     Args:
         options: of the run.
@@ -57,7 +57,7 @@ def loss_settings(options: TrainOptions, counts: Mapping[str, int]) -> LossSetti
 def batch_losses(
     network: RetinaNet, batch: tuple[Tensor, list[Target]], settings: LossSettings
 ) -> dict[str, Tensor]:
-    """The losses of a batch; where several processes share it, of this one's part."""
+    """Compute the losses of a batch; where several processes share it, of this one's part."""
     images_NCHW, targets = batch
     images_NCHW = images_NCHW.to(memory_format=torch.channels_last)
     outputs = network(images_NCHW)
@@ -157,7 +157,7 @@ class RetinaNetTask(pl.LightningModule):
         return {k: float(reduce(v, reduce_op="mean")) for k, v in means.items()}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """The optimiser under a schedule that rises to the peak rate and falls from it."""
+        """Build the optimiser under a schedule that rises to the peak rate and falls from it."""
         optimizer = build_optimizer(self.network, self._options, self._lr)
         shape = partial(
             rise_and_fall,

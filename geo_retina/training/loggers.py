@@ -52,7 +52,7 @@ def check_loggers(options: TrainOptions) -> None:
 
 
 def make_loggers(options: TrainOptions, folder: RunFolder) -> list[Logger]:
-    """A CSV file of the steps for every start of the run, and TensorBoard's where asked for."""
+    """Make a CSV log of the steps for every start of the run, and TensorBoard's if wished."""
     start = f"{folder.facts['starts']:03d}"
     loggers: list[Logger] = [CSVLogger(folder.path / "steps", name="", version=start)]
     if options.tensorboard:

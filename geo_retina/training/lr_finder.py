@@ -102,7 +102,7 @@ def find_rate(
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate at which the loss falls most steeply over the logarithm of the rate.
+    """Find the rate at which the loss falls most steeply over the logarithm of the rate.
 
     Raises:
         TrainingError: there are few rates, or the loss never falls.

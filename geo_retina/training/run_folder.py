@@ -89,7 +89,7 @@ class RunFolder:
         return _checkpoint(self.path)
 
     def read_state(self) -> dict[str, Any] | None:
-        """The state after the last epoch that ended, mapped from the file; None before the first.
+        """Read the state after the last whole epoch, mapped from the file; None before the first.
 
         Raises:
             TrainingError: the file holds something else than plain values and tensors, or is
@@ -201,7 +201,7 @@ def _manifest(path: Path) -> Path:
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of an unfinished run; None where there is none."""
+    """Read the manifest of an unfinished run; None where there is none."""
     try:
         found = parse_json(_manifest(path).read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
@@ -216,7 +216,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _plain(options: TrainOptions) -> dict[str, Any]:
-    """The options as JSON gives them back."""
+    """Convert the options to what JSON gives back."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str))
     return plain
 

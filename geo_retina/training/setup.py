@@ -130,7 +130,7 @@ def load_and_split(options: TrainOptions) -> tuple[TrainingSet, Split]:
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:
-    """The options with paths cut to their names: a model travels, its maker's folders do not."""
+    """Cut the options' paths to their names: a model travels, its maker's folders do not."""
     data = options.data
     scenes: Any = data.scenes
     named = replace(

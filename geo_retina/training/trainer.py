@@ -228,7 +228,7 @@ def _run(
 
 
 def _sampler(samples: TrainSamples, options: TrainOptions) -> EpochSampler:
-    """An epoch's samples: as many as asked for, or as cover the labelled ground once."""
+    """Draw an epoch's samples: as many as given, or as cover the labelled ground once."""
     per_epoch = options.samples_per_epoch or max(
         options.batch, round(samples.train_px / options.samples.window_px**2)
     )
@@ -280,7 +280,7 @@ def _trainer(
 
 
 def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool) -> None:
-    """The model, and beside it the resolved options and a plot of the run."""
+    """Write the model, and beside it the resolved options and a plot of the run."""
     model.save(target, overwrite=overwrite)
     text = yaml.safe_dump(_plain(asdict(options)), sort_keys=False, allow_unicode=True)
     target.with_name(f"{target.name}.config.yaml").write_text(text, encoding="utf-8")

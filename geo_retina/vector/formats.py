@@ -78,7 +78,7 @@ def is_package(path: str | Path) -> bool:
 
 
 def file_crs(path: str | Path, crs: pyproj.CRS | None) -> pyproj.CRS | None:
-    """The CRS in which geometries of a CRS end up in a file: GeoJSON has but one."""
+    """Return the CRS in which geometries of a CRS end up in a file: GeoJSON has but one."""
     return GEOJSON_CRS if Path(path).suffix.lower() == ".geojson" else crs
 
 

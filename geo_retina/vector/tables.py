@@ -196,7 +196,7 @@ def reproject_table(table: pa.Table, source: pyproj.CRS | None, crs: pyproj.CRS 
 
 
 def geometry_of(table: pa.Table) -> pa.Array:
-    """The WKB of a table in one piece."""
+    """Return the WKB of a table in one piece."""
     wkb = table[GEOMETRY].combine_chunks()
     return wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
 

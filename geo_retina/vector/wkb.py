@@ -34,7 +34,7 @@ def points_to_wkb(points: NDArray[np.float64]) -> pa.ChunkedArray:
 
 
 def wkb_to_rings(wkb: pa.Array) -> Rings | None:
-    """The rings of WKB polygons of four corners each.
+    """Read the rings of WKB polygons of four corners each.
 
     Args:
         wkb: (N,) binary.

@@ -215,7 +215,7 @@ def _check_place(
 
 
 def _looked_at(detections: str | Path | gpd.GeoDataFrame) -> NDArray[np.object_] | None:
-    """The ground that a file of detections says was looked at, in its CRS; None if unknown."""
+    """Read the scanned ground that a file of detections has, in its CRS; None if unknown."""
     if not isinstance(detections, (str, Path)) or str(detections).startswith("/vsi"):
         return None
     companions = read_companions(detections)
@@ -247,7 +247,7 @@ def _read_found(detections: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
 def _read_truth(
     labels: str | Path | gpd.GeoDataFrame, options: EvaluateOptions
 ) -> tuple[LabelLayer, NDArray[np.bool_]]:
-    """The labels, and which of them must be found: those first, the others after them."""
+    """Read the labels, those first that must be found, and a mask of these."""
     columns: dict[str, Any] = {
         "class_column": options.class_column,
         "scene_column": options.scene_column,

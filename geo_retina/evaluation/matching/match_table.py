@@ -85,7 +85,7 @@ class MatchTable:
     block_m: float
 
     def detections_frame(self, outcome: int | None = None) -> gpd.GeoDataFrame:
-        """The detections of an outcome, or all, with the columns of ``Matched`` but ``block``.
+        """Return the detections of an outcome, or all; columns of ``Matched`` but ``block``.
 
         ``kind`` is text, ``outcome`` one of true_positive, false_positive, ignored; ``value``
         has the name of what it is.
@@ -93,7 +93,7 @@ class MatchTable:
         return self._frame(self.detections, outcome, ("ignored", "false_positive", "true_positive"))
 
     def labels_frame(self, outcome: int | None = None) -> gpd.GeoDataFrame:
-        """The labels of an outcome, or all; ``outcome`` is one of found, missed, ignored."""
+        """Return the labels of an outcome, or all; ``outcome`` is one of found, missed, ignored."""
         return self._frame(self.labels, outcome, ("ignored", "missed", "found"))
 
     def _frame(

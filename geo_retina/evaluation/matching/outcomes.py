@@ -178,14 +178,14 @@ class ByCentre:
         return Matching([], by_score, _outcome(states, chosen, pair))
 
     def _unmatched(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> States:
-        """A detection that may be a label which does not count is not false."""
+        """Mark unmatched detections as false, or as ignored where they may be an ignored label."""
         excused = ~false | self._on_ignored_ground
         excused[self._pairs.found[~counts[self._pairs.truth]]] = True
         return np.where(excused, IGNORED, FALSE).astype(np.int8)
 
 
 def _attainable(iou: float) -> float:
-    """The least IoU of a match: pycocotools' own guard, so that an IoU of 1 can be asked for."""
+    """Lower the least IoU of a match by pycocotools' own guard, so that IoU 1 can be given."""
     return min(iou, 1 - 1e-10)
 
 

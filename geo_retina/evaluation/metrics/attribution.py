@@ -105,7 +105,7 @@ def _explain_both(found: Side, truth: Side, pairs: Pairs, kind: int, *, nearest:
 
 
 def confusion(problem: Problem, found: Side, truth: Side) -> Confusion | None:
-    """Counts of true class by found class; None where classes are not told apart."""
+    """Count true class by found class; None where classes are not told apart."""
     k = len(problem.class_names)
     if not k:
         return None
@@ -133,7 +133,7 @@ def match_table(
     value_name: str,
     block_m: float,
 ) -> MatchTable:
-    """The public table of what became of each object, without detections below the threshold."""
+    """Build the public table of each object's outcome, without detections below the threshold."""
     found, truth = sides
     rows = np.flatnonzero(kept)
     place = np.cumsum(kept) - 1

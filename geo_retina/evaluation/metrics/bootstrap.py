@@ -203,7 +203,7 @@ def draw_count_errors(tally: Tally, draws: Draws) -> Numbers:
 
 
 def interval(values: Numbers) -> tuple[float, float] | None:
-    """The middle 95 % of the draws' values that are numbers; None where none is.
+    """Find the middle 95 % of the draws' values that are numbers; None where none is.
 
     Args:
         values: (1 + R,), the first that of the whole.

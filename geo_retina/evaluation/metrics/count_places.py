@@ -68,7 +68,7 @@ def counting_places(problem: Problem, outcome: Outcome) -> Places:
 
 
 def count_parts(problem: Problem, places: Places, options: EvaluateOptions) -> dict[str, Counts]:
-    """Counts by each kind of part that was asked for, where there is one part at least.
+    """Count by scene, cell and zone, as the options ask, where there is one part at least.
 
     Raises:
         LabelError: the zones cannot be read, or the cells are too many.

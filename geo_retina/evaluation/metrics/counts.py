@@ -56,7 +56,7 @@ class Counts:
         return 1 - float(((self.found - self.there) ** 2).sum()) / spread if spread else None
 
     def numbers(self) -> dict[str, Any]:
-        """The number of parts and the four measures, ready for JSON."""
+        """Return the number of parts and the four measures, ready for JSON."""
         measures = {"bias": self.bias, "mae": self.mae, "rmse": self.rmse, "r2": self.r2}
         return {"parts": len(self), **measures}
 

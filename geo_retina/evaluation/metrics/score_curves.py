@@ -37,7 +37,7 @@ def average_precision(matched: NDArray[np.bool_], labels: int) -> float | None:
 def best_f1(
     matched: NDArray[np.bool_], scores: NDArray[np.float64], labels: int
 ) -> tuple[float | None, float | None]:
-    """The highest F1 that a score threshold gives, and the highest such threshold.
+    """Find the highest F1 that a score threshold gives, and the highest such threshold.
 
     Args:
         matched: (N,) whether each detection adds a match, by score, highest first.

@@ -36,7 +36,7 @@ class Curve:
         return len(self.scores)
 
     def to_dict(self) -> dict[str, list[float | None]]:
-        """The four lists by name, ready for JSON."""
+        """Return the four lists by name, ready for JSON."""
         columns = {"scores": self.scores, **{k: getattr(self, k) for k in RATES}}
         return {k: [None if np.isnan(x) else x for x in v.tolist()] for k, v in columns.items()}
 

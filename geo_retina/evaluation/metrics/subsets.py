@@ -62,7 +62,7 @@ class Tally:
         )
 
     def with_curve(self, scores: Scores, found: Rows) -> Scores:
-        """The same scores with the curve of these detections."""
+        """Add the curve of these detections to scores."""
         ranked = self.by_score[found]
         valid = ranked != IGNORED
         at = self.problem.found.scores[found[valid]]

@@ -88,7 +88,7 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> Path:
 
 
 def _try_split(training_set: TrainingSet, options: TrainOptions) -> tuple[Split, str | None]:
-    """The split, or none with the sentence that says why."""
+    """Split the ground, or return no split with the sentence that says why."""
     scenes = [each.scene for each in training_set.scenes]
     try:
         split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
@@ -167,7 +167,7 @@ def _write(
     split: Split,
     options: TrainOptions,
 ) -> None:
-    """The report, and pictures of samples, scenes and sizes."""
+    """Write the report, and pictures of samples, scenes and sizes."""
     classes = training_set.classes
     samples = _sample_views(training_set, split, options)
     draw_samples(samples, classes, folder / "samples.png")
@@ -205,7 +205,7 @@ def _sample_views(
 
 
 def _scene_views(training_set: TrainingSet, split: Split) -> list[LabelledView]:
-    """The scenes with the most labels, whole."""
+    """Show the scenes with the most labels, whole."""
     counts = np.array([len(each.boxes_px) for each in training_set.scenes])
     order: Sequence[int] = np.argsort(-counts, kind="stable")[:_SCENES].tolist()
     views = []

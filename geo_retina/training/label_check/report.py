@@ -68,7 +68,7 @@ class LabelReport:
     warnings: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """The report for people, several lines."""
+        """Write the report for people, several lines."""
         return describe_check(self)
 
     def to_dict(self) -> dict[str, Any]:

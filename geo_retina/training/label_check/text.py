@@ -19,7 +19,7 @@ _CROWDED = 0.5  # IoU of labels that suppression can hardly tell from one object
 
 
 def describe_check(report: LabelReport) -> str:
-    """The report as text of several lines."""
+    """Write the report as text of several lines."""
     lines = [f"check of the labels for {report.name}", ""]
     lines += _pairs([*_scenes(report), *_labels(report), *_split(report)])
     lines += ["", "sizes (px, square root of the area)", *_histogram(report), ""]

@@ -34,7 +34,7 @@ _BOX_PX = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
 
 
 def common_crs(scenes: Sequence[Scene]) -> pyproj.CRS:
-    """The CRS of all scenes, or longitudes and latitudes where they are in several.
+    """Choose the CRS of all scenes, or longitudes and latitudes where they are in several.
 
     Raises:
         TrainingError: some scenes have a CRS and others have none.
@@ -53,7 +53,7 @@ def common_crs(scenes: Sequence[Scene]) -> pyproj.CRS:
 
 
 def meeting_grid(grid: Grid) -> Grid:
-    """The grid itself, or its pixels laid out in metres where it has no CRS."""
+    """Return the grid itself, or its pixels laid out in metres where it has no CRS."""
     if grid.crs is not None:
         return grid
     side_m = math.sqrt(abs(grid.affine.determinant))
@@ -62,12 +62,12 @@ def meeting_grid(grid: Grid) -> Grid:
 
 
 def at_meeting(scene: Scene) -> Scene:
-    """A scene on that grid."""
+    """Place a scene on that grid."""
     return scene if scene.grid.crs is not None else replace(scene, grid=meeting_grid(scene.grid))
 
 
 def laid_out(found: gpd.GeoDataFrame, scenes: dict[str, Scene]) -> gpd.GeoDataFrame:
-    """Detections of scenes without a CRS, on the grids where they meet labels.
+    """Lay out detections of scenes without a CRS on the grids where they are matched with labels.
 
     Args:
         found: as ``detect`` gives them, with boxes in the pixels of their files.

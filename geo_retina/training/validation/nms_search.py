@@ -18,8 +18,7 @@ that show its extent."""
 
 
 def search_nms_iou(model: Model, ground: ValidationGround, run: RunOptions) -> Model:
-    """Choose the IoU of suppression with the best F1 on the validation ground, and thresholds for
-    it.
+    """Choose the IoU of suppression with the best F1 on validation ground, and its thresholds.
 
     From where validation stood, lower and higher ones are tried as long as they are better.
 
@@ -49,7 +48,7 @@ def search_nms_iou(model: Model, ground: ValidationGround, run: RunOptions) -> M
 
 
 def scored(card: Card, scores: ValidationScores, ground: ValidationGround) -> Card:
-    """The card with its thresholds and scores on the validation ground."""
+    """Write thresholds and scores on the validation ground to the card."""
     metrics = {**card.metrics, "val": scores.to_dict(), "measured_on": ground.measured_on}
     return replace(card, thresholds=scores.thresholds, metrics=metrics)
 

@@ -58,7 +58,7 @@ class ValidationScores:
         return self.at_thresholds.f1 or 0.0
 
     def numbers(self) -> dict[str, float]:
-        """The numbers of a history's record; those without meaning are left out."""
+        """Return the numbers of a history's record; those without meaning are left out."""
         found = {
             "f1": self.f1,
             "precision": self.at_thresholds.precision,
@@ -68,7 +68,7 @@ class ValidationScores:
         return {name: value for name, value in found.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The single numbers, ready for JSON."""
+        """Return the single numbers, ready for JSON."""
         return {**self.at_thresholds.summary(), "ap50": self.ap50, "ap": self.ap}
 
 
@@ -118,7 +118,7 @@ def _detect(
     run: RunOptions,
     ground: ValidationGround,
 ) -> gpd.GeoDataFrame:
-    """What is found in the scenes of some ground, in its CRS."""
+    """Detect in the scenes of some ground, in its CRS."""
     scenes = {n: each.scene for n, each in zip(ground.names, ground.scenes, strict=True)}
     if any(scene.grid.crs is not None for scene in scenes.values()):
         return detect(paths, model, options, run, crs=ground.crs.to_wkt())
@@ -128,7 +128,7 @@ def _detect(
 
 
 def _outline_tables(ground: ValidationGround, outlines: Outlines) -> Iterator[pa.Table]:
-    """The outlines of some ground, one table for each CRS that its scenes are in."""
+    """Outline some ground, one table for each CRS that its scenes are in."""
     every = (each.scene.grid.crs for each in ground.scenes)
     for crs in {crs.to_wkt(): crs for crs in every if crs is not None}.values():
         yield outline_table(outlines(crs), {}, crs, ground.crs)

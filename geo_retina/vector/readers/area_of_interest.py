@@ -45,7 +45,7 @@ class Area:
         return digest.hexdigest()
 
     def on(self, grid: Grid) -> Any | None:
-        """The area in pixels of a grid, prepared for many queries.
+        """Move the area to pixels of a grid, prepared for many queries.
 
         Returns:
             One geometry, cut to the grid and a little around it; None where they do not meet.

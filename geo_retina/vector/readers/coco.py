@@ -46,7 +46,7 @@ class CocoLabels:
         return len(self.image)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> CocoLabels:
-        """The labels where a mask is true, or at positions, in that order."""
+        """Select the labels where a mask is true, or at positions, in that order."""
         return replace(
             self,
             image=self.image[index],

@@ -31,7 +31,7 @@ ENCODING_REMEDY = (
 
 
 def encoding_to_tell(path: str | Path, layer: str, encoding: str | None) -> str | None:
-    """The encoding by which GDAL must read a layer; None where the format itself settles it.
+    """Choose the encoding for GDAL to read a layer by; None where the format itself settles it.
 
     Args:
         path: a file that GDAL reads.
@@ -75,7 +75,7 @@ def encoding_doubt(
 
 
 def undecodable(path: str | Path, error: UnicodeDecodeError) -> LabelError:
-    """The error for texts that are not of the encoding by which they were read."""
+    """Make the error for texts that are not of the encoding by which they were read."""
     return LabelError(
         f"{path} holds texts that are not {error.encoding.upper()}, as which they were read; find "
         f"out the encoding and {ENCODING_REMEDY}"

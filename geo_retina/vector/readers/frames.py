@@ -56,7 +56,7 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
 
 
 def detections_layer(path: str | Path) -> str:
-    """The layer named ``detections`` of a file that is no GeoParquet, or its only one.
+    """Choose the layer ``detections`` of a file that is no GeoParquet, or its only one.
 
     Raises:
         LabelError: there are several, and none is ``detections``.
@@ -213,7 +213,7 @@ def _read_parquet(path: str | Path) -> gpd.GeoDataFrame:
 
 
 def unusable(path: str | Path, error: Exception) -> LabelError:
-    """The error for geometries of a kind that has no polygons."""
+    """Make the error for geometries of a kind that has no polygons."""
     return LabelError(
         f"{path} holds geometries that cannot be used ({error}), expected points or polygons; "
         f"convert them, for example with: ogr2ogr -nlt CONVERT_TO_LINEAR fixed.gpkg {path}"

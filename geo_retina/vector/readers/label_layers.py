@@ -77,11 +77,11 @@ class LabelLayer:
         return len(self) > 0 and shapely.get_type_id(self.geometries[0]) == _POINT
 
     def to_crs(self, crs: pyproj.CRS) -> LabelLayer:
-        """The same labels in another CRS."""
+        """Move the labels to another CRS."""
         return replace(self, geometries=reproject(self.geometries, self.crs, crs), crs=crs)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> LabelLayer:
-        """The labels where a mask is true, or at positions, in that order."""
+        """Select the labels where a mask is true, or at positions, in that order."""
         columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
         taken: dict[str, Any] = {
             name: None if c is None else c[index] for name, c in columns.items()
@@ -301,7 +301,7 @@ def _mend(parts: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.b
 
 
 def _polygons_of(geometry: Any) -> Any:
-    """The areas of a repaired polygon, without the lines that it may have left behind."""
+    """Keep the areas of a repaired polygon, without the lines that it may have left behind."""
     if shapely.get_type_id(geometry) in (_POLYGON, _MULTIPOLYGON):
         return geometry
     parts = [p for p in shapely.get_parts(geometry) if shapely.area(p) > 0]

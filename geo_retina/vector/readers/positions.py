@@ -57,7 +57,7 @@ def stream_centres(path: str | Path, *, score: float | None = None) -> Iterator[
 
 
 def layer_crs(path: str | Path) -> pyproj.CRS | None:
-    """The CRS of a layer of detections, without reading its rows.
+    """Read the CRS of a layer of detections, without reading its rows.
 
     Raises:
         LabelError: as ``stream_centres``.
@@ -77,7 +77,7 @@ def layer_crs(path: str | Path) -> pyproj.CRS | None:
 def _batches(
     path: str | Path, score: float | None
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """The geometry column's name, and batches with it, the score and the class."""
+    """Stream the geometry column's name, and batches with it, the score and the class."""
     wanted = ["class", *(["score"] if score is not None else [])]
     if is_parquet(path):
         import pyarrow.parquet as pq

@@ -48,7 +48,7 @@ def surfaces_from_wkb(wkb: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _parse(wkb: bytes, start: int) -> tuple[Any, int]:
-    """The geometry that begins at a byte, and where it ends."""
+    """Parse the geometry that begins at a byte, and find where it ends."""
     order = "<" if wkb[start] else ">"
     (code,) = struct.unpack_from(f"{order}I", wkb, start + 1)
     at = start + (9 if code & _SRID else 5)

@@ -67,7 +67,7 @@ def write_layers(
 
 
 def _of_one_kind(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """The same, with every polygon in parts where one of them is."""
+    """Turn every polygon into a multi-polygon where one of them is."""
     shapes = np.asarray(frame.geometry.array, dtype=object)
     kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
     if not {3, 6} <= kinds:

@@ -149,12 +149,12 @@ def check_target(target: Target, geometry: Geometry) -> None:
 
 
 def companion_path(path: Path, name: str) -> Path:
-    """The file beside a format of one layer for what it cannot hold: ``OUT.scanned.gpkg``."""
+    """Name the file beside a format of one layer for its other layers: ``OUT.scanned.gpkg``."""
     return path.with_name(f"{path.name}.{name}.gpkg")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a file says about how it came about, by name.
+    """Read what a file says about how it came about, by name.
 
     Args:
         path: a GeoPackage, a GeoParquet file, or another with ``OUT.scanned.gpkg`` beside it.
@@ -180,7 +180,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def _checked(metadata: dict[str, str]) -> dict[str, str]:
-    """The same, where what is worked with has the types that it was written with."""
+    """Check that the metadata used here have the types that they were written with."""
     for name, text in metadata.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"its metadata {name} is no text")
@@ -198,7 +198,7 @@ def _checked(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def read_companions(path: str | Path) -> Companions | None:
-    """What explains the detections of a file.
+    """Read what explains the detections of a file: layers of ground, and metadata.
 
     Args:
         path: a file that ``write_outputs`` wrote.
@@ -220,7 +220,7 @@ def read_companions(path: str | Path) -> Companions | None:
 
 
 def _read_ground(path: Path, name: str, crs: pyproj.CRS | None) -> pa.Table | None:
-    """A layer of ground in a CRS, which is its own unless the detections were moved since."""
+    """Read a layer of ground and move it to the detections' CRS, should these have moved since."""
     from pyogrio import list_layers
 
     file = path if is_package(path) else companion_path(path, name)

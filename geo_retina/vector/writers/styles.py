@@ -49,7 +49,7 @@ def class_style(
     kind: Kind = "Polygon",
     colours: Mapping[str, str] | None = None,
 ) -> str:
-    """A style that draws every class in its colour.
+    """Make a style that draws every class in its colour.
 
     Args:
         classes: values of the column, in the order of the legend. None give one symbol.
@@ -80,7 +80,7 @@ def class_style(
 
 
 def plain_style(colour: str, *, kind: Kind = "Polygon", hatched: bool = False) -> str:
-    """A style that draws all of a layer alike.
+    """Make a style that draws all of a layer alike.
 
     Args:
         colour: ``#rrggbb``.
@@ -120,7 +120,7 @@ def write_styles(path: str | Path, styles: Mapping[str, str]) -> None:
 
 
 def read_styles(path: str | Path) -> dict[str, str]:
-    """The default styles in a GeoPackage, as QML by name of layer; none where it has none."""
+    """Read the default styles in a GeoPackage, as QML by name of layer; none where it has none."""
     with open_package(path) as database:
         query = "SELECT name FROM sqlite_master WHERE name = 'layer_styles'"
         if not database.execute(query).fetchall():

@@ -147,7 +147,7 @@ def check_still_free(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A hidden folder next to a file, on the same disk, that goes away in any case.
+    """Make a hidden folder next to a file, on the same disk, that goes away in any case.
 
     Raises:
         OutputError: the folder cannot be written.
