@@ -1,0 +1,245 @@
+"""Read the layers of a review into frozen values."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_retina.errors import LabelError
+from geo_retina.review.values import Cases, Design, Floats, Frame, Review, Texts
+from geo_retina.vector.review_layers import (
+    CELL_STATUSES,
+    CELLS,
+    DESIGN,
+    FORMAT,
+    FOUND,
+    FRAME,
+    REVIEW,
+    REVIEW_TABLES,
+    STATUSES,
+    blob_wkb,
+)
+
+
+def read_review(path: str | Path) -> Review:
+    """Read what a person has entered in a GeoPackage.
+
+    Args:
+        path: a file that ``review_detections`` prepared.
+
+    Raises:
+        LabelError: it cannot be read, holds no review, or an entry has no meaning.
+    """
+    from geo_retina.vector.readers.frames import check_readable
+    from geo_retina.vector.readers.refusing import open_package
+
+    path = Path(path)
+    check_readable(path)
+    with open_package(path) as database:
+        check_has_review(database, path)
+        return review_of(database, path)
+
+
+def check_has_review(database: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file without the layers of a review, or with those of a newer program.
+
+    Raises:
+        LabelError: it is one.
+    """
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    missing = [name for name in REVIEW_TABLES if name not in names]
+    if missing:
+        raise LabelError(
+            f"{path} has no layer {missing[0]}, expected a file under review; run geo-retina "
+            f"review on it first"
+        )
+    (number,) = database.execute(f"SELECT value FROM {DESIGN} WHERE name = 'format'").fetchone()
+    if int(number) > FORMAT:
+        raise LabelError(
+            f"{path} holds a review of format {number}, expected at most {FORMAT}; use the newer "
+            "geo-retina that wrote it"
+        )
+
+
+def review_of(database: sqlite3.Connection, path: Path) -> Review:
+    """Read a review of an open GeoPackage that has one."""
+    frame = _read_frame(database)
+    crs = _read_crs(database)
+    drawn = np.zeros(len(frame), bool)
+    done = np.zeros(len(frame), bool)
+    for cell, status in database.execute(f"SELECT cell, status FROM {CELLS}"):
+        if status not in CELL_STATUSES:
+            raise LabelError(
+                f"{path} has a cell of status {status!r}, expected {' or '.join(CELL_STATUSES)}; "
+                "choose one in the layer cells"
+            )
+        if cell is None or not 0 <= cell < len(frame):
+            raise LabelError(
+                f"{path} has a cell {cell} that was not drawn, expected the cells that geo-retina "
+                "review drew; remove it, since cells chosen by hand are no sample"
+            )
+        drawn[cell] = True
+        done[cell] |= status == "done"
+    cases = _read_cases(database, path, frame)
+    return Review(path=path, crs=crs, frame=frame, is_drawn=drawn, is_done=done, cases=cases)
+
+
+def _read_crs(database: sqlite3.Connection) -> pyproj.CRS | None:
+    query = (
+        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
+        "JOIN gpkg_geometry_columns USING (srs_id) WHERE table_name = ?"
+    )
+    organization, code, definition = database.execute(query, (CELLS,)).fetchone()
+    if definition == "undefined":
+        return None
+    if organization.upper() == "EPSG":
+        return pyproj.CRS.from_epsg(code)
+    return pyproj.CRS.from_wkt(definition)
+
+
+def _read_frame(database: sqlite3.Connection) -> Frame:
+    about = dict(database.execute(f"SELECT name, value FROM {DESIGN}"))
+    design = Design(
+        x_min=float(about["x_min"]),
+        y_min=float(about["y_min"]),
+        width=float(about["width"]),
+        height=float(about["height"]),
+        random_state=int(about["random_state"]),
+        learn_share=float(about["learn_share"]),
+    )
+    names = ("cell", "row", "col", "stratum", "use", "place", "zone", "predicted", "area_m2")
+    columns = _columns(database, FRAME, names, "cell")
+    if (columns["cell"] != np.arange(len(columns["cell"]))).any():
+        raise LabelError("its table review_frame has gaps")
+    return Frame(
+        design=design,
+        row=columns["row"].astype(np.int64),
+        col=columns["col"].astype(np.int64),
+        stratum=columns["stratum"].astype(np.int64),
+        use=columns["use"],
+        place=columns["place"].astype(np.int64),
+        zone=columns["zone"],
+        predicted=columns["predicted"].astype(np.float64),
+        area_m2=_numbers(columns["area_m2"]),
+    )
+
+
+def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases:
+    names = ("geom", "status", "class", "score", "weight", "note", "case_id")
+    rows = _columns(database, REVIEW, names, "fid")
+    found = _columns(database, FOUND, ("case_id", "class", "score", "geom"), "case_id")
+    at = _places(rows["case_id"], found["case_id"])
+    rows["status"] = _statuses(rows["status"], at, path)
+    # What a person deletes is no object.
+    deleted = np.setdiff1d(np.arange(len(found["case_id"])), at)
+    for name, column in rows.items():
+        gone = {"status": "rejected", "note": None, "weight": 1.0}
+        values = _filled(gone[name], len(deleted)) if name in gone else found[name][deleted]
+        rows[name] = np.concatenate([column, values])
+    at = np.concatenate([at, deleted])
+    handed = {name: _pick(column, at) for name, column in found.items()}
+    _check_classes(rows, path)
+    weight = _numbers(rows["weight"])
+    geometry = _geometries(rows["geom"])
+    where = _centres(geometry)
+    # A row whose polygon was deleted still has the place where it was found.
+    where = np.where(np.isnan(where), _centres(_geometries(handed["geom"])), where)
+    return Cases(
+        status=rows["status"],
+        name=rows["class"],
+        found_name=handed["class"],
+        score=_numbers(rows["score"]),
+        weight=np.where(np.isnan(weight), 1.0, weight),
+        geometry=geometry,
+        cell=frame.cell_at(where),
+        case_id=np.where(at >= 0, rows["case_id"], -1).astype(np.int64),
+        is_touched=_are_touched(rows, handed),
+    )
+
+
+def _places(numbers: Texts, handed_out: Texts) -> NDArray[np.int64]:
+    """Positions of the detections behind rows; -1 of what a person added.
+
+    A polygon that a person split or copied leaves several rows of one number: the first is the
+    detection.
+    """
+    place = {number: at for at, number in enumerate(handed_out)}
+    return np.array([place.pop(number, -1) for number in numbers], np.int64)
+
+
+def _are_touched(rows: dict[str, Texts], handed: dict[str, Texts]) -> NDArray[np.bool_]:
+    """Tell which rows differ from what was handed out."""
+    touched = (rows["status"] != "new") | (rows["geom"] != handed["geom"])
+    touched |= rows["class"] != handed["class"]
+    texts = zip(rows["note"], rows["weight"], strict=True)
+    return np.asarray(
+        touched | np.array([bool(note) or weight not in (None, 1) for note, weight in texts], bool),
+        dtype=bool,
+    )
+
+
+def _check_classes(rows: dict[str, Texts], path: Path) -> None:
+    lacking = sum(
+        not name and status != "rejected"
+        for name, status in zip(rows["class"], rows["status"], strict=True)
+    )
+    if lacking:
+        raise LabelError(
+            f"{path} has {lacking} objects without a class in its layer review; enter one"
+        )
+
+
+def _statuses(entered: Texts, at: NDArray[np.int64], path: Path) -> Texts:
+    """Statuses of rows; a row without one is new, or added where no detection stands behind it."""
+    status = entered.copy()
+    for row, text in enumerate(entered):
+        if not text:
+            status[row] = "new" if at[row] >= 0 else "added"
+        elif text not in STATUSES:
+            raise LabelError(
+                f"{path} has a case of status {text!r}, expected one of {', '.join(STATUSES)}; "
+                "choose one in the layer review"
+            )
+    return status
+
+
+def _columns(
+    database: sqlite3.Connection, table: str, names: tuple[str, ...], order: str
+) -> dict[str, Texts]:
+    """Columns of a table as arrays of objects."""
+    rows = database.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}").fetchall()
+    columns = {name: np.empty(len(rows), dtype=object) for name in names}
+    for at, name in enumerate(names):
+        columns[name][:] = [row[at] for row in rows]
+    return columns
+
+
+def _numbers(values: NDArray[Any]) -> Floats:
+    return np.array([math.nan if v is None else float(v) for v in values], np.float64)
+
+
+def _filled(value: Any, count: int) -> Texts:
+    return np.array([value] * count, dtype=object)
+
+
+def _pick(values: Texts, at: NDArray[np.int64]) -> Texts:
+    """Values by position; None for -1."""
+    return np.concatenate([values, _filled(None, 1)])[at]
+
+
+def _geometries(blobs: Texts) -> Texts:
+    wkb = np.array([blob_wkb(blob) for blob in blobs], dtype=object)
+    return np.asarray(shapely.from_wkb(wkb), dtype=object)
+
+
+def _centres(geometries: Texts) -> Floats:
+    """(N, 2) centroids; not a number of missing ones."""
+    points = shapely.centroid(geometries)
+    return np.stack([shapely.get_x(points), shapely.get_y(points)], axis=-1)

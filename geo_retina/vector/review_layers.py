@@ -1,0 +1,108 @@
+"""Define the layers and tables that a GeoPackage under review holds.
+
+Two layers are for people: ``review``, a row a case, and ``cells``, squares of ground to be looked
+at completely. Three tables beside them remember what was handed out: ``review_found`` the
+detections as they were, ``review_frame`` every cell that could be drawn with its stratum and its
+place in the random order, ``review_design`` how the cells were laid out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, Literal
+
+import shapely
+from numpy.typing import NDArray
+
+Status = Literal["new", "accepted", "rejected", "changed", "added"]
+Use = Literal["count", "learn"]
+CellStatus = Literal["new", "done"]
+
+STATUSES: Final = ("new", "accepted", "rejected", "changed", "added")
+CELL_STATUSES: Final = ("new", "done")
+USES: Final = ("count", "learn")
+TRUE_STATUSES: Final = ("accepted", "changed", "added")
+"""Those of objects that are there; in a cell that is done, ``new`` counts as accepted too."""
+
+REASONS: Final = ("uncertain", "disagrees", "seam", "size", "crowded", "cell")
+"""Near the threshold; unlike the other run or the labels; at a seam between tiles; of an odd size
+for its class; where many overlap; in a cell, where every detection has a row."""
+
+REVIEW: Final = "review"
+CELLS: Final = "cells"
+FOUND: Final = "review_found"
+FRAME: Final = "review_frame"
+DESIGN: Final = "review_design"
+REVIEW_TABLES: Final = (REVIEW, CELLS, FOUND, FRAME, DESIGN)
+
+FORMAT: Final = 1
+"""Rises when an older program could not read the layers any longer."""
+
+_SCHEMA: Final = {
+    REVIEW: "fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {geometry}, "
+    "status TEXT DEFAULT 'added', class TEXT, score REAL, reason TEXT, priority INTEGER, "
+    "note TEXT, weight REAL DEFAULT 1, cell INTEGER, case_id INTEGER",
+    CELLS: "fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom MULTIPOLYGON, "
+    "cell INTEGER, status TEXT DEFAULT 'new', use TEXT, stratum INTEGER, place INTEGER, "
+    "zone TEXT, note TEXT",
+    FOUND: "case_id INTEGER PRIMARY KEY NOT NULL, class TEXT, score REAL, geom BLOB",
+    FRAME: "cell INTEGER PRIMARY KEY NOT NULL, row INTEGER NOT NULL, col INTEGER NOT NULL, "
+    "stratum INTEGER NOT NULL, use TEXT NOT NULL, place INTEGER NOT NULL, zone TEXT, "
+    "predicted REAL NOT NULL, area_m2 REAL",
+    DESIGN: "name TEXT PRIMARY KEY NOT NULL, value TEXT",
+}
+
+
+def create_review_tables(
+    database: sqlite3.Connection, geometry: str, srs_id: int, *, only: tuple[str, ...]
+) -> None:
+    """Create layers and tables of a review in a GeoPackage, inside the caller's transaction.
+
+    Args:
+        database: the GeoPackage.
+        geometry: type of the cases' geometries, as GeoPackages name it: POLYGON.
+        srs_id: the package's number of the CRS.
+        only: names of those to create, which must not exist.
+    """
+    for name in only:
+        kind = "features" if name in (REVIEW, CELLS) else "attributes"
+        database.execute(f"CREATE TABLE {name} ({_SCHEMA[name].format(geometry=geometry)})")
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id) "
+            "VALUES (?, ?, ?, ?)",
+            (name, kind, name, srs_id if kind == "features" else None),
+        )
+        if kind == "features":
+            shape = geometry if name == REVIEW else "MULTIPOLYGON"
+            database.execute(
+                "INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, ?, 0, 0)",
+                (name, shape, srs_id),
+            )
+
+
+def to_blobs(geometries: NDArray, srs_id: int) -> list[bytes | None]:
+    """Encode geometries as GeoPackages hold them: a head with their bounds, then WKB."""
+    head = b"GP\x00\x03" + srs_id.to_bytes(4, "little", signed=True)
+    bounds = shapely.bounds(geometries)[:, [0, 2, 1, 3]].astype("<f8")
+    wkb = shapely.to_wkb(geometries, byte_order=1)
+    return [
+        None if each is None else head + box.tobytes() + each
+        for each, box in zip(wkb, bounds, strict=True)
+    ]
+
+
+_BOUNDS_BYTES = (0, 32, 48, 48, 64)
+
+
+def blob_wkb(blob: bytes | None) -> bytes | None:
+    """Strip the head of a GeoPackage's geometry; None of a missing one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if blob is None:
+        return None
+    kind = (blob[3] >> 1) & 7 if len(blob) > 8 and blob[:2] == b"GP" else 5
+    if kind >= len(_BOUNDS_BYTES):
+        raise ValueError("a geometry has no head of a GeoPackage")
+    return blob[8 + _BOUNDS_BYTES[kind] :]

@@ -1,0 +1,127 @@
+"""What a person entered comes back as values, and cells that were completed as samples."""
+
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from geo_retina.errors import LabelError
+from geo_retina.review import NO_CELL, read_review, samples_of
+from tests.support.reviews import write_review
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "found.gpkg"
+
+
+def edit(path, *statements):
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def test_a_sample_is_the_run_of_done_cells_from_the_start(path):
+    cells = [
+        *((0, "count", 1, "done"), (0, "count", 0, "done"), (0, "count", 2, "new")),
+        *((0, "count", 3, "done"), (0, "learn", 0, "done"), (0, "learn", 1, None)),
+        *((1, "count", 0, "new"), (1, "learn", 0, None)),
+    ]
+    write_review(path, cells, [])
+    review = read_review(path)
+    first, second = samples_of(review)
+    assert (first.stratum, first.cells.tolist(), first.population) == (0, [1, 0], 6)
+    assert first.not_counted == 1
+    assert (second.stratum, len(second), second.population) == (1, 0, 2)
+    assert samples_of(review, "learn")[0].cells.tolist() == [4]
+    assert review.is_drawn.tolist() == [True] * 5 + [False, True, False]
+    assert review.crs.to_epsg() == 32633
+
+
+def test_counts_of_a_cell(path):
+    cases = [
+        {"status": "new", "x": 2},
+        {"status": "accepted", "x": 3},
+        {"status": "changed", "x": 4, "name": "b"},
+        {"status": "rejected", "x": 5},
+        {"status": "added", "x": 6, "found": None},
+        {"status": "accepted", "x": 12},
+        {"status": "accepted", "x": 99},
+    ]
+    write_review(path, [(0, "count", 0, "done"), (0, "count", 1, "done")], cases, [("b", 7)])
+    review = read_review(path)
+    (sample,) = samples_of(review)
+    assert sample.classes == ("a", "b")
+    assert sample.found.tolist() == [[4, 1], [1, 0]]
+    assert sample.true.tolist() == [[3, 1], [1, 0]]
+    assert sample.hits.tolist() == [[2, 0], [1, 0]]
+    assert sample.missed.tolist() == [[1, 1], [0, 0]]
+    assert review.cases.cell.tolist() == [0, 0, 0, 0, 0, 1, NO_CELL, 0]
+    assert review.cases.status[-1] == "rejected"
+    assert review.cases.found_name[4] is None
+
+
+def test_what_counts_as_an_entry(path):
+    cases = [
+        {"status": "new", "x": 1},
+        {"status": "new", "x": 2, "note": "shade"},
+        {"status": "new", "x": 3, "weight": 2.0},
+        {"status": "new", "x": 4, "name": "b"},
+        {"status": "accepted", "x": 5},
+        {"status": "new", "x": 6},
+    ]
+    write_review(path, [(0, "count", 0, "new")], cases)
+    moved = "(SELECT geom FROM review WHERE fid = 1)"
+    edit(path, f"UPDATE review SET geom = {moved} WHERE fid = 6")
+    assert read_review(path).cases.is_touched.tolist() == [False, *[True] * 5]
+
+
+def test_an_object_belongs_to_the_cell_that_holds_its_centre(path):
+    write_review(path, [(0, "count", 0, "new"), (0, "count", 1, "new")], [])
+    points = np.array([[0, 0], [10, 5], [9.999, 9.999], [20, 5], [5, 10], [-0.1, 5], [np.nan, 1]])
+    found = read_review(path).frame.cell_at(points)
+    assert found.tolist() == [0, 1, 0, NO_CELL, NO_CELL, NO_CELL, NO_CELL]
+
+
+def test_rows_that_a_gis_made(path):
+    """A split leaves two rows of one number; a pasted row has no status; a polygon may be gone."""
+    cases = [{"status": "accepted", "x": 2}, {"status": "accepted", "x": 3}]
+    write_review(path, [(0, "count", 0, "done")], cases)
+    edit(
+        path,
+        "INSERT INTO review (geom, status, class, case_id) "
+        "SELECT geom, status, class, case_id FROM review WHERE fid = 1",
+        "INSERT INTO review (geom, status, class) SELECT geom, NULL, class FROM review "
+        "WHERE fid = 1",
+        "UPDATE review SET geom = NULL WHERE fid = 2",
+    )
+    review = read_review(path)
+    assert review.cases.status.tolist() == ["accepted", "accepted", "accepted", "added"]
+    assert review.cases.case_id.tolist() == [0, 1, -1, -1]
+    assert review.cases.cell.tolist() == [0, 0, 0, 0]
+    (sample,) = samples_of(review)
+    assert (sample.true.item(), sample.found.item(), sample.missed.item()) == (4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE review SET status = 'maybe'", "status 'maybe', expected one of new, accepted"),
+        ("UPDATE review SET class = NULL", "1 objects without a class"),
+        ("UPDATE cells SET status = 'half'", "status 'half', expected new or done"),
+        ("UPDATE cells SET cell = 9", "was not drawn"),
+        (
+            "DROP TABLE review_frame; DELETE FROM gpkg_contents WHERE table_name = 'review_frame'",
+            "no layer review_frame",
+        ),
+        ("UPDATE review_design SET value = '99' WHERE name = 'format'", "format 99"),
+        ("DELETE FROM review_design WHERE name = 'width'", "cannot be read"),
+        ("UPDATE review SET geom = x'00'", "cannot be read"),
+    ],
+)
+def test_entries_without_a_meaning_are_refused(path, statement, words):
+    write_review(path, [(0, "count", 0, "new")], [{"status": "new", "x": 1}])
+    edit(path, *statement.split(";"))
+    with pytest.raises(LabelError, match=words):
+        read_review(path)
