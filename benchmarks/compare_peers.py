@@ -126,7 +126,7 @@ def torchvision_network(args: argparse.Namespace, scene: Path) -> nn.Module:
 
 
 def _ours(weights: Path, network: nn.Module, args: argparse.Namespace) -> Callable[[Path], int]:
-    """geo-retina with the imported weights; importing is not timed, as loading is not."""
+    """Run geo-retina with the imported weights; importing is not timed, as loading is not."""
     options = geo_retina.ImportOptions(
         classes=("nothing", "object"), gsd_m=0.3, patch_px=800, object_px=(8.0, 20.0, 60.0)
     )

@@ -32,7 +32,7 @@ class Difference:
 
 
 def match(a: Boxes, b: Boxes, *, least_iou: float = 0.5) -> tuple[NDArray[np.int64], Boxes]:
-    """(P, 2) one-to-one pairs, the greatest IoU first, and (P,) IoUs."""
+    """Match boxes one to one, the greatest IoU first: (P, 2) pairs and (P,) IoUs."""
     pairs = overlapping_pairs(a, b)
     overlap = iou(a[pairs[:, 0]], b[pairs[:, 1]])
     good = overlap >= least_iou

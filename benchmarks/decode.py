@@ -58,7 +58,7 @@ def measure(model: str, candidates: int, args: argparse.Namespace) -> Row:
 
 
 def made_up(sizes: list[int], classes: int, candidates: int, args: argparse.Namespace) -> Outputs:
-    """Logits and offsets; neighbouring anchors of the finest level reach the threshold."""
+    """Make up logits and offsets; neighbouring anchors of the finest level reach the threshold."""
     generator = torch.Generator().manual_seed(0)
     dtype = torch.bfloat16
     logits = [

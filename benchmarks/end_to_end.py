@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Namespace) -> Row:
-    """One run, after the bare network."""
+    """Measure one run, after the bare network."""
     detect = geo_retina.DetectOptions(force=True)
     run = geo_retina.RunOptions(
         device=args.device, batch=args.batch, block_px=args.block, threads=args.readers

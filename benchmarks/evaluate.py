@@ -128,7 +128,7 @@ def measure(found: str, labels: str, options: dict[str, object]) -> dict[str, fl
 
 
 def peak_gib() -> float:
-    """Most memory that this process held; getrusage would tell that of its parent too."""
+    """Read the most memory that this process held; getrusage would give its parent's too."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 

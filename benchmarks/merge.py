@@ -104,7 +104,7 @@ def timed(count: int, args: argparse.Namespace) -> list[dict]:
 
 
 def by_tree(found: Detections, plan: TilePlan) -> Detections:
-    """Our merge, with pairs from an R-tree."""
+    """Merge by our rule, with pairs from an R-tree."""
 
     def tree(boxes, group, tile):  # type: ignore[no-untyped-def]
         pairs = overlapping_pairs(boxes)
@@ -205,7 +205,7 @@ def _row_bytes() -> int:
 
 
 def peak_mb() -> float:
-    """Most memory that this process has held."""
+    """Read the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

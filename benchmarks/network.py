@@ -61,14 +61,14 @@ def main() -> None:
 
 
 def flops_per_px(network: nn.Module) -> float:
-    """Floating-point operations per input pixel, as PyTorch counts them."""
+    """Count floating-point operations per input pixel, as PyTorch does."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.zeros(1, 3, 512, 512))
     return counter.get_total_flops() / 512**2
 
 
 def measure(network: nn.Module, choice: tuple[Any, ...], args: argparse.Namespace) -> Row:
-    """One combination; what a runtime cannot do is said in ``error``."""
+    """Measure one combination; what a runtime cannot do is said in ``error``."""
     tile_px, batch, precision, layout, runtime = choice
     count = batch or max(1, args.batch_px // tile_px**2)
     row: Row = {"tile_px": tile_px, "batch": count, "precision": precision}
@@ -105,7 +105,7 @@ def _ready(
 def onnx_session(
     network: nn.Module, images: Tensor, precision: str, folder: Path
 ) -> Callable[[], object]:
-    """ONNX Runtime on the CPU, whose convolutions know float32 only."""
+    """Prepare ONNX Runtime on the CPU, whose convolutions know float32 only."""
     import onnxruntime
 
     if precision != "fp32":
@@ -121,7 +121,7 @@ def onnx_session(
 def openvino_session(
     network: nn.Module, images: Tensor, precision: str, folder: Path
 ) -> Callable[[], object]:
-    """OpenVINO on the CPU."""
+    """Prepare OpenVINO on the CPU."""
     import openvino
 
     core = openvino.Core()

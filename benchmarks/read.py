@@ -73,7 +73,7 @@ def write(source: Path, path: Path, layout: str, size: int) -> Path:
 
 
 def measure(path: Path, layout: str, block_px: int, threads: int, args: argparse.Namespace) -> Row:
-    """Rates of both ways over the whole scene."""
+    """Measure the rates of both ways of reading over the whole scene."""
     scene = geo_retina.open_scene(path)
     plan = plan_tiles(
         (args.size, args.size), tile_px=1024, overlap_px=args.overlap, stride_px=32, exact=True
@@ -102,7 +102,7 @@ def measure(path: Path, layout: str, block_px: int, threads: int, args: argparse
 
 
 def windows_of(path: Path, block_px: int) -> list[Window]:
-    """Windows that partition a file along its own blocks, of about ``block_px`` squared."""
+    """Partition a file along its own blocks into windows of about ``block_px`` squared."""
     with rasterio.open(path) as dataset:
         high, wide = dataset.block_shapes[0]
         height, width = dataset.shape

@@ -59,7 +59,7 @@ def depth_of_edges(model: Model, pixels: np.ndarray, *, window_px: int = 1024) -
 
 @torch.inference_mode()
 def _outputs(model: Model, pixels: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-    """Per level, scores (h, w, A, K) and offsets of boxes from their anchors (h, w, A, 4), px."""
+    """Compute scores (h, w, A, K) and offsets of boxes (h, w, A, 4), in px, of each level."""
     radiometry = model.card.radiometry
     offset, scale = (torch.tensor(v).view(-1, 1, 1) for v in (radiometry.offset, radiometry.scale))
     image = (torch.from_numpy(np.ascontiguousarray(pixels)).float() - offset) / scale

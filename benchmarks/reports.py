@@ -58,7 +58,7 @@ def hardware(device: str) -> str:
 
 
 def head(args: argparse.Namespace) -> Row:
-    """When, on what, and with what a result was measured."""
+    """Record when, on what, and with what a result was measured."""
     return {
         "date": date.today().isoformat(),
         "hardware": hardware(args.device),
@@ -126,7 +126,7 @@ def _finish(device: str) -> None:
 
 
 def model_named(name: str) -> Model:
-    """``paper`` with random weights, ``small`` as the bundled demo model has it, or a model."""
+    """Build ``paper`` with random weights, ``small`` like the demo model, or load a model."""
     if name == "small":
         return load_model("demo")
     if name not in PRESETS:
@@ -176,7 +176,7 @@ def write_scene(path: Path, size: int, **how: Any) -> Path:
 
 
 def matmul_roof(device: str, dtype: torch.dtype, repeats: int) -> float:
-    """Floating-point operations in a second of a square matrix product, the best of several.
+    """Measure the operations in a second of a square matrix product, the best of several.
 
     On a CPU in a second of one of its threads, which other work on the machine hardly changes.
     """

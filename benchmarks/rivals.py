@@ -14,7 +14,7 @@ from geo_retina.grid import TilePlan
 
 
 def score_nms(detections: Detections, plan: TilePlan, threshold: float = 0.5) -> Detections:
-    """Plain suppression over everything: by score, whatever the tile, above an IoU."""
+    """Suppress plainly over everything: by score, whatever the tile, above an IoU."""
     ranked = detections.take(_by_score(detections))
     pairs = _same_class(ranked)
     overlap = iou(ranked.boxes_px[pairs[:, 0]], ranked.boxes_px[pairs[:, 1]])
@@ -26,7 +26,7 @@ def score_nms(detections: Detections, plan: TilePlan, threshold: float = 0.5) ->
 
 
 def greedy_union(detections: Detections, plan: TilePlan, threshold: float = 0.5) -> Detections:
-    """SAHI's default, GREEDYNMM with IOS.
+    """Merge by SAHI's default, GREEDYNMM with IOS.
 
     By score, each box that is not taken yet takes all lower ones of its class whose intersection
     with it, over the smaller of both areas, is at least the threshold, and becomes the box around

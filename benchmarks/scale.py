@@ -160,7 +160,7 @@ def detect_one(scene: str, out: str, args: argparse.Namespace) -> dict[str, obje
 
 
 def stub(per_tile: int) -> Callable[[Engine, torch.Tensor], Decoded]:
-    """In place of the network: boxes at random, so many in each image."""
+    """Replace the network by boxes at random, so many in each image."""
     rng = np.random.default_rng(0)
 
     def forward(engine: Engine, images_NCHW: torch.Tensor) -> Decoded:

@@ -138,7 +138,7 @@ def tiled(
     name: str,
     plan: TilePlan,
 ) -> dict:
-    """Differences of each rule, at one tiling."""
+    """Measure the differences of each rule, at one tiling."""
     found = detect(engine, pixels, valid, plan)
     print(
         f"  {name}: {len(plan)} tiles of {plan.tile_px} px, overlap {plan.overlap_px} px, "
@@ -160,7 +160,7 @@ def tiled(
 def differences(
     engine: Engine, truth: Detections, found: Detections, plan: TilePlan, rule: object
 ) -> dict:
-    """Lost from the merge at the low score, doubled and fragments from that at the threshold."""
+    """Count lost objects at the low score, doubled ones and fragments at the threshold."""
     thresholds = np.array(engine.card.thresholds)
     wanted = truth.scores >= thresholds[truth.labels]
     low = rule(found, plan)

@@ -100,7 +100,7 @@ def moved(found: Detections, corner: np.ndarray, tile: np.ndarray) -> Detections
 
 
 def between(found: Detections, windows: np.ndarray) -> Detections:
-    """One set of objects of all sources."""
+    """Merge one set of objects of all sources."""
     merged = merge_scenes(found, Scenes.of_one_lattice(windows))
     return Detections.concat([found.take(merged.stays), merged.joined])
 

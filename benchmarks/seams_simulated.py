@@ -102,7 +102,7 @@ def tried(objects: Boxes, rule: Rule, options: MergeOptions = MergeOptions()) ->
 
 
 def seen_between_them(objects: Boxes, found: Detections, which: np.ndarray) -> np.ndarray:
-    """(N,) objects that the box around all that was found of them covers."""
+    """Find (N,) objects that the box around all that was detected of them covers."""
     around = np.hstack([np.full((len(objects), 2), np.inf), np.full((len(objects), 2), -np.inf)])
     np.minimum.at(around[:, :2], which, found.boxes_px[:, :2])
     np.maximum.at(around[:, 2:], which, found.boxes_px[:, 2:])

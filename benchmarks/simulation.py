@@ -60,7 +60,7 @@ def _noise(rng: np.random.Generator, which: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _meetings(objects: Boxes, plan: TilePlan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every object with every tile whose window it meets, by tile."""
+    """Pair every object with every tile whose window it touches, by tile."""
     low = np.floor((objects[:, :2] - plan.tile_px) / plan.step_px).astype(np.int64) + 1
     high = np.ceil(objects[:, 2:] / plan.step_px).astype(np.int64) - 1
     low = np.maximum(low, 0)
@@ -83,7 +83,7 @@ def _cut(boxes: Boxes, window: Boxes, plan: TilePlan, edge_px: float) -> NDArray
 
 
 def scattered(n: int, side_px: int, sizes_px: tuple[float, float], seed: int) -> Boxes:
-    """N boxes anywhere in a square, which may overlap."""
+    """Scatter N boxes anywhere in a square, which may overlap."""
     rng = np.random.default_rng(seed)
     size = rng.uniform(*sizes_px, (n, 2))
     low = rng.random((n, 2)) * (side_px - size)
@@ -91,7 +91,7 @@ def scattered(n: int, side_px: int, sizes_px: tuple[float, float], seed: int) ->
 
 
 def spread(n: int, side_px: int, sizes_px: tuple[float, float], seed: int) -> Boxes:
-    """About N boxes in a square, one in each cell of a grid, each inside its cell.
+    """Spread about N boxes over a square, one in each cell of a grid, inside its cell.
 
     Boxes larger than the cells reach into their neighbours: as crowded as n and sizes make it.
     """

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measure(suffix: str, count: int, folder: Path) -> dict[str, Any]:
-    """Seconds of placing and of writing, by the wall and by the CPU, and what it took."""
+    """Measure the seconds of placing and of writing, wall and CPU, and what it took."""
     spent = {"draw": np.zeros(2), "place": np.zeros(2)}
     with tempfile.TemporaryDirectory(dir=folder) as where:
         path = Path(where) / f"objects{suffix}"
@@ -78,7 +78,7 @@ def _clocks() -> np.ndarray:
 
 
 def _tables(count: int, spent: dict[str, np.ndarray]) -> Iterator[pa.Table]:
-    """One scene after the other; notes the time of drawing and of placing."""
+    """Yield one scene after the other, noting the time of drawing and of placing."""
     for number, first in enumerate(range(0, count, SCENE_OBJECTS)):
         start = _clocks()
         found = _objects(min(SCENE_OBJECTS, count - first), seed=number)
@@ -94,7 +94,7 @@ def _tables(count: int, spent: dict[str, np.ndarray]) -> Iterator[pa.Table]:
 
 
 def _objects(count: int, seed: int) -> Detections:
-    """In the order of tiles, as a merge leaves them."""
+    """Make detections in the order of tiles, as a merge leaves them."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(0, 99_900, (count, 2))
     tile = (low[:, 1] // 768 * 131 + low[:, 0] // 768).astype(np.int64)

@@ -17,7 +17,7 @@ Boxes = NDArray[np.float64]
 
 
 def area(boxes: Boxes) -> NDArray[np.float64]:
-    """(N,) areas; an inverted box has area 0."""
+    """Compute (N,) areas; an inverted box has area 0."""
     side = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     return side[:, 0] * side[:, 1]
 
@@ -42,7 +42,7 @@ def clip(boxes: Boxes, bounds: tuple[float, float, float, float]) -> Boxes:
 
 
 def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
-    """(N,) areas of overlap of the i-th box of a with the i-th of b."""
+    """Compute (N,) areas of overlap of the i-th box of a with the i-th of b."""
     low = np.maximum(a[:, :2], b[:, :2])
     high = np.minimum(a[:, 2:], b[:, 2:])
     side = np.maximum(high - low, 0.0)
@@ -50,14 +50,14 @@ def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
-    """(N,) intersection over union of the i-th box of a with the i-th of b; 0 for no area."""
+    """Compute (N,) IoU of the i-th box of a with the i-th of b; 0 for no area."""
     overlap = intersection(a, b)
     union = area(a) + area(b) - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def corners(boxes: Boxes) -> NDArray[np.float64]:
-    """(N, 4, 2) corners x, y: top-left, top-right, bottom-right, bottom-left."""
+    """Return (N, 4, 2) corners x, y: top-left, top-right, bottom-right, bottom-left."""
     return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
 
 
@@ -86,7 +86,7 @@ def overlapping_pairs(boxes: Boxes, others: Boxes | None = None) -> NDArray[np.i
 
 
 def at_invalid(boxes_tile: Boxes, valid: NDArray[np.bool_], reach_px: float) -> NDArray[np.bool_]:
-    """Tell which sides of boxes lie at the edge of valid ground.
+    """Find which sides of boxes lie at the edge of valid ground.
 
     Looked at is the strip from a pixel inside a side to ``reach_px`` beyond it, as far as
     ``valid`` reaches: at least half of it is invalid.

@@ -120,7 +120,7 @@ def dump_options(*options: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which is what YAML has."""
+    """Turn tuples into lists, which is what YAML has."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -212,7 +212,7 @@ _FLOAT = re.compile(
 
 
 def _strict_loader() -> type[yaml.SafeLoader]:
-    """PyYAML's safe loader, but with duplicate keys refused and ``1e-3`` a number.
+    """Make PyYAML's safe loader refuse duplicate keys and read ``1e-3`` as a number.
 
     PyYAML lets the last of two equal keys win, and follows YAML 1.1, where ``1e-3`` without
     a point is a string.
@@ -258,7 +258,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _old_names(options: type) -> dict[str, Mapping[str, str]]:
-    """Old names of the fields of each group of options that has such."""
+    """Collect the old names of fields, by group of options."""
     groups = get_type_hints(options).items()
     names = {group: getattr(hint, "__name__", "") for group, hint in groups}
     return {group: OLD_OPTIONS[name] for group, name in names.items() if name in OLD_OPTIONS}

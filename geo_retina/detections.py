@@ -73,7 +73,7 @@ class Detections:
         return len(self.boxes_px)
 
     def __eq__(self, other: object) -> bool:
-        """Equal in every column and in order."""
+        """Compare every column, in order."""
         return isinstance(other, Detections) and all(
             np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
         )
@@ -82,12 +82,12 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """No detections."""
+        """Make a value without detections."""
         return cls(np.empty((0, 4)), *(np.empty(0, dtype) for dtype in list(_DTYPES.values())[1:]))
 
     @classmethod
     def concat(cls, parts: Iterable[Detections]) -> Detections:
-        """All parts in the order given; empty for none."""
+        """Join all parts in the order given; empty for none."""
         parts = [cls.empty(), *parts]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
@@ -100,7 +100,7 @@ class Detections:
         return Detections(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
     def to_arrow(self) -> pa.Table:
-        """As an Arrow table with the box in four columns; ``from_arrow`` gives it back."""
+        """Convert to an Arrow table with the box in four columns; ``from_arrow`` reads it."""
         import pyarrow as pa
 
         boxes = {name: self.boxes_px[:, i] for i, name in enumerate(_BOX_COLUMNS)}
@@ -109,7 +109,7 @@ class Detections:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Detections:
-        """From a table with at least the columns of ``to_arrow``."""
+        """Read a table with at least the columns of ``to_arrow``."""
         boxes = np.stack([table[name].to_numpy() for name in _BOX_COLUMNS], axis=1)
         return cls(boxes, *(table[name].to_numpy() for name in list(_DTYPES)[1:]))
 

@@ -66,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_subdataset(path: str) -> bool:
-    """Whether a path is GDAL's name of one raster inside a file, such as ``netcdf:cube.nc:Band1``.
+    """Check whether a path is GDAL's name of a raster in a file, such as ``netcdf:cube.nc:Band1``.
 
     A file of that very name goes first.
     """

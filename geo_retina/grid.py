@@ -96,7 +96,7 @@ class Grid:
         return ground_m if is_stretched else planar_m
 
     def sides_on_ellipsoid_m(self) -> NDArray[np.float64]:
-        """(2,) ground lengths of the pixel at the centre, along x and along y of the frame.
+        """Measure (2,) ground lengths of the pixel at the centre, along x and y of the frame.
 
         Not finite without a CRS, or off the globe.
         """
@@ -111,14 +111,14 @@ class Grid:
         return true_aspect(float(drawn[0] / drawn[1]), self.sides_on_ellipsoid_m())
 
     def sides_m(self) -> NDArray[np.float64]:
-        """(2,) ground lengths of the pixel at the centre, whose geometric mean is ``gsd_m``.
+        """Measure (2,) ground lengths of the pixel at the centre; ``gsd_m`` is their mean.
 
         Not finite where that is not known.
         """
         return (self.gsd_m or math.nan) * np.array([self.aspect**0.5, self.aspect**-0.5])
 
     def lattice_crs(self, points: int = 33) -> NDArray[np.float64]:
-        """(N, 2) positions in the CRS of a lattice over the grid, its border included."""
+        """Return (N, 2) positions in the CRS of a lattice over the grid, its border included."""
         x, y = np.meshgrid(np.linspace(0, self.width, points), np.linspace(0, self.height, points))
         return self.pixels_to_crs(np.column_stack([x.ravel(), y.ravel()]))
 
@@ -242,7 +242,7 @@ class TilePlan:
         return start, end, own_start, own_end
 
     def windows_px(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N, 4) windows x_min y_min x_max y_max of the tiles at (N,) positions."""
+        """Return (N, 4) windows x_min y_min x_max y_max of the tiles at (N,) positions."""
         row, col = np.divmod(np.asarray(indices, dtype=np.int64), self.cols)
         start = np.stack([col, row], axis=-1) * self.step_px
         end = np.minimum(start + self.tile_px, [self.width, self.height])

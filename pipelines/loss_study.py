@@ -95,7 +95,7 @@ def train_and_score(options: geo_retina.TrainOptions) -> dict[str, Any]:
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Mean and spread of each loss, and its distance from focal loss at gamma 2 by seed."""
+    """Tabulate mean and spread of each loss, and its distance from focal loss by seed."""
     base = {run["seed"]: run["f1"] for run in runs if run["loss"] == "focal, gamma 2"}
     lines = ["| loss | F1 | spread | to gamma 2 | threshold |", "|---|---|---|---|---|"]
     for name in LOSSES:
@@ -111,7 +111,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(runs: Sequence[Mapping[str, Any]], out: Path) -> Path:
-    """One point per training, one row per loss, and a line at each mean."""
+    """Plot one point per training, one row per loss, and a line at each mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), dpi=110, layout="constrained")

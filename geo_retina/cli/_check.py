@@ -16,7 +16,7 @@ def check_labels(
     changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False)] = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Tell what a training would work with: labels, sizes, split, samples.
+    """Check what a training would work with: labels, sizes, split, samples.
 
     Args:
         config: YAML file with the options of the training run.

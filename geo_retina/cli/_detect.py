@@ -100,7 +100,7 @@ def plan(
     options: Detection = _DETECTION,
     run: Run = _RUN,
 ) -> int:
-    """Tell how scenes would be cut and what detecting would cost, without detecting.
+    """Show how scenes would be cut and what detecting would cost, without detecting.
 
     Args:
         scenes: Images: files, addresses, folders, globs, .txt lists or STAC .json items.
@@ -131,7 +131,7 @@ def plan(
 
 
 def describe_plan(each: ScenePlan) -> str:
-    """One scene's plan, as label and text."""
+    """Describe one scene's plan, as label and text."""
     from geo_retina.scene import describe_reading
 
     grid, tiles = each.scene.grid, each.tiles

@@ -125,7 +125,7 @@ def _numbers(hint: Any) -> set[type]:
 
 
 def _is_texts(hint: Any) -> bool:
-    """Whether a type hint means several texts, such as names of classes."""
+    """Check whether a type hint means several texts, such as names of classes."""
     return tuple[str, ...] in (hint, *get_args(hint))
 
 

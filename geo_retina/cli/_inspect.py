@@ -49,7 +49,7 @@ def info(
     options: Detection = _DETECTION,
     run: Run = _RUN,
 ) -> int:
-    """Tell what scenes or a model are, and what a model would make of the scenes.
+    """Describe scenes or a model, and how a model would read the scenes.
 
     Args:
         files: Images, named in any way that `detect` takes, or one .safetensors file or bundled
@@ -207,6 +207,6 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _scalars(values: Mapping[str, Any]) -> str:
-    """Single numbers and texts on one line; options, versions and history are for machines."""
+    """Show single numbers and texts on one line; options, versions and history are for machines."""
     single = {k: v for k, v in values.items() if isinstance(v, (str, int, float)) and k != _PRINT}
     return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in single.items())

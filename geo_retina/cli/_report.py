@@ -31,13 +31,13 @@ _MOST_FAILURES = 20
 
 
 def note(text: str) -> None:
-    """Tell what goes on, to a person at a terminal only."""
+    """Print progress, to a person at a terminal only."""
     if is_watched():
         _streams.tell(text)
 
 
 def warn(text: str) -> None:
-    """Tell what the user must know, apart from the results."""
+    """Print what the user must know, apart from the results."""
     _streams.tell(f"geo-retina: {text}")
 
 
@@ -47,7 +47,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def columns(rows: Mapping[str, str], *, indent: str = "") -> str:
-    """Labels and texts under one another, one pair a line."""
+    """Format labels and texts under one another, one pair a line."""
     width = max((len(label) for label in rows), default=0)
     return "\n".join(f"{indent}{label:<{width}}  {text}".rstrip() for label, text in rows.items())
 
@@ -86,7 +86,7 @@ def progress(how: ProgressStyle) -> Iterator[Callable[[Progress], None] | None]:
 
 
 def is_watched() -> bool:
-    """Whether somebody sees standard error on a terminal that can redraw a line."""
+    """Check whether somebody watches standard error on a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -106,7 +106,7 @@ def every(seconds: float) -> Callable[[], bool]:
 
 
 def training_line() -> Callable[[TrainProgress], None]:
-    """Tell how far a training is: a line after each epoch, and in long ones a line a minute."""
+    """Report a training's progress: a line after each epoch, in long ones a line a minute."""
     due = every(_LINE_EVERY_S)
 
     def show(state: TrainProgress) -> None:
@@ -117,7 +117,7 @@ def training_line() -> Callable[[TrainProgress], None]:
 
 
 def training_text(state: TrainProgress) -> str:
-    """Epoch, losses, scores and time left, on one line."""
+    """Write epoch, losses, scores and time left on one line."""
     parts = [f"epoch {state.epoch} of {state.epochs}"]
     if state.step < state.steps:
         parts.append(f"step {state.step:,} of {state.steps:,}")
@@ -166,7 +166,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def progress_text(state: Progress) -> str:
-    """Ground covered, objects found, rate and time left, on one line."""
+    """Write ground covered, objects found, rate and time left on one line."""
     done, total = state.pixels_done / 1e6, state.pixels / 1e6
     parts = [f"{done:,.0f} of {total:,.0f} Mpx", f"{state.detections:,} found"]
     if state.failed:
@@ -187,7 +187,7 @@ def report_event(report: RunReport) -> dict[str, Any]:
 
 
 def headline(report: RunReport) -> str:
-    """How much was found in how much, and how fast."""
+    """Sum up how much was found in how much, and how fast."""
     mpx = report.pixels / 1e6
     rate = mpx / max(report.seconds, 1e-9)
     return (
@@ -217,7 +217,7 @@ def summary(report: RunReport) -> str:
 
 
 def stretch_notes(report: RunReport) -> dict[str, str]:
-    """How the values of each scene that was stretched were changed, as label and text."""
+    """Describe how the values of each stretched scene were changed, as label and text."""
     return {
         f"stretch of {path}": ", ".join(
             f"{scale!r} x + {offset!r}"
@@ -228,7 +228,7 @@ def stretch_notes(report: RunReport) -> dict[str, str]:
 
 
 def warn_of_limits(report: RunReport) -> None:
-    """Tell of tiles that may hold more than was kept, and of too little memory."""
+    """Warn of tiles that may hold more than was kept, and of too little memory."""
     if not report.truncated_tiles and report.reduced_batch is None:
         return
     from geo_retina.run import limit_notes
@@ -238,7 +238,7 @@ def warn_of_limits(report: RunReport) -> None:
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:
-    """Tell of ground that was not covered, and why."""
+    """Warn of ground that was not covered, and why."""
     for failure in failures[:_MOST_FAILURES]:
         about = failure.scene
         if failure.window is not None:

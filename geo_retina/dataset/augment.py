@@ -65,7 +65,7 @@ def _mirror(boxes_M4: Tensor, width: int) -> Tensor:
 
 
 def _quarter(boxes_M4: Tensor, width: int) -> Tensor:
-    """Boxes in a window of a given width after a quarter turn counter-clockwise."""
+    """Turn boxes in a window of a given width by a quarter counter-clockwise."""
     x_min, y_min, x_max, y_max = boxes_M4.unbind(1)
     return torch.stack([y_min, width - x_max, y_max, width - x_min], dim=1)
 

@@ -47,7 +47,7 @@ def open_alike(
 
 
 def _first(file: SceneFile, names: Sequence[str], gsd_m: float | None) -> Scene:
-    """All bands, in the order of the names asked for if the file has just these."""
+    """Open all bands, in the order of the given names if the file has just these."""
     scene = file.scene(gsd_m=gsd_m)
     if len(names) != len(scene.bands):  # said later, where names are given to the bands
         return scene

@@ -39,7 +39,7 @@ class Placed:
 
     @classmethod
     def concat(cls, parts: Sequence[Placed]) -> Placed:
-        """One after the other; there may be none."""
+        """Join parts one after the other; there may be none."""
         return cls(
             np.concatenate([np.empty(0, np.int64), *(part.scene for part in parts)]),
             np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)]),
@@ -83,7 +83,7 @@ def put_labels_on_scenes(source: Source, scenes: Sequence[Scene]) -> Placed:
 
 
 def _margin_px(source: Source, grid: Grid) -> float:
-    """How far outside a grid a point may lie whose square reaches in."""
+    """Bound how far outside a grid a point may lie whose square reaches in."""
     if not source.is_points:
         return 1.0
     assert isinstance(source.layer, LabelLayer)
@@ -95,7 +95,7 @@ def _margin_px(source: Source, grid: Grid) -> float:
 def _on_grid(
     layer: LabelLayer, rows: NDArray[np.int64], source: Source, scene: Scene, number: int
 ) -> Placed:
-    """Those of some labels whose box touches the grid."""
+    """Select those of some labels whose box touches the grid."""
     size_m = source.options.point_size_m
     boxes_px = label_boxes(layer.take(rows), scene.grid, point_size_m=size_m)
     keep = boxes.area(boxes.clip(boxes_px, scene.grid.window.box_px)) > 0
@@ -103,7 +103,7 @@ def _on_grid(
 
 
 def scenes_named(source: Source, scenes: Sequence[Scene]) -> dict[str, int]:
-    """Positions of the scenes that a layer's labels, or its list of images, name.
+    """Find the scenes that a layer's labels, or its list of images, name, and their positions.
 
     Returns:
         By the names as the layer has them; those that name none are left out.
@@ -124,7 +124,7 @@ def scenes_named(source: Source, scenes: Sequence[Scene]) -> dict[str, int]:
 def _rows_by_scene(
     names: NDArray[np.object_], scene_of: Mapping[str, int]
 ) -> dict[int, NDArray[np.int64]]:
-    """Row numbers of the labels by the scene that their column names."""
+    """Group row numbers of the labels by the scene that their column names."""
     scene = np.array([scene_of.get(str(name), -1) for name in names], np.int64)
     rows = np.argsort(scene, kind="stable")
     each, first = np.unique(scene[rows], return_index=True)

@@ -72,16 +72,16 @@ class LabelledScene:
         return (self.boxes_px[:, :2] + self.boxes_px[:, 2:]) / 2
 
     def centre_px(self, index: int) -> NDArray[np.float64]:
-        """(2,) centre x, y of one label box in grid pixels."""
+        """Return (2,) centre x, y of one label box in grid pixels."""
         box = self.boxes_px[index]
         return np.asarray((box[:2] + box[2:]) / 2)
 
     def near(self, window: Window) -> NDArray[np.int64]:
-        """Positions, ascending, of the label boxes that a window shows, and of some more."""
+        """Find positions, ascending, of the label boxes that a window shows, and of some more."""
         return self._index.near_rows(window.row, window.row + window.height)
 
     def near_ignored(self, window: Window) -> NDArray[np.float64]:
-        """(K, 4) ignored boxes that a window shows, and some more."""
+        """Find (K, 4) ignored boxes that a window shows, and some more."""
         rows = self._ignored_index.near_rows(window.row, window.row + window.height)
         return np.asarray(self.ignored_px[rows])
 
@@ -95,7 +95,7 @@ class LabelledScene:
         return BoxIndex(self.ignored_px)
 
     def holds(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which positions x, y (N, 2) lie inside the grid, on labelled ground."""
+        """Find which positions x, y (N, 2) lie inside the grid, on labelled ground."""
         grid = self.scene.grid
         inside = (points_px >= 0).all(axis=1) & (points_px < [grid.width, grid.height]).all(axis=1)
         if self.ground_px is not None:
@@ -103,7 +103,7 @@ class LabelledScene:
         return np.asarray(inside)
 
     def scores(self, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell where, of positions x, y (N, 2), an object counts when a model is scored.
+        """Find where, of positions x, y (N, 2), an object counts when a model is scored.
 
         On labelled ground, and in no ignored box.
         """
@@ -116,7 +116,7 @@ class LabelledScene:
         return counts
 
     def labelled(self, window: Window) -> NDArray[np.bool_]:
-        """Tell which pixels of a window lie, with their centre, on labelled ground.
+        """Find which pixels of a window lie, with their centre, on labelled ground.
 
         Args:
             window: pixels of the grid; may reach beyond it, where nothing is labelled.

@@ -37,7 +37,7 @@ def with_stems(ground: Regions, scenes: Sequence[Scene], column: str | None) -> 
 
 
 def names_another(source: Source, scenes: Sequence[Scene]) -> NDArray[np.bool_]:
-    """(N,) which labels name a file that is none of the scenes."""
+    """Find (N,) labels that name a file that is none of the scenes."""
     names = source.scene_names
     if names is None:
         return np.zeros(len(source), np.bool_)
@@ -51,7 +51,7 @@ def name_warnings(
     ground: Regions | None,
     scenes: Sequence[Scene],
 ) -> list[str]:
-    """One sentence on names that fit no scene, for each layer, and one on scenes without a name.
+    """Warn of names that fit no scene, for each layer, and of scenes without a name.
 
     Args:
         sources: layers of labels; one of which no name is a scene's is left to ``why_on_no_scene``.

@@ -45,7 +45,7 @@ class CachedReader:
         self._chips: OrderedDict[tuple[str, int, int], Chip] = OrderedDict()
 
     def read(self, scene: Scene, window: Window) -> Chip:
-        """As ``Scene.read``."""
+        """Read pixels as ``Scene.read`` does."""
         too_large = scene_bytes(scene) > _SCENE_SHARE * self._capacity
         if self._folder is None and too_large:
             return scene.read(window)
@@ -115,12 +115,12 @@ class CachedReader:
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Worker processes fill their own memory."""
+        """Leave the pixels behind: worker processes fill their own memory."""
         return {**self.__dict__, "_held": 0, "_chips": OrderedDict()}
 
 
 def scene_bytes(scene: Scene) -> int:
-    """Memory of all of a scene's pixels, decoded, with their validity."""
+    """Count the bytes of all of a scene's pixels, decoded, with their validity."""
     pixel = len(scene.bands) * np.dtype(scene.dtype).itemsize + 1
     return scene.grid.height * scene.grid.width * pixel
 

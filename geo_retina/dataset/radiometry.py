@@ -86,7 +86,7 @@ def measure_bands(
 def _some_pixels(
     scene: Scene, rng: np.random.Generator, windows: int, split: Split | None
 ) -> NDArray[Any]:
-    """(bands, n) valid pixels, on training ground, of random windows, thinned."""
+    """Sample (bands, n) valid pixels, on training ground, of random windows, thinned."""
     height, width = (min(_WINDOW_PX, side) for side in scene.grid.shape)
     found = []
     for _ in range(windows):

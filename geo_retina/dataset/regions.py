@@ -85,7 +85,7 @@ def footprint(grid: Grid, margin_px: float = 1.0) -> Any:
 
 
 def ground_under(scene: Scene, ground: Regions | None, ignore: Sequence[Regions]) -> Any | None:
-    """Labelled ground of a scene in grid pixels, without what is to be ignored.
+    """Find the labelled ground of a scene in grid pixels, without what is to be ignored.
 
     Returns:
         One geometry, prepared for many queries, or None for all of the grid.

@@ -109,7 +109,7 @@ class TrainSamples(Dataset[Sample]):
         return mirror_ground(sample) if self._options.padding == "mirror" else sample
 
     def _without_data(self, number: int, window: Window) -> NDArray[np.bool_] | None:
-        """(height, width) pixels to be taken for such without data; None for most samples."""
+        """Choose (height, width) pixels to treat as without data; None for most samples."""
         rng = np.random.default_rng([self._seed, number, 0xDA7A])  # the windows stay the same
         if rng.random() >= self._options.nodata:
             return None

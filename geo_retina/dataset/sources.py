@@ -260,7 +260,7 @@ def _doubts(sources: Sequence[Source], names: list[str]) -> str:
 
 
 def _names(source: Source, options: DataOptions) -> NDArray[np.object_]:
-    """(N,) the name of each label's class, as its layer has it."""
+    """Read (N,) the name of each label's class, as its layer has it."""
     if source.layer.class_names is not None:
         return source.layer.class_names
     name = source.options.class_name

@@ -82,7 +82,7 @@ class Split:
         return f"{len(blocks)} ground blocks of {self.block_m:g} m, {share:.0%} of the ground"
 
     def parts(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
-        """Tell to which part pixel positions x, y (..., 2) of a grid belong."""
+        """Find the part to which pixel positions x, y (..., 2) of a grid belong."""
         points_px = np.asarray(points_px, dtype=np.float64)
         if not points_px.size:
             return np.zeros(points_px.shape[:-1], np.int8)
@@ -101,7 +101,7 @@ class Split:
         return np.asarray(table[offset[..., 0], offset[..., 1]])
 
     def mask(self, grid: Grid, window: Window) -> NDArray[np.int8]:
-        """Tell to which part the pixels of a window belong, with their centre.
+        """Find the part to which the pixels of a window belong, with their centre.
 
         Returns:
             (height, width) numbers of ``Subset``.
@@ -124,19 +124,19 @@ class Split:
         return int(table.flat[0]) if (table == table.flat[0]).all() else None
 
     def on(self, part: Subset, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which pixel positions x, y (..., 2) of a grid lie on ground of a part."""
+        """Find which pixel positions x, y (..., 2) of a grid lie on ground of a part."""
         return np.asarray(self.parts(grid, points_px) == part)
 
     def on_val(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which pixel positions x, y (..., 2) of a grid lie on validation ground."""
+        """Find which pixel positions x, y (..., 2) of a grid lie on validation ground."""
         return self.on(Subset.VAL, grid, points_px)
 
     def on_test(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which pixel positions x, y (..., 2) of a grid lie on test ground."""
+        """Find which pixel positions x, y (..., 2) of a grid lie on test ground."""
         return self.on(Subset.TEST, grid, points_px)
 
     def val_mask(self, grid: Grid, window: Window) -> NDArray[np.bool_]:
-        """Tell which pixels of a window lie, with their centre, on validation ground."""
+        """Find which pixels of a window lie, with their centre, on validation ground."""
         return np.asarray(self.mask(grid, window) == Subset.VAL)
 
     def outlines(self, part: Subset) -> Callable[[pyproj.CRS], NDArray[np.object_]] | None:
@@ -224,7 +224,7 @@ def split_ground(
 
 
 def _refuse_shared_ground(scenes: Sequence[Scene]) -> None:
-    """Blocks are counted in each CRS by itself, so ground seen in two would be dealt twice.
+    """Refuse ground seen in two CRSs: blocks are counted in each, and would be divided twice.
 
     Raises:
         TrainingError: scenes of different CRSs show the same ground.
@@ -323,7 +323,7 @@ def _deal(
 
 
 def _reach(area: Mapping[Key, float], wanted: float, seed: int | str) -> set[Key]:
-    """Keys that together have about an area wanted, and at least one."""
+    """Choose keys at random that together have about a given area, and at least one."""
     chosen: set[Key] = set()
     held = 0.0
     for key in sorted(area, key=lambda key: _hash(key, seed)):
@@ -354,13 +354,13 @@ def _unit_m(grid: Grid) -> float:
 
 
 def _block_numbers(grid: Grid, points_px: NDArray[np.float64], block_m: float) -> NDArray[np.int64]:
-    """Column and row (..., 2) of the blocks under pixel positions (..., 2)."""
+    """Compute column and row (..., 2) of the blocks under pixel positions (..., 2)."""
     points_m = grid.pixels_to_crs(points_px) * _unit_m(grid)
     return np.floor(points_m / block_m).astype(np.int64)
 
 
 def _blocks_under(grid: Grid, block_m: float) -> dict[BlockKey, float]:
-    """Ground blocks that a grid shows, with the pixels of it in each."""
+    """List the ground blocks that a grid shows, with the pixels of it in each."""
     block = block_m / _unit_m(grid)
     whole = np.array([[0.0, 0.0, grid.width, grid.height]])
     outline = boxes.to_polygons(whole, grid)[0]

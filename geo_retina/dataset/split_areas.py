@@ -57,7 +57,7 @@ class Areas:
         return f"the {len(names)} places {shown} of {self.source}"
 
     def parts(self, grid: Grid, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
-        """Tell to which part pixel positions x, y (..., 2) of a grid belong."""
+        """Find the part to which pixel positions x, y (..., 2) of a grid belong."""
         points = grid.pixels_to_crs(points_px)
         parts = np.zeros(points.shape[:-1], np.int8)
         for part, ground in ((_VAL, self.val), (_TEST, self.test)):
@@ -81,7 +81,7 @@ class Areas:
         return found
 
     def pixels(self, scenes: Sequence[Scene]) -> tuple[float, float]:
-        """Pixels of the scenes for validation, and for the test."""
+        """Count the pixels of the scenes for validation, and for the test."""
         in_val = tests = 0.0
         for scene in scenes:
             outline = footprint(scene.grid, 0.0)
@@ -108,7 +108,7 @@ class NamedAreas:
     _outlines: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def _under(self, scenes: Sequence[Scene]) -> NDArray[np.object_]:
-        """(N,) the polygons in the CRS of scenes that share it, as far as they are near them."""
+        """Move (N,) polygons to the CRS that scenes share, as far as they are near them."""
         crs = scenes[0].grid.crs
         if self._layer is None:
             return self._outlines[_key(crs)]
@@ -119,7 +119,7 @@ class NamedAreas:
         return ground_polygons(self._layer, crs, around)
 
     def pixels(self, scenes: Sequence[Scene]) -> dict[str, float]:
-        """Pixels of the scenes on the ground of each place; places under no scene are left out."""
+        """Count the scenes' pixels on each place; places under no scene are left out."""
         found: dict[str, float] = {}
         for _, own in _by_crs(scenes):
             polygons = self._under(own)

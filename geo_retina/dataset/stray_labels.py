@@ -15,7 +15,7 @@ from geo_retina.vector import CocoLabels, Ground, explain_elsewhere
 
 
 def why_on_no_scene(source: Source, scenes: Sequence[Scene]) -> str:
-    """One sentence on a layer of which no label lies on a scene: where both are, what to check."""
+    """Explain why no label of a layer lies on a scene: where both are, and what to check."""
     count = len(source)
     if isinstance(source.layer, CocoLabels):
         known = ", ".join(str(name) for name in source.layer.files[:3])

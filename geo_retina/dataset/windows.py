@@ -40,7 +40,7 @@ class TrainObjects:
     sides_px: NDArray[np.float64]
 
     def per_class(self, classes: Sequence[str]) -> dict[str, int]:
-        """Objects by class, in the order of the classes."""
+        """Count objects by class, in the order of the classes."""
         counts = np.bincount(self.label, minlength=len(classes))
         return dict(zip(classes, counts.tolist(), strict=True))
 
@@ -218,7 +218,7 @@ def label_window(
 def _visible(
     boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes in a window's pixels, whole and cut to it, and the share of each that is shown."""
+    """Cut boxes to a window, in its pixels, and measure the share of each that is shown."""
     whole = boxes.shift(boxes_px, -window.col, -window.row)
     clipped = boxes.clip(whole, (0, 0, window.width, window.height))
     visible = boxes.area(clipped) / boxes.area(whole)
@@ -229,7 +229,7 @@ def _visible(
 
 
 def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N,) share of the pixels under each box, to whole pixels, that are shown."""
+    """Measure (N,) share of the pixels under each box, to whole pixels, that are shown."""
     height, width = shown.shape
     sums = np.zeros((height + 1, width + 1), np.int64)
     sums[1:, 1:] = shown.cumsum(axis=0).cumsum(axis=1)
@@ -242,7 +242,7 @@ def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDAr
 def on_train_ground(
     each: LabelledScene, split: Split, points_px: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Tell which positions x, y (N, 2) lie on labelled training ground."""
+    """Find which positions x, y (N, 2) lie on labelled training ground."""
     return each.holds(points_px) & split.on(Subset.TRAIN, each.scene.grid, points_px)
 
 
@@ -252,12 +252,12 @@ def _shows_object(each: LabelledScene, window: Window) -> bool:
 
 
 def _train_pixels(each: LabelledScene, split: Split) -> float:
-    """Pixels of a scene on labelled training ground, estimated on a lattice."""
+    """Estimate the pixels of a scene on labelled training ground, on a lattice."""
     return subset_pixels(each, split, Subset.TRAIN)
 
 
 def subset_pixels(each: LabelledScene, split: Split, part: Subset) -> float:
-    """Pixels of a scene on labelled ground of a part, estimated on a lattice."""
+    """Estimate the pixels of a scene on labelled ground of a part, on a lattice."""
     grid = each.scene.grid
     x, y = ((np.arange(64) + 0.5) / 64 * side for side in (grid.width, grid.height))
     lattice = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -204,12 +204,12 @@ class Engine:
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def batch_size(self, tile_px: int) -> int:
-        """Tiles of a size that go through the network at once."""
+        """Choose how many tiles of a size go through the network at once."""
         size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
         return min(size, self._reduced_batch or size)
 
     def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[_Owned]]:
-        """Tiles that have a valid pixel, with the block they belong to, in batches."""
+        """Group tiles that have a valid pixel, with the block they belong to, into batches."""
         batch: list[_Owned] = []
         for owner, block in enumerate(blocks):
             if not block.valid.any():
@@ -259,7 +259,7 @@ class Engine:
         blocks: Sequence[BlockPixels],
         uploaded: Sequence[_Staged],
     ) -> Tensor:
-        """(N, C, tile, tile) normalised tiles, in the order given."""
+        """Cut out (N, C, tile, tile) normalised tiles, in the order given."""
         parts = []
         for owner, tiles in groupby(batch, itemgetter(0)):
             parts.append(self._cut(uploaded[owner], blocks[owner], [tile for _, tile in tiles]))
@@ -283,7 +283,7 @@ class Engine:
     def _forward_in_memory(
         self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]
     ) -> tuple[list[_Found], NDArray[np.bool_]]:
-        """Boxes, scores and labels of each tile, and which tiles reached a limit."""
+        """Detect boxes, scores and labels of each tile, and find which tiles reached a limit."""
         alone = self._slots.left == 1  # another thread may give up its turn meanwhile
         try:
             decoded = self._forward(images_of(batch))
@@ -345,13 +345,13 @@ def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
 
 
 def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Unsigned types that torch computes with poorly, as the next wider signed one."""
+    """Widen unsigned types that torch computes with poorly to the next signed one."""
     wider = {"uint16": np.int32, "uint32": np.int64}.get(pixels.dtype.name)
     return pixels.astype(wider) if wider else np.ascontiguousarray(pixels)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had too little memory; only CUDA has an exception of its own for that."""
+    """Check whether a device had too little memory; only CUDA has an exception for that."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
         sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
@@ -359,7 +359,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _split(decoded: Decoded, images: int) -> list[_Found]:
-    """Boxes, scores and labels of each image of a batch."""
+    """Split boxes, scores and labels by image of a batch."""
     ends = np.searchsorted(decoded.image_M.cpu().numpy(), np.arange(1, images))
     columns = (
         decoded.boxes_M4.double().cpu().numpy(),

@@ -66,7 +66,7 @@ def fill(mirrored: Mirrored, *planes: Tensor) -> None:
 
 
 def _mirror_right_and_bottom(shape: tuple[int, ...], height: int, width: int) -> Mirrored:
-    """As ``_mirror_any``, where ground fills the top left corner and no more: a scene's end."""
+    """Mirror as ``_mirror_any`` where ground fills the top left corner only: a scene's end."""
     rows, cols = (_along(ground, side) for ground, side in zip((height, width), shape, strict=True))
     row, col = np.arange(len(rows)), np.arange(len(cols))
     beyond = (row >= height)[:, None] | (col >= width)
@@ -76,7 +76,7 @@ def _mirror_right_and_bottom(shape: tuple[int, ...], height: int, width: int) ->
 
 
 def _along(ground: int, side: int) -> NDArray[np.int64]:
-    """Source of each position along an axis, as far as the mirror reaches."""
+    """Find the source of each position along an axis, as far as the mirror reaches."""
     position = np.arange(min(side, ground + REACH_PX))
     source = np.where(position < ground, position, 2 * (ground - 1) - position)
     return np.where(source < 0, ground - 1, source)
@@ -104,7 +104,7 @@ def _mirror_any(valid: NDArray[np.bool_]) -> Mirrored:
 
 
 def _reached(valid: NDArray[np.bool_]) -> slice:
-    """Rows that hold all pixels to fill, and the nearest valid one of each.
+    """Find the rows that hold all pixels to fill, and the nearest valid one of each.
 
     That one touches an invalid pixel, so it lies in a row that lacks some, or beside one.
     """

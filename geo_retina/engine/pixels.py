@@ -61,6 +61,6 @@ class Stopped(Exception):
 
 
 def inside(tile: Tile, block: BlockPixels) -> tuple[slice, slice]:
-    """Rows and columns of a tile in its block's pixels."""
+    """Slice the rows and columns of a tile out of its block's pixels."""
     row, col = tile.window.row - block.window.row, tile.window.col - block.window.col
     return np.s_[row : row + tile.window.height, col : col + tile.window.width]

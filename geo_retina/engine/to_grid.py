@@ -48,7 +48,7 @@ def move_to_grid(
 def _centre_on_padding(
     boxes_tile: NDArray[np.float64], tile: Tile, side_px: int
 ) -> NDArray[np.bool_]:
-    """Tell which boxes lie where the tile was padded, because the grid ends before it."""
+    """Find which boxes lie where the tile was padded, because the grid ends before it."""
     centre = (boxes_tile[:, :2] + boxes_tile[:, 2:]) / 2
     ends = np.array([tile.window.width, tile.window.height])
     return np.asarray(((centre >= ends) & (ends < side_px)).any(axis=1))
@@ -57,7 +57,7 @@ def _centre_on_padding(
 def _cut_by_tile_or_ground(
     boxes_px: NDArray[np.float64], tile: Tile, block: BlockPixels, edge_px: float
 ) -> NDArray[np.uint8]:
-    """As ``cut_sides``; where valid ground ends at a box, that is a border and no cut.
+    """Find cut sides as ``cut_sides`` does; a box at the end of valid ground is not cut.
 
     Only the tile's own pixels are looked at, so the answer does not depend on the block.
     """
@@ -75,7 +75,7 @@ def _cut_by_tile_or_ground(
 def cut_sides(
     boxes_px: NDArray[np.float64], window: Window, shape: tuple[int, int], edge_px: float
 ) -> NDArray[np.uint8]:
-    """Tell which sides of its tile each box touches.
+    """Find which sides of its tile each box touches.
 
     Args:
         boxes_px: (N, 4) grid pixels inside ``window``.

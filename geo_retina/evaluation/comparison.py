@@ -57,7 +57,7 @@ class Difference:
         return None if self.a is None or self.b is None else self.b - self.a
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything by name, ready for JSON."""
+        """Return everything by name, ready for JSON."""
         ends = None if self.interval is None else list(self.interval)
         return {"a": self.a, "b": self.b, "difference": self.difference, "interval": ends}
 
@@ -98,7 +98,7 @@ class Comparison:
         return frame
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers by name, ready for JSON."""
+        """Return all numbers by name, ready for JSON."""
         return {
             "matching": self.a.matching,
             "overall": {name: each.to_dict() for name, each in self.overall.items()},
@@ -186,7 +186,7 @@ _Intervals = Mapping[str, tuple[float, float] | None]
 def _draw_differences(
     cases: tuple[Case, Case], options: EvaluateOptions
 ) -> dict[str | None, _Intervals]:
-    """Intervals of differences by class, None for all; empty where nothing can be drawn."""
+    """Draw intervals of differences by class, None for all; empty where none can be drawn."""
     if not options.resamples:
         return {}
     keys = np.union1d(*(counted_blocks(case.whole, case.blocks) for case in cases))
@@ -211,7 +211,7 @@ def _intervals(a: Mapping[str, Numbers], b: Mapping[str, Numbers]) -> _Intervals
 
 
 def _differences(a: Scores, b: Scores, intervals: _Intervals) -> dict[str, Difference]:
-    """Of all numbers that one of them has."""
+    """Subtract all numbers that one of them has."""
     found = {}
     for field in _COMPARED:
         ends = getattr(a, field), getattr(b, field)

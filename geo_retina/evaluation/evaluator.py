@@ -165,7 +165,7 @@ def _matcher(problem: Problem, options: EvaluateOptions, kept: NDArray[np.bool_]
 def _score_whole(
     whole: Tally, blocks: Blocks, options: EvaluateOptions
 ) -> tuple[Scores, dict[str, Scores], CountError]:
-    """Scores overall and by class, with curves and, where wanted, intervals."""
+    """Score overall and by class, with curves and, if wished, intervals."""
     parts = class_parts(whole.problem)
     scores = [whole.with_curve(whole.scores(*part), part[0]) for part in parts]
     interval_of_error = None
@@ -186,7 +186,7 @@ def _score_whole(
 
 
 def class_parts(problem: Problem) -> list[tuple[Rows, Rows]]:
-    """Positions of the detections and labels of each class, and last those of all."""
+    """List positions of the detections and labels of each class, and last those of all."""
     n = max(len(problem.class_names), 1)
     found = [*rows_by(problem.found.classes, n), np.arange(len(problem.found))]
     truth = [*rows_by(problem.truth.classes, n), np.arange(len(problem.truth))]
@@ -194,7 +194,7 @@ def class_parts(problem: Problem) -> list[tuple[Rows, Rows]]:
 
 
 def _score_scenes(whole: Tally) -> dict[str, Scores]:
-    """Scores of each scene that has an object that counts."""
+    """Score each scene that has an object that counts."""
     problem = whole.problem
     n = len(problem.scene_names)
     found_of, truth_of = (rows_by(s.scenes, n) for s in (problem.found, problem.truth))

@@ -26,7 +26,7 @@ class CountError:
     interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything by name, ready for JSON."""
+        """Return everything by name, ready for JSON."""
         interval = None if self.interval is None else list(self.interval)
         return {"total": self.total, "relative": self.relative, "interval": interval}
 
@@ -120,7 +120,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers by name, ready for JSON; docs/evaluation.md describes them."""
+        """Return all numbers by name, ready for JSON; docs/evaluation.md describes them."""
         return {
             **self.summary(),
             "overall": self.overall.to_dict(),

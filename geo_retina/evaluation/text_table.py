@@ -63,7 +63,7 @@ def _score_table(
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first to the left and the others to the right."""
+    """Align cells in columns, the first to the left and the others to the right."""
     first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
         "  ".join([name.ljust(first), *(c.rjust(w) for c, w in zip(rest, widths, strict=True))])

@@ -48,7 +48,7 @@ class Writer(ABC):
 
     @abstractmethod
     def picture_path(self, chip: Chip) -> Path:
-        """Where its picture belongs."""
+        """Name the file where its picture belongs."""
 
     @abstractmethod
     def add(self, chip: Chip, scene: Scene) -> None:

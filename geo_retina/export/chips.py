@@ -142,7 +142,7 @@ def _split(training_set: TrainingSet, options: ChipOptions) -> Split | None:
 def _all_chips(
     training_set: TrainingSet, split: Split | None, options: ChipOptions
 ) -> Iterator[Chip]:
-    """Every picture that shows enough labelled ground, scene by scene, row by row."""
+    """Cut every picture that shows enough labelled ground, scene by scene, row by row."""
     names = scene_names([each.scene.path for each in training_set.scenes])
     for number, (each, name) in enumerate(zip(training_set.scenes, names, strict=True)):
         grid, side = each.scene.grid, options.chip_px
@@ -162,7 +162,7 @@ def _all_chips(
 def _objects(
     each: LabelledScene, window: Window, min_visible: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Boxes in pixels of the picture, cut to it, and classes, of what it shows enough of."""
+    """Cut boxes to the picture, in its pixels, and keep those of which enough shows."""
     rows = each.near(window)
     boxes = shift(each.boxes_px[rows], -window.col, -window.row)
     cut = clip(boxes, (0, 0, window.width, window.height))
@@ -171,7 +171,7 @@ def _objects(
 
 
 def _choose(chips: Sequence[Chip], options: ChipOptions) -> list[Chip]:
-    """All pictures with objects, and of each part as many empty ones as their share asks for."""
+    """Choose all pictures with objects, and of each part as many empty ones as their share says."""
     rng = np.random.default_rng(options.seed)
     kept = {index for index, chip in enumerate(chips) if len(chip.boxes)}
     for part in ("train", "val"):

@@ -39,7 +39,7 @@ def move(positions: Positions, source: Crs, target: Crs) -> Positions:
 
 
 def are_expressible(positions: Positions, source: Crs, target: Crs) -> NDArray[np.bool_]:
-    """Tell which (N, 2) positions another CRS can hold: they come back to where they were."""
+    """Find which (N, 2) positions another CRS can hold: they come back to where they were."""
     there = move(positions, source, target)
     fine: NDArray[np.bool_] = np.asarray(np.isfinite(there).all(axis=1))
     if source is None or target is None or is_same(source, target) or not fine.any():

@@ -147,7 +147,7 @@ def carry_ground(polygons: Geometries, source: Crs, target: Crs, around: Positio
 def _in_degrees(
     polygons: Geometries, source: pyproj.CRS, geodetic: pyproj.CRS, spots: Positions
 ) -> Geometries:
-    """Polygons on a map, cut around positions there, in longitudes and latitudes."""
+    """Move polygons on a map, cut around positions there, to longitudes and latitudes."""
     turn = full_turn(geodetic) or 360.0
     lon = wrap(move(spots, source, geodetic)[:, 0], turn, 0.0)
     sides = [lon >= 0, lon < 0] if np.ptp(lon) > turn / 2 else [np.ones(len(lon), np.bool_)]
@@ -196,7 +196,7 @@ def move_outlines(polygons: Geometries, source: Crs, target: Crs) -> Geometries:
 
 
 def _bounds_around(spots: Positions, turn: float | None) -> NDArray[np.float64]:
-    """Bounds of positions and a margin, in one piece in degrees, and over a pole in them."""
+    """Bound positions with a margin, in one piece in degrees, and over a pole in them."""
     if turn is not None:
         middle = middle_longitude(spots[:, 0], turn)
         spots = np.column_stack([wrap(spots[:, 0], turn, middle), spots[:, 1]])
@@ -231,7 +231,7 @@ def _cut_to(polygons: Geometries, bounds: NDArray[np.float64], turn: float | Non
 
 
 def _polygons_only(geometries: Geometries) -> Geometries:
-    """Without the lines and points that cutting and mending leave."""
+    """Drop the lines and points that cutting and repairing leave."""
     kinds = shapely.get_type_id(geometries)
     odd = np.flatnonzero((kinds != _POLYGON) & (kinds != _MULTIPOLYGON))
     if len(odd):
@@ -244,7 +244,7 @@ def _polygons_only(geometries: Geometries) -> Geometries:
 
 
 def _in_one_piece(geometries: Geometries, turn: float, *, join: bool = False) -> Geometries:
-    """Mend those that were torn apart by the antimeridian, which makes them half a world wide."""
+    """Repair those torn apart by the antimeridian, which makes them half a world wide."""
     bounds = shapely.bounds(geometries).reshape(-1, 4)
     width = bounds[:, 2] - bounds[:, 0]
     torn = np.flatnonzero((width > turn / 2) & np.isfinite(width))

@@ -64,27 +64,27 @@ def missing_crs(subject: str, so: str, *, file: str | None = None, otherwise: st
 
 
 def is_on_earth(crs: Crs) -> bool:
-    """Tell whether a CRS says where its positions lie on Earth; local ones of a site don't."""
+    """Check whether a CRS says where its positions lie on Earth; local ones of a site don't."""
     return crs is not None and crs.geodetic_crs is not None
 
 
 def is_same(one: Crs, other: Crs) -> bool:
-    """Tell whether two CRSs are equal, quickly where they are one object."""
+    """Check whether two CRSs are equal, quickly where they are one object."""
     return one is other or one == other
 
 
 def is_connected(source: Crs, target: Crs) -> bool:
-    """Tell whether positions can be moved from one CRS to the other."""
+    """Check whether positions can be moved from one CRS to the other."""
     return is_same(source, target) or (is_on_earth(source) and is_on_earth(target))
 
 
 def unit_m(crs: pyproj.CRS) -> float:
-    """Metres of a CRS's unit of length; of an angular one, its radians."""
+    """Return the metres of a CRS's unit of length; of an angular one, its radians."""
     return float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
 
 
 def full_turn(crs: Crs) -> float | None:
-    """Units of a full circle, 360 in degrees; None where a CRS is not geographic."""
+    """Return the units of a full circle, 360 in degrees; None where a CRS is not geographic."""
     if crs is None or not crs.is_geographic:
         return None
     return round(2 * math.pi / unit_m(crs), 9)

@@ -56,7 +56,7 @@ class Place:
         return self.false + self.missed
 
     def to_dict(self) -> dict[str, Any]:
-        """Where it is and what went wrong, ready for JSON."""
+        """Return where it is and what went wrong, ready for JSON."""
         window = dict(zip(("row", "col", "height", "width"), self.window, strict=True))
         counts = {"false": self.false, "missed": self.missed}
         return {"scene": self.name, "window": window, **counts}
@@ -131,7 +131,7 @@ class _Placed:
     score: NDArray[np.float64]
 
     def wrong(self) -> NDArray[np.float64]:
-        """(W, 2) middles of those that are false, or missed."""
+        """Return (W, 2) middles of those that are false, or missed."""
         bounds = shapely.bounds(self.shapes[self.outcome == FALSE]).reshape(-1, 4)
         return (bounds[:, :2] + bounds[:, 2:]) / 2
 
@@ -163,7 +163,7 @@ class _Side:
 
 
 def _places_of(scene: Scene, name: str, found: _Placed, there: _Placed) -> list[Place]:
-    """Where most went wrong on a scene, the worst first, without marks."""
+    """Find where most went wrong on a scene, the worst first, without marks."""
     false, missed = found.wrong(), there.wrong()
     size = _window_size(scene, np.concatenate([found.shapes, there.shapes]))
     places = [
@@ -180,7 +180,7 @@ def _places_of(scene: Scene, name: str, found: _Placed, there: _Placed) -> list[
 
 
 def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
-    """(height, width) that shows about a dozen objects side by side."""
+    """Choose (height, width) that shows about a dozen objects side by side."""
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     sides = (bounds[:, 2:] - bounds[:, :2]).max(axis=1)
     side = float(np.median(sides[sides > 0])) if (sides > 0).any() else 0.0
@@ -194,7 +194,7 @@ def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
 def _worst_windows(
     scene: Scene, wrong_xy: NDArray[np.float64], size: tuple[int, int]
 ) -> list[Window]:
-    """Windows on a grid of half windows, apart from each other, the fullest first."""
+    """Choose windows on a grid of half windows, apart from each other, the fullest first."""
     if not len(wrong_xy):
         return []
     height, width = size
@@ -228,7 +228,7 @@ def _overlap(a: Window, b: Window) -> bool:
 
 
 def _marks(found: _Placed, there: _Placed) -> tuple[Mark, ...]:
-    """Labels below, detections above; what is right below what is wrong."""
+    """Order labels below, detections above; what is right below what is wrong."""
     marks = []
     label_kinds = {TRUE: "found", FALSE: "missed"}
     for i in range(len(there.shapes)):
@@ -299,7 +299,7 @@ def _scale_bar(place: Place) -> str:
 
 
 def count_errors(matches: MatchTable) -> Mapping[str, Mapping[str, int]]:
-    """How many detections are false, and labels missed, by the reason why."""
+    """Count false detections and missed labels by the reason why."""
     sides = {"false_positive": matches.detections, "missed": matches.labels}
     counted = {}
     for name, side in sides.items():

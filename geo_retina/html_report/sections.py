@@ -67,7 +67,7 @@ def _card(name: str, value: str, interval: str) -> str:
 
 
 def scores(facts: Facts) -> str:
-    """Scores by class and over all."""
+    """Show scores by class and over all."""
     classes = facts.get("classes") or {}
     places: dict[str, tuple[str | int, ...]] = {name: ("classes", name) for name in classes}
     places[_whole(classes)] = ("overall",)
@@ -87,7 +87,7 @@ def _score_table(
 
 
 def curves(facts: Facts) -> str:
-    """Precision over recall, and the rates over score thresholds."""
+    """Plot precision over recall, and the rates over score thresholds."""
     overall = facts.get("overall", "curve")
     if not overall or not overall["scores"]:
         return ""
@@ -138,7 +138,7 @@ def _points(curve: Mapping[str, Any], x: str, y: str) -> list[tuple[float, float
 
 
 def errors(facts: Facts) -> str:
-    """Why detections are false and labels were missed."""
+    """Show why detections are false and labels were missed."""
     left = _reasons(facts, "false_positive", _FALSE_REASONS, "false")
     right = _reasons(facts, "missed", _MISSED_REASONS, "missed")
     about = (
@@ -169,7 +169,7 @@ def _reasons(facts: Facts, side: str, reasons: Mapping[str, str], mark: str) -> 
 
 
 def confusion(facts: Facts) -> str:
-    """Which class was taken for which."""
+    """Show which class was taken for which."""
     names = facts.get("confusion", "names")
     if not names:
         return ""
@@ -196,7 +196,7 @@ def confusion(facts: Facts) -> str:
 
 
 def sizes(facts: Facts) -> str:
-    """Scores by the size of objects, in pixels and in metres."""
+    """Show scores by the size of objects, in pixels and in metres."""
     ranges = facts.get("sizes") or []
     tables, plots = [], []
     for unit in ("px", "m"):
@@ -240,7 +240,7 @@ def _size_plot(facts: Facts, places: Mapping[str, tuple[str | int, ...]]) -> str
 
 
 def counts(facts: Facts) -> str:
-    """Predicted against labelled counts, by scene, cell or zone."""
+    """Show predicted against labelled counts, by scene, cell or zone."""
     titles = {"scene": "scene", "cell": "grid cell", "zone": "zone"}
     parts = []
     for unit in facts.get("counts") or {}:
@@ -258,7 +258,7 @@ def counts(facts: Facts) -> str:
 
 
 def _count_plot(facts: Facts, unit: str, title: str) -> str:
-    """One dot for every pair of counts, larger where several parts have it."""
+    """Plot one dot for every pair of counts, larger where several parts have it."""
     there, found = facts.get("counts", unit, "there"), facts.get("counts", unit, "found")
     tally: dict[tuple[int, int], int] = {}
     for pair in zip(there, found, strict=True):
@@ -273,7 +273,7 @@ def _count_plot(facts: Facts, unit: str, title: str) -> str:
 
 
 def scenes(facts: Facts) -> str:
-    """Scores by scene, those with most errors first."""
+    """Show scores by scene, those with most errors first."""
     known = facts.get("scenes") or {}
     if not known:
         return ""
@@ -296,7 +296,7 @@ def scenes(facts: Facts) -> str:
 
 
 def pictures(facts: Facts, places: Sequence[Place]) -> str:
-    """Where most went wrong, with switches for what is drawn."""
+    """Show where most went wrong, with switches for what is drawn."""
     if not places:
         return ""
     kinds = (

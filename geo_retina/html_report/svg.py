@@ -36,14 +36,14 @@ class Plot:
     steps: tuple[str, ...] = ()
 
     def to_page(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies on the picture."""
+        """Move a point to the picture."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
         return _LEFT + across * width, _TOP + (1 - up) * height
 
     def line(self, points: Iterable[tuple[float, float]], mark: str) -> str:
-        """Straight from point to point; nothing without points."""
+        """Draw a line straight from point to point; nothing without points."""
         path = " ".join("{:.1f},{:.1f}".format(*self.to_page(x, y)) for x, y in points)
         return f'<polyline class="line {mark}" points="{path}"/>' if path else ""
 
@@ -56,7 +56,7 @@ class Plot:
         )
 
     def bar(self, x: tuple[float, float], y: float, mark: str, tip: str) -> str:
-        """From the foot of the plane up to y, between two x."""
+        """Draw a bar from the foot of the plane up to y, between two x."""
         (left, top), (right, foot) = self.to_page(x[0], y), self.to_page(x[1], self.y[0])
         return (
             f'<rect class="bar {mark}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
@@ -115,7 +115,7 @@ class Plot:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from low to high; both must be finite and high above low."""
+    """Choose about five round numbers from low to high; both finite and high above low."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(s for s in (1, 2, 5, 10) if s * power >= rough * 0.999)

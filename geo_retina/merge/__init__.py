@@ -106,7 +106,7 @@ def merge_tiles(
 
 
 def _bands(detections: Detections, plan: TilePlan) -> Iterator[tuple[range, Detections]]:
-    """Whole rows of tiles with some detections each: what the processor's caches hold."""
+    """Group whole rows of tiles with some detections each: what the processor's caches hold."""
     row = detections.tile // plan.cols
     if (row[1:] < row[:-1]).any():
         by_row = np.argsort(row, kind="stable")
@@ -153,7 +153,7 @@ def merge_block(
 def undecided_with(
     detections: Detections, plan: TilePlan, known: Mask, options: MergeOptions = MergeOptions()
 ) -> Detections:
-    """Those detections whose fate tiles decide that were not looked at.
+    """Select undecided detections whose fate depends on tiles that were not detected in.
 
     The others end as they would if all tiles were known: ``merge_tiles`` of these detections is
     right about them.
@@ -187,7 +187,7 @@ def undecided_with(
 def tiles_met(
     detections: Detections, plan: TilePlan, options: MergeOptions = MergeOptions()
 ) -> NDArray[np.int64]:
-    """(N, 4) first and last row, first and last column of the tiles that may have a say in each.
+    """Find (N, 4) first and last row and column of the tiles that may decide about each.
 
     Those whose window a box meets, or may join into.
     """
@@ -341,7 +341,7 @@ def _merge_otherwise(detections: Detections, plan: TilePlan, options: MergeOptio
 
 
 def _positions(values: Whole, among: Whole) -> Whole:
-    """Positions of values in the sorted array that holds them all."""
+    """Find positions of values in the sorted array that holds them all."""
     return np.searchsorted(among, values)
 
 

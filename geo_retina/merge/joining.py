@@ -14,7 +14,7 @@ from geo_retina.options import MergeOptions
 
 
 def facing(detections: Detections, alive: Mask, sources: Sources, options: MergeOptions) -> Pairs:
-    """(Q, 2) pairs of fragments, among those alive, that face each other over a seam."""
+    """Find (Q, 2) pairs of fragments, of those alive, that face each other over a seam."""
     at = np.flatnonzero(alive & is_cut(detections)) if options.join else np.empty(0, np.int64)
     parts = detections.take(at)
     outwards = reach(parts, options)[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
@@ -25,7 +25,7 @@ def facing(detections: Detections, alive: Mask, sources: Sources, options: Merge
 
 
 def withheld(fate: Fate, links: Pairs) -> Mask:
-    """(N,) what stays open: all that is, and the fragments that may still join it.
+    """Find (N,) what stays open: all that is, and the fragments that may still join it.
 
     An object is joined when all its parts are known. A kept part that is withheld is kept
     again later, since nothing open conflicts with it from above.
@@ -72,7 +72,7 @@ def join(parts: Detections, links: Pairs) -> Detections:
 
 
 def _components(links: Pairs, n: int) -> NDArray[np.int64]:
-    """(n,) number of the connected component that each of n detections belongs to."""
+    """Find (n,) the number of the connected component that each detection belongs to."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -39,7 +39,7 @@ def in_order(detections: Detections) -> Detections:
 def rank(
     detections: Detections, sources: Sources, options: MergeOptions = MergeOptions()
 ) -> NDArray[np.int64]:
-    """Order in which detections are decided, best first.
+    """Rank detections in the order in which they are decided, best first.
 
     Whole ones come before cut ones. Whole ones go by score, cut ones by area and then score,
     larger first: among fragments of an object the most complete one should win, however sure
@@ -68,7 +68,7 @@ _LOW_62 = np.uint64((1 << 62) - 1)
 def _groups(
     d: Detections, sources: Sources, options: MergeOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(N,) group that comes first of all, and minus the area where that comes next, else 0."""
+    """Compute (N,) groups, which rank first, and minus the areas of cut boxes, which rank next."""
     if options.rank == "score":
         return np.zeros(len(d), np.int64), np.zeros(len(d))
     is_cut = (d.cut & INNER_SIDES) != 0
@@ -85,7 +85,7 @@ def _groups(
 
 
 def _cores_px(plan: TilePlan, tile: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N, 4) parts that tiles own; those at the grid's border own all beyond it."""
+    """Compute (N, 4) parts that tiles own; those at the grid's border own all beyond it."""
     place = np.stack(np.divmod(tile, plan.cols)[::-1], axis=1)
     low = place * plan.step_px + plan.overlap_px // 2
     high = low + plan.step_px
@@ -115,7 +115,7 @@ def _argsort(packed: Packed, keys: tuple[AnyArray, ...]) -> NDArray[np.int64]:
 
 
 def _quantised(values: NDArray[np.float64], bits: int) -> Packed:
-    """Whole numbers of ``bits`` bits that rise with values; close ones become equal."""
+    """Round values to whole numbers of ``bits`` bits that rise with them; close ones are equal."""
     if not len(values):
         return np.empty(0, np.uint64)
     low, high = values.min(), values.max()
@@ -127,7 +127,7 @@ def _quantised(values: NDArray[np.float64], bits: int) -> Packed:
 
 
 def _sortable32(values: NDArray[np.float32]) -> Packed:
-    """Whole numbers of 32 bits in the order of values, different where those are."""
+    """Map values to whole numbers of 32 bits in their order, different where those are."""
     bits = (values + np.float32(0)).view(np.uint32)  # adding makes -0 the 0 it equals
     negative = bits >> np.uint32(31) != 0
     return np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)

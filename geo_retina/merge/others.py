@@ -139,7 +139,7 @@ def _fused(ranked: Detections, cluster: NDArray[np.int64], means: list[list[floa
 def _overlaps(
     ranked: Detections, plan: TilePlan, options: MergeOptions
 ) -> tuple[Pairs, NDArray[np.float64]]:
-    """(P, 2) pairs i < j of different tiles that overlap, sorted, and (P,) their IoU."""
+    """Find (P, 2) pairs i < j of different tiles that overlap, sorted, and (P,) their IoU."""
     found = [
         np.empty((0, 2), np.int64),
         *meeting(ranked.boxes_px, *rivals(ranked, plan, options)),
@@ -151,7 +151,7 @@ def _overlaps(
 
 
 def _neighbours(pairs: Pairs, n: int) -> list[list[int]]:
-    """For each of n detections the pairs that it is in."""
+    """List, for each of n detections, the pairs that it is in."""
     neighbours: list[list[int]] = [[] for _ in range(n)]
     for pair, (i, j) in enumerate(pairs.tolist()):
         neighbours[i].append(pair)

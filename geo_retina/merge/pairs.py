@@ -67,7 +67,7 @@ def meeting(boxes: Boxes, group: Whole, tile: Whole) -> Iterator[Pairs]:
 
 
 def _entries(boxes: Boxes, group: Whole) -> tuple[Whole, _Entries]:
-    """(N,) first strip of each box, and the boxes in the order of the strips."""
+    """Compute (N,) first strip of each box, and sort the boxes by strip."""
     low, high = boxes.min(axis=0), boxes.max(axis=0)
     mean = float(np.maximum(boxes[:, 3] - boxes[:, 1], 0).mean())
     per_px = _inverse(max(mean, (high[3] - low[1]) / _MOST_STRIPS))
@@ -91,12 +91,12 @@ def _entries(boxes: Boxes, group: Whole) -> tuple[Whole, _Entries]:
 
 
 def _inverse(length: float) -> float:
-    """One over a length; 0 for one too small to divide by, where all are in one place."""
+    """Divide one by a length; 0 for one too small to divide by, where all are in one place."""
     return 1.0 / length if length > 1e-200 else 0.0
 
 
 def _portions(counts: Whole) -> Iterator[tuple[int, int]]:
-    """Ranges of positions whose counts sum to about ``_PAIRS_AT_ONCE``."""
+    """Cut positions into ranges whose counts sum to about ``_PAIRS_AT_ONCE``."""
     total = np.cumsum(counts)
     start = 0
     while start < len(counts):

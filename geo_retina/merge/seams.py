@@ -15,12 +15,12 @@ Span = tuple[int, int] | tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def is_cut(detections: Detections) -> Mask:
-    """(N,) those that an inner side of their tile, or the border of a scene, may have cut."""
+    """Find (N,) detections that an inner side of their tile, or a scene's border, may have cut."""
     return (detections.cut & INNER_SIDES) != 0
 
 
 def contested(detections: Detections, sources: Sources, options: MergeOptions) -> Mask:
-    """(N,) detections that another source has a say in; the others stand as they are.
+    """Find (N,) detections that another source may decide about; the others stand as they are.
 
     Objects that the tiles of one scene were joined to stand; between scenes they compete.
     """
@@ -34,7 +34,7 @@ def contested(detections: Detections, sources: Sources, options: MergeOptions) -
 def meets_others(
     detections: Detections, rows: Span, cols: Span, plan: TilePlan, options: MergeOptions
 ) -> Mask:
-    """(N,) detections that meet the window of a tile outside rows x cols, or may join into it.
+    """Find (N,) detections that touch a tile's window outside rows x cols, or may join into it.
 
     Fragments that face each other may each end ``edge_px`` short of the other's window, so a cut
     one counts from there on, and rather too early than too late: who is looked at without need
@@ -61,12 +61,12 @@ def meets_others(
 
 
 def reach(detections: Detections, options: MergeOptions) -> Line:
-    """(N,) pixels around a box within which it may face another."""
+    """Compute (N,) pixels around a box within which it may face another."""
     return np.where(is_cut(detections) & options.join, 2 * options.edge_px, 0.0)
 
 
 def face(detections: Detections, pairs: Pairs, sources: Sources, options: MergeOptions) -> Mask:
-    """(P,) pairs that look like two parts of one object, divided by the seam of their sources.
+    """Find (P,) pairs that may be two parts of one object, divided by the seam of their sources.
 
     Along each axis they are divided by the seam or level with each other, and along one at
     least divided. For tiles of one row that means divided along x and level along y. Diagonal
@@ -87,7 +87,7 @@ def face(detections: Detections, pairs: Pairs, sources: Sources, options: MergeO
 def _along(
     detections: Detections, pairs: Pairs, sources: Sources, options: MergeOptions, axis: int
 ) -> tuple[Mask, Mask]:
-    """(P,) pairs that the seam divides along x (axis 0) or y (1), and pairs that are level there.
+    """Find (P,) pairs that the seam divides along x (axis 0) or y (1), and those level there.
 
     Divided: in windows that follow each other and meet, each cut on its side towards the other,
     both reaching over the whole overlap to within ``edge_px``, or a quarter of it. Level: the 1-D

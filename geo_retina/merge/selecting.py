@@ -37,7 +37,7 @@ class Overlaps(NamedTuple):
     area: Line
 
     def among(self, at: Whole) -> Overlaps:
-        """Those of the detections at positions that hold all pairs, counted as there."""
+        """Select the detections at positions that hold all pairs, counted as there."""
         place = np.full(len(self.area), -1)
         place[at] = np.arange(len(at))
         return Overlaps(np.sort(place[self.pairs], axis=1), self.shared, self.area[at])
@@ -73,7 +73,7 @@ def select(
 
 
 def rivals(detections: Detections, sources: Sources, options: MergeOptions) -> tuple[Whole, Whole]:
-    """(N,) and (N,) numbers: who may have to do with each other is equal in the first alone."""
+    """Assign (N,) two numbers: detections that may be rivals are equal in the first alone."""
     group = lattices(detections, sources)
     if options.class_aware:
         labels = detections.labels.astype(np.int64)
@@ -83,7 +83,7 @@ def rivals(detections: Detections, sources: Sources, options: MergeOptions) -> t
 
 
 def conflict(ranked: Detections, pairs: Pairs, options: MergeOptions) -> Mask:
-    """(P,) pairs of which the first suppresses the second, if it is kept."""
+    """Find (P,) pairs of which the first suppresses the second, if it is kept."""
     i, j = pairs.T
     first, second = ranked.boxes_px[i], ranked.boxes_px[j]
     shared = intersection(first, second)
@@ -93,7 +93,7 @@ def conflict(ranked: Detections, pairs: Pairs, options: MergeOptions) -> Mask:
 def _suppresses(
     shared: Line, first: Line, second: Line, second_is_cut: Mask, options: MergeOptions
 ) -> Mask:
-    """(P,) pairs with that area in common, and areas of their own, in conflict."""
+    """Find (P,) pairs with that area in common, and areas of their own, in conflict."""
     union = first + second - shared
     overlaps = shared > 0
     overlaps[overlaps] = shared[overlaps] / union[overlaps] > options.iou
@@ -114,7 +114,7 @@ def _conflicts_of(
 
 
 def _decide(conflicts: Pairs, exposed: Mask) -> Fate:
-    """One pass over conflicts i < j in rank order."""
+    """Decide conflicts i < j in one pass, in rank order."""
     suppressed, is_open = bytearray(len(exposed)), bytearray(exposed.tobytes())
     # Sorted by i, so that i itself is decided when its first conflict comes up.
     n = max(len(exposed), 1)

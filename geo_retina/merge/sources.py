@@ -50,7 +50,7 @@ class Scenes:
 
     @classmethod
     def of_one_lattice(cls, windows: Boxes) -> Scenes:
-        """Scenes with windows on one lattice, none of which were merged before."""
+        """Make scenes with windows on one lattice, none of which were merged before."""
         count = len(windows)
         lattice = np.zeros(count, np.int64)
         return cls(np.asarray(windows, np.float64), lattice, np.arange(count), np.ones(count))
@@ -59,7 +59,7 @@ class Scenes:
         return len(self.windows)
 
     def windows_px(self, indices: Whole) -> Boxes:
-        """(..., 4) windows of the scenes at positions."""
+        """Return (..., 4) windows of the scenes at positions."""
         return self.windows[indices]
 
 
@@ -67,20 +67,20 @@ Sources = TilePlan | Scenes
 
 
 def settled(detections: Detections, sources: Sources) -> Whole:
-    """(N,) numbers that are equal for detections between which all is decided."""
+    """Assign (N,) equal numbers to detections between which all is decided."""
     tile = detections.tile
     return sources.settled[tile] if isinstance(sources, Scenes) else tile
 
 
 def lattices(detections: Detections, sources: Sources) -> Whole:
-    """(N,) numbers that are equal for detections whose boxes can be compared."""
+    """Assign (N,) equal numbers to detections whose boxes can be compared."""
     if isinstance(sources, Scenes):
         return sources.lattice[detections.tile]
     return np.zeros(len(detections), np.int64)
 
 
 def meets_other_scenes(detections: Detections, scenes: Scenes, around: Line) -> Mask:
-    """(N,) detections that meet the window of another scene of their lattice.
+    """Find (N,) detections that touch the window of another scene of their lattice.
 
     Those that reach beyond their own scene, as objects joined at its border do, count too.
 
@@ -150,7 +150,7 @@ def as_in_tiles(
 
 
 def _goes_on(boxes: Boxes, window: Line, others: Boxes, side: int, edge_px: float) -> Mask:
-    """(N,) boxes of one scene beyond whose side one of the others sees ground.
+    """Find (N,) boxes of one scene beyond whose side one of the others has ground.
 
     It must lie in line with the box, and no farther off than the longer of the two is long.
     """
@@ -172,7 +172,7 @@ def _goes_on(boxes: Boxes, window: Line, others: Boxes, side: int, edge_px: floa
 
 
 def _by_scene(detections: Detections, rows: Whole) -> list[tuple[int, Whole]]:
-    """Numbers of scenes, and those of the rows that are theirs."""
+    """Group rows by scene: its number, and its rows."""
     if not len(rows):
         return []
     rows = rows[np.argsort(detections.tile[rows], kind="stable")]
@@ -182,13 +182,13 @@ def _by_scene(detections: Detections, rows: Whole) -> list[tuple[int, Whole]]:
 
 
 def _neighbours(boxes: Boxes, others: Boxes) -> list[Whole]:
-    """For each box the positions of the others that it overlaps or touches."""
+    """Find, for each box, the positions of the others that it overlaps or touches."""
     i, j = overlapping_pairs(boxes, others).T
     return np.split(j, np.searchsorted(i, np.arange(1, len(boxes)))) if len(boxes) else []
 
 
 def _touch(boxes: Boxes, window: NDArray[np.float64]) -> Mask:
-    """(N,) boxes that overlap one window, or touch it."""
+    """Find (N,) boxes that overlap one window, or touch it."""
     return (
         (boxes[:, 0] <= window[2])
         & (boxes[:, 2] >= window[0])

@@ -179,7 +179,7 @@ class Card:
         return math.ceil(self.object_px[2]) + OVERLAP_MARGIN_PX
 
     def to_json(self) -> str:
-        """As JSON, keys sorted; ``from_json`` gives it back."""
+        """Write JSON, keys sorted; ``from_json`` reads it."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
     @classmethod
@@ -263,7 +263,7 @@ def choose_tile_px(object_px: float, stride_px: int) -> int:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Files of the models that come with the package, by name, sorted."""
+    """List the files of the models that come with the package, by name, sorted."""
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 

@@ -149,7 +149,7 @@ def _card(
 
 
 def _read(path: Path) -> _Checkpoint:
-    """Tensors of a file, and the names of the classes where it has them."""
+    """Read the tensors of a file, and the names of the classes where it has them."""
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist; check its path")
     if path.suffix == ".safetensors":
@@ -179,7 +179,7 @@ def _read(path: Path) -> _Checkpoint:
 def _checkpoint(
     path: Path, values: Mapping[Any, Any], labels: object, deepforest: bool
 ) -> _Checkpoint:
-    """Only what the network needs: a Lightning module may keep metrics and losses beside it."""
+    """Keep only what the network needs: a Lightning module may hold metrics and losses too."""
     state = {
         key: value
         for key, value in values.items()
@@ -203,7 +203,7 @@ def _checkpoint(
 
 
 def _has_prefix(state: Mapping[Any, Any]) -> bool:
-    """DeepForest keeps torchvision's network as ``model`` in its own module."""
+    """Check for DeepForest's prefix: it keeps torchvision's network as ``model`` in its module."""
     return any(isinstance(key, str) and key.startswith("model.backbone.") for key in state)
 
 

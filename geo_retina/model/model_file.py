@@ -167,7 +167,7 @@ def load_model(name_or_path: str | Path) -> Model:
 
 
 def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor's values can stand for those of a network's own one."""
+    """Check whether a tensor's values can stand for those of a network's own one."""
     if own.is_floating_point() != tensor.is_floating_point():
         return False
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())

@@ -151,7 +151,7 @@ def _choose_levels(side: Tensor) -> tuple[int, ...]:
 
 
 def _sides(log_side: Tensor, levels: tuple[int, ...], count: int) -> Sides:
-    """For each level, centres of ``count`` groups of the log sides that it serves best."""
+    """Find, for each level, centres of ``count`` groups of the log sides that it serves best."""
     middles = torch.tensor([2.0**level for level in levels], dtype=torch.float64)
     middles = (middles * (_LEAST_SIDE * _GREATEST_SIDE) ** 0.5).log()
     serving = (log_side[:, None] - middles).abs().argmin(dim=1)
@@ -162,7 +162,7 @@ def _sides(log_side: Tensor, levels: tuple[int, ...], count: int) -> Sides:
 
 
 def _centres(values: Tensor, default: Tensor, count: int) -> Tensor:
-    """Centres of ``count`` groups of values, ascending, by Lloyd's iteration from quantiles."""
+    """Find centres of ``count`` groups of values, ascending, by Lloyd's iteration."""
     if not len(values):
         steps = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
         return default + steps * torch.tensor(2.0).log() / count
@@ -182,12 +182,12 @@ def _centres(values: Tensor, default: Tensor, count: int) -> Tensor:
 
 
 def _quantile(values: Tensor, quantiles: Tensor) -> Tensor:
-    """Nearest order statistics; torch.quantile refuses more than 16 million values."""
+    """Find the nearest order statistics; torch.quantile refuses more than 16 million values."""
     return values.sort().values[(quantiles * len(values)).long().clamp(max=len(values) - 1)]
 
 
 def _best_shape_iou(wh: Tensor, sides: Sides) -> Tensor:
-    """(M,) greatest IoU of each label with a concentric square anchor of any level."""
+    """Compute (M,) greatest IoU of each label with a concentric square anchor of any level."""
     square = torch.tensor(sides, dtype=torch.float64).reshape(1, -1)
     overlap = wh[:, :1].minimum(square) * wh[:, 1:].minimum(square)
     iou = overlap / (wh.prod(dim=1, keepdim=True) + square**2 - overlap)

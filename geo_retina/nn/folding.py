@@ -60,7 +60,7 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
 def _partners(
     network: RetinaNet, trial_NCHW: Tensor
 ) -> tuple[dict[nn.BatchNorm2d, nn.Conv2d], Tensor]:
-    """Convolutions whose output goes straight into one batch norm, and the network's output."""
+    """Find convolutions whose output goes into one batch norm only, and the network's output."""
     made_by: dict[int, nn.Conv2d] = {}
     alive: list[Tensor] = []  # ids are unique among living tensors only
     found: dict[nn.BatchNorm2d, set[nn.Conv2d | None]] = {}

@@ -105,7 +105,7 @@ class _FusedConv(nn.Module):
 
 
 def _has_operator(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch and processor have the operator, which is no promised part of it."""
+    """Check whether this PyTorch and processor have the operator, which is not a public one."""
     image = torch.ones(1, 1, 2, 2, dtype=dtype)
     try:
         output = torch.ops.mkldnn._convolution_pointwise(
@@ -119,7 +119,7 @@ def _has_operator(dtype: torch.dtype) -> bool:
 def _followers(
     network: RetinaNet, trial_NCHW: Tensor
 ) -> tuple[dict[nn.Conv2d, nn.Module], list[Tensor]]:
-    """Activations that directly follow one convolution, by that, and the network's outputs."""
+    """Find activations that follow one convolution directly, by that, and the network's outputs."""
     made_by: dict[int, tuple[nn.Conv2d, int]] = {}
     alive: list[Tensor] = []  # ids are unique among living tensors only
     seen: dict[nn.Module, set[nn.Conv2d | None]] = {}
@@ -148,7 +148,7 @@ def _followers(
 
 
 def _can_fuse(conv: nn.Conv2d) -> bool:
-    """Whether a convolution pads with zeros, alike on all sides or as TensorFlow does."""
+    """Check whether a convolution pads with zeros, alike on all sides or as TensorFlow does."""
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
     if _pads_alike(conv):
@@ -164,7 +164,7 @@ def _pads_alike(conv: nn.Conv2d) -> bool:
 
 
 def _same_padding(kernel: int, stride: int, side: int) -> tuple[int, int]:
-    """Zeros before and after a side, so that the output has a cell for each begun stride."""
+    """Count zeros before and after a side that give the output a cell for each begun stride."""
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 

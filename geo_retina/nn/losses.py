@@ -69,17 +69,17 @@ class LossSettings:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log q elementwise, q the probability of the true side; targets are 0 or 1."""
+    """Compute -log q elementwise, q the probability of the true side; targets are 0 or 1."""
     return functional.softplus(_wrong_way(logits, targets))
 
 
 def balanced_cross_entropy(logits: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
-    """-alpha log q elementwise where the target is 1, -(1 - alpha) log q where it is 0."""
+    """Compute -alpha log q elementwise where the target is 1, -(1 - alpha) log q where 0."""
     return _balance(targets, alpha) * cross_entropy(logits, targets)
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of Lin et al. 2017 (arXiv:1708.02002, equation 5), elementwise.
+    """Compute the focal loss of Lin et al. 2017 (arXiv:1708.02002, equation 5), elementwise.
 
     FL(q) = -alpha_t (1 - q)^gamma log q, with q the probability of the true side. Both factors
     come from the logits through softplus, so that values and gradients stay finite however
@@ -100,7 +100,7 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -
 
 
 def inverse_frequency(counts_K: Tensor) -> Tensor:
-    """(K,) float32 class weights 1 / (f + eps), f a class's share of all labels; mean 1.
+    """Compute (K,) float32 class weights 1 / (f + eps), f a class's share of labels; mean 1.
 
     A class without labels, which would outweigh all others, weighs as the rarest that has some.
     """
@@ -112,17 +112,17 @@ def inverse_frequency(counts_K: Tensor) -> Tensor:
 
 
 def smooth_l1(found: Tensor, wanted: Tensor, *, beta: float) -> Tensor:
-    """0.5 d^2 / beta elementwise for differences d below beta, |d| - beta / 2 above."""
+    """Compute 0.5 d^2 / beta elementwise for differences d below beta, |d| - beta / 2 above."""
     return functional.smooth_l1_loss(found, wanted, reduction="none", beta=beta)
 
 
 def l1(found: Tensor, wanted: Tensor) -> Tensor:
-    """|d| elementwise."""
+    """Compute |d| elementwise."""
     return (found - wanted).abs()
 
 
 def giou(found_P4: Tensor, wanted_P4: Tensor) -> Tensor:
-    """(P,) 1 - GIoU of boxes (Rezatofighi et al. 2019, arXiv:1902.09630), from 0 to 2."""
+    """Compute (P,) 1 - GIoU of boxes (Rezatofighi et al. 2019, arXiv:1902.09630), from 0 to 2."""
     inner = torch.minimum(found_P4[:, 2:], wanted_P4[:, 2:]) - torch.maximum(
         found_P4[:, :2], wanted_P4[:, :2]
     )
@@ -137,7 +137,7 @@ def giou(found_P4: Tensor, wanted_P4: Tensor) -> Tensor:
 
 
 def encode_boxes(anchors_P4: Tensor, boxes_P4: Tensor) -> Tensor:
-    """(P, 4) offsets dx, dy, dw, dh that lead from each anchor to its box.
+    """Encode (P, 4) offsets dx, dy, dw, dh that lead from each anchor to its box.
 
     Shifts are in anchor sides, scales are logarithms. Sides of boxes under 0.001 px count as
     0.001 px, so that the result is finite.
@@ -149,7 +149,7 @@ def encode_boxes(anchors_P4: Tensor, boxes_P4: Tensor) -> Tensor:
 
 
 def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
-    """Boxes (..., 4) that the offsets lead to; the inverse of ``encode_boxes``.
+    """Decode boxes (..., 4) that the offsets lead to; the inverse of ``encode_boxes``.
 
     A box grows to at most 62.5 times its anchor's side, as in torchvision.
     """
@@ -171,7 +171,7 @@ def retinanet_loss(
     settings: LossSettings,
     divisor: Callable[[int], float] = at_least_one,
 ) -> dict[str, Tensor]:
-    """Losses of a batch.
+    """Compute the losses of a batch.
 
     Args:
         outputs: the network's, in any floating dtype.
@@ -236,7 +236,7 @@ def _assign(
 
 
 def _wrong_way(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logit of the wrong side: log((1 - q) / q)."""
+    """Compute the logit of the wrong side: log((1 - q) / q)."""
     return logits.float() * (1 - 2 * targets.float())
 
 

@@ -111,7 +111,7 @@ class Pyramid(nn.Module):
 
 
 def _double(upper: Tensor, like: Tensor) -> Tensor:
-    """Each cell as 2 x 2 cells, cut to the size of ``like``, which odd sizes need."""
+    """Repeat each cell as 2 x 2 cells, cut to the size of ``like``, which odd sizes need."""
     doubled = functional.interpolate(upper, scale_factor=2.0, mode="nearest")
     return doubled[..., : like.shape[-2], : like.shape[-1]]
 

@@ -53,7 +53,7 @@ class RetinaNet(nn.Module):
         return int(2 ** max(*self.backbone.levels, *self.pyramid.levels))
 
     def anchors(self, image_shape: tuple[int, int], device: torch.device | str) -> list[Tensor]:
-        """(H_l*W_l*A, 4) boxes per level for images of that (height, width)."""
+        """Make (H_l*W_l*A, 4) boxes per level for images of that (height, width)."""
         return self.anchor_grid(image_shape, device)
 
     def forward(self, images_NCHW: Tensor) -> Outputs:

@@ -26,7 +26,7 @@ _VIEWS: tuple[tuple[bool, tuple[int, ...]], ...] = tuple(
 
 
 def has_tta(grid: AnchorGrid, views: int) -> bool:
-    """Whether the anchors of an image are those of its views, so that outputs can be averaged."""
+    """Check whether an image's anchors are those of its views, so that outputs can be averaged."""
     turned = any(turned for turned, _ in _VIEWS[:views])
     centred = views == 1 or not grid.round_corners
     return centred and not (turned and _turned_anchors(grid) is None)
@@ -69,7 +69,7 @@ def _seen_from_the_front(
     mirrored: Sequence[int],
     grid: AnchorGrid,
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities and offsets of a level of a view, for the image's own anchors."""
+    """Move probabilities and offsets of a level of a view to the image's own anchors."""
     cells = (*(size[::-1] if turned else size), grid.per_cell)
     probability = logits_NRK.float().sigmoid().unflatten(1, cells)
     deltas = deltas_NR4.float().unflatten(1, cells)
@@ -86,7 +86,7 @@ def _seen_from_the_front(
 
 
 def _turned_anchors(grid: AnchorGrid) -> list[int] | None:
-    """For each anchor of a cell, the one that it becomes when rows and columns change places."""
+    """Find, for each anchor of a cell, the one that it becomes when rows and columns swap."""
     sides = len(grid.sides_px[0])
     partner = []
     for ratio in grid.ratios:

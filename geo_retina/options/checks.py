@@ -34,7 +34,7 @@ def _span(low: float, high: float) -> str:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """One sentence for a key nobody knows, with the likeliest one that somebody does."""
+    """Write the error for an unknown key in one sentence, with the likeliest known one."""
     close = _nearest(key, known)
     hint = f"did you mean {close}?" if close else f"known are {', '.join(sorted(known))}"
     return f"unknown option {key}; {hint}"

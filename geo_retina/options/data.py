@@ -65,7 +65,7 @@ class LabelOptions:
             )
 
     def filled(self, shared: Mapping[str, str | float | None]) -> LabelOptions:
-        """With what is left out taken from options that all layers share.
+        """Fill what is left out with options that all layers share.
 
         Ground to ignore has no classes and sizes, and one class for all needs no column.
         """

@@ -153,7 +153,7 @@ def _survey(
     outline: shapely.Polygon | None,
     batches: Iterator[Centres],
 ) -> tuple[_Bounds, tuple[str, ...]]:
-    """Bounds of what the map has to cover, and the classes on it, sorted."""
+    """Find the bounds of what the map has to cover, and the classes on it, sorted."""
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     names: set[str] = set()
     for batch in batches:
@@ -220,7 +220,7 @@ def _moved_bounds(bounds: _Bounds, crs: pyproj.CRS, target: pyproj.CRS) -> _Boun
 
 
 def _cells(bounds: _Bounds, crs: pyproj.CRS, cell_m: float, bands: int, *, is_ground: bool) -> Grid:
-    """Cells whose corners are multiples of their size, around the bounds.
+    """Lay cells whose corners are multiples of their size around the bounds.
 
     Ground that ends with a cell needs none beyond it; a point on that line does.
     """
@@ -260,7 +260,7 @@ def _count(
 
 
 def _beside(outline: shapely.Polygon, crs: pyproj.CRS, grid: Grid) -> NDArray[np.bool_]:
-    """(height, width) the cells that no part of the outline touches."""
+    """Find (height, width) cells that no part of the outline touches."""
     assert grid.crs is not None  # cells are of a size in metres
     moved = reproject(np.array([outline]), crs, grid.crs)[0]
     ground = shapely.transform(moved, grid.crs_to_pixels)

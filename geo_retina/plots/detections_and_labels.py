@@ -84,7 +84,7 @@ def draw_comparisons(places: Sequence[LabelledPlace], out: str | Path) -> Path:
 def _draw_shapes(
     axes: Axes, place: LabelledPlace, table: GeoDataFrame, colours: dict[str, str]
 ) -> int:
-    """Outlines of polygons and crosses at points that reach into the window; how many."""
+    """Draw outlines of polygons and crosses at points that reach into the window; count them."""
     if table.crs is not None and table.crs != place.scene.grid.crs:
         table = table.to_crs(place.scene.grid.crs)
     shapes = shapely.transform(np.asarray(table.geometry.values), place.scene.grid.crs_to_pixels)

@@ -27,7 +27,7 @@ class Display:
 
     @classmethod
     def of(cls, scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Display:
-        """Chosen by band names and, except for bytes, stretched over the middle 99 % of values."""
+        """Choose by band names and, except for bytes, stretch over the middle 99 % of values."""
         if scene.palette is not None:
             return cls((0,), 0.0, 255.0, scene.palette)
         names = [name.lower() for name in scene.band_names]
@@ -41,7 +41,7 @@ class Display:
         return cls(bands, float(low), float(high) if high > low else float(low) + 1)
 
     def picture(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(height, width, 3) of pixels (bands, height, width); empty ones are light grey."""
+        """Show pixels (bands, height, width) as (height, width, 3); empty ones are light grey."""
         if self.palette is not None:
             table = np.array(self.palette, np.uint8)
             coloured = table[np.minimum(pixels[0], len(table) - 1)]

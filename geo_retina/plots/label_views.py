@@ -179,7 +179,7 @@ def _draw_view(axes: Axes, view: LabelledView) -> None:
 
 
 def _rings(boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 5, 2) outlines, closed."""
+    """Outline boxes as (N, 5, 2) closed rings."""
     corners = boxes.corners(boxes_px)
     return np.concatenate([corners, corners[:, :1]], axis=1)
 

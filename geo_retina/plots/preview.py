@@ -60,7 +60,7 @@ class _Boxes:
         return (self.bounds[:, :2] + self.bounds[:, 2:]) / 2
 
     def colour(self, label: int) -> str:
-        """Of a class; colours repeat after the last."""
+        """Choose the colour of a class; colours repeat after the last."""
         return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
@@ -135,7 +135,7 @@ def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
 
 
 def _choose_crops(scene: Scene, boxes: _Boxes, crops: int) -> list[Window]:
-    """Windows where each class in turn is densest, apart from each other."""
+    """Choose windows where each class in turn is densest, apart from each other."""
     # Of a small scene a part is still to be a part.
     most = max(min(_CROP_PX, max(scene.grid.shape) // 2), _LEAST_CROP_PX)
     height, width = (min(most, side) for side in scene.grid.shape)
@@ -218,7 +218,7 @@ def _lay_out(crops: int, aspect: float) -> tuple[Figure, Axes, list[Axes]]:
 
 
 def _draw_boxes(axes: Axes, boxes: _Boxes, scale: float) -> None:
-    """Outlines where they can be seen at this scale, else points; the rarer class on top."""
+    """Draw outlines where they are visible at this scale, else points; the rarer class on top."""
     sides = boxes.bounds[:, 2:] - boxes.bounds[:, :2]
     visible = len(sides) <= 30_000 and len(sides) > 0 and np.median(sides) / scale >= 2.5
     for label in range(len(boxes.names)):

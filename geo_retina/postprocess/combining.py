@@ -239,7 +239,7 @@ class _Work:
             yield self._joined(int(scene))
 
     def _joined(self, scene: int) -> pa.Table:
-        """Objects of several fragments, the first of which lies in a scene."""
+        """Build the objects of several fragments, the first of which lies in a scene."""
         found = self.joined.take(self.joined.tile == scene)
         return detections_table(
             replace(found, tile=np.full(len(found), -1)),  # no one tile
@@ -251,7 +251,7 @@ class _Work:
         )
 
     def companions(self) -> Companions:
-        """All ground that any run looked at, and what none did."""
+        """Join the ground that any run scanned, and what none did."""
         scanned = _ground(self.runs, "scanned", self.crs)
         assert scanned is not None  # no run is read without
         scanned = scanned.set_column(
@@ -266,7 +266,7 @@ class _Work:
 def _in_schema(
     table: pa.Table, names: dict[str, str], source: pyproj.CRS, target: pyproj.CRS
 ) -> pa.Table:
-    """Rows of a file as ``detections_table`` makes them; columns that it lacks are null."""
+    """Convert a file's rows to ``detections_table``'s schema; columns that it lacks are null."""
     rings = wkb_to_rings(geometry_of(table))
     assert rings is not None  # it was read before
     wkb = rings_to_wkb(reproject_rings(rings, source, target))
@@ -280,7 +280,7 @@ def _in_schema(
 
 
 def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:
-    """(S,) a number for each scene, or for all scenes of a run that were merged before."""
+    """Assign (S,) numbers to scenes, equal ones to those of a run that were merged before."""
     numbers: list[int] = []
     for run in runs:
         first = len(numbers)
@@ -289,7 +289,7 @@ def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Names of all scenes, with the run's before those that stand for several images."""
+    """Name all scenes, with the run's name before those that stand for several images."""
     paths: dict[str, set[str]] = {}
     for run in runs:
         for scene in run.scenes:
@@ -302,7 +302,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _classes(runs: Sequence[Run]) -> list[str]:
-    """Classes in the order of the models."""
+    """List the classes in the order of the models."""
     names: dict[str, None] = {}
     for run in runs:
         names.update(dict.fromkeys(json.loads(run.companions.metadata.get("thresholds", "{}"))))
@@ -310,7 +310,7 @@ def _classes(runs: Sequence[Run]) -> list[str]:
 
 
 def _common(abouts: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Scores from which all runs have all detections: of each class the highest of theirs."""
+    """Find the score above which all runs have all detections: of each class the highest."""
     highest: dict[str, float] = {}
     floors = [json.loads(about.get("min_score", "null")) for about in abouts]
     for about in abouts:
@@ -331,7 +331,7 @@ def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:
 
 
 def _without(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | None:
-    """Ground that one run missed, less what another looked at."""
+    """Cut ground that another run scanned out of what one run missed."""
     if missing is None or not missing.num_rows:
         return missing
     looked_at = shapely.union_all(shapely.from_wkb(scanned["geometry"].to_numpy()))

@@ -179,7 +179,7 @@ def _found(
 def _at_scene(
     rings: NDArray[np.float64], extents: NDArray[np.float64], turn: float
 ) -> NDArray[np.float64]:
-    """(N, 5, 2) rings with what lies outside its scene's longitudes moved round the Earth to it."""
+    """Move (N, 5, 2) rings round the Earth to the longitudes of their scenes."""
     x, (west, east) = rings[..., 0], extents.T[..., None]
     slack = (east - west) * 1e-6
     outside = (x < west - slack) | (x > east + slack)
@@ -190,7 +190,7 @@ def _at_scene(
 def boxes_on(
     lattice: Grid, rings: NDArray[np.float64], windows: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, 4) bounds of rings in the pixels of a lattice.
+    """Bound (N, 4) rings in the pixels of a lattice.
 
     Sides that lie on that of the scene's window, but for what a way through a file does to them,
     are put there: fragments join where they touch.

@@ -209,7 +209,7 @@ def _chosen_classes(
 
 
 def _apart(asked: Sequence[str], known: Collection[str]) -> list[str]:
-    """Names one by one: a text that is no name itself is a list of such, with commas."""
+    """List names one by one: a text that is no name itself is a list of such, with commas."""
     whole = [same_text(text) for text in asked]
     return [n for text in whole for n in ([text] if text in known else split_names(text))]
 

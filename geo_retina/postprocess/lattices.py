@@ -85,14 +85,14 @@ def lattices_of(each: Sequence[Grid], settled: NDArray[np.int64]) -> Lattices:
 
 
 def turn_of(crs: pyproj.CRS | None) -> float:
-    """Once round the Earth in a CRS of longitudes, by its unit; 0 in any other."""
+    """Return once round the Earth in a CRS of longitudes, by its unit; 0 in any other."""
     if crs is None or not crs.is_geographic:
         return 0.0
     return float(2 * np.pi / crs.axis_info[0].unit_conversion_factor)
 
 
 def _turns_to_meet(places: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(S,) whole turns that bring scenes together, the first of which stays.
+    """Count (S,) whole turns that bring scenes together, the first of which stays.
 
     The circle is cut where the widest gap between scenes is.
 

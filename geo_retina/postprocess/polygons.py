@@ -61,7 +61,7 @@ def overlaps_across(
 def _neighbourhoods(
     scenes: Scenes, lattices: Sequence[Grid]
 ) -> Iterator[tuple[NDArray[np.bool_], pyproj.CRS]]:
-    """Scenes of several lattices that lie together, and a CRS in which areas are right there.
+    """Group scenes of several lattices that lie together, with a CRS in which areas are right.
 
     That is an equal-area CRS around them, one for each neighbourhood, so that scenes on the other
     side of the Earth do not spoil it; for a local CRS, which has no place on the Earth, itself.
@@ -92,7 +92,7 @@ def _neighbourhoods(
 def _spheres(
     scenes: Scenes, placed: NDArray[np.int64], lattices: Sequence[Grid]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(P, 3) unit vectors to the middles of scenes, (P,) chords from there to their rims."""
+    """Compute (P, 3) unit vectors to the middles of scenes, (P,) chords from there to the rims."""
     directions, radii = np.empty((len(placed), 3)), np.empty(len(placed))
     for k in np.unique(scenes.lattice[placed]):
         grid = lattices[k]
@@ -114,7 +114,7 @@ def _spheres(
 def _clusters(
     directions: NDArray[np.float64], radii: NDArray[np.float64], lattice: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """Positions of scenes that are linked by coming near scenes of other lattices."""
+    """Group positions of scenes linked by coming near scenes of other lattices."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import KDTree

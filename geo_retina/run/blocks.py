@@ -198,11 +198,11 @@ class Tally:
         self._start = time.monotonic()
 
     def expect(self, task_batches: Sequence[TaskBatch]) -> None:
-        """Units that are now known to be needed."""
+        """Add task batches that are now known to be needed."""
         self._add(task_batches=len(task_batches), pixels=sum(map(_pixels, task_batches)))
 
     def met(self, dashboard: str | None) -> None:
-        """Workers are there; a scheduler that is lost from now on is worth waiting for."""
+        """Note that workers are there: from now on a lost scheduler is worth waiting for."""
         self.had_workers = True
         self.state = dataclasses.replace(self.state, dashboard=dashboard)
         self._say()
@@ -273,7 +273,7 @@ def _pixels(task_batch: TaskBatch) -> int:
 
 
 def _dashboard(client: Client, run: RunOptions) -> str | None:
-    """Where Dask shows what it does; without bokeh, a cluster of our own shows nothing."""
+    """Find where Dask shows its work; without bokeh, a cluster of our own has no dashboard."""
     from importlib.util import find_spec
 
     if run.scheduler is None and find_spec("bokeh") is None:
@@ -327,7 +327,7 @@ def _in_flight(
 
 
 def _threads(client: Client) -> int:
-    """Threads of all workers; 0 where the scheduler does not say, as it is gone."""
+    """Count the threads of all workers; 0 where the scheduler does not say, as it is gone."""
     try:
         threads: dict[str, int] = client.sync(
             client.scheduler.ncores, workers=None, callback_timeout=_ANSWER_S

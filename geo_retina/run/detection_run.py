@@ -117,7 +117,7 @@ class DetectionRun:
         return finished
 
     def _needed_at_borders(self) -> list[BlockJob]:
-        """Tiles outside the area of interest that decide about objects at its border."""
+        """Find tiles outside the area of interest that decide about objects at its border."""
         if self.options.aoi is None:
             return []
         parts = []
@@ -137,7 +137,7 @@ class DetectionRun:
         return parts
 
     def _pixels(self, parts: Set[tuple[int, int]]) -> int:
-        """Pixels of ground of blocks, by scene and block, each counted once."""
+        """Count pixels of ground of blocks, by scene and block, each once."""
         cores = [
             self.plans[scene].tiles.core_of(self.plans[scene].block(block))
             for scene, block in parts
@@ -157,7 +157,7 @@ class DetectionRun:
                 log.warning("device memory: batches of %d tiles", record.reduced_batch)
 
     def failed_everywhere(self) -> RunError:
-        """Where every block failed there is no result, and an older one is worth more."""
+        """Make the error for a run of which every block failed; an older result is worth more."""
         errors = [part.error for record in self.ledger.scenes() for part in record.results]
         errors += [failure.error for failure in self.failures]
         return RunError(
@@ -166,7 +166,7 @@ class DetectionRun:
         )
 
     def tables(self) -> Iterator[pa.Table]:
-        """Tables of merged detections, by scene and position; holds one at a time."""
+        """Stream tables of merged detections, by scene and position; holds one at a time."""
         name_of = {plan.index: name for name, plan in self.by_name.items()}
         for record in self.ledger.scenes():
             plan = self.plans.get(record.scene_index)
@@ -325,12 +325,12 @@ def prepare(
 
 
 def run_folder(out: Path) -> Path:
-    """Where the ledger of an output lies."""
+    """Name the folder where the ledger of an output lies."""
     return out.with_name(f"{out.name}.run")
 
 
 def _by_content(options: DetectOptions) -> DetectOptions:
-    """Options of a run, with what a file holds in place of its name."""
+    """Replace the name of the area's file in the options by a hash of what it holds."""
     if options.aoi is None:
         return options
     area = read_area(options.aoi, options.aoi_layer)

@@ -68,7 +68,7 @@ def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
 
 
 def suited(options: DetectOptions, card: Card) -> DetectOptions:
-    """Options with the card's suppression where they have none.
+    """Fill in the card's suppression where the options have none.
 
     Across tiles nothing is kept that would be suppressed within one.
     """
@@ -214,7 +214,7 @@ def _check_values(scene: Scene, card: Card) -> ValueRange | None:
 
 
 def _is_far(bright: NDArray[np.float64], card: Card) -> bool:
-    """Whether most bands end far from where they ended in training.
+    """Check whether most bands end far from where they ended in training.
 
     Dark water and bright clouds lie within a factor of ten of what land shows; another unit, such
     as a reflectance from 0 to 1 for one from 0 to 10,000, does not.

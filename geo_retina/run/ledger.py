@@ -82,11 +82,11 @@ class SceneRecord:
     _files: _Files
 
     def undecided(self) -> Detections:
-        """Those of all blocks; reads one block at a time."""
+        """Read the undecided detections of all blocks, one block at a time."""
         return Detections.concat(self._read(result.block).undecided for result in self.results)
 
     def settled(self, blocks: Collection[int]) -> Detections:
-        """Those of some blocks, by index."""
+        """Read the settled detections of some blocks, by index."""
         wanted = [result.block for result in self.results if result.block in blocks]
         return Detections.concat(self._read(block).detections for block in wanted)
 
@@ -206,7 +206,7 @@ class Ledger:
         return self.folder / f"unit-{task_batch:07d}.parquet"
 
     def parts_done(self) -> set[tuple[int, int]]:
-        """Scene and block of every part that finished without an error."""
+        """List scene and block of every block that finished without an error."""
         return {key for key, (_, _, stats) in self._index().items() if not stats["error"]}
 
     def _find_damaged(self) -> None:
@@ -231,7 +231,7 @@ class Ledger:
         return sorted(self.folder.glob("unit-*.parquet"))
 
     def _index(self) -> dict[tuple[int, int], tuple[Path, int, dict[str, Any]]]:
-        """File, place in it and record of each part; of several tries, the best and latest."""
+        """Index file, place in it and record of each block; of several, the best and latest."""
         index: dict[tuple[int, int], tuple[Path, int, dict[str, Any]]] = {}
         for path in self._files():
             if path in self._damaged:
@@ -335,7 +335,7 @@ def _result_stats(schema: pa.Schema) -> list[dict[str, Any]]:
 
 
 def _is_sound(record: BlockResult, scenes: int) -> bool:
-    """Whether the record of a part, which somebody may have edited, has the types it should."""
+    """Check whether a block's record, which somebody may have edited, has the right types."""
     numbers = (record.scene_index, record.block, record.tiles, record.skipped, record.truncated)
     return (
         all(type(number) is int and number >= 0 for number in (*numbers, *record.window))
@@ -398,7 +398,7 @@ def _replace(path: Path, write: Any) -> None:
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Each leaf that differs, as ``name: old, now new``."""
+    """List each leaf that differs, as ``name: old, now new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [

@@ -39,7 +39,7 @@ def merge_scene(
 
 
 def _bands(blocks: Sequence[Block]) -> list[tuple[int, int]]:
-    """First row of tiles and the one after the last of each band that no block leaves.
+    """Find the first row of tiles and the one after the last of each band that no block leaves.
 
     Rows of blocks, where these are a lattice; blocks of an area may overlap in their rows.
     """

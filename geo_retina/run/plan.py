@@ -348,7 +348,7 @@ def estimate(
 
 
 def _ground_px(plan: ScenePlan) -> int:
-    """Pixels of the grid that its blocks own."""
+    """Count the pixels of the grid that its blocks own."""
     if plan.area_px is None and isinstance(plan.scene, Scene) and plan.blocks:
         return plan.tiles.height * plan.tiles.width
     cores = (plan.tiles.core_of(block) for block in plan.blocks)
@@ -356,7 +356,7 @@ def _ground_px(plan: ScenePlan) -> int:
 
 
 def _bytes_per_px(plan: ScenePlan, engine: Engine) -> int:
-    """Memory of a block's pixel at its peak: while it is read, or on its way to the device."""
+    """Estimate a block's memory per pixel at its peak: while read, or on its way to the device."""
     dtype = np.dtype(plan.scene.dtype)
     beside = max(dtype.itemsize, engine.staged_bytes(dtype))
     return len(plan.scene.bands) * (dtype.itemsize + beside) + 1

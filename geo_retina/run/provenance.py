@@ -116,7 +116,7 @@ def as_counted(table: pa.Table, plan: ScenePlan | None, crs: pyproj.CRS | None) 
 
 
 def _can_show(failure: Failure, crs: pyproj.CRS | None) -> bool:
-    """Tell whether the ground of a failure has a place in a CRS."""
+    """Check whether the ground of a failure has a place in a CRS."""
     grid = None if failure.plan is None else failure.plan.scene.grid
     if grid is None or grid.crs is None or crs is None:
         return True
@@ -162,7 +162,7 @@ _EMPTY_FAILURES = pa.schema(
 
 
 def describe_run(model: Model, options: DetectOptions, scenes: Sequence[str]) -> dict[str, str]:
-    """How a result came about, as texts by name; what is not text is JSON.
+    """Describe how a result came about, as texts by name; what is not text is JSON.
 
     Args:
         model: what found it.

@@ -24,7 +24,7 @@ _REACH_PX = 2  # times edge_px: fragments this far apart may still be one object
 
 
 def tiles_on(tiles: TilePlan, area_px: Any) -> NDArray[np.bool_]:
-    """Tell which tiles see some of an area.
+    """Find which tiles show some of an area.
 
     Args:
         tiles: the plan.
@@ -46,7 +46,7 @@ def tiles_on(tiles: TilePlan, area_px: Any) -> NDArray[np.bool_]:
 
 
 def tiles_over(tiles: TilePlan, boxes_px: Boxes) -> NDArray[np.bool_]:
-    """Tell which tiles see some of (N, 4) boxes of whole pixels; (rows, cols) bool."""
+    """Find which tiles show some of (N, 4) boxes of whole pixels; (rows, cols) bool."""
     chosen = np.zeros((tiles.rows, tiles.cols), np.bool_)
     # A tile that only touches a box sees none of its pixels.
     for bounds in boxes_px + np.array([0.5, 0.5, -0.5, -0.5]):
@@ -56,7 +56,7 @@ def tiles_over(tiles: TilePlan, boxes_px: Boxes) -> NDArray[np.bool_]:
 
 
 def _span(bounds: NDArray[np.float64], tiles: TilePlan) -> tuple[range, range]:
-    """Rows and columns of the tiles whose windows meet x_min, y_min, x_max, y_max."""
+    """Find rows and columns of the tiles whose windows touch x_min, y_min, x_max, y_max."""
     last = np.array([tiles.cols, tiles.rows]) - 1
     low = np.ceil((bounds[:2] - tiles.tile_px) / tiles.step_px)
     high = np.floor(bounds[2:] / tiles.step_px)
@@ -66,7 +66,7 @@ def _span(bounds: NDArray[np.float64], tiles: TilePlan) -> tuple[range, range]:
 
 
 def on_area(boxes_px: Boxes, area_px: Any, rule: Literal["intersects", "within"]) -> Any:
-    """(N,) bool: boxes that meet an area, or that it covers, its border included."""
+    """Find (N,) boxes that touch an area, or that it covers, its border included."""
     shapes = shapely.box(*boxes_px.T)
     return (
         shapely.intersects(area_px, shapes)
@@ -103,7 +103,7 @@ def missing_tiles(
 
 
 def _chained_to(area_px: Any, boxes_px: Boxes, options: MergeOptions) -> NDArray[np.bool_]:
-    """(N,) boxes on the area, or that touch one which touches one ... on it."""
+    """Find (N,) boxes on the area, or that touch one which touches one ... on it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -62,12 +62,12 @@ class BandLabel:
     name: str | None
 
     def __str__(self) -> str:
-        """Its place and name, for people."""
+        """Show its place and name, for people."""
         return f"{self.index} {self.description or self.colour}"
 
 
 def common_name(text: str) -> str | None:
-    """One spelling for the many of a band's name; None where it is no name but a number.
+    """Map the many spellings of a band's name to one; None where it is no name but a number.
 
     A name of no usual band comes back in lower case, with single spaces.
     """
@@ -127,7 +127,7 @@ def _label(index: int, description: str, kind: ColorInterp) -> BandLabel:
 
 
 def alphas(labels: Sequence[BandLabel]) -> set[int]:
-    """Bands (from 1) that are alpha, for all that the file says."""
+    """List bands (from 1) that are alpha, for all that the file says."""
     return {label.index for label in labels if label.name == ALPHA}
 
 

@@ -133,7 +133,7 @@ def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
 
 @lru_cache(maxsize=64)
 def _crs_from_wkt(wkt: str) -> pyproj.CRS:
-    """One object per CRS: making and comparing them costs more than opening a small file."""
+    """Make one object per CRS: making and comparing them costs more than opening a small file."""
     return pyproj.CRS.from_wkt(wkt)
 
 
@@ -178,7 +178,7 @@ def _refusal(path: str, said: str) -> str:
 
 
 def listed_rasters(names: Sequence[str]) -> str:
-    """Rasters inside a file by the part of their names that differs, the first ones."""
+    """List rasters inside a file by the part of their names that differs, the first ones."""
     first, last = (sorted(names)[0], sorted(names)[-1])
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     shared = "".join(character for character, _ in alike)
@@ -188,7 +188,7 @@ def listed_rasters(names: Sequence[str]) -> str:
 
 
 def _held(path: str) -> list[str]:
-    """Rasters in the file of a subdataset's name, which may be misspelt."""
+    """List the rasters in the file of a subdataset's name, which may be misspelt."""
     file = subdataset_file(path)
     if file == path or not os.path.isfile(file):
         return []
@@ -203,7 +203,7 @@ def _held(path: str) -> list[str]:
 
 
 def _wanted_drivers(path: str) -> tuple[str, ...]:
-    """GDAL's drivers that a file needs, by its subdataset's name, first bytes or suffix."""
+    """Choose GDAL's drivers for a file, by its subdataset's name, first bytes or suffix."""
     prefix = (subdataset_driver(path) or "").partition("_")[0]
     for driver in _PREFIXES:
         if prefix == driver.upper():

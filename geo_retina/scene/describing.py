@@ -58,7 +58,7 @@ _PLACED_BY = {
 
 
 def describe_reading(scene: Scene | Mosaic) -> dict[str, str]:
-    """How a scene is read, as label and text, for people; what is plain is left out."""
+    """Describe for people how a scene is read, as label and text; what is plain is left out."""
     rows = {}
     names = zip(scene.bands, scene.band_names, strict=True)
     rows["bands read"] = ", ".join(f"{band} {name}".rstrip() for band, name in names)

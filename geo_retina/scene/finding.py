@@ -73,7 +73,7 @@ def stem(path: str) -> str:
 
 
 def scene_names(paths: Sequence[str]) -> list[str]:
-    """Names that tell scenes apart in a result: the stem, or the path where stems are alike."""
+    """Name scenes apart in a result: by the stem, or the path where stems are alike."""
     stems = [stem(path) for path in paths]
     count = Counter(stems)
     return [
@@ -142,7 +142,7 @@ def _is_pattern(path: str) -> bool:
 
 
 def _match(pattern: str) -> list[str]:
-    """Files that match a glob, without those that programs leave beside rasters.
+    """Find files that match a glob, without those that programs leave beside rasters.
 
     Folders that stand before the first one that does not exist are taken by their names, so that
     ``site [2020]/*.tif`` looks into that folder.
@@ -164,7 +164,7 @@ def _match(pattern: str) -> list[str]:
 
 
 def _is_aside(name: str) -> bool:
-    """Whether a file is hidden, or belongs to a raster or a system and is no scene itself."""
+    """Check whether a file is hidden, or belongs to a raster or a system and is no scene."""
     return name.startswith(".") or name.lower().endswith(_ASIDE)
 
 
@@ -237,7 +237,7 @@ def _fingerprint(path: str, seen: set[str]) -> dict[str, Any]:
 
 
 def _sources(vrt: str) -> set[str]:
-    """Files that a VRT names."""
+    """List the files that a VRT names."""
     text = Path(vrt).read_text(encoding="utf-8", errors="replace")
     folder = os.path.dirname(vrt)
     return {

@@ -75,7 +75,7 @@ class Placement:
 
 
 def georeference(dataset: rasterio.DatasetReader, path: str) -> Placement:
-    """Tell where a file's pixels lie; an affine goes before control points, and they before RPCs.
+    """Find where a file's pixels lie; by affine, else by control points, else by RPCs.
 
     Raises:
         SceneError: control points or RPCs place no pixel.
@@ -163,7 +163,7 @@ def metric_grid(path: str, placement: Placement, gsd_m: float | None) -> Grid:
 
 
 def _outline(grid: Grid) -> NDArray[np.float64]:
-    """(N, 2) pixel positions along the image's edges, and a lattice in it."""
+    """Return (N, 2) pixel positions along the image's edges, and a lattice in it."""
     along = np.linspace(0, 1, _EDGE_POINTS)
     x, y = np.meshgrid(along, along)
     on_edge = (np.minimum(x, y) == 0) | (np.maximum(x, y) == 1)

@@ -212,7 +212,7 @@ def _place(scene: Scene, base: Grid) -> Member:
 
 
 def _edge_points(grid: Grid) -> NDArray[np.float64]:
-    """(N, 2) positions x, y along the border of a grid, the origin first."""
+    """Return (N, 2) positions x, y along the border of a grid, the origin first."""
     along = np.linspace(0.0, 1.0, _EDGE_POINTS)
     zeros, ones = np.zeros_like(along), np.ones_like(along)
     sides = [(along, zeros), (ones, along), (along, ones), (zeros, along)]

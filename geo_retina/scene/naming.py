@@ -83,7 +83,7 @@ def _refuse_twins(
 
 
 def _scene_keys(path: str) -> Iterator[tuple[int, str]]:
-    """By rank, the spellings of a scene: all ends of its path, its file name, and its stem."""
+    """List by rank a scene's spellings: all ends of its path, its file name, and its stem."""
     own = stem(path)
     file = subdataset_file(path)
     file = unquote(urlsplit(file).path) if "://" in file else file
@@ -98,7 +98,7 @@ def _scene_keys(path: str) -> Iterator[tuple[int, str]]:
 
 
 def _name_keys(name: str, rank: int) -> list[str]:
-    """Spellings to look for at a rank, of a name as it is and as other systems write it."""
+    """List spellings to look for at a rank, of a name as it is and as other systems write it."""
     plain = unquote(name.partition("?")[0].strip()).replace("\\", "/")
     keys = []
     for each in dict.fromkeys((name, plain)):

@@ -57,7 +57,7 @@ class SceneFile:
     palettes: tuple[Palette | None, ...] = ()
 
     def masks(self, bands: Sequence[int]) -> frozenset[int]:
-        """Alpha bands (from 1) that tell what is valid, as they are not asked for as bands."""
+        """List alpha bands (from 1) that say what is valid, unless they are read as bands."""
         return frozenset(sorted(alphas(self.labels) - set(bands))[-1:])
 
     def scene(
@@ -114,7 +114,7 @@ class SceneFile:
         return label.description or (coloured if coloured != ALPHA else "")
 
     def nodatas_of(self, bands: tuple[int, ...], *, is_own: bool) -> tuple[float | None, ...]:
-        """Those that pixels are compared with: an average of honest ones may be 0 or 255."""
+        """Return the nodata values that pixels are compared with: an average may be 0 or 255."""
         is_unsigned = np.issubdtype(np.dtype(self.dtypes[bands[0] - 1]), np.unsignedinteger)
         if is_unsigned and not is_own:
             return (None,) * len(bands)
@@ -267,7 +267,7 @@ def on_grid(scene: Scene, grid: Grid) -> Scene:
 
 
 def count_bands(path: str | Path) -> int:
-    """Bands of a file, alpha included.
+    """Count the bands of a file, alpha included.
 
     Raises:
         SceneError: the file is missing or no raster.

@@ -182,7 +182,7 @@ class Scene:
         return known
 
     def _present(self, window: Window) -> NDArray[np.bool_] | None:
-        """Which pixels lie in blocks that the file holds; None where none is missing."""
+        """Find which pixels lie in blocks that the file holds; None where none is missing."""
         if self.has_mask or self.grid_to_file is None:
             return None
         file = _handles.get(self.path, None)

@@ -68,7 +68,7 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address or one of GDAL's virtual file systems."""
+    """Check whether a path is an address or one of GDAL's virtual file systems."""
     if is_subdataset(path):
         return is_remote(subdataset_file(path))
     return ("://" in path and not path.startswith("<")) or path.startswith("/vsi")
@@ -90,7 +90,7 @@ def gdal_settings(path: str) -> AbstractContextManager[Any]:
 
 
 def about_access(path: str, said: str) -> str | None:
-    """One sentence on credentials, where those of a store are what is lacking; else None.
+    """Explain credentials in one sentence where those of a store are lacking; else None.
 
     Args:
         path: as it was given.

@@ -41,7 +41,7 @@ def sample_values(scene: Scene) -> NDArray[np.float64]:
 
 
 def _gather(scene: Scene, windows: Sequence[Window], step: int) -> NDArray[np.generic]:
-    """Every ``step``-th valid number of windows in order, until there are enough."""
+    """Gather every ``step``-th valid number of windows in order, until there are enough."""
     parts = [np.empty((len(scene.bands), 0), scene.dtype)]
     count = 0
     error: SceneError | None = None
@@ -67,7 +67,7 @@ def _lattice(shape: tuple[int, int]) -> list[Window]:
 
 
 def _starts(side: int) -> list[int]:
-    """Where windows start along a side: end to end where they would overlap otherwise."""
+    """Place windows along a side: end to end where they would overlap otherwise."""
     if side <= _WINDOWS * _WINDOW_PX:
         return list(range(0, side, _WINDOW_PX))
     return [int(v) for v in np.linspace(0, side - _WINDOW_PX, _WINDOWS)]

@@ -24,7 +24,7 @@ _ASIDE_ROLES = {"thumbnail", "overview", "metadata"}
 
 
 def is_stac(path: str) -> bool:
-    """Whether a path looks like a STAC document: by its ending, or as an API's address."""
+    """Check whether a path may be a STAC document: by its ending, or as an API's address."""
     if not path.lower().startswith(("http://", "https://")):
         return path.lower().endswith(_ENDINGS)
     place = urlsplit(path).path
@@ -50,7 +50,7 @@ def find_assets(path: str, key: str | None) -> list[str]:
 
 
 def _read_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Every item, with the place that its relative addresses are taken from."""
+    """Read every item, with the place that its relative addresses are taken from."""
     page: str | None = path
     seen: set[str] = set()
     while page is not None and page not in seen:
@@ -96,7 +96,7 @@ def _kind(document: Any) -> str:
 
 
 def _link(document: Mapping[str, Any], rel: str, base: str | None = None) -> str | None:
-    """Address of a link that a plain request follows; None where there is none."""
+    """Find the address of a link that a plain request follows; None where there is none."""
     links = document.get("links")
     for link in links if isinstance(links, list) else ():
         href = link.get("href") if isinstance(link, dict) else None
@@ -139,7 +139,7 @@ def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str,
 
 
 def _is_asset(asset: Any) -> bool:
-    """Whether what an asset says has the types that STAC asks for."""
+    """Check whether what an asset says has the types that STAC requires."""
     if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
         return False
     roles = asset.get("roles") or []
@@ -156,7 +156,7 @@ def _is_image(asset: Mapping[str, Any]) -> bool:
 
 
 def _resolve(href: str, base: str) -> str:
-    """Full address or path of an asset."""
+    """Resolve the full address or path of an asset."""
     if href.startswith("file://"):
         return unquote(urlsplit(href).path)
     if is_remote(href):

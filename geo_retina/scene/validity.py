@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 
 def bounds_of(mask: Mask) -> tuple[slice, slice]:
-    """Rows and columns that hold all that is true; there must be some."""
+    """Find the rows and columns that hold all that is true; there must be some."""
     rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
 
@@ -55,7 +55,7 @@ def present_at(
     rows: NDArray[np.int64],
     cols: NDArray[np.int64],
 ) -> Mask | None:
-    """Which pixels lie in blocks that a sparse GeoTIFF holds.
+    """Find which pixels lie in blocks that a sparse GeoTIFF holds.
 
     Args:
         dataset: open.
@@ -90,7 +90,7 @@ def valid_in_overview(
     nodatas: Sequence[float | None],
     window: Window,
 ) -> Mask | None:
-    """Which pixels of a window may be ground, for what an overview of the file shows.
+    """Find which pixels of a window may be ground, by an overview of the file.
 
     Returns:
         (height, width), false only where an overview has nodata all around; None where there is
@@ -127,7 +127,7 @@ def valid_in_overview(
 
 
 def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask | None:
-    """Which of (bands, height, width) pixels are ground, by nodata values and NaN.
+    """Find which of (bands, height, width) pixels are ground, by nodata values and NaN.
 
     In unsigned numbers, where 0 or 255 is an honest value of one band among three, a pixel is
     invalid if all its bands have no data; in others, where -9999 is never honest, if any has.
@@ -145,7 +145,7 @@ def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask | 
 
 
 def _differs(band: NDArray[Any], nodata: float | None) -> Mask | None:
-    """Where a band differs from its nodata value; None where it has none that it could equal."""
+    """Find where a band differs from its nodata value; None where it could never equal it."""
     if nodata is None or math.isnan(nodata):
         return None
     if np.issubdtype(band.dtype, np.integer):

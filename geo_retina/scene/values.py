@@ -31,7 +31,7 @@ class ValueMap:
 
     @classmethod
     def of_tags(cls, scales: Sequence[float], offsets: Sequence[float]) -> ValueMap | None:
-        """By a file's scale and offset tags; None where they change nothing."""
+        """Map values by a file's scale and offset tags; None where they change nothing."""
         if all(scale in (0, 1) for scale in scales) and not any(offsets):
             return None
         return cls(tuple(float(s) or 1.0 for s in scales), tuple(float(o) for o in offsets))
@@ -64,7 +64,7 @@ class ValueRange:
         return f"{self.low:.6g} to {self.high:.6g}"
 
     def is_left(self, values: NDArray[Any]) -> bool:
-        """Whether more than a few values (bands, n) lie outside.
+        """Check whether more than a few values (bands, n) lie outside.
 
         One in a thousand may, as resampling overshoots at edges; values between two whole numbers
         belong to the nearer one.

@@ -79,7 +79,7 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
 
 
 def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float:
-    """Pixels of the file per pixel of a grid, along a side."""
+    """Count pixels of the file per pixel of a grid, along a side."""
     if grid_to_file is not None:
         return float(abs(grid_to_file.determinant) ** 0.5)
     own_m, grid_m = file.placement.grid.gsd_m, grid.gsd_m
@@ -148,7 +148,7 @@ def _without_alpha(file: SceneFile, source: str, options: str, shape: tuple[int,
 
 
 def _shift(to_source: Affine) -> str:
-    """From the view's pixels to the source's by an affine alone."""
+    """Map the view's pixels to the source's by an affine alone."""
     return (
         f"<GenImgProjTransformer>{_affine('Src', Affine.identity())}{_affine('Dst', to_source)}"
         "</GenImgProjTransformer>"
@@ -163,7 +163,7 @@ def _approximate(transformer: str) -> str:
 
 
 def _on_map(placement: Placement, grid: Grid, to_full: Affine) -> str:
-    """From the view's pixels to its map, to the file's CRS, to the source's pixels."""
+    """Map the view's pixels to its map, to the file's CRS, to the source's pixels."""
     own = placement.grid
     assert own.crs is not None
     assert grid.crs is not None

@@ -130,7 +130,7 @@ def _draw_cell(
 def _two_nearest(
     points: Pixels, y: Pixels, x: Pixels
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Pixels]:
-    """Positions of the nearest and second nearest of 9 points, and how much farther that is.
+    """Find the nearest and second nearest of 9 points, and how much farther that is.
 
     The last in squared metres.
     """
@@ -152,7 +152,7 @@ def _two_nearest(
 def _ways(
     parcels: list[Parcel], land: Land, points: NDArray[np.float64]
 ) -> tuple[Pixels, Pixels, Pixels]:
-    """For each ordered pair of 9: half width, 1 / (2 distance), and colour of the way between."""
+    """Compute half width, 1 / (2 distance) and colour of the way for each ordered pair of 9."""
     ways = [Way.NONE if a is b else land.way(a, b) for a in parcels for b in parcels]
     half = [
         # Where nothing runs, the border lies beyond reach of the anti-aliasing.

@@ -63,7 +63,7 @@ class Plot:
         angle: float | NDArray[np.float64] = 0.0,
         height_m: float | NDArray[np.float64] = 0.0,
     ) -> Things:
-        """Things of one kind at (N, 2) places with (N, 2) lengths and widths."""
+        """Make things of one kind at (N, 2) places with (N, 2) lengths and widths."""
         made = np.zeros(len(at_m), THING)
         made["kind"] = kind
         made["x"], made["y"] = at_m.T
@@ -73,14 +73,14 @@ class Plot:
         return made
 
     def scatter(self, n: int) -> NDArray[np.float64]:
-        """(n, 2) places anywhere around; those outside the parcel are dropped later."""
+        """Draw (n, 2) places anywhere around; those outside the parcel are dropped later."""
         side = self.land.cell_m * 0.75
         return np.array([self.parcel.x, self.parcel.y]) + self.rng.uniform(-side, side, (n, 2))
 
     def lattice(
         self, pitch_u: float, pitch_v: float
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Places (N, 2) in rows along the parcel's direction, and the (N, 2) steps u, v."""
+        """Lay places (N, 2) in rows along the parcel's direction; return the steps (N, 2) too."""
         n_u, n_v = (int(self.land.cell_m * 0.9 / pitch) for pitch in (pitch_u, pitch_v))
         steps = np.stack(
             np.meshgrid(np.arange(-n_u, n_u + 1), np.arange(-n_v, n_v + 1)), axis=-1
@@ -88,13 +88,13 @@ class Plot:
         return self.place(steps * np.array([pitch_u, pitch_v])), steps
 
     def place(self, uv_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, 2) positions along and across the parcel's direction, as x, y."""
+        """Move (N, 2) positions along and across the parcel's direction to x, y."""
         cos, sin = np.cos(self.parcel.angle), np.sin(self.parcel.angle)
         turn = np.array([[cos, sin], [-sin, cos]])
         return np.array([self.parcel.x, self.parcel.y]) + uv_m @ turn
 
     def sizes(self, n: int, low: float, high: float, aspect: float = 1.0) -> NDArray[np.float64]:
-        """(n, 2) lengths from a range and widths in a fixed proportion."""
+        """Draw (n, 2) lengths from a range and widths in a fixed proportion."""
         length = self.rng.uniform(low, high, n)
         return np.stack([length, length * aspect], axis=1)
 
@@ -114,7 +114,7 @@ def _trees(plot: Plot, at_m: NDArray[np.float64], low: float = 3.3, high: float 
 
 
 def _parking(plot: Plot) -> list[Things]:
-    """Rows of stalls, back to back, with an aisle between; the taken ones and their lines."""
+    """Lay rows of stalls, back to back, with an aisle between; the taken ones and their lines."""
     rng = plot.rng
     pitch = rng.uniform(2.5, 3.0)
     stalls, steps = plot.lattice(pitch, 8.0)
@@ -243,7 +243,7 @@ def _clutter(plot: Plot, kind: Kind, usual: float) -> Things:
 
 
 def _road(plot: Plot, other: Parcel, spacing_m: float) -> list[Things]:
-    """Cars and paint along the road between two parcels."""
+    """Lay cars and paint along the road between two parcels."""
     here, there = np.array([plot.parcel.x, plot.parcel.y]), np.array([other.x, other.y])
     across = (there - here) / np.linalg.norm(there - here)
     along = np.array([-across[1], across[0]])
@@ -261,7 +261,7 @@ def _road(plot: Plot, other: Parcel, spacing_m: float) -> list[Things]:
 
 
 def _on_way(plot: Plot, other: Parcel, things: Things) -> NDArray[np.bool_]:
-    """(N,) which things lie between these two parcels, away from where others meet them."""
+    """Find (N,) things that lie between these two parcels, away from where others touch them."""
     points = np.stack([things["x"], things["y"]], axis=1)
     own = np.array([plot.parcel.x, plot.parcel.y])
     others = plot.land.around(plot.parcel, 2)
@@ -331,6 +331,6 @@ def lay_out(
 
 
 def _limit(things: Things, quota: int) -> Things:
-    """At most ``quota`` objects, the first ones; look-alikes all stay."""
+    """Keep at most ``quota`` objects, the first ones; look-alikes all stay."""
     is_object = things["kind"] < len(CLASSES)
     return things[~is_object | (np.cumsum(is_object) <= quota)]

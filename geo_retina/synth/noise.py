@@ -33,19 +33,19 @@ def _finish(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def hash_grid(rows: NDArray[np.int64], cols: NDArray[np.int64], key: int) -> NDArray[np.uint32]:
-    """(R, C) uniform 32-bit words for (R,) rows and (C,) columns, any sign."""
+    """Hash (R,) rows and (C,) columns, any sign, to (R, C) uniform 32-bit words."""
     of_rows = _finish(rows.astype(np.uint32) * np.uint32(0x85EBCA77) ^ np.uint32(key))
     of_cols = cols.astype(np.uint32) * np.uint32(0x9E3779B1)
     return _finish(of_rows[:, None] ^ of_cols[None, :])
 
 
 def uniform_grid(rows: NDArray[np.int64], cols: NDArray[np.int64], key: int) -> NDArray[np.float32]:
-    """(R, C) values in [0, 1)."""
+    """Draw (R, C) values in [0, 1)."""
     return (hash_grid(rows, cols, key) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def normal_grid(rows: NDArray[np.int64], cols: NDArray[np.int64], key: int) -> NDArray[np.float32]:
-    """(R, C) values of mean 0 and deviation 1, the sum of four uniform bytes: within 3.45."""
+    """Draw (R, C) values of mean 0 and deviation 1, the sum of four uniform bytes: within 3.45."""
     octets = hash_grid(rows, cols, key)[..., None].view(np.uint8)
     total = octets[..., 0].astype(np.float32)
     for i in (1, 2, 3):
@@ -58,7 +58,7 @@ def normal_grid(rows: NDArray[np.int64], cols: NDArray[np.int64], key: int) -> N
 def smooth_grid(
     rows: NDArray[np.int64], cols: NDArray[np.int64], wavelength_px: float, key: int
 ) -> NDArray[np.float32]:
-    """(R, C) smooth noise in [-1, 1): hashed values on a lattice, eased in between."""
+    """Draw (R, C) smooth noise in [-1, 1): hashed values on a lattice, eased in between."""
     low_y, ease_y = _lattice(rows, wavelength_px)
     low_x, ease_x = _lattice(cols, wavelength_px)
     lattice_rows = np.arange(low_y[0], low_y[-1] + 2)
@@ -73,7 +73,7 @@ def smooth_grid(
 def _lattice(
     pixels: NDArray[np.int64], wavelength_px: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Lattice line at or before each pixel's centre, and the eased way to the next."""
+    """Find the lattice line at or before each pixel's centre, and the eased way to the next."""
     position = (pixels + 0.5) / wavelength_px
     low = np.floor(position).astype(np.int64)
     way = (position - low).astype(np.float32)

@@ -50,7 +50,7 @@ class Sun:
 
 
 def reach_px(things: Things, sun: Sun, gsd_m: float) -> NDArray[np.int64]:
-    """(N, 4) x_min y_min x_max y_max of whole pixels that each thing and its shadow touch."""
+    """Bound (N, 4) whole pixels that each thing and its shadow touch: x_min y_min x_max y_max."""
     extents = half_extents_m(things) / gsd_m
     fall = things["height"] * sun.reach / gsd_m
     centre = np.stack([things["x"], things["y"]], axis=1) / gsd_m
@@ -88,7 +88,7 @@ class Patch:
         return mix(int(self.thing["key"]), 90, i) / 2**32
 
     def pick(self, i: int, colours: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
-        """One of some colours, by this thing's i-th number."""
+        """Choose one of some colours, by this thing's i-th number."""
         return colours[int(self.chance(i) * len(colours))]
 
     def covered(self, distance_m: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,7 +102,7 @@ class Patch:
         return np.clip(inside / self.gsd_m, 0.0, 1.0)
 
     def shape(self, shift_x: float = 0.0, shift_y: float = 0.0) -> NDArray[np.float64]:
-        """(h, w) share of each pixel under the thing's outline, moved by metres."""
+        """Measure (h, w) share of each pixel under the thing's outline, moved by metres."""
         if self.kind in ROUND:
             x, y = self.x - shift_x, self.y - shift_y
             radius = outline(self.thing.reshape(1), np.arctan2(y, x).reshape(1, -1))
@@ -119,7 +119,7 @@ class Patch:
 
 
 def draw_shadow(patch: Patch, sun: Sun) -> NDArray[np.float64]:
-    """(h, w) share of each pixel in the thing's shadow, the ground below it included."""
+    """Measure (h, w) share of each pixel in the thing's shadow, the ground below it included."""
     fall = float(patch.thing["height"]) * sun.reach
     # A crown floats above its trunk; everything else casts its shadow from the ground up.
     start = 0.35 if patch.kind == Kind.TREE else 0.0
@@ -147,7 +147,7 @@ def draw_thing(patch: Patch, sun: Sun, difficulty: float) -> tuple[Pixels, Pixel
 
 
 def _flat(patch: Patch, colour: tuple[float, ...], nir: float = 0.6) -> NDArray[np.float64]:
-    """One colour all over; without its own, near infrared is a share of the visible mean."""
+    """Colour all alike; without its own, near infrared is a share of the visible mean."""
     values = (*colour, nir * sum(colour) / 3) if len(colour) == 3 else colour
     shape = np.broadcast(patch.x, patch.y).shape
     return np.broadcast_to(np.array(values)[:, None, None], (4, *shape)).copy()

@@ -83,7 +83,7 @@ class Painter:
         return shapely.Polygon([(0, 0), top, right, (width, height), (0, height)])
 
     def on_ground(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether pixel positions lie inside the scene and off the empty corner; broadcasts."""
+        """Check whether positions lie inside the scene and off the empty corner; broadcasts."""
         height, width = self.options.height, self.options.width
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         if not self.options.nodata_corner:
@@ -126,7 +126,7 @@ class Painter:
         return found[self.on_ground(found["x"] / o.gsd_m, found["y"] / o.gsd_m)]
 
     def truth(self, row: int, col: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Boxes (N, 4) in pixels of the objects of one parcel, and their (N,) classes.
+        """List boxes (N, 4) in pixels of the objects of one parcel, and their (N,) classes.
 
         Each is the extent of what is visible: cut at the scene's and the valid ground's edge.
         """
@@ -207,7 +207,7 @@ class Painter:
 
 
 def band_weights(bands: int) -> NDArray[np.float64]:
-    """(bands, 4) shares of red, green, blue and near infrared in each band."""
+    """Compute (bands, 4) shares of red, green, blue and near infrared in each band."""
     if bands == 1:
         return np.array([[0.30, 0.59, 0.11, 0.0]])
     weights = np.eye(max(bands, 4), 4)

@@ -95,7 +95,7 @@ class Land:
         return Way.ROAD if chance < road else Way.TRACK if chance < road + 0.2 else Way.NONE
 
     def half_width_m(self, a: Parcel, b: Parcel) -> float:
-        """Half the width of that way."""
+        """Return half the width of that way."""
         return _HALF_WIDTH_M[self.way(a, b)]
 
     def around(self, parcel: Parcel, reach: int) -> list[Parcel]:
@@ -109,7 +109,7 @@ class Land:
         ]
 
     def room_m(self, parcel: Parcel, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) distances of (N, 2) points x, y to the end of a parcel or its ways.
+        """Measure (N,) distances of (N, 2) points x, y to the end of a parcel or its ways.
 
         Negative outside.
         """

@@ -59,7 +59,7 @@ _LOBE_SHARE = {Kind.TREE: 0.07, Kind.BUSH: 0.1, Kind.BOULDER: 0.12}
 
 
 def outline(things: Things, angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, A) distances in metres from the centre to the outline of round things.
+    """Measure (N, A) distances in metres from the centre to the outline of round things.
 
     Args:
         things: (N,) of kinds in ``ROUND``.
@@ -74,7 +74,7 @@ def outline(things: Things, angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def half_extents_m(things: Things) -> NDArray[np.float64]:
-    """(N, 4) reach of each thing to the left, top, right and bottom of its centre in metres."""
+    """Measure (N, 4) reach of each thing to the left, top, right and bottom in metres."""
     cos, sin = np.abs(np.cos(things["angle"])), np.abs(np.sin(things["angle"]))
     corner = np.where(things["kind"] == Kind.VEHICLE, CORNER_M, 0.0)
     length, width = things["length"] / 2 - corner, things["width"] / 2 - corner
@@ -93,6 +93,6 @@ def half_extents_m(things: Things) -> NDArray[np.float64]:
 
 
 def boxes_m(things: Things) -> NDArray[np.float64]:
-    """(N, 4) x_min y_min x_max y_max in metres of what is visible of each thing."""
+    """Bound (N, 4) x_min y_min x_max y_max in metres what is visible of each thing."""
     centre = np.stack([things["x"], things["y"]] * 2, axis=1)
     return centre + half_extents_m(things) * np.array([-1, -1, 1, 1])

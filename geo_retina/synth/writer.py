@@ -187,7 +187,7 @@ def _band_name(band: int, bands: int) -> str:
 
 
 def _truth_by_row(painter: Painter) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int32]]]:
-    """Boxes and classes, one row of parcels after the other."""
+    """Yield boxes and classes, one row of parcels after the other."""
     o, cell_px = painter.options, painter.land.cell_m / painter.options.gsd_m
     cols = range(-2, math.floor(o.width / cell_px) + 3)
     for row in range(-2, math.floor(o.height / cell_px) + 3):
@@ -196,7 +196,7 @@ def _truth_by_row(painter: Painter) -> Iterator[tuple[NDArray[np.float64], NDArr
 
 
 def _truth_tables(painter: Painter, counts: dict[str, int]) -> Iterator[pa.Table]:
-    """Tables of the objects, counting them on the way."""
+    """Yield tables of the objects, counting them on the way."""
     for boxes_px, labels in _truth_by_row(painter):
         for label, n in enumerate(np.bincount(labels, minlength=len(CLASSES))):
             counts[CLASSES[label]] += int(n)

@@ -62,7 +62,7 @@ class _QuietStrategy(DDPStrategy):
 
 
 def share_batches() -> DDPStrategy:
-    """One process per device, each begun by this one, whatever program this is.
+    """Start one process per device, each begun by this one, whatever program this is.
 
     Weights that a network does not use, as some backbones have them, must not stop it.
     """

@@ -58,10 +58,10 @@ class AverageWeights(Callback):
             own[i].copy_(new[i])
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for the checkpoint."""
         return {"steps": self._steps, "network": self.network.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Load the state from a checkpoint."""
         self._steps = state_dict["steps"]
         self.network.load_state_dict(state_dict["network"])

@@ -122,7 +122,7 @@ class Validation(Callback):
         return choose_places(self.ground, seed=self.options.seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: plain values and tensors only."""
+        """Return the state for the checkpoint: plain values and tensors only."""
         best = None
         if self.best is not None:
             card = self.best.card.to_json()
@@ -131,7 +131,7 @@ class Validation(Callback):
         return {"history": json.dumps(self.history), "best": best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Load the state from a checkpoint."""
         self.history[:] = json.loads(state_dict["history"])
         best = state_dict["best"]
         self.best = best and Best(

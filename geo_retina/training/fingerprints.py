@@ -13,7 +13,7 @@ from geo_retina.scene import fingerprint
 
 
 def input_fingerprints(training_set: TrainingSet, split: Split) -> dict[str, str]:
-    """SHA-256 of what a run works on, by what it is.
+    """Hash what a run works on (SHA-256), by what it is.
 
     Returns:
         ``labels``: of the labels, and of names and shapes of the scenes. ``split``: of the
@@ -29,7 +29,7 @@ def input_fingerprints(training_set: TrainingSet, split: Split) -> dict[str, str
 
 
 def _of_split(split: Split) -> str:
-    """By what it deals out, whatever files and columns say so."""
+    """Hash the ground of the split's parts, whatever files and columns define them."""
     digest = hashlib.sha256(repr((split.block_m, sorted(split.val), sorted(split.test))).encode())
     if split.areas is not None:
         for ground in (split.areas.val, split.areas.test):

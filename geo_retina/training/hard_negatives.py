@@ -71,7 +71,7 @@ def mine(
 
 
 def is_false(boxes_P4: Tensor, labels_P: Tensor, sample: Sample) -> Tensor:
-    """(P,) which finds in a sample's pixels stand where nothing of their class is."""
+    """Find (P,) detections in a sample's pixels where nothing of their class is."""
     far = torch.ones(len(boxes_P4), dtype=torch.bool)
     if len(sample.boxes_M4):
         same = labels_P[:, None] == sample.labels_M[None]
@@ -129,11 +129,11 @@ class MineHardNegatives(Callback):
         log.info("%d false finds to draw samples around", len(self._sampler.hard))
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for the checkpoint."""
         rows = np.array(self._sampler.hard, dtype=np.float64).reshape(-1, 3)
         return {"hard": torch.from_numpy(rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint, before the first sample is drawn."""
+        """Load the state from a checkpoint, before the first sample is drawn."""
         rows = state_dict["hard"].tolist()
         self._sampler.hard = tuple(Spot(int(scene), x, y) for scene, x, y in rows)

@@ -111,7 +111,7 @@ def _take_over(
 
 
 def _places(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Where each band is among the known ones: by name, or by place where names don't tell all."""
+    """Find each band among the known ones: by name, or by place where names are not enough."""
     where = {_key(name): i for i, name in reversed(list(enumerate(known)))}
     found = [where.get(_key(name)) for name in names]
     if len(names) == len(known) and (None in found or len(set(found)) < len(found)):

@@ -68,7 +68,7 @@ def batch_losses(
 
 
 def _share_of_positives(positives: int, *, device: torch.device) -> float:
-    """Positive anchors of all processes over their number.
+    """Average the positive anchors of all processes.
 
     The processes' gradients are averaged, so that the sum of all parts is divided by the
     positives of the whole batch, as it is on one device.
@@ -79,7 +79,7 @@ def _share_of_positives(positives: int, *, device: torch.device) -> float:
 
 
 def build_optimizer(network: nn.Module, options: TrainOptions, lr: float) -> Optimizer:
-    """AdamW or SGD over what is trained; norms and biases do not decay."""
+    """Build AdamW or SGD over what is trained; norms and biases do not decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
@@ -140,7 +140,7 @@ class RetinaNetTask(pl.LightningModule):
             torch.manual_seed(int(random >> 1))
 
     def training_step(self, batch: tuple[Tensor, list[Target]], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
+        """Compute the loss of a batch."""
         losses = batch_losses(self.network, batch, self._settings)
         # Summed on the device: reading a number would wait for it at every step.
         tally = {**{k: v.detach() for k, v in losses.items()}, "steps": torch.ones(())}
@@ -150,7 +150,7 @@ class RetinaNetTask(pl.LightningModule):
         return total
 
     def epoch_losses(self) -> dict[str, float]:
-        """Mean losses over the steps of this epoch so far, on all devices."""
+        """Average the losses over the steps of this epoch so far, on all devices."""
         steps = float(self.losses["steps"])
         means = {k: v / steps for k, v in self.losses.items() if k != "steps"}
         reduce = self.trainer.strategy.reduce

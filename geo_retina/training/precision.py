@@ -18,7 +18,7 @@ _TRIES = 3
 
 
 def choose_training_precision(precision: str, device: torch.device) -> TrainingPrecision:
-    """Lightning's name for a precision or ``auto`` on a device.
+    """Choose Lightning's name for a precision or ``auto`` on a device.
 
     Weights and their updates stay in single precision; only the passes through the network
     are in less.
@@ -75,7 +75,7 @@ def _bf16_pays_on_cpu() -> bool:
 
 
 def _seconds(convolution: nn.Module, images: torch.Tensor, *, bf16: bool) -> float:
-    """Least time of a few passes, the first of which does not count."""
+    """Measure the least time of a few passes, the first of which does not count."""
     times = []
     for _ in range(_TRIES + 1):
         start = time.perf_counter()

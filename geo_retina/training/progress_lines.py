@@ -67,12 +67,12 @@ class Telling(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Tell of a step; the last one of an epoch is told with the epoch."""
+        """Report a step; the last one of an epoch is reported with the epoch."""
         if batch_idx + 1 < trainer.num_training_batches:
             self._say(trainer, batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of an epoch, with its losses and scores."""
+        """Report an epoch, with its losses and scores."""
         self._say(trainer, int(trainer.num_training_batches))
 
     def _say(self, trainer: pl.Trainer, step: int) -> None:

@@ -218,7 +218,7 @@ def _bands(
 
 
 def _version(package: str) -> str:
-    """Version of a package, or of Python; ``unknown`` for one run from its source tree."""
+    """Read the version of a package, or of Python; ``unknown`` for one run from its source tree."""
     if package == "python":
         return platform.python_version()
     try:

@@ -185,7 +185,7 @@ def _settle(
     folder: RunFolder,
     loader: DataLoader[Any],
 ) -> tuple[TrainingPrecision, float]:
-    """Precision and learning rate, found out once and kept for when the run is resumed."""
+    """Choose precision and learning rate, and keep them for when the run is resumed."""
     facts = folder.facts
     if "precision" not in facts:
         facts["precision"] = choose_training_precision(options.precision, device)
@@ -206,7 +206,7 @@ def _settle(
 
 
 def _train_counts(prepared: Preparation) -> dict[str, int]:
-    """Labels per class on the training ground."""
+    """Count labels per class on the training ground."""
     classes = prepared.training_set.classes
     counts = np.bincount(prepared.objects.label, minlength=len(classes)).tolist()
     return dict(zip(classes, counts, strict=True))
@@ -290,7 +290,7 @@ def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists and paths as text, which is what YAML has."""
+    """Turn tuples into lists and paths into text, which is what YAML has."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

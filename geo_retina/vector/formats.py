@@ -73,7 +73,7 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
 
 
 def is_package(path: str | Path) -> bool:
-    """Whether a file of that name holds several layers."""
+    """Check whether a file of that name holds several layers."""
     return Path(path).suffix.lower() == PACKAGE
 
 
@@ -83,7 +83,7 @@ def file_crs(path: str | Path, crs: pyproj.CRS | None) -> pyproj.CRS | None:
 
 
 def short_names(schema: pa.Schema) -> pa.Schema:
-    """Column names cut to what a shapefile holds, made unique by a number."""
+    """Cut column names to what a shapefile holds, made unique by a number."""
     names: list[str] = []
     for name in schema.names:
         short, n = name[:_SHAPEFILE_NAME], 1
@@ -117,14 +117,14 @@ def check_shapefile_size(
 
 
 def shapefile_table_bytes(schema: pa.Schema, rows: int, longest_texts: Mapping[str, int]) -> int:
-    """Size of the .dbf, which in a shapefile of boxes is the largest of the parts."""
+    """Estimate the size of the .dbf, which in a shapefile of boxes is the largest part."""
     fields = [field for field in schema if field.name != GEOMETRY]
     width = 1 + sum(_field_bytes(field, longest_texts.get(field.name, 0)) for field in fields)
     return 32 * (len(fields) + 1) + 1 + rows * width + 1
 
 
 def _field_bytes(field: pa.Field, longest: int) -> int:
-    """Width of a column as GDAL makes it from Arrow."""
+    """Return the width of a column as GDAL makes it from Arrow."""
     least, most = _SHAPEFILE_TEXT
     if pa.types.is_floating(field.type):
         return 24

@@ -16,7 +16,7 @@ _NODES = 33
 
 
 def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
-    """Areas of boxes and their longer sides, on the ellipsoid.
+    """Measure the areas of boxes and their longer sides, on the ellipsoid.
 
     A pixel is measured at a lattice of places, since its size varies over a scene: by 0.1 %
     within a UTM zone, by half over 60 degrees of latitude. Between them it is interpolated,
@@ -43,7 +43,7 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
 
 
 def _pixel_sizes(grid: Grid) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """(2, nodes, nodes) metres of a pixel along x and y, and (nodes, nodes) its square metres."""
+    """Measure (2, nodes, nodes) metres of a pixel along x and y, and (nodes, nodes) its area."""
     a = grid.affine
     steps = np.array([[a.a, a.d], [a.b, a.e]])
     if grid.crs is None:
@@ -60,7 +60,7 @@ def _pixel_sizes(grid: Grid) -> tuple[NDArray[np.float64] | None, NDArray[np.flo
 
 
 def _on_ellipsoid(grid: Grid, steps: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """(2, nodes, nodes, 2) metres east and north of one pixel along x and along y, per node."""
+    """Measure (2, nodes, nodes, 2) metres east and north of one pixel along x and y, per node."""
     assert grid.crs is not None  # callers look
     geodetic, geod = grid.crs.geodetic_crs, grid.crs.get_geod()
     if geodetic is None or geod is None:

@@ -118,7 +118,7 @@ def outline_table(
     source: pyproj.CRS | None,
     crs: pyproj.CRS | None,
 ) -> pa.Table:
-    """Outlines of ground, such as what a run did not cover, as rows of a file.
+    """Write outlines of ground, such as what a run did not cover, as rows of a file.
 
     Args:
         polygons: (N,) shapely polygons or multi-polygons in ``source``, of one kind, which is
@@ -145,7 +145,7 @@ def _as_multi(polygon: Any) -> Any:
 def cut_table(
     table: pa.Table, cut: Callable[[NDArray[np.object_]], NDArray[np.object_]]
 ) -> pa.Table:
-    """Outlines after an operation on their polygons; those of which nothing is left are dropped.
+    """Change the polygons of outlines; those of which nothing is left are dropped.
 
     Args:
         table: as ``outline_table`` makes it. Rows without a geometry stay as they are.
@@ -186,7 +186,7 @@ def turn_to(table: pa.Table, crs: pyproj.CRS | None, x: float) -> pa.Table:
 
 
 def reproject_table(table: pa.Table, source: pyproj.CRS | None, crs: pyproj.CRS | None) -> pa.Table:
-    """Outlines in another CRS, with extra vertices on the way."""
+    """Move outlines to another CRS, with extra vertices on the way."""
     polygons = shapely.from_wkb(table[GEOMETRY].to_numpy())
     others = {n: table[n].to_pylist() for n in table.column_names if n != GEOMETRY}
     moved = outline_table(polygons, others, source, crs)

@@ -24,12 +24,12 @@ _CHUNK_ROWS = 1 << 20
 
 
 def rings_to_wkb(rings: Rings) -> pa.ChunkedArray:
-    """(N,) WKB polygons of closed rings, in order."""
+    """Write (N,) WKB polygons of closed rings, in order."""
     return _to_wkb(rings, _RING, _RING_HEAD)
 
 
 def points_to_wkb(points: NDArray[np.float64]) -> pa.ChunkedArray:
-    """(N,) WKB points of (N, 2) positions x, y, in order."""
+    """Write (N,) WKB points of (N, 2) positions x, y, in order."""
     return _to_wkb(points, _POINT, _POINT_HEAD)
 
 
@@ -58,7 +58,7 @@ def wkb_to_rings(wkb: pa.Array) -> Rings | None:
 
 
 def centres(rings: Rings) -> NDArray[np.float64]:
-    """(N, 2) centres of the four corners."""
+    """Compute (N, 2) centres of the four corners."""
     return np.asarray(rings[:, :4].mean(axis=1))
 
 

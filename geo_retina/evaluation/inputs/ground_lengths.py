@@ -15,7 +15,7 @@ NOWHERE = -1
 def cell_keys(
     lon_lat: NDArray[np.float64], side_m: float, *, flat: bool = False
 ) -> NDArray[np.int64]:
-    """Keys of the square cells that hold positions.
+    """Compute the keys of the square cells that hold positions.
 
     Rows of cells follow the parallels and each has columns of its own, so that a cell is as
     wide as it is high everywhere on the globe.
@@ -39,7 +39,7 @@ def cell_keys(
 def cell_corners(
     keys: NDArray[np.int64], side_m: float, *, flat: bool = False
 ) -> NDArray[np.float64]:
-    """(N, 4) west, south, east and north of cells, in degrees."""
+    """Compute (N, 4) west, south, east and north of cells, in degrees."""
     step = side_m / METRES_A_DEGREE
     row, col = keys >> _COLUMN_BITS, keys & ((1 << _COLUMN_BITS) - 1)
     width = _width(row, step, flat=flat)
@@ -50,7 +50,7 @@ def cell_corners(
 def cells_between(
     bounds: NDArray[np.float64], side_m: float, *, flat: bool = False
 ) -> NDArray[np.int64]:
-    """Keys of all cells that touch west, south, east, north in degrees, from south to north."""
+    """List the keys of all cells between west, south, east, north in degrees, south first."""
     west, south, east, north = bounds
     step = side_m / METRES_A_DEGREE
     rows = np.arange(np.floor((south + 90) / step), np.floor((north + 90) / step) + 1)
@@ -63,7 +63,7 @@ def cells_between(
 
 
 def _width(row: NDArray[np.int64], step: float, *, flat: bool) -> NDArray[np.float64]:
-    """Width in degrees of the cells of a row."""
+    """Compute the width in degrees of the cells of a row."""
     if flat:
         return np.full(row.shape, step)
     middle = np.radians(np.clip((row + 0.5) * step - 90, -89.9, 89.9))

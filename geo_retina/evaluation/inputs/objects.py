@@ -90,7 +90,7 @@ class Objects:
         return len(self.geometries)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Objects:
-        """Those where a mask is true, or at positions, in that order."""
+        """Select the objects where a mask is true, or at positions, in that order."""
         return Objects(**{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
 
@@ -321,7 +321,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.objec
 def _number(
     found: NDArray[np.object_], truth: NDArray[np.object_]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Sorted names of both sides and each one's position."""
+    """List the names of both sides, sorted, and each one's position."""
     import pandas as pd
 
     codes, names = pd.factorize(np.concatenate([found, truth]), sort=True)
@@ -332,7 +332,7 @@ def _number(
 def _as_found(
     truth: NDArray[np.object_], found: NDArray[np.object_], column: str | None, labels: str
 ) -> NDArray[np.object_]:
-    """Scenes of labels by the names that detections have: without suffix and folders."""
+    """Name the scenes of labels as detections do: without suffix and folders."""
     import pandas as pd
 
     codes, names = pd.factorize(truth)
@@ -345,7 +345,7 @@ def _as_found(
 def _known_names(
     table: str | Path | gpd.GeoDataFrame, column: str | None, values: NDArray[np.object_]
 ) -> set[str]:
-    """Names in a column, and those that a categorical one declares though no row has them."""
+    """List the names in a column, and those that a categorical one declares but has in no row."""
     names = set(values.tolist())
     if not names or isinstance(table, (str, Path)) or str(table[column].dtype) != "category":
         return names
@@ -398,7 +398,7 @@ def _found_geometries(frame: gpd.GeoDataFrame, name: str) -> NDArray[np.object_]
 def _fills_bounds(
     geometries: NDArray[np.object_], bounds: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which are boxes along the axes: four corners, and no less area than the bounds."""
+    """Find boxes along the axes: four corners, and no less area than the bounds."""
     size = bounds[:, 2:] - bounds[:, :2]
     whole = size.prod(axis=1)
     filled = np.abs(shapely.area(geometries) - whole) <= _BOX_TOLERANCE * whole
@@ -421,7 +421,7 @@ def _scores(frame: gpd.GeoDataFrame, name: str) -> NDArray[np.float64]:
 
 
 def _sides_px(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
-    """Side of the square with the area of each pixel box, where the columns are there."""
+    """Compute the side of the square with each pixel box's area, where the columns are there."""
     if not set(_PIXEL_COLUMNS) <= set(frame.columns):
         return np.full(len(frame), np.nan)
     try:
@@ -437,7 +437,7 @@ def _objects(
     class_text: NDArray[np.object_] | None,
     scene_text: NDArray[np.object_] | None,
 ) -> Objects:
-    """Objects with a score of 1; one that the CRS cannot express is kept, far from all others."""
+    """Make objects with a score of 1; one that the CRS cannot express is kept, far from others."""
     n = len(geometries)
     boxes = shapely.bounds(geometries).reshape(n, 4)
     lost = ~np.isfinite(boxes).all(axis=1)

@@ -18,7 +18,7 @@ _LEAST_SHARE = 1e-6
 
 
 def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
-    """Tell what counts, and leave out detections that lie outside the ground.
+    """Mark what counts, and leave out detections that lie outside the ground.
 
     A label counts, that is must be found, where its centre lies on the ground and on none to
     be ignored. A detection is false without a match only where its centre lies on the ground;
@@ -47,21 +47,21 @@ def on_ground(problem: Problem, options: EvaluateOptions) -> Problem:
 
 
 def on_ignored_ground(problem: Problem) -> NDArray[np.bool_]:
-    """(N,) which detections have their centre on ground to be ignored."""
+    """Find (N,) detections that have their centre on ground to be ignored."""
     if problem.ignored_ground is None:
         return np.zeros(len(problem.found), np.bool_)
     return _hold(problem.ignored_ground, problem.found.centres)
 
 
 def shares_ignored(problem: Problem) -> NDArray[np.float64]:
-    """(N,) share of each detection's area on ground to be ignored."""
+    """Measure (N,) share of each detection's area on ground to be ignored."""
     if problem.ignored_ground is None:
         return np.zeros(len(problem.found))
     return _shares(problem.found, problem.ignored_ground)
 
 
 def _reach(problem: Problem) -> NDArray[np.float64]:
-    """(M, 2) positions that span all objects."""
+    """Return (M, 2) positions that span all objects."""
     boxes = np.concatenate([problem.found.boxes, problem.truth.boxes])
     return np.asarray(boxes.reshape(-1, 2))
 

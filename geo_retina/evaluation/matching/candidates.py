@@ -33,20 +33,20 @@ class Pairs:
         return len(self.found)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Pairs:
-        """Those where a mask is true, or at positions, in that order."""
+        """Select the pairs where a mask is true, or at positions, in that order."""
         return Pairs(self.found[index], self.truth[index], self.value[index])
 
     def ordered(self, *keys: NDArray[np.float64] | NDArray[np.int64]) -> Pairs:
-        """By detection, then by the keys, the first one first."""
+        """Sort by detection, then by the keys, the first one first."""
         return self.take(np.lexsort([*reversed(keys), self.found]).astype(np.int64))
 
     def of_one_class(self, problem: Problem) -> Pairs:
-        """Those whose two objects have the same class."""
+        """Select the pairs whose two objects have the same class."""
         return self.take(problem.found.classes[self.found] == problem.truth.classes[self.truth])
 
 
 def overlapping(problem: Problem, least: float) -> Pairs:
-    """Pairs that overlap, with their IoU.
+    """Find the pairs that overlap, with their IoU.
 
     IoU does not change under an affine map, and any map projection is affine over the size
     of an object, so it is the same in every CRS.
@@ -76,20 +76,20 @@ def overlapping(problem: Problem, least: float) -> Pairs:
 
 
 def _areas(problem: Problem, pairs: Pairs) -> NDArray[np.float64]:
-    """(P,) sum of the areas of the two of each pair."""
+    """Add (P,) areas of the two of each pair."""
     found, truth = shapely.area(problem.found.geometries), shapely.area(problem.truth.geometries)
     return np.asarray(found[pairs.found] + truth[pairs.truth])
 
 
 def _iou(overlap: NDArray[np.float64], areas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P,) from 0 to 1. The overlap may be too large: of bounds, or by rounding."""
+    """Compute (P,) IoU from 0 to 1. The overlap may be too large: of bounds, or by rounding."""
     union = areas - overlap
     ratio = np.divide(overlap, union, out=np.ones_like(overlap), where=union > 0)
     return np.where(overlap > 0, np.minimum(ratio, 1.0), 0.0)
 
 
 def _intersections(problem: Problem, pairs: Pairs) -> NDArray[np.float64]:
-    """(P,) area that the two of each pair share."""
+    """Compute (P,) area that the two of each pair share."""
     shared = np.empty(len(pairs))
     for start in range(0, len(pairs), _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
@@ -100,7 +100,7 @@ def _intersections(problem: Problem, pairs: Pairs) -> NDArray[np.float64]:
 
 
 def within(problem: Problem, radius_m: float) -> Pairs:
-    """Pairs whose centres are at most so far apart on the ground, with that distance.
+    """Find the pairs whose centres are at most so far apart on the ground, with that distance.
 
     Returns:
         By detection, then distance, then label.
@@ -123,7 +123,7 @@ def within(problem: Problem, radius_m: float) -> Pairs:
 
 
 def inside(problem: Problem) -> Pairs:
-    """Pairs where the label's centre lies in the detection, with the distance of the centres.
+    """Find the pairs with the label's centre in the detection, and the distance of centres.
 
     Returns:
         By detection, then distance, then label.
@@ -138,7 +138,7 @@ def inside(problem: Problem) -> Pairs:
 def _touching(
     truth: NDArray[np.object_], found: NDArray[np.object_], predicate: str | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of detections and of labels that touch, or whose bounds do without predicate."""
+    """Find detections and labels that touch, or whose bounds do without a predicate."""
     if not len(truth) or not len(found):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     i, j = shapely.STRtree(truth).query(found, predicate=predicate)

@@ -61,7 +61,7 @@ class Matched:
         return len(self.row)
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Matched:
-        """Those where a mask is true, or at positions, in that order."""
+        """Select the rows where a mask is true, or at positions, in that order."""
         return Matched(**{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
 

@@ -56,7 +56,7 @@ def match_by_score(
 
 
 def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:
-    """Tell which detections, added in order, raise the greatest number of matches.
+    """Find which detections, added in order, raise the greatest number of matches.
 
     The sum of the first n is the size of a maximum matching of the first n detections, so
     this too serves every score threshold. Each detection looks for an augmenting path
@@ -147,7 +147,7 @@ def match_optimally(pairs: Pairs) -> Pairs:
 
 
 def _batches(component: NDArray[np.int64]) -> list[slice]:
-    """Stretches of whole components, of few pairs together or of one component."""
+    """Group whole components into stretches of few pairs together, or of one component."""
     starts = np.append(np.flatnonzero(np.diff(component, prepend=-1)), len(component)).tolist()
     batches, first = [], 0
     for start, end in itertools.pairwise(starts):
@@ -158,7 +158,7 @@ def _batches(component: NDArray[np.int64]) -> list[slice]:
 
 
 def _components(i: NDArray[np.int64], j: NDArray[np.int64], n: int, m: int) -> NDArray[np.int64]:
-    """(P,) number of the connected component of each pair."""
+    """Find (P,) the number of the connected component of each pair."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -170,7 +170,7 @@ def _components(i: NDArray[np.int64], j: NDArray[np.int64], n: int, m: int) -> N
 def _assign(
     found: NDArray[np.int64], truth: NDArray[np.int64], distance: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Positions of the pairs to choose among those of whole components."""
+    """Choose positions of the pairs to match among those of whole components."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 

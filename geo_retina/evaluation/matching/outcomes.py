@@ -66,7 +66,7 @@ class Matcher(Protocol):
         """Pairs of any two classes, beyond those close enough to match, the best first."""
 
     def close(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """(P,) which pairs are close enough to match."""
+        """Find (P,) pairs that are close enough to match."""
 
     def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
         """Match detections and labels.
@@ -93,11 +93,11 @@ class ByOverlap:
         self._labels = len(problem.truth)
 
     def close(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """As ``Matcher``."""
+        """Find close pairs as ``Matcher`` says."""
         return pairs.value >= _attainable(self._iou)
 
     def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
-        """As ``Matcher``; what later detections get changes nothing for earlier ones."""
+        """Match as ``Matcher`` says; what later detections get changes nothing for earlier ones."""
         ordered = self._ordered(counts)
         by_score, pair = self._states(ordered, self._iou, counts, false)
         by_iou = [
@@ -109,7 +109,7 @@ class ByOverlap:
         return Matching(by_iou, by_score, outcome)
 
     def _ordered(self, counts: NDArray[np.bool_]) -> Pairs:
-        """Labels that count come before others, and so before a share of ignored ground.
+        """Sort pairs so that labels that count come before others, then by ignored ground's share.
 
         That ground is as a label of its own, which any number of detections may take; its
         position is one beyond the labels.
@@ -136,7 +136,7 @@ class ByOverlap:
         counts: NDArray[np.bool_],
         false: NDArray[np.bool_],
     ) -> tuple[States, NDArray[np.int64]]:
-        """States, and the position in ``ordered`` of each detection's pair or -1."""
+        """Find the outcomes, and the position in ``ordered`` of each detection's pair or -1."""
         rows = np.flatnonzero(ordered.value >= _attainable(iou))
         found, truth = ordered.found[rows], ordered.truth[rows]
         chosen = match_by_score(found, truth, len(false), self._labels)
@@ -162,11 +162,11 @@ class ByCentre:
         self._on_ignored_ground = on_ignored_ground(problem)
 
     def close(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """As ``Matcher``."""
+        """Find close pairs as ``Matcher`` says."""
         return np.ones(len(pairs), np.bool_)
 
     def match(self, counts: NDArray[np.bool_], false: NDArray[np.bool_]) -> Matching:
-        """As ``Matcher``."""
+        """Match as ``Matcher`` says."""
         pairs = self._pairs.take(counts[self._pairs.truth])
         unmatched = self._unmatched(counts, false)
         by_score = np.where(gains(pairs, len(false)), TRUE, unmatched).astype(np.int8)

@@ -9,7 +9,7 @@ Codes = NDArray[np.int64]
 
 
 def usable_pairs(i: Codes, j: Codes, n: int, m: int) -> NDArray[np.bool_]:
-    """Tell which pairs are in some matching of the greatest size.
+    """Find which pairs are in some matching of the greatest size.
 
     Take any one of that size. A pair can be used where its detection is reached by a path that
     starts at a detection without a label and takes in turn pairs of others and of the matching;
@@ -49,7 +49,7 @@ def usable_pairs(i: Codes, j: Codes, n: int, m: int) -> NDArray[np.bool_]:
 
 
 def _reached(start: Codes, end: Codes, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which nodes the free ones reach by the steps from ``start`` to ``end``; -1 ends a way."""
+    """Find the nodes that free ones reach by steps from ``start`` to ``end``; -1 ends a path."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order
 

@@ -65,7 +65,7 @@ class Side:
 
 
 def attribute(problem: Problem, matcher: Matcher, outcome: Outcome) -> tuple[Side, Side]:
-    """Kinds and partners of detections and of labels."""
+    """Attribute kinds and partners to detections and to labels."""
     truth_states = np.where(problem.truth.counts, FALSE, IGNORED).astype(np.int8)
     true = np.flatnonzero(outcome.states == TRUE)
     truth_states[outcome.other[true]] = TRUE
@@ -97,7 +97,7 @@ def _blank(n: int) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.floa
 
 
 def _explain_both(found: Side, truth: Side, pairs: Pairs, kind: int, *, nearest: bool) -> None:
-    """By pairs that come by detection, the best first; for labels they must be sorted yet."""
+    """Explain both by pairs that come by detection, the best first; for labels they are sorted."""
     found.explain(pairs.found, pairs.truth, pairs.value, kind)
     pairs = pairs.take(truth.open[pairs.truth])
     best = pairs.take(np.argsort(pairs.value if nearest else -pairs.value, kind="stable"))

@@ -85,7 +85,7 @@ class Draws:
     truth: NDArray[np.int64]
 
     def sums(self, blocks: NDArray[np.int64], weights: Numbers | None = None) -> Numbers:
-        """(1 + R,) number, or sum of weights, of objects in each draw, by their blocks."""
+        """Sum (1 + R,) objects, or their weights, in each draw, by their blocks."""
         placed = blocks >= 0
         weights = None if weights is None else weights[placed]
         n = self.times.shape[1]
@@ -93,7 +93,7 @@ class Draws:
 
 
 def counted_blocks(tally: Tally, blocks: Blocks) -> NDArray[np.int64]:
-    """Keys of the blocks that hold an object that counts, ascending."""
+    """List the keys of the blocks that hold an object that counts, ascending."""
     counted = tally.outcome.states != IGNORED
     keys = np.union1d(blocks.found[counted], blocks.truth[tally.counts])
     return np.asarray(keys[keys != NOWHERE])
@@ -138,7 +138,7 @@ def _positions(codes: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.
 def add_intervals(
     scores: list[Scores], tally: Tally, draws: Draws, parts: list[tuple[Rows, Rows]]
 ) -> list[Scores]:
-    """Scores with intervals of their rates and AP.
+    """Add intervals of rates and AP to scores.
 
     Args:
         scores: of the parts.
@@ -160,7 +160,7 @@ def _intervals(scores: Scores, numbers: Mapping[str, Numbers]) -> dict[str, tupl
 def draw_numbers(
     tally: Tally, draws: Draws, parts: list[tuple[Rows, Rows]]
 ) -> list[dict[str, Numbers]]:
-    """(1 + R,) rates, and AP or the position error, of each part in each draw.
+    """Compute (1 + R,) rates, and AP or the position error, of each part in each draw.
 
     Args:
         tally: as in ``add_intervals``, and so the others.
@@ -196,7 +196,7 @@ def _rates(
 
 
 def draw_count_errors(tally: Tally, draws: Draws) -> Numbers:
-    """(1 + R,) detections minus labels, over labels, in each draw."""
+    """Compute (1 + R,) detections minus labels, over labels, in each draw."""
     labels = draws.sums(draws.truth[tally.counts])
     given = draws.sums(draws.found[tally.outcome.states != IGNORED])
     return _ratio(given - labels, labels)
@@ -220,7 +220,7 @@ def _ratio(part: Numbers, whole: Numbers) -> Numbers:
 
 
 def _draw_averages(tally: Tally, draws: Draws, found: Rows, truth: Rows) -> Numbers:
-    """(T, 1 + R) AP at each IoU of each draw; NaN where it has no label."""
+    """Compute (T, 1 + R) AP at each IoU of each draw; NaN where it has no label."""
     labels = draws.sums(draws.truth[truth[tally.counts[truth]]])
     blocks = draws.found[found]
     each = [_average_precisions(s[found], draws, blocks, labels) for s in tally.by_iou]
@@ -228,7 +228,7 @@ def _draw_averages(tally: Tally, draws: Draws, found: Rows, truth: Rows) -> Numb
 
 
 def _mean_average(averages: list[Numbers]) -> Numbers:
-    """(T, 1 + R) mean of the classes of which a draw has labels; NaN where it has none."""
+    """Average (T, 1 + R) over the classes of which a draw has labels; NaN where it has none."""
     every = np.stack(averages)
     known = np.isfinite(every)
     count = known.sum(axis=0)
@@ -239,7 +239,7 @@ def _mean_average(averages: list[Numbers]) -> Numbers:
 def _average_precisions(
     states: States, draws: Draws, blocks: NDArray[np.int64], labels: Numbers
 ) -> Numbers:
-    """(1 + R,) average precision of each draw; any value where it has no label.
+    """Compute (1 + R,) average precision of each draw; any value where it has no label.
 
     It is taken at ``_RANKS`` ranks at most. What that takes from the AP of the whole, which
     is known exactly, is given back to each draw.
@@ -265,7 +265,7 @@ def _average_precisions(
 
 
 def _running(blocks: NDArray[np.int64], keep: NDArray[np.bool_], draws: Draws) -> Numbers:
-    """(1 + R, T) number of detections up to each of T ranks, of those to keep, in each draw."""
+    """Count (1 + R, T) detections to keep up to each of T ranks, in each draw."""
     from scipy.sparse import coo_array
 
     ranks = min(len(blocks), _RANKS)

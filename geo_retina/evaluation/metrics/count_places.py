@@ -58,7 +58,7 @@ class Places:
 
 
 def counting_places(problem: Problem, outcome: Outcome) -> Places:
-    """Positions of the detections and labels that count."""
+    """Find positions of the detections and labels that count."""
     rows, labels = np.flatnonzero(outcome.states != IGNORED), np.flatnonzero(problem.truth.counts)
     centres = problem.found.centres[rows]
     moved = ~problem.found.counts[rows] & (outcome.states[rows] == TRUE)
@@ -93,7 +93,7 @@ def _by_scene(problem: Problem, places: Places) -> Counts:
 
 
 def _by_cell(problem: Problem, places: Places, side_m: float) -> Counts:
-    """Cells that hold an object; where the ground is known, those whose middle lies on it too.
+    """Count by cells with an object and, where the ground is known, those with their middle on it.
 
     Their names are the degrees of their south-western corner, or the metres in a local CRS.
     """
@@ -111,7 +111,7 @@ def _by_cell(problem: Problem, places: Places, side_m: float) -> Counts:
 
 
 def _count(codes: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each of the sorted keys is among the codes."""
+    """Count how often each of the sorted keys is among the codes."""
     codes = codes[codes != NOWHERE]
     return np.bincount(np.searchsorted(keys, codes), minlength=len(keys)).astype(np.int64)
 
@@ -143,7 +143,7 @@ def _cells_on_ground(problem: Problem, side_m: float) -> NDArray[np.int64]:
 
 
 def _by_zone(places: Places, path: str, encoding: str | None) -> Counts:
-    """One count per feature; what lies in several, or on their border, counts in each."""
+    """Count by feature; what lies in several, or on their border, counts in each."""
     frame = read_frame(path, encoding=encoding)
     if frame.crs is None:
         raise LabelError(missing_crs(path, "its zones have no place", file=path))

@@ -61,6 +61,6 @@ class Counts:
         return {"parts": len(self), **measures}
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``numbers``, with ``names``, ``found`` and ``there`` as lists."""
+        """Return ``numbers``, with ``names``, ``found`` and ``there`` as lists."""
         columns = {k: getattr(self, k).tolist() for k in ("names", "found", "there")}
         return {**self.numbers(), **columns}

@@ -57,7 +57,7 @@ def best_f1(
 
 
 def rate_curve(matched: NDArray[np.bool_], scores: NDArray[np.float64], labels: int) -> Curve:
-    """Precision, recall and F1 by threshold; arguments as of ``best_f1``.
+    """Compute precision, recall and F1 by threshold; arguments as of ``best_f1``.
 
     Returns:
         At most 201 thresholds, evenly spread over the ranks; none without detections.
@@ -74,5 +74,5 @@ def rate_curve(matched: NDArray[np.bool_], scores: NDArray[np.float64], labels: 
 
 
 def _last_of_score(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Ranks at which thresholds lie: detections of one score are kept or left out together."""
+    """Find ranks at which thresholds lie: detections of one score are kept or left out together."""
     return np.flatnonzero(np.diff(scores, append=-np.inf))

@@ -99,13 +99,13 @@ class Scores:
         return 2 * self.matches / total if total else None
 
     def numbers(self) -> dict[str, Any]:
-        """All single numbers by name, ready for JSON."""
+        """Return all single numbers by name, ready for JSON."""
         counts = ("labels", "detections", "matches", "ignored")
         rest = ("best_f1", "best_score", *AVERAGES, "position_error_m")
         return {name: getattr(self, name) for name in (*counts, *RATES, *rest)}
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, ``intervals`` as [low, high], and ``curve`` where there is one."""
+        """Return all numbers, ``intervals`` as [low, high], and ``curve`` where there is one."""
         intervals = {name: list(ends) for name, ends in self.intervals.items()}
         found = {**self.numbers(), "intervals": intervals}
         return found if self.curve is None else {**found, "curve": self.curve.to_dict()}
@@ -134,7 +134,7 @@ class SizeScores:
     classes: dict[str, Scores]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything by name, ready for JSON; ``high`` is None for infinity."""
+        """Return everything by name, ready for JSON; ``high`` is None for infinity."""
         return {
             "unit": self.unit,
             "low": self.low,
@@ -162,5 +162,5 @@ class Confusion:
     matrix: NDArray[np.int64]
 
     def to_dict(self) -> dict[str, Any]:
-        """``names``, with ``background`` last only in ``matrix``; ready for JSON."""
+        """Return ``names``, with ``background`` last only in ``matrix``; ready for JSON."""
         return {"names": list(self.names), "matrix": self.matrix.tolist()}

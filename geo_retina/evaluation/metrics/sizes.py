@@ -19,7 +19,7 @@ Sides = NDArray[np.float64]
 def score_sizes(
     problem: Problem, matcher: Matcher, kept: NDArray[np.bool_], options: EvaluateOptions
 ) -> tuple[tuple[SizeScores, ...], float | None]:
-    """Scores by ranges of size, and the metres a pixel that sizes in px were taken with.
+    """Score by ranges of size, and return the metres a pixel that sizes in px were taken with.
 
     Returns:
         Ranges in px, then in metres; none where the labels have no size or there are none.
@@ -67,13 +67,13 @@ def _score_ranges(
 
 
 def _sides_m(problem: Problem, objects: Objects) -> Sides:
-    """(N,) square root of the area on the ground; NaN where the CRS has no such place."""
+    """Compute (N,) square root of the area on the ground; NaN where the CRS has no such place."""
     area = shapely.area(objects.geometries) * square_metres(objects.centres, problem.crs)
     return np.asarray(np.sqrt(area))
 
 
 def _gsds(problem: Problem, found_m: Sides, options: EvaluateOptions) -> tuple[Sides, Sides]:
-    """Metres a pixel for each detection and label: as given, or from the pixel columns.
+    """Choose metres a pixel for each detection and label: as given, or from the pixel columns.
 
     A label has the median of its scene where labels are tied to scenes, else that of all.
     """
@@ -93,7 +93,7 @@ def _gsds(problem: Problem, found_m: Sides, options: EvaluateOptions) -> tuple[S
 
 
 def _thirds(sides: Sides) -> tuple[float, ...]:
-    """Limits between thirds of the sides, rounded to two digits; fewer where they fall together."""
+    """Divide the sides into thirds, by limits of two digits; fewer where they fall together."""
     sides = sides[np.isfinite(sides) & (sides > 0)]
     if not len(sides):
         return ()

@@ -37,7 +37,7 @@ class Tally:
     outcome: Outcome
 
     def scores(self, found: Rows, truth: Rows) -> Scores:
-        """Scores of the detections and labels at positions that ascend, without curve."""
+        """Score the detections and labels at positions that ascend, without curve."""
         labels = int(self.counts[truth].sum())
         states = self.outcome.states[found]
         true = found[states == TRUE]
@@ -69,7 +69,7 @@ class Tally:
         return replace(scores, curve=rate_curve(ranked[valid] == TRUE, at, scores.labels))
 
     def _averages(self, found: Rows, truth: Rows) -> tuple[float | None, ...]:
-        """AP at IoU 0.5, at 0.75 and over all; the mean of the classes that have labels."""
+        """Compute AP at IoU 0.5, at 0.75 and over all; the mean of the classes that have labels."""
         if not self.by_iou:
             return None, None, None
         there = self.problem.truth.classes[truth[self.counts[truth]]]
@@ -100,7 +100,7 @@ def tally(
 
 
 def rows_by(codes: NDArray[np.int64], groups: int) -> list[Rows]:
-    """Positions of each of 0 .. groups - 1 among the codes, ascending."""
+    """List positions of each of 0 .. groups - 1 among the codes, ascending."""
     order = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[order], np.arange(1, groups))
     return np.split(order, ends) if groups else []

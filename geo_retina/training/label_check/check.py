@@ -188,7 +188,7 @@ def _write(
 def _sample_views(
     training_set: TrainingSet, split: Split, options: TrainOptions
 ) -> list[LabelledView]:
-    """Windows as training draws them, unscaled; the last ones from anywhere."""
+    """Draw windows as training does, unscaled; the last ones from anywhere."""
     try:
         draw = WindowDraw(training_set, split, options.samples)
     except TrainingError:

@@ -72,5 +72,5 @@ class LabelReport:
         return describe_check(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, ready for JSON."""
+        """Return all numbers, ready for JSON."""
         return asdict(self)

@@ -75,13 +75,13 @@ def count_subset(training_set: TrainingSet, split: Split, part: Subset) -> Subse
 
 
 def sides_px(training_set: TrainingSet) -> NDArray[np.float64]:
-    """(N, 2) widths and heights of all labels, scene by scene."""
+    """Measure (N, 2) widths and heights of all labels, scene by scene."""
     parts = [each.boxes_px[:, 2:] - each.boxes_px[:, :2] for each in training_set.scenes]
     return np.concatenate([np.empty((0, 2)), *parts])
 
 
 def max_ious(each: LabelledScene) -> NDArray[np.float64]:
-    """(N,) greatest IoU of each label of a scene with another one; 0 for one that stands alone."""
+    """Compute (N,) greatest IoU of each label of a scene with another one; 0 for a lone one."""
     greatest = np.zeros(len(each.boxes_px))
     i, j = boxes.overlapping_pairs(each.boxes_px).T
     iou = boxes.iou(each.boxes_px[i], each.boxes_px[j])

@@ -145,7 +145,7 @@ def _suggestions(report: LabelReport) -> list[tuple[str, str]]:
 
 
 def find_warnings(report: LabelReport, options: TrainOptions) -> list[str]:
-    """One sentence on each thing that may spoil a training."""
+    """Warn in one sentence of each thing that may spoil a training."""
     found: list[str] = []
     counts = report.counts
     if counts.no_scene > counts.read / 2:

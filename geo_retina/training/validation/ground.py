@@ -153,7 +153,7 @@ def choose_ground(
 
 
 def _matching(training_set: TrainingSet, options: TrainOptions) -> EvaluateOptions:
-    """How labels and detections are matched; intervals and sizes would only cost time."""
+    """Choose how labels and detections are matched; intervals and sizes would only cost time."""
     by_radius = training_set.points
     return EvaluateOptions(
         scene_column="scene",
@@ -166,7 +166,7 @@ def _matching(training_set: TrainingSet, options: TrainOptions) -> EvaluateOptio
 
 
 def _detecting(training_set: TrainingSet, options: TrainOptions) -> DetectOptions:
-    """How scenes are read and detected: as they were trained on."""
+    """Choose how scenes are read and detected in: as they were trained on."""
     first = training_set.scenes[0].scene
     bands = options.data.bands
     if bands is None and all(each.scene.bands == first.bands for each in training_set.scenes):
@@ -206,12 +206,12 @@ def _shows(each: LabelledScene, on: OnGround) -> bool:
 def _on_ground(
     each: LabelledScene, points_px: NDArray[np.float64], on: OnGround
 ) -> NDArray[np.bool_]:
-    """Tell which points lie inside the scene, on labelled ground of that kind."""
+    """Find which points lie inside the scene, on labelled ground of that kind."""
     return each.scores(points_px) & on(each.scene.grid, points_px)
 
 
 def _with_data(each: LabelledScene, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Of (N,) labels that are chosen, those whose centre lies on a valid pixel.
+    """Select, of (N,) chosen labels, those whose centre lies on a valid pixel.
 
     A part that cannot be read keeps its labels, and is told when it is detected on.
     """
@@ -239,7 +239,7 @@ def _truth_table(
     crs: pyproj.CRS,
     name: str,
 ) -> pa.Table:
-    """Labels of a scene as a table: points at their centre, others as their box."""
+    """Write labels of a scene as a table: points at their centre, others as their box."""
     grid = meeting_grid(each.scene.grid)
     geometry: Any = (
         shapely.points(grid.pixels_to_crs(each.centres_px[rows]))

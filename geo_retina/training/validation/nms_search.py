@@ -54,7 +54,7 @@ def scored(card: Card, scores: ValidationScores, ground: ValidationGround) -> Ca
 
 
 def first_nms_iou(ground: ValidationGround, options: TrainOptions) -> float:
-    """IoU of suppression in validations, before the best one is chosen."""
+    """Choose the IoU of suppression in validations, before the best one is searched."""
     if options.nms_iou is not None:
         return options.nms_iou
     return Card.nms_iou if ground.options.radius_m is None else _POINTS_NMS_IOU

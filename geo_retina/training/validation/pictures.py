@@ -74,7 +74,7 @@ def draw_places(
 
 
 def _on_ground(ground: ValidationGround, scene: Scene, window: Window) -> NDArray[np.bool_]:
-    """(height, width), where pixels of a window lie, with their centre, on the ground."""
+    """Find (height, width) pixels of a window that lie, with their centre, on the ground."""
     x_min, y_min, x_max, y_max = window.box_px
     x, y = np.meshgrid(np.arange(x_min, x_max) + 0.5, np.arange(y_min, y_max) + 0.5)
     points_px = np.stack([x, y], axis=-1).reshape(-1, 2)

@@ -70,7 +70,7 @@ class Area:
         return area_px
 
     def holds(self, positions: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.bool_]:
-        """Tell which (N, 2) positions in a CRS lie in the area.
+        """Find which (N, 2) positions in a CRS lie in the area.
 
         They are moved to the area's CRS, not the area to theirs: it may be far larger than what
         theirs can express.

@@ -101,7 +101,7 @@ def _open_parquet(path: str | Path) -> Iterator[Stream]:
 
 
 def _tidy(table: pa.Table, wkb: str) -> pa.Table:
-    """Plain columns and types, whichever driver they come from, the geometry last."""
+    """Make columns and types plain, whichever driver they come from, the geometry last."""
     names = [n for n in table.column_names if n not in (wkb, "fid", "OGC_FID")]
     columns = {name: _plain(table[name]) for name in names}
     if "joined" in columns:  # a shapefile has no such type

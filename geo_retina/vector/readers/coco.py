@@ -57,7 +57,7 @@ class CocoLabels:
 
 
 def is_coco(path: str | Path) -> bool:
-    """Tell COCO's JSON from GeoJSON, which may have the same suffix; reads a .json file."""
+    """Check whether a .json file is COCO's, not GeoJSON with the same suffix; reads it."""
     if not str(path).lower().endswith(".json") or not Path(path).is_file():
         return False
     try:
@@ -168,7 +168,7 @@ def _by_id(
 
 
 def _side(image: Mapping[str, Any], name: str, path: str | Path) -> int:
-    """Height or width of an image; 0 where it is not said."""
+    """Read the height or width of an image; 0 where it is not said."""
     value = image.get(name) or 0
     if not isinstance(value, (int, float)) or not 0 <= value < 2**31:
         raise LabelError(
@@ -178,7 +178,7 @@ def _side(image: Mapping[str, Any], name: str, path: str | Path) -> int:
 
 
 def _box(note: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """x_min y_min x_max y_max of an annotation, or None where it has no extent to read."""
+    """Read x_min y_min x_max y_max of an annotation; None where it has no extent to read."""
     bbox = note.get("bbox")
     if isinstance(bbox, list) and len(bbox) == 4:
         x, y, width, height = (float(value) for value in bbox)

@@ -51,7 +51,7 @@ def encoding_to_tell(path: str | Path, layer: str, encoding: str | None) -> str 
 def encoding_doubt(
     path: str | Path, layer: str | None, texts: pd.DataFrame | list[str]
 ) -> str | None:
-    """One sentence where a layer's texts were read by a guess that they may not bear out.
+    """Warn in one sentence where a layer's texts were read by a guess they do not support.
 
     Args:
         path: a file that GDAL reads.

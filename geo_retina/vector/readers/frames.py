@@ -172,7 +172,7 @@ def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataF
 
 
 def is_parquet(path: str | Path) -> bool:
-    """Whether a file is GeoParquet by its name or first bytes; pyarrow reads it, not GDAL."""
+    """Check whether a file is GeoParquet by its name or first bytes; pyarrow reads it, not GDAL."""
     if str(path).lower().endswith((".parquet", ".geoparquet", ".pq", ".parq")):
         return True
     try:

@@ -186,7 +186,7 @@ def label_layer(
     class_column: str | None = None,
     scene_column: str | None = None,
 ) -> LabelLayer:
-    """Labels from a GeoDataFrame, which may be without rows; otherwise as ``read_labels``.
+    """Read labels from a GeoDataFrame, which may have no rows; otherwise as ``read_labels``.
 
     Args:
         frame: one feature per row.
@@ -209,7 +209,7 @@ def layer_of(
     place_column: str | None = None,
     strict: bool,
 ) -> LabelLayer:
-    """Labels from a GeoDataFrame with the columns that options name; as ``read_source``."""
+    """Read labels from a GeoDataFrame with the columns that options name; as ``read_source``."""
     if frame.crs is None:
         raise LabelError(missing_crs(name, "its place on Earth is unknown", file=name))
     columns: dict[str, Any] = {
@@ -243,7 +243,7 @@ def layer_of(
 def _parts(
     geometry: NDArray[np.object_], multi: str
 ) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Geometries that are a label each, and the position of the one that each was part of."""
+    """Split geometries that are several labels, and give the position of the one each was in."""
     parts, source = _exploded(geometry)
     if multi == "explode":
         return parts, source
@@ -262,7 +262,7 @@ def _parts(
 def _exploded(
     geometry: NDArray[np.object_],
 ) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """All single parts, of collections within collections too; empty ones are left out."""
+    """Split into all single parts, of nested collections too; empty ones are left out."""
     parts, source = geometry, np.arange(len(geometry))
     while (shapely.get_type_id(parts) >= _MULTIPOINT).any():
         parts, index = shapely.get_parts(parts, return_index=True)
@@ -309,7 +309,7 @@ def _polygons_of(geometry: Any) -> Any:
 
 
 def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -> Boxes:
-    """Boxes around labels in the pixels of a scene.
+    """Bound labels by boxes in the pixels of a scene.
 
     Args:
         labels: in any CRS.
@@ -383,7 +383,7 @@ def read_ground(
 def ground_polygons(
     ground: LabelLayer, crs: pyproj.CRS, around: NDArray[np.float64]
 ) -> NDArray[np.object_]:
-    """Polygons of ground in a CRS, as far as it matters there.
+    """Move polygons of ground to a CRS, as far as it matters there.
 
     Args:
         ground: polygons; N may be 0.

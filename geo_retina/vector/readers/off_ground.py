@@ -25,7 +25,7 @@ class Ground(NamedTuple):
 
 
 def is_elsewhere(layer: LabelLayer, grounds: Sequence[Ground]) -> bool:
-    """Tell whether none of the labels, of which there are some, touches any of the ground."""
+    """Check whether none of the labels, of which there are some, touches any of the ground."""
     if not len(layer):
         return False
     corners = shapely.bounds(layer.geometries)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
@@ -56,7 +56,7 @@ def explain_elsewhere(layer: LabelLayer, grounds: Sequence[Ground], what: str) -
 
 
 def _place(position: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64] | None:
-    """(2,) longitude and latitude; None for a position in a local CRS."""
+    """Return (2,) longitude and latitude; None for a position in a local CRS."""
     if not is_on_earth(crs):
         return None
     whole_world = np.array([-180.0, -90.0, 180.0, 90.0])
@@ -94,7 +94,7 @@ def _better_crs(
 def _on(
     points: NDArray[np.float64], crs: pyproj.CRS, grounds: Sequence[Ground]
 ) -> NDArray[np.bool_]:
-    """(N,) which points in a CRS lie on any of the ground."""
+    """Find (N,) points in a CRS that lie on any of the ground."""
     hit = np.zeros(len(points), np.bool_)
     for ground in grounds:
         if not (is_same(crs, ground.crs) or is_connected(crs, ground.crs)):

@@ -73,7 +73,7 @@ def _parse(wkb: bytes, start: int) -> tuple[Any, int]:
 
 
 def _end_of(wkb: bytes, at: int, kind: int, size: int, order: str) -> int:
-    """Where the coordinates of a point, a line, or the rings of a polygon end."""
+    """Find where the coordinates of a point, a line, or the rings of a polygon end."""
     if kind == _POINT:
         return at + size
     rings = 1

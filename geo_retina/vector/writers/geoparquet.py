@@ -62,7 +62,7 @@ def write_parquet(
 
 
 def _bounds(wkb: pa.Array) -> tuple[list[pa.Array], set[str]]:
-    """Columns x_min, y_min, x_max, y_max, null for missing geometries; and the kinds."""
+    """Bound geometries in columns x_min, y_min, x_max, y_max, null for missing; list the kinds."""
     rings = wkb_to_rings(wkb)
     if rings is not None:
         x, y = rings[:, :4, 0].T, rings[:, :4, 1].T

@@ -115,7 +115,7 @@ class Rows:
         return pa.array(shapely.to_wkb(geometries), wkb.type)
 
     def _leaps(self, rings: NDArray[np.float64]) -> bool:
-        """Whether longitudes are counted beyond half a turn, which this file does not allow."""
+        """Check whether longitudes go beyond half a turn, which this file does not allow."""
         if self._turn is None or not is_same(self._source, self._target):
             return False
         return bool(np.abs(rings[..., 0]).max(initial=0.0) > self._turn / 2)

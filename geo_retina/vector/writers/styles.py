@@ -178,7 +178,7 @@ _SYMBOL_TYPES = {"Polygon": "fill", "Point": "marker"}
 
 
 def _add_layer(symbol: ET.Element, kind: str, about: Mapping[str, str]) -> None:
-    """Properties twice: QGIS before 3.18 reads ``prop`` and later ones ``Option``."""
+    """Add properties twice: QGIS before 3.18 reads ``prop`` and later ones ``Option``."""
     layer = ET.SubElement(symbol, "layer", {"class": kind, "enabled": "1", "pass": "0"})
     options = ET.SubElement(layer, "Option", {"type": "Map"})
     for name, value in about.items():

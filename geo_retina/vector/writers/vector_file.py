@@ -207,7 +207,7 @@ def _write_gdal(path: Path, rows: Rows, crs: pyproj.CRS | None, layer: Layer) ->
 
 
 def _without_null_class(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """As a shapefile can hold it: dBASE has no null text, and an empty one looks like a mistake."""
+    """Make a batch fit a shapefile: dBASE has no null text, and an empty one seems a mistake."""
     arrays = [
         pc.fill_null(array, UNKNOWN_CLASS)
         if name == "class" and pa.types.is_string(array.type)
