@@ -164,13 +164,16 @@ class TrainingSet:
     point_size_m: float | None = None
 
 
-def load_training_set(options: DataOptions, *, place_column: str | None = None) -> TrainingSet:
+def load_training_set(
+    options: DataOptions, *, place_column: str | None = None, log_warnings: bool = True
+) -> TrainingSet:
     """Read the label layers once and place them on every scene.
 
     Args:
         options: scenes and layers.
         place_column: column of the labelled ground, or where there is none of the labels, that
             names the place to which ground belongs.
+        log_warnings: log the warnings too, where the caller does not tell them itself.
 
     Raises:
         SceneError: a scene is missing or is no raster.
@@ -204,7 +207,7 @@ def load_training_set(options: DataOptions, *, place_column: str | None = None) 
     log.info("%s", total)
     if not total.used:
         raise TrainingError(_no_labels_sentence(options, total, len(scenes), warnings))
-    for warning in warnings:
+    for warning in warnings if log_warnings else ():
         log.warning("%s", warning)
     return TrainingSet(
         labelled,

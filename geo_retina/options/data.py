@@ -281,6 +281,11 @@ class SplitOptions:
                 f"SplitOptions.val and test both name {sorted(both)[0]}; a place has one part"
             )
 
+    @property
+    def place_column(self) -> str | None:
+        """Column of the labelled ground, or of the labels, that names places; None for areas."""
+        return None if self.areas is not None else self.column
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:

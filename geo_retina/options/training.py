@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check, unknown_key
@@ -11,6 +11,17 @@ from geo_retina.options.data import DataOptions, SampleOptions, SplitOptions
 from geo_retina.options.detection import Device, Precision
 from geo_retina.options.losses import AssignOptions, LossOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
+from geo_retina.options.training_parts import (
+    BatchOptions,
+    CardTexts,
+    LoopOptions,
+    ScheduleOptions,
+    ScoringOptions,
+    StartOptions,
+    UpdateOptions,
+)
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +192,50 @@ class TrainOptions:
         if _tuples(levels) != values["levels"]:  # the preset's anchors are for its own levels
             values["anchor_sides_px"] = None
         return NetworkOptions(**{**values, **{k: _tuples(v) for k, v in self.network.items()}})
+
+    @property
+    def texts(self) -> CardTexts:
+        """What people read on the model's card."""
+        return self._part(CardTexts)
+
+    @property
+    def start(self) -> StartOptions:
+        """What the weights are before training."""
+        return self._part(StartOptions)
+
+    @property
+    def scoring(self) -> ScoringOptions:
+        """How the model is scored."""
+        return ScoringOptions(
+            bands=self.data.bands,
+            gsd_m=self.data.gsd_m,
+            radius_m=self.radius_m,
+            precision=self.precision,
+        )
+
+    @property
+    def batches(self) -> BatchOptions:
+        """How many samples are read, and by how many processes."""
+        return self._part(BatchOptions)
+
+    @property
+    def updates(self) -> UpdateOptions:
+        """How a gradient moves the weights."""
+        return self._part(UpdateOptions)
+
+    @property
+    def schedule(self) -> ScheduleOptions:
+        """How long training lasts."""
+        return self._part(ScheduleOptions)
+
+    @property
+    def loop(self) -> LoopOptions:
+        """What the loop needs of this run."""
+        return self._part(LoopOptions)
+
+    def _part(self, kind: type[_Part]) -> _Part:
+        """Take the options that a part has fields for."""
+        return kind(**{name: getattr(self, name) for name in kind.__annotations__})
 
 
 def _tuples(value: Any) -> Any:

@@ -11,7 +11,6 @@ from torch.utils.data import Sampler
 
 from geo_retina.dataset.samples import EpochSampler, HardDraw
 from geo_retina.errors import TrainingError
-from geo_retina.options import TrainOptions
 from geo_retina.training.loggers import quiet_lightning
 
 _PATIENCE = timedelta(hours=12)
@@ -69,18 +68,18 @@ def share_batches() -> DDPStrategy:
     return _QuietStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
 
 
-def check_devices(options: TrainOptions, device: torch.device) -> None:
+def check_devices(count: int, device: torch.device) -> None:
     """Refuse more devices than there are, before anything is read.
 
     Raises:
         TrainingError: there are fewer, or only one of several is named.
     """
-    if options.devices == 1 or device.type == "cpu":
+    if count == 1 or device.type == "cpu":
         return
     there = torch.cuda.device_count() if device.type == "cuda" else 1
-    if options.devices > there or device.index is not None:
+    if count > there or device.index is not None:
         raise TrainingError(
-            f"{options.devices} devices were asked for and {device} is "
+            f"{count} devices were asked for and {device} is "
             f"{'one' if device.index is not None else f'there {there} times'}; lower devices, or "
             "give a device without a number"
         )

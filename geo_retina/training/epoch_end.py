@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geo_retina.errors import TrainingError
 from geo_retina.model import Card, Model, build_network
-from geo_retina.options import RunOptions, TrainOptions
+from geo_retina.options import RunOptions, ScheduleOptions
 from geo_retina.plots import draw_training_curves
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.lightning_module import RetinaNetTask
@@ -47,9 +47,10 @@ class Validation(Callback):
         card: of the model, without scores.
         average: the weights that are scored.
         ground: what they are scored on.
-        options: of the run.
+        schedule: after which epoch to do what.
         device: where to detect; left out, where they are trained.
         folder: where the record and pictures go.
+        seed: of the run.
         history: one record per epoch: losses, and scores where it was validated.
         best: the best epoch; None before the first validation.
     """
@@ -57,19 +58,20 @@ class Validation(Callback):
     card: Card
     average: AverageWeights
     ground: ValidationGround
-    options: TrainOptions
+    schedule: ScheduleOptions
     device: torch.device
     folder: RunFolder
+    seed: int
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
 
     @property
     def exhausted(self) -> bool:
         """Whether so many validations in a row were no better that training should end."""
-        if self.options.patience is None or self.best is None:
+        if self.schedule.patience is None or self.best is None:
             return False
         scored = [record["epoch"] for record in self.history if "f1" in record]
-        return sum(epoch > self.best.epoch for epoch in scored) >= self.options.patience
+        return sum(epoch > self.best.epoch for epoch in scored) >= self.schedule.patience
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop a run again that had ended early when it was killed."""
@@ -80,7 +82,7 @@ class Validation(Callback):
         assert isinstance(pl_module, RetinaNetTask)
         epoch = trainer.current_epoch + 1
         losses = pl_module.epoch_losses()
-        due = epoch % self.options.validate_every == 0 or epoch == self.options.epochs
+        due = epoch % self.schedule.validate_every == 0 or epoch == self.schedule.epochs
         if trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             record: dict[str, Any] = {"epoch": epoch, **losses, "lr": float(rate)}
@@ -110,7 +112,7 @@ class Validation(Callback):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
             self.best = Best(epoch, scores.f1, weights, scored(self.card, scores, self.ground))
         validations = 1 + sum("f1" in record for record in self.history)
-        if self.options.picture_every and (validations - 1) % self.options.picture_every == 0:
+        if self.schedule.picture_every and (validations - 1) % self.schedule.picture_every == 0:
             out = self.folder.path / "pictures" / f"epoch-{epoch:04d}.png"
             out.parent.mkdir(exist_ok=True)
             draw_places(self._places, self.ground, scores.found, out)
@@ -119,7 +121,7 @@ class Validation(Callback):
     @cached_property
     def _places(self) -> Any:
         """The same in every picture, so that they show what has changed."""
-        return choose_places(self.ground, seed=self.options.seed)
+        return choose_places(self.ground, seed=self.seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for the checkpoint: plain values and tensors only."""

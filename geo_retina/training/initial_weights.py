@@ -12,14 +12,18 @@ from geo_retina.dataset.radiometry import BandStatistics
 from geo_retina.model import Band, Card, Model, Radiometry, build_network, load_model
 from geo_retina.nn.backbones import check_pretrained, load_pretrained, stem_key
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.options import NetworkOptions, StartOptions
 from geo_retina.scene import common_name
 
 
-def load_start(options: TrainOptions) -> Model | None:
+def load_start(options: StartOptions, backbone: str) -> Model | None:
     """Load the model that training starts from, or check that ImageNet weights can be had.
 
     Done before anything is read, since it may fail. The caller's random state is left as it was.
+
+    Args:
+        options: what to start from.
+        backbone: of the network, where that is no model.
 
     Returns:
         The model; None where there is none.
@@ -31,12 +35,12 @@ def load_start(options: TrainOptions) -> Model | None:
         with torch.random.fork_rng(devices=[]):
             return load_model(options.weights)
     if options.pretrained:
-        check_pretrained(options.resolved_network.backbone)
+        check_pretrained(backbone)
     return None
 
 
 def first_network(
-    options: TrainOptions,
+    options: StartOptions,
     network: NetworkOptions,
     bands: Sequence[Band],
     classes: Sequence[str],
@@ -45,7 +49,7 @@ def first_network(
     """Build the network and give it its first weights.
 
     Args:
-        options: of the run.
+        options: whether to start from ImageNet weights, and what stays.
         network: architecture, every field resolved.
         bands: that it sees.
         classes: that it tells apart.

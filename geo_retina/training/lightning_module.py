@@ -22,35 +22,38 @@ from geo_retina.nn.losses import (
     retinanet_loss,
 )
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import TrainOptions
+from geo_retina.options import AssignOptions, LossOptions, UpdateOptions
 from geo_retina.training.precision import depthwise_in_single_precision
 
 _LAST = 1e-3  # share of the peak rate at the end
 _EPOCH_SEED = 0x5EED  # keeps the random state of epochs apart from others of one seed
 
 
-def loss_settings(options: TrainOptions, counts: Mapping[str, int]) -> LossSettings:
+def loss_settings(
+    loss: LossOptions, assign: AssignOptions, counts: Mapping[str, int]
+) -> LossSettings:
     """Convert the options to what the loss takes.
 
     Args:
-        options: of the run.
+        loss: what is minimised.
+        assign: which anchors stand for which objects.
         counts: labels per class, in the order of the classes.
     """
     weights = None
-    if options.loss.class_weights == "inverse":
+    if loss.class_weights == "inverse":
         weights = inverse_frequency(torch.tensor(list(counts.values())))
     return LossSettings(
-        classification=options.loss.classification,
-        alpha=options.loss.alpha,
-        gamma=options.loss.gamma,
-        box=options.loss.box,
-        beta=options.loss.beta,
-        box_weight=options.loss.box_weight,
+        classification=loss.classification,
+        alpha=loss.alpha,
+        gamma=loss.gamma,
+        box=loss.box,
+        beta=loss.beta,
+        box_weight=loss.box_weight,
         class_weights=weights,
-        assign=options.assign.method,
-        foreground_iou=options.assign.foreground_iou,
-        background_iou=options.assign.background_iou,
-        atss_candidates=options.assign.atss_candidates,
+        assign=assign.method,
+        foreground_iou=assign.foreground_iou,
+        background_iou=assign.background_iou,
+        atss_candidates=assign.atss_candidates,
     )
 
 
@@ -78,15 +81,15 @@ def _share_of_positives(positives: int, *, device: torch.device) -> float:
     return max(float(total), 1.0) / torch.distributed.get_world_size()
 
 
-def build_optimizer(network: nn.Module, options: TrainOptions, lr: float) -> Optimizer:
+def build_optimizer(network: nn.Module, updates: UpdateOptions, lr: float) -> Optimizer:
     """Build AdamW or SGD over what is trained; norms and biases do not decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": updates.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    if options.optimizer == "sgd":
-        momentum = options.momentum
+    if updates.optimizer == "sgd":
+        momentum = updates.momentum
         return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     return AdamW(groups, lr=lr)
 
@@ -97,21 +100,29 @@ class RetinaNetTask(pl.LightningModule):
     Args:
         network: trained in place.
         settings: the loss.
-        options: of the run.
+        updates: how a gradient moves the weights.
         lr: peak of the schedule.
+        seed: of the run.
 
     Attributes:
         losses: sums of the losses over the steps of this epoch, and their number.
     """
 
     def __init__(
-        self, network: RetinaNet, settings: LossSettings, options: TrainOptions, *, lr: float
+        self,
+        network: RetinaNet,
+        settings: LossSettings,
+        updates: UpdateOptions,
+        *,
+        lr: float,
+        seed: int,
     ) -> None:
         super().__init__()
         self.network = network
         self._settings = settings
-        self._options = options
+        self._updates = updates
         self._lr = lr
+        self._seed = seed
         self._patches = ExitStack()
         self.losses: dict[str, Tensor] = {}
 
@@ -135,7 +146,7 @@ class RetinaNetTask(pl.LightningModule):
         it in its own ways when it begins, has begun by now.
         """
         if batch_idx == 0:
-            place = [self._options.seed, _EPOCH_SEED, self.current_epoch, self.global_rank]
+            place = [self._seed, _EPOCH_SEED, self.current_epoch, self.global_rank]
             random = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(random >> 1))
 
@@ -158,11 +169,11 @@ class RetinaNetTask(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimiser under a schedule that rises to the peak rate and falls from it."""
-        optimizer = build_optimizer(self.network, self._options, self._lr)
+        optimizer = build_optimizer(self.network, self._updates, self._lr)
         shape = partial(
             rise_and_fall,
             steps=int(self.trainer.estimated_stepping_batches),
-            warm_up=self._options.warm_up,
+            warm_up=self._updates.warm_up,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {

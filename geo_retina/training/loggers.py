@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from geo_retina.errors import TrainingError
-from geo_retina.options import TrainOptions
 from geo_retina.quiet import ignored_warnings, raised_levels
 from geo_retina.training.run_folder import RunFolder
 
@@ -38,23 +37,23 @@ def quiet_lightning() -> Iterator[None]:
         yield
 
 
-def check_loggers(options: TrainOptions) -> None:
+def check_loggers(*, tensorboard: bool) -> None:
     """Refuse a log that cannot be written, before anything is read.
 
     Raises:
         TrainingError: tensorboard is asked for and not installed.
     """
-    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise TrainingError(
             "tensorboard: true needs the package tensorboard, which is not installed; run "
             "pip install tensorboard, or leave it out: epochs.csv has the same numbers"
         )
 
 
-def make_loggers(options: TrainOptions, folder: RunFolder) -> list[Logger]:
+def make_loggers(folder: RunFolder, *, tensorboard: bool) -> list[Logger]:
     """Make a CSV log of the steps for every start of the run, and TensorBoard's if wished."""
     start = f"{folder.facts['starts']:03d}"
     loggers: list[Logger] = [CSVLogger(folder.path / "steps", name="", version=start)]
-    if options.tensorboard:
+    if tensorboard:
         loggers.append(TensorBoardLogger(folder.path / "tensorboard", name="", version=start))
     return loggers

@@ -22,7 +22,7 @@ from torch import Tensor
 from geo_retina.errors import TrainingError
 from geo_retina.nn.losses import LossSettings, Target
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import TrainOptions
+from geo_retina.options import UpdateOptions
 from geo_retina.training.lightning_module import batch_losses, build_optimizer
 from geo_retina.training.precision import TrainingPrecision, depthwise_in_single_precision
 
@@ -59,7 +59,7 @@ def find_rate(
     network: RetinaNet,
     batches: Iterable[tuple[Tensor, list[Target]]],
     settings: LossSettings,
-    options: TrainOptions,
+    updates: UpdateOptions,
     *,
     device: torch.device,
     precision: TrainingPrecision,
@@ -70,7 +70,7 @@ def find_rate(
         network: not changed.
         batches: of samples; begun again where they end.
         settings: the loss.
-        options: of the run; the optimiser is its.
+        updates: how a gradient moves the weights.
         device: where to try.
         precision: of the passes through the network.
 
@@ -78,7 +78,7 @@ def find_rate(
         TrainingError: the loss is not finite from the start, or never falls.
     """
     trial = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = build_optimizer(trial, options, _LOWEST)
+    optimizer = build_optimizer(trial, updates, _LOWEST)
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
@@ -91,7 +91,7 @@ def find_rate(
                 group["lr"] = rate
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 parts = batch_losses(trial, _to(batch, device), settings)
-            loss = _step(parts, optimizer, options.clip_norm)
+            loss = _step(parts, optimizer, updates.clip_norm)
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             smoothed = average / (1 - _SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed) or smoothed > _DIVERGED * min([*losses, smoothed]):

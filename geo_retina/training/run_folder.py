@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Callback
 
 from geo_retina.errors import OutputError, TrainingError
 from geo_retina.files import parse_json, write_text
-from geo_retina.options import TrainOptions
 
 _OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
 _OWN_FOLDERS = ("pictures", "steps", "tensorboard")
@@ -44,15 +43,19 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        options: of the run, as JSON gives them back.
         facts: what the run found out once and keeps: its learning rate, its precision, and
             how often it was started.
     """
 
     path: Path
+    options: Mapping[str, Any]
     facts: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path, options: TrainOptions, *, resume: bool, overwrite: bool) -> RunFolder:
+    def open(
+        cls, path: Path, options: Mapping[str, Any], *, resume: bool, overwrite: bool
+    ) -> RunFolder:
         """Begin a run, or go on with the one in the folder.
 
         Raises:
@@ -67,14 +70,14 @@ class RunFolder:
                     f"{path} holds no training run to resume; leave --resume out to begin one"
                 )
             _refuse_other_options(path, found["options"], options)
-            folder = cls(path, dict(found["facts"]))
+            folder = cls(path, options, dict(found["facts"]))
         else:
             if _checkpoint(path).exists() and not overwrite:
                 raise TrainingError(
                     f"{path} holds a training run that did not finish; give --resume to go on "
                     "with it, or --overwrite to begin anew"
                 )
-            folder = cls(path, {})
+            folder = cls(path, options, {})
             try:
                 path.mkdir(parents=True, exist_ok=True)
                 _clear(path)
@@ -107,19 +110,18 @@ class RunFolder:
         assert isinstance(state, dict)
         return state
 
-    def write_manifest(self, options: TrainOptions) -> None:
+    def write_manifest(self) -> None:
         """Keep the options and facts, to compare with those of a resumed run."""
-        text = json.dumps({"options": _plain(options), "facts": self.facts}, indent=1)
+        text = json.dumps({"options": self.options, "facts": self.facts}, indent=1)
         write_text(_manifest(self.path), text)
 
-    def keep_data(self, fingerprints: Mapping[str, str], options: TrainOptions) -> None:
+    def keep_data(self, fingerprints: Mapping[str, str]) -> None:
         """Keep the input's fingerprints, or refuse other input than the run began with.
 
         From here on the run can be resumed: what could be wrong with its input was found out.
 
         Args:
             fingerprints: as ``input_fingerprints`` makes them.
-            options: of the run.
 
         Raises:
             TrainingError: labels, split or scenes have changed since.
@@ -136,7 +138,7 @@ class RunFolder:
                 f"{' and '.join(changed)} changed since the run in {self.path} began; bring the "
                 "old state back, or give --overwrite to begin anew"
             )
-        self.write_manifest(options)
+        self.write_manifest()
 
     def write_epochs(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write one row per epoch, with every number that any epoch has."""
@@ -215,15 +217,15 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _plain(options: TrainOptions) -> dict[str, Any]:
-    """Convert the options to what JSON gives back."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str))
+def as_plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options to what JSON gives back: tuples are lists, and paths are text."""
+    plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 
 
-def _refuse_other_options(path: Path, known: Mapping[str, Any], options: TrainOptions) -> None:
+def _refuse_other_options(path: Path, known: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Name the first option that would make another training of it."""
-    before, now = (_flat(values) for values in (known, _plain(options)))
+    before, now = (_flat(values) for values in (known, options))
     different = [
         f"{key} was {before.get(key)} and is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())

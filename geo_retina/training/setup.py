@@ -17,16 +17,18 @@ from geo_retina.dataset.radiometry import BandStatistics, measure_bands
 from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import TrainObjects, train_objects
 from geo_retina.errors import TrainingError
-from geo_retina.model import Band, Card, choose_tile_px
+from geo_retina.model import Band, Card, Radiometry, choose_tile_px
 from geo_retina.nn.anchors import fit_anchors
+from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.options import CardTexts, NetworkOptions, TrainOptions
 from geo_retina.training.initial_weights import (
     about_resolution,
     first_network,
     keep_radiometry,
     load_start,
 )
+from geo_retina.training.lightning_module import loss_settings
 from geo_retina.training.validation.ground import (
     SCORE_FLOOR,
     ValidationGround,
@@ -52,6 +54,7 @@ class Preparation:
         bands: normalisation and statistics of the pixels.
         val_ground: what validation detects and scores.
         network: with its first weights.
+        loss: what training minimises.
         card: without scores and provenance of a run.
         test: ground that selects nothing and is scored once, at the end.
     """
@@ -62,6 +65,7 @@ class Preparation:
     bands: BandStatistics
     val_ground: ValidationGround
     network: RetinaNet
+    loss: LossSettings
     card: Card
     test: ValidationGround | None = None
 
@@ -72,35 +76,37 @@ def prepare(options: TrainOptions) -> Preparation:
     Raises:
         GeoRetinaError: something in the data or the options cannot be used.
     """
-    start = load_start(options)  # before minutes are spent on reading
-    training_set, split = load_and_split(options)
+    own = options.resolved_network
+    start = load_start(options.start, own.backbone)  # before minutes are spent on reading
+    training_set = load_training_set(options.data, place_column=options.split.place_column)
     scenes = [each.scene for each in training_set.scenes]
+    split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
     objects = train_objects(training_set, split)
     if not len(objects.label):
         raise TrainingError(
             "no label lies on the training ground; lower split.val_fraction or split.block_m"
         )
-    val_ground = choose_val_ground(training_set, split, options)
+    val_ground = choose_val_ground(training_set, split, options.scoring)
     test = None
     if split.has_test:
         about = f"the test ground: {split.describe(Subset.TEST)}"
         outlines = split.outlines(Subset.TEST)
-        test = choose_ground(training_set, split.on_test, about, options, outlines)
+        test = choose_ground(training_set, split.on_test, about, options.scoring, outlines)
     log.info(
         "%d labels for training, %d for validation on %.0f%% of the ground",
         len(objects.label),
         val_ground.objects,
         100 * split.share,
     )
-    seen = _bands(options, scenes[0].bands, scenes[0].band_names)
+    seen = _bands(options.data.band_names, scenes[0].bands, scenes[0].band_names)
     bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
-    network_options = (
-        resolve_network(options.resolved_network, objects) if start is None else start.card.network
+    resolved = resolve_network(own, objects) if start is None else start.card.network
+    network, source = first_network(options.start, resolved, seen, training_set.classes, start)
+    card = replace(
+        _first_card(options.texts, training_set, objects, seen, bands.radiometry, resolved),
+        padding=options.samples.padding,
+        nms_iou=first_nms_iou(val_ground, options.nms_iou),
     )
-    classes = training_set.classes
-    network, source = first_network(options, network_options, seen, classes, start)
-    card = _first_card(options, training_set, objects, bands, network_options)
-    card = replace(card, nms_iou=first_nms_iou(val_ground, options))
     source = about_resolution(source, start, card.gsd_m)
     log.info("%s", source)
     training = {
@@ -113,20 +119,8 @@ def prepare(options: TrainOptions) -> Preparation:
         "packages": {name: _version(name) for name in _PACKAGES},
     }
     card = replace(card, training=training)
-    return Preparation(training_set, split, objects, bands, val_ground, network, card, test)
-
-
-def load_and_split(options: TrainOptions) -> tuple[TrainingSet, Split]:
-    """Read labels and scenes, and split the ground.
-
-    Raises:
-        GeoRetinaError: something in the data or the options cannot be used.
-    """
-    column = None if options.split.areas is not None else options.split.column
-    training_set = load_training_set(options.data, place_column=column)
-    scenes = [each.scene for each in training_set.scenes]
-    split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
-    return training_set, split
+    loss = loss_settings(options.loss, options.assign, objects.per_class(training_set.classes))
+    return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:
@@ -173,41 +167,40 @@ def resolve_network(options: NetworkOptions, objects: TrainObjects) -> NetworkOp
 
 
 def _first_card(
-    options: TrainOptions,
+    texts: CardTexts,
     training_set: TrainingSet,
     objects: TrainObjects,
-    bands: BandStatistics,
+    bands: tuple[Band, ...],
+    radiometry: Radiometry,
     network: NetworkOptions,
 ) -> Card:
-    scenes = [each.scene for each in training_set.scenes]
     gsds_m = [each.gsd_m for each in training_set.scenes]
     # The longer side: an overlap must hold all of a long, thin object.
     sides_px = objects.sides_px.max(axis=1)
     low, middle, high = np.percentile(sides_px, [1, 50, 99]).tolist()
     classes = training_set.classes
     card = Card(
-        name=options.name,
+        name=texts.name,
         classes=classes,
-        bands=_bands(options, scenes[0].bands, scenes[0].band_names),
-        radiometry=bands.radiometry,
+        bands=bands,
+        radiometry=radiometry,
         gsd_m=float(np.median(gsds_m)),
         gsd_range_m=(min(gsds_m) / _GSD_SLACK, max(gsds_m) * _GSD_SLACK),
         tile_px=1,  # chosen below, when the card knows the network's stride
         object_px=(low, middle, high),
         network=network,
         thresholds=(SCORE_FLOOR,) * len(classes),
-        padding=options.samples.padding,
-        description=options.description,
-        licence=options.licence,
-        attribution=options.attribution,
+        description=texts.description,
+        licence=texts.licence,
+        attribution=texts.attribution,
     )
     return replace(card, tile_px=choose_tile_px(high, card.stride_px))
 
 
 def _bands(
-    options: TrainOptions, indices: tuple[int, ...], descriptions: tuple[str, ...]
+    names: tuple[str, ...] | None, indices: tuple[int, ...], descriptions: tuple[str, ...]
 ) -> tuple[Band, ...]:
-    names = options.data.band_names or tuple(
+    names = names or tuple(
         name or f"band {index}" for name, index in zip(descriptions, indices, strict=True)
     )
     if len(names) != len(indices):

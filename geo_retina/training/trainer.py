@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
@@ -22,19 +21,19 @@ from geo_retina.engine import choose_device
 from geo_retina.errors import GeoRetinaError
 from geo_retina.forks import check_forked
 from geo_retina.model import Card, Model, check_model_output
-from geo_retina.options import RunOptions, TrainOptions
+from geo_retina.options import BatchOptions, LoopOptions, RunOptions, TrainOptions
 from geo_retina.plots import draw_training_curves
 from geo_retina.training.distributed import SharedSampler, check_devices, share_batches
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.epoch_end import Validation
 from geo_retina.training.fingerprints import input_fingerprints
 from geo_retina.training.hard_negatives import MineHardNegatives
-from geo_retina.training.lightning_module import RetinaNetTask, loss_settings
+from geo_retina.training.lightning_module import RetinaNetTask
 from geo_retina.training.loggers import check_loggers, make_loggers, quiet_lightning
 from geo_retina.training.lr_finder import find_rate
 from geo_retina.training.precision import TrainingPrecision, choose_training_precision
 from geo_retina.training.progress_lines import Telling, TrainProgress
-from geo_retina.training.run_folder import LastCheckpoint, RunFolder
+from geo_retina.training.run_folder import LastCheckpoint, RunFolder, as_plain
 from geo_retina.training.setup import Preparation, prepare
 from geo_retina.training.validation.nms_search import search_nms_iou
 from geo_retina.training.validation.scoring import validate
@@ -87,8 +86,9 @@ def train(
         folder = folder or target.with_name(f"{target.name}.train")
     check_forked()
     device = choose_device(options.device)
-    check_loggers(options)
-    check_devices(options, device)
+    check_loggers(tensorboard=options.tensorboard)
+    check_devices(options.devices, device)
+    record = as_plain(asdict(options))
     # The caller's own random state is left as it was.
     gpus = [device] if device.type == "cuda" else []
     with (
@@ -97,22 +97,22 @@ def train(
         quiet_lightning(),
     ):
         run = RunFolder.open(
-            Path(folder or Path(scratch) / "train"), options, resume=resume, overwrite=overwrite
+            Path(folder or Path(scratch) / "train"), record, resume=resume, overwrite=overwrite
         )
         torch.manual_seed(options.seed)
         with run.left_if_begun():
             prepared = prepare(options)
-        run.keep_data(input_fingerprints(prepared.training_set, prepared.split), options)
-        model = _fit(prepared, options, device, run, progress)
+        run.keep_data(input_fingerprints(prepared.training_set, prepared.split))
+        model = _fit(prepared, options.loop, device, run, progress)
         if target is not None:
-            _write(model, target, options, overwrite=overwrite)
+            _write(model, target, record, overwrite=overwrite)
         run.finish()
     return model
 
 
 def _fit(
     prepared: Preparation,
-    options: TrainOptions,
+    options: LoopOptions,
     device: torch.device,
     folder: RunFolder,
     progress: bool | Callable[[TrainProgress], None],
@@ -126,17 +126,25 @@ def _fit(
         options.samples,
         seed=options.seed,
         cache_bytes=int(options.samples.cache_gb * 2**30)
-        // max(1, options.workers * options.devices),
+        // max(1, options.batches.workers * options.batches.devices),
     )
-    sampler = _sampler(samples, options)
-    loader = _loader(samples, sampler, options, device)
+    per_epoch = options.batches.samples_per_epoch or max(
+        options.batches.batch, round(samples.train_px / options.samples.window_px**2)
+    )
+    sampler = EpochSampler(per_epoch, seed=options.seed, hard_share=options.samples.hard_share)
+    loader = _loader(samples, sampler, options.batches, device)
     precision, lr = _settle(prepared, options, device, folder, loader)
-    settings = loss_settings(options, _train_counts(prepared))
-    task = RetinaNetTask(prepared.network, settings, options, lr=lr)
-    task = task.to(memory_format=torch.channels_last)
+    task = RetinaNetTask(
+        prepared.network, prepared.loss, options.updates, lr=lr, seed=options.seed
+    ).to(memory_format=torch.channels_last)
     average = AverageWeights(prepared.network, decay=options.ema)
-    validation = Validation(prepared.card, average, prepared.val_ground, options, device, folder)
-    mining = MineHardNegatives(average, samples, sampler, options.samples, batch=options.batch)
+    validation = Validation(
+        *(prepared.card, average, prepared.val_ground),
+        *(options.schedule, device, folder, options.seed),
+    )
+    mining = MineHardNegatives(
+        average, samples, sampler, options.samples, batch=options.batches.batch
+    )
     callbacks = [average, validation, mining, LastCheckpoint(folder.checkpoint)]
     if callable(progress):
         callbacks.append(Telling(progress, validation))
@@ -145,7 +153,7 @@ def _fit(
     if state is not None:  # Lightning lets workers read ahead before it names the epoch
         loader.sampler.set_epoch(state["epoch"] + 1)  # type: ignore[attr-defined]
     _run(trainer, task, loader, None if state is None else folder.checkpoint)
-    if options.devices > 1:  # other processes did it all, and left it in the checkpoint
+    if options.batches.devices > 1:  # other processes did it all, and left it in the checkpoint
         state = folder.read_state()
         assert state is not None
         validation.load_state_dict(state["callbacks"][validation.state_key])
@@ -180,7 +188,7 @@ def score_test_ground(model: Model, prepared: Preparation, run: RunOptions) -> M
 
 def _settle(
     prepared: Preparation,
-    options: TrainOptions,
+    options: LoopOptions,
     device: torch.device,
     folder: RunFolder,
     loader: DataLoader[Any],
@@ -192,24 +200,18 @@ def _settle(
     precision: TrainingPrecision = facts["precision"]
     if "lr" not in facts:
         if options.lr == "find":
-            settings = loss_settings(options, _train_counts(prepared))
             trial = find_rate(
-                *(prepared.network, loader, settings, options), device=device, precision=precision
+                *(prepared.network, loader, prepared.loss, options.updates),
+                device=device,
+                precision=precision,
             )
             trial.write(folder.path / "rates.csv")
             log.info("learning rate %.3g", trial.best)
             facts["lr"] = trial.best
         else:
             facts["lr"] = options.lr
-    folder.write_manifest(options)
+    folder.write_manifest()
     return precision, float(facts["lr"])
-
-
-def _train_counts(prepared: Preparation) -> dict[str, int]:
-    """Count labels per class on the training ground."""
-    classes = prepared.training_set.classes
-    counts = np.bincount(prepared.objects.label, minlength=len(classes)).tolist()
-    return dict(zip(classes, counts, strict=True))
 
 
 def _run(
@@ -227,16 +229,8 @@ def _run(
         raise KeyboardInterrupt from error
 
 
-def _sampler(samples: TrainSamples, options: TrainOptions) -> EpochSampler:
-    """Draw an epoch's samples: as many as given, or as cover the labelled ground once."""
-    per_epoch = options.samples_per_epoch or max(
-        options.batch, round(samples.train_px / options.samples.window_px**2)
-    )
-    return EpochSampler(per_epoch, seed=options.seed, hard_share=options.samples.hard_share)
-
-
 def _loader(
-    samples: TrainSamples, sampler: EpochSampler, options: TrainOptions, device: torch.device
+    samples: TrainSamples, sampler: EpochSampler, options: BatchOptions, device: torch.device
 ) -> DataLoader[Any]:
     return DataLoader(
         samples,
@@ -251,27 +245,27 @@ def _loader(
 
 
 def _trainer(
-    options: TrainOptions,
+    options: LoopOptions,
     device: torch.device,
     folder: RunFolder,
     callbacks: list[Callback],
     precision: TrainingPrecision,
     progress: bool,
 ) -> pl.Trainer:
-    several = options.devices > 1
-    only = options.devices if device.index is None else [device.index]
+    devices, several = options.batches.devices, options.batches.devices > 1
+    only = devices if device.index is None else [device.index]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=options.devices if several else only,
+        devices=devices if several else only,
         strategy=share_batches() if several else "auto",
         use_distributed_sampler=False,
         precision=precision,
-        max_epochs=options.epochs,
-        logger=make_loggers(options, folder),
+        max_epochs=options.schedule.epochs,
+        logger=make_loggers(folder, tensorboard=options.tensorboard),
         callbacks=callbacks,
         enable_checkpointing=False,
-        gradient_clip_val=options.clip_norm,
-        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.updates.clip_norm,
+        accumulate_grad_batches=options.updates.accumulate,
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,
@@ -279,20 +273,11 @@ def _trainer(
     )
 
 
-def _write(model: Model, target: Path, options: TrainOptions, *, overwrite: bool) -> None:
+def _write(model: Model, target: Path, record: Mapping[str, Any], *, overwrite: bool) -> None:
     """Write the model, and beside it the resolved options and a plot of the run."""
     model.save(target, overwrite=overwrite)
-    text = yaml.safe_dump(_plain(asdict(options)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
     target.with_name(f"{target.name}.config.yaml").write_text(text, encoding="utf-8")
     draw_training_curves(
         model.card.training["history"], target.with_name(f"{target.name}.training.png")
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists and paths into text, which is what YAML has."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -63,3 +63,22 @@ def test_no_module_bears_the_name_of_its_function():
 def test_folders_fit_a_head():
     folders = Counter(path.parent for path in _modules())
     assert max(folders.values()) <= 18, folders.most_common(3)
+
+
+def test_train_options_stay_whole_in_train_and_its_setup_alone():
+    """All others take the part they need, which ``options/training_parts.py`` has."""
+    whole = defaultdict(set)
+    for path in _modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if any(
+                each.annotation and "TrainOptions" in ast.unparse(each.annotation) for each in given
+            ):
+                whole[str(path.relative_to(ROOT / "geo_retina/training"))].add(node.name)
+    assert whole == {
+        "trainer.py": {"train"},
+        "setup.py": {"prepare", "_shareable"},
+        "label_check/check.py": {"check_labels"},
+    }

@@ -18,8 +18,9 @@ from geo_retina.geodesy import crs_label
 from geo_retina.grid import Window
 from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
 from geo_retina.nn.anchors import fit_anchors
-from geo_retina.options import TrainOptions
+from geo_retina.options import NetworkOptions, SampleOptions, SplitOptions, TrainOptions
 from geo_retina.plots import LabelledView, draw_samples, draw_sizes
+from geo_retina.training.label_check.numbers import LabelNumbers
 from geo_retina.training.label_check.report import LabelReport
 from geo_retina.training.label_check.statistics import (
     IOU_STEPS,
@@ -62,15 +63,25 @@ def check_labels(
         GeoRetinaError: scenes, labels or options cannot be used at all.
     """
     folder = None if out is None else _prepare_folder(Path(out), overwrite=overwrite)
-    column = None if options.split.areas is not None else options.split.column
-    training_set = load_training_set(options.data, place_column=column)
-    split, problem = _try_split(training_set, options)
-    report = _measure(training_set, split, options)
+    samples, seed = options.samples, options.seed
+    training_set = load_training_set(
+        options.data,
+        place_column=options.split.place_column,
+        log_warnings=False,  # they are in the report
+    )
+    split, problem = _try_split(training_set, options.split, seed)
+    own = options.resolved_network
+    windows = _windows(training_set, split, samples, seed)
+    numbers = _measure(options.name, training_set, split, own, windows)
     warnings = [*training_set.warnings, *([problem] if problem else [])]
-    warnings += find_warnings(report, options)
-    report = LabelReport(**{**vars(report), "warnings": tuple(warnings)})
+    warnings += find_warnings(numbers, window_px=samples.window_px)
+    report = LabelReport(**vars(numbers), warnings=tuple(warnings))
     if folder is not None:
-        _write(folder, report, training_set, split, options)
+        anchors = own.anchor_sides_px or report.anchor_sides_px
+        _draw(folder, training_set, split, anchors)
+        views = _sample_views(training_set, split, samples, seed)
+        draw_samples(views, training_set.classes, folder / "samples.png")
+        _write(folder, report)
     return report
 
 
@@ -87,17 +98,25 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> Path:
     return folder
 
 
-def _try_split(training_set: TrainingSet, options: TrainOptions) -> tuple[Split, str | None]:
+def _try_split(
+    training_set: TrainingSet, options: SplitOptions, seed: int
+) -> tuple[Split, str | None]:
     """Split the ground, or return no split with the sentence that says why."""
     scenes = [each.scene for each in training_set.scenes]
     try:
-        split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
+        split = split_ground(scenes, options, seed=seed, training_set=training_set)
     except TrainingError as error:
         return _NOTHING_SPLIT, str(error)
     return split, None
 
 
-def _measure(training_set: TrainingSet, split: Split, options: TrainOptions) -> LabelReport:
+def _measure(
+    name: str,
+    training_set: TrainingSet,
+    split: Split,
+    own: NetworkOptions,
+    windows: WindowNumbers | None,
+) -> LabelNumbers:
     scenes = [each.scene for each in training_set.scenes]
     gsds_m = [each.gsd_m for each in training_set.scenes]
     sides = sides_px(training_set)
@@ -105,15 +124,14 @@ def _measure(training_set: TrainingSet, split: Split, options: TrainOptions) -> 
     longest_px = float(np.percentile(sides.max(axis=1), 99))
     ious = np.concatenate([max_ious(each) for each in training_set.scenes])
     levels, anchors = fit_anchors(torch.from_numpy(sides), levels=None)
-    own = options.resolved_network
     own_coverage = None
     if own.anchor_sides_px is not None:
         own_coverage = anchor_coverage(sides, own.anchor_sides_px, own.anchor_ratios)
     used = [part for part in Subset if part is not Subset.TEST or split.has_test]
     crs = [_crs_text(each) for each in training_set.scenes]
     shapes = np.array([scene.grid.shape for scene in scenes])
-    return LabelReport(
-        name=options.name,
+    return LabelNumbers(
+        name=name,
         scenes=len(scenes),
         scene_px=(_pair(shapes.min(axis=0)), _pair(shapes.max(axis=0))),
         crs={name: crs.count(name) for name in dict.fromkeys(crs)},
@@ -130,7 +148,7 @@ def _measure(training_set: TrainingSet, split: Split, options: TrainOptions) -> 
         longest_px=longest_px,
         histogram_px=histogram(area_side),
         overlap={step: float((ious > step).mean()) for step in IOU_STEPS},
-        windows=_windows(training_set, split, options),
+        windows=windows,
         levels=levels,
         anchor_sides_px=anchors,
         anchor_coverage=anchor_coverage(sides, anchors, (1.0,)),
@@ -152,31 +170,31 @@ def _crs_text(each: LabelledScene) -> str:
 
 
 def _windows(
-    training_set: TrainingSet, split: Split, options: TrainOptions
+    training_set: TrainingSet, split: Split, samples: SampleOptions, seed: int
 ) -> WindowNumbers | None:
     try:
-        return measure_windows(training_set, split, options)
+        return measure_windows(training_set, split, samples, seed=seed)
     except TrainingError:  # there is no training ground, which the numbers of the parts say
         return None
 
 
-def _write(
+def _draw(
     folder: Path,
-    report: LabelReport,
     training_set: TrainingSet,
     split: Split,
-    options: TrainOptions,
+    anchor_sides_px: Sequence[Sequence[float]],
 ) -> None:
-    """Write the report, and pictures of samples, scenes and sizes."""
+    """Draw the scenes with their labels, and the labels' sizes beside the anchors'."""
     classes = training_set.classes
-    samples = _sample_views(training_set, split, options)
-    draw_samples(samples, classes, folder / "samples.png")
     draw_samples(_scene_views(training_set, split), classes, folder / "scenes.png")
     sides = np.sqrt(sides_px(training_set).prod(axis=1))
     labels = np.concatenate([each.labels for each in training_set.scenes])
-    own = options.resolved_network.anchor_sides_px or report.anchor_sides_px
-    anchors = [side for level in own for side in level]
+    anchors = [side for level in anchor_sides_px for side in level]
     draw_sizes(sides, labels, classes, anchors, folder / "sizes.png")
+
+
+def _write(folder: Path, report: LabelReport) -> None:
+    """Write the report for people and for machines."""
     try:
         (folder / REPORT).write_text(report.text() + "\n", encoding="utf-8")
         numbers = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
@@ -186,16 +204,16 @@ def _write(
 
 
 def _sample_views(
-    training_set: TrainingSet, split: Split, options: TrainOptions
+    training_set: TrainingSet, split: Split, samples: SampleOptions, seed: int
 ) -> list[LabelledView]:
     """Draw windows as training does, unscaled; the last ones from anywhere."""
     try:
-        draw = WindowDraw(training_set, split, options.samples)
+        draw = WindowDraw(training_set, split, samples)
     except TrainingError:
         return []
     views = []
     for number in range(_SAMPLES):
-        rng = np.random.default_rng([options.seed, number])
+        rng = np.random.default_rng([seed, number])
         take = draw.choose if number < _SAMPLES * 3 // 4 else draw.anywhere
         scene, window = take(rng, draw.plain_frame())
         each = training_set.scenes[scene]

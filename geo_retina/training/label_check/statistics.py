@@ -13,7 +13,7 @@ from geo_retina import boxes
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.split import Split, Subset
 from geo_retina.dataset.windows import WindowDraw, label_window, objects_on, subset_pixels
-from geo_retina.options import TrainOptions
+from geo_retina.options import SampleOptions
 
 WINDOWS = 400
 """Windows that stand for all that training will see."""
@@ -91,18 +91,23 @@ def max_ious(each: LabelledScene) -> NDArray[np.float64]:
 
 
 def measure_windows(
-    training_set: TrainingSet, split: Split, options: TrainOptions, *, windows: int = WINDOWS
+    training_set: TrainingSet,
+    split: Split,
+    samples: SampleOptions,
+    *,
+    seed: int,
+    windows: int = WINDOWS,
 ) -> WindowNumbers:
     """Draw windows as training will, without reading a pixel, and count what they show."""
-    draw = WindowDraw(training_set, split, options.samples)
+    draw = WindowDraw(training_set, split, samples)
     labels = cut = ignored = dropped = most = empty = 0
     for number in range(windows):
-        rng = np.random.default_rng([options.seed, number])
+        rng = np.random.default_rng([seed, number])
         scene, window = draw.choose(rng, draw.frame(rng))
         each = training_set.scenes[scene]
         shown = split.mask(each.scene.grid, window) == Subset.TRAIN
         shown &= _inside(each, shown.shape, window.row, window.col)
-        found = label_window(each, window, shown, options.samples)
+        found = label_window(each, window, shown, samples)
         labels += len(found.boxes) + len(found.ignored) + found.dropped
         cut += found.cut
         ignored += len(found.ignored)

@@ -18,7 +18,7 @@ from geo_retina.dataset.split import Split, Subset
 from geo_retina.errors import SceneError, TrainingError
 from geo_retina.geodesy import move, reproject
 from geo_retina.grid import Grid, Window
-from geo_retina.options import DetectOptions, EvaluateOptions, TrainOptions
+from geo_retina.options import DetectOptions, EvaluateOptions, ScoringOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.validation.frame import common_crs, meeting_grid
 from geo_retina.vector import to_geodataframe
@@ -86,7 +86,7 @@ class ValidationGround:
 
 
 def choose_val_ground(
-    training_set: TrainingSet, split: Split, options: TrainOptions
+    training_set: TrainingSet, split: Split, options: ScoringOptions
 ) -> ValidationGround:
     """Gather the scenes and labels of the validation ground.
 
@@ -102,7 +102,7 @@ def choose_ground(
     training_set: TrainingSet,
     on: OnGround,
     about: str,
-    options: TrainOptions,
+    options: ScoringOptions,
     outlines: Outlines | None = None,
 ) -> ValidationGround:
     """Gather the scenes and labels of some ground, to be scored on.
@@ -111,7 +111,7 @@ def choose_ground(
         training_set: scenes and labels.
         on: tells which pixel positions (N, 2) of a grid lie on that ground.
         about: where that is, for people, such as ``the validation ground: 4 blocks``.
-        options: how labels and detections are matched.
+        options: how scenes are read and detections matched.
         outlines: the polygons of that ground in a CRS, where it has some: scenes may be far
             larger than it, and the rest is not read then.
 
@@ -152,7 +152,7 @@ def choose_ground(
     )
 
 
-def _matching(training_set: TrainingSet, options: TrainOptions) -> EvaluateOptions:
+def _matching(training_set: TrainingSet, options: ScoringOptions) -> EvaluateOptions:
     """Choose how labels and detections are matched; intervals and sizes would only cost time."""
     by_radius = training_set.points
     return EvaluateOptions(
@@ -165,17 +165,17 @@ def _matching(training_set: TrainingSet, options: TrainOptions) -> EvaluateOptio
     )
 
 
-def _detecting(training_set: TrainingSet, options: TrainOptions) -> DetectOptions:
+def _detecting(training_set: TrainingSet, options: ScoringOptions) -> DetectOptions:
     """Choose how scenes are read and detected in: as they were trained on."""
     first = training_set.scenes[0].scene
-    bands = options.data.bands
+    bands = options.bands
     if bands is None and all(each.scene.bands == first.bands for each in training_set.scenes):
         bands = first.bands  # the names on the card may be new ones
     return DetectOptions(
         score=SCORE_FLOOR,
         precision=options.precision,
         bands=bands,
-        gsd_m=None if first.grid.crs is None else options.data.gsd_m,
+        gsd_m=None if first.grid.crs is None else options.gsd_m,
         force=True,  # what was trained on fits
     )
 

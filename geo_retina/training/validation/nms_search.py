@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from geo_retina.model import Card, Model
-from geo_retina.options import RunOptions, TrainOptions
+from geo_retina.options import RunOptions
 from geo_retina.training.validation.ground import ValidationGround
 from geo_retina.training.validation.scoring import ValidationScores, validate
 
@@ -53,8 +53,8 @@ def scored(card: Card, scores: ValidationScores, ground: ValidationGround) -> Ca
     return replace(card, thresholds=scores.thresholds, metrics=metrics)
 
 
-def first_nms_iou(ground: ValidationGround, options: TrainOptions) -> float:
+def first_nms_iou(ground: ValidationGround, given: float | None) -> float:
     """Choose the IoU of suppression in validations, before the best one is searched."""
-    if options.nms_iou is not None:
-        return options.nms_iou
+    if given is not None:
+        return given
     return Card.nms_iou if ground.options.radius_m is None else _POINTS_NMS_IOU

@@ -23,9 +23,9 @@ from geo_retina.nn.losses import retinanet_loss
 from geo_retina.options import (
     AssignOptions,
     DataOptions,
+    LossOptions,
     SampleOptions,
     SplitOptions,
-    TrainOptions,
 )
 from geo_retina.scene import Scene, open_scene
 from geo_retina.training.lightning_module import loss_settings
@@ -472,12 +472,7 @@ def test_anchors_of_ignored_boxes_carry_no_gradient(tmp_path, how, method):
     ]
     logits = [torch.zeros(1, len(a), 1, requires_grad=True) for a in anchors]
     deltas = [torch.zeros(1, len(a), 4, requires_grad=True) for a in anchors]
-    settings = loss_settings(
-        TrainOptions(
-            data=DataOptions(scenes=("a",), labels="b"), assign=AssignOptions(method=method)
-        ),
-        {"object": 1},
-    )
+    settings = loss_settings(LossOptions(), AssignOptions(method=method), {"object": 1})
     losses = retinanet_loss(Outputs(logits, deltas), anchors, targets, settings)
     sum(losses.values()).backward()
     ignored = sample.ignore_I4.repeat(len(anchors[0]), 1).double().numpy()

@@ -32,7 +32,7 @@ def options(**how: object):
 
 
 def taken_over(bands, classes, start):
-    return first_network(options(), TINY_NETWORK, bands, classes, start)
+    return first_network(options().start, TINY_NETWORK, bands, classes, start)
 
 
 def test_the_same_bands_and_classes_keep_every_weight() -> None:
@@ -119,7 +119,7 @@ def test_a_model_that_is_not_there_is_found_out_before_anything_is_read() -> Non
     with pytest.raises(ModelError, match="neither a model file nor a bundled model"):
         train(tiny("nowhere.tif", "nowhere.gpkg", weights="nowhere.safetensors"))
     before = torch.random.get_rng_state()
-    assert load_start(tiny("a.tif", "b.gpkg", weights="demo")) is not None
+    assert load_start(tiny("a.tif", "b.gpkg", weights="demo").start, "unused") is not None
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

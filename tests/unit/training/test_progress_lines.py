@@ -35,7 +35,7 @@ def test_labels_without_data_beneath_are_not_to_be_found(tmp_path):
     options = tiny(scene, labels)
     training_set = prepare(options).training_set
     ground = choose_ground(
-        training_set, lambda _, p: np.ones(p.shape[:-1], bool), "everywhere", options
+        training_set, lambda _, p: np.ones(p.shape[:-1], bool), "everywhere", options.scoring
     )
     centres = training_set.scenes[0].centres_px
     expected = (np.floor(centres[:, 0]) < 120).sum()

@@ -22,10 +22,11 @@ from geo_retina.model import load_model
 from geo_retina.nn import backbones
 from geo_retina.options import SampleOptions, SplitOptions
 from geo_retina.scene import open_scene
-from geo_retina.training import epoch_end, train, trainer
+from geo_retina.training import epoch_end, train
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.lightning_module import RetinaNetTask, loss_settings, rise_and_fall
 from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
+from geo_retina.training.run_folder import as_plain
 from geo_retina.training.setup import choose_tile_px, prepare
 from geo_retina.training.validation.ground import keep_on_val_ground
 
@@ -182,7 +183,7 @@ def test_scenes_given_as_one_path_are_one_scene(scene_and_labels, monkeypatch):
         object.__setattr__(options.data, "scenes", given)  # however it came about
         card = prepare(options).card
         assert card.training["options"]["data"]["scenes"] == ("field.tif",)
-        plain = trainer._plain(asdict(options))
+        plain = as_plain(asdict(options))
         assert isinstance(yaml.safe_dump(plain), str)
 
 
@@ -313,8 +314,7 @@ def test_average_of_weights_is_the_recursion(scene_and_labels):
 def test_norms_and_biases_do_not_decay(scene_and_labels):
     options = tiny(*scene_and_labels, weight_decay=0.3)
     prepared = prepare(options)
-    settings = loss_settings(options, {"object": 5})
-    task = RetinaNetTask(prepared.network, settings, options, lr=0.1)
+    task = RetinaNetTask(prepared.network, prepared.loss, options.updates, lr=0.1, seed=0)
 
     class Trainer:
         estimated_stepping_batches = 10
@@ -345,9 +345,10 @@ def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(steps):
 
 def test_rare_classes_weigh_more_where_asked(scene_and_labels):
     options = tiny(*scene_and_labels)
-    assert loss_settings(options, {"a": 9, "b": 1}).class_weights is None
-    inverse = replace(options, loss=replace(options.loss, class_weights="inverse"))
-    weights = loss_settings(inverse, {"a": 9, "b": 1}).class_weights
+    counts = {"a": 9, "b": 1}
+    assert loss_settings(options.loss, options.assign, counts).class_weights is None
+    inverse = replace(options.loss, class_weights="inverse")
+    weights = loss_settings(inverse, options.assign, counts).class_weights
     assert float(weights[1] / weights[0]) == pytest.approx(9, rel=0.01)
 
 

@@ -57,7 +57,7 @@ def test_test_ground_is_reported_and_selects_nothing(
     def with_test(options: Any) -> Any:
         prepared = original(options)
         about = "the test ground: the right half"
-        test = choose_ground(prepared.training_set, right_half, about, options)
+        test = choose_ground(prepared.training_set, right_half, about, options.scoring)
         monkeypatch.setattr(validation, "detect", perfect(prepared))
         return replace(prepared, test=test)
 
@@ -102,7 +102,7 @@ def test_no_label_on_the_ground_is_one_sentence(scene_and_labels: tuple[Path, Pa
             prepared.training_set,
             lambda grid, points: np.zeros(points.shape[:-1], np.bool_),
             "the moon",
-            options,
+            options.scoring,
         )
 
 

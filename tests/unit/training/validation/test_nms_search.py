@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from support.stubs import tiny_card, tiny_model
 from support.tiny_training import FakeScores
@@ -11,7 +9,7 @@ from support.tiny_training import FakeScores
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions, load_model
 from geo_retina.errors import ModelError
 from geo_retina.model import Card
-from geo_retina.options import MergeOptions, TrainOptions
+from geo_retina.options import MergeOptions
 from geo_retina.run.fitting import suited
 from geo_retina.training.validation import nms_search
 
@@ -67,13 +65,11 @@ def test_the_best_suppression_and_its_thresholds_go_on_the_card(monkeypatch, bes
 
 
 def test_points_begin_with_a_lower_suppression(monkeypatch):
-    options = TrainOptions(data=None)
-    assert nms_search.first_nms_iou(Ground(), options) == 0.3
+    assert nms_search.first_nms_iou(Ground(), None) == 0.3
     ground = Ground()
     ground.options = EvaluateOptions()
-    assert nms_search.first_nms_iou(ground, options) == 0.5
-    given = dataclasses.replace(options, nms_iou=0.6)
-    assert nms_search.first_nms_iou(ground, given) == 0.6
+    assert nms_search.first_nms_iou(ground, None) == 0.5
+    assert nms_search.first_nms_iou(ground, 0.6) == 0.6
 
 
 def test_a_card_carries_its_suppression(tmp_path):
