@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         LossOptions,
         MergeOptions,
         NetworkOptions,
+        ReviewOptions,
         RunOptions,
         SampleOptions,
         SplitOptions,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from geo_retina.plots import DensityMap, draw_density, draw_preview
     from geo_retina.postprocess import CombineReport, FilterReport, combine_runs, filter_detections
+    from geo_retina.review import ReviewReport, review_detections
     from geo_retina.run import plan_scenes
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
@@ -90,6 +92,8 @@ __all__ = [
     "NetworkOptions",
     "OptionError",
     "OutputError",
+    "ReviewOptions",
+    "ReviewReport",
     "RunError",
     "RunOptions",
     "RunReport",
@@ -122,6 +126,7 @@ __all__ = [
     "load_train_options",
     "open_scene",
     "plan_scenes",
+    "review_detections",
     "train",
     "write_report",
 ]
@@ -139,9 +144,10 @@ _NAMES_BY_MODULE = {
     "model": "bundled_models Card import_checkpoint load_model Model",
     "options": "AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
     "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "
-    "RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
     "plots": "DensityMap draw_density draw_preview",
     "postprocess": "combine_runs CombineReport filter_detections FilterReport",
+    "review": "review_detections ReviewReport",
     "run": "plan_scenes",
     "scene": "find_scenes open_scene Scene",
     "synth": "draw_scene",

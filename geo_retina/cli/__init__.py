@@ -28,6 +28,7 @@ from geo_retina.cli import (
     _inspect,
     _merge,
     _preview,
+    _review,
     _streams,
     _train,
 )
@@ -73,6 +74,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _detect.plan,
     _filter.filter_,
     _merge.merge,
+    _review.review,
     _export.export_chips,
     _export.export_onnx,
     _export.export_stac,

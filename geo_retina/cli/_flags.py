@@ -75,7 +75,7 @@ def as_flags(sentence: str) -> str:
         r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
     )
     return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Synth|Import|Filter|Chip)Options\.(\w+)",
+        r"\b(?:Detect|Run|Evaluate|Synth|Import|Filter|Chip|Review)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
         sentence,
     )

@@ -25,6 +25,7 @@ from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.importing import ImportOptions
 from geo_retina.options.network import PRESETS, NetworkOptions, Padding
 from geo_retina.options.output import ChipForm, ChipOptions, FilterOptions
+from geo_retina.options.review import ReviewOptions
 from geo_retina.options.synth import SynthOptions
 from geo_retina.options.training import (
     AssignOptions,
@@ -63,6 +64,7 @@ __all__ = [
     "NetworkOptions",
     "Padding",
     "Precision",
+    "ReviewOptions",
     "RunOptions",
     "SampleOptions",
     "ScheduleOptions",

@@ -1,6 +1,7 @@
 """Let a person look at detections and correct them, inside their GeoPackage."""
 
 from geo_retina.review.reading import read_review
+from geo_retina.review.refilling import ReviewReport, review_detections
 from geo_retina.review.samples import samples_of
 from geo_retina.review.values import NO_CELL, Cases, Design, Frame, Review, Sample
 
@@ -10,7 +11,9 @@ __all__ = [
     "Design",
     "Frame",
     "Review",
+    "ReviewReport",
     "Sample",
     "read_review",
+    "review_detections",
     "samples_of",
 ]

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
 from geo_retina.review.values import Cases, Design, Floats, Frame, Review, Texts
+from geo_retina.vector.readers.frames import check_readable
+from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.review_layers import (
     CELL_STATUSES,
     CELLS,
     DESIGN,
+    DETECTION,
     FORMAT,
     FOUND,
     FRAME,
@@ -26,6 +29,9 @@ from geo_retina.vector.review_layers import (
     STATUSES,
     blob_wkb,
 )
+
+_UNDEFINED = (-1, 0, 99999)
+"""Numbers that GeoPackages, and GDAL, give to no CRS."""
 
 
 def read_review(path: str | Path) -> Review:
@@ -37,9 +43,6 @@ def read_review(path: str | Path) -> Review:
     Raises:
         LabelError: it cannot be read, holds no review, or an entry has no meaning.
     """
-    from geo_retina.vector.readers.frames import check_readable
-    from geo_retina.vector.readers.refusing import open_package
-
     path = Path(path)
     check_readable(path)
     with open_package(path) as database:
@@ -69,9 +72,18 @@ def check_has_review(database: sqlite3.Connection, path: Path) -> None:
 
 
 def review_of(database: sqlite3.Connection, path: Path) -> Review:
-    """Read a review of an open GeoPackage that has one."""
+    """Read a review of an open GeoPackage that has one.
+
+    Raises:
+        LabelError: an entry has no meaning, or the tables are damaged.
+    """
+    with refuse_damage(path):
+        return _review_of(database, path)
+
+
+def _review_of(database: sqlite3.Connection, path: Path) -> Review:
     frame = _read_frame(database)
-    crs = _read_crs(database)
+    crs = read_crs(database, CELLS)
     drawn = np.zeros(len(frame), bool)
     done = np.zeros(len(frame), bool)
     for cell, status in database.execute(f"SELECT cell, status FROM {CELLS}"):
@@ -91,17 +103,30 @@ def review_of(database: sqlite3.Connection, path: Path) -> Review:
     return Review(path=path, crs=crs, frame=frame, is_drawn=drawn, is_done=done, cases=cases)
 
 
-def _read_crs(database: sqlite3.Connection) -> pyproj.CRS | None:
+def read_crs(database: sqlite3.Connection, layer: str) -> pyproj.CRS | None:
+    """Read the CRS of a layer of a GeoPackage; None where it has none."""
     query = (
         "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
         "JOIN gpkg_geometry_columns USING (srs_id) WHERE table_name = ?"
     )
-    organization, code, definition = database.execute(query, (CELLS,)).fetchone()
-    if definition == "undefined":
+    organization, code, definition = database.execute(query, (layer,)).fetchone()
+    if definition == "undefined" or code in _UNDEFINED:
         return None
     if organization.upper() == "EPSG":
         return pyproj.CRS.from_epsg(code)
     return pyproj.CRS.from_wkt(definition)
+
+
+def handed_out(database: sqlite3.Connection) -> Texts:
+    """Read the geometries of all rows as they were handed out."""
+    blobs = [blob for (blob,) in database.execute(f"SELECT geom FROM {FOUND} ORDER BY case_id")]
+    return _geometries(np.array([*blobs, None], dtype=object)[:-1])
+
+
+def holds_review(database: sqlite3.Connection) -> bool:
+    """Tell whether a GeoPackage has any table of a review."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    return not names.isdisjoint(REVIEW_TABLES)
 
 
 def _read_frame(database: sqlite3.Connection) -> Frame:
@@ -134,7 +159,7 @@ def _read_frame(database: sqlite3.Connection) -> Frame:
 def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases:
     names = ("geom", "status", "class", "score", "weight", "note", "case_id")
     rows = _columns(database, REVIEW, names, "fid")
-    found = _columns(database, FOUND, ("case_id", "class", "score", "geom"), "case_id")
+    found = _columns(database, FOUND, ("case_id", "origin", "class", "score", "geom"), "case_id")
     at = _places(rows["case_id"], found["case_id"])
     rows["status"] = _statuses(rows["status"], at, path)
     # What a person deletes is no object.
@@ -154,7 +179,7 @@ def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases
     return Cases(
         status=rows["status"],
         name=rows["class"],
-        found_name=handed["class"],
+        found_name=np.where(handed["origin"] == DETECTION, handed["class"], _filled(None, 1)),
         score=_numbers(rows["score"]),
         weight=np.where(np.isnan(weight), 1.0, weight),
         geometry=geometry,

@@ -102,7 +102,8 @@ class Cases:
     Attributes:
         status: one of ``STATUSES``.
         name: class as it stands now.
-        found_name: class as the model had it; None of an object that a person added.
+        found_name: class as the model had it; None of what the model does not report: an object
+            that a person added, a detection below the threshold, one of another run or a label.
         score: of the detection; not a number where a person added it.
         weight: how much it counts in training.
         geometry: shapely geometries in the CRS of the review; None where there is none.

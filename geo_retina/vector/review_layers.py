@@ -28,6 +28,9 @@ REASONS: Final = ("uncertain", "disagrees", "seam", "size", "crowded", "cell")
 """Near the threshold; unlike the other run or the labels; at a seam between tiles; of an odd size
 for its class; where many overlap; in a cell, where every detection has a row."""
 
+DETECTION: Final = "detection"
+"""Origin of a case that the model reports as an object; others only may be objects."""
+
 REVIEW: Final = "review"
 CELLS: Final = "cells"
 FOUND: Final = "review_found"
@@ -45,7 +48,8 @@ _SCHEMA: Final = {
     CELLS: "fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom MULTIPOLYGON, "
     "cell INTEGER, status TEXT DEFAULT 'new', use TEXT, stratum INTEGER, place INTEGER, "
     "zone TEXT, note TEXT",
-    FOUND: "case_id INTEGER PRIMARY KEY NOT NULL, class TEXT, score REAL, geom BLOB",
+    FOUND: "case_id INTEGER PRIMARY KEY NOT NULL, origin TEXT NOT NULL, class TEXT, score REAL, "
+    "geom BLOB",
     FRAME: "cell INTEGER PRIMARY KEY NOT NULL, row INTEGER NOT NULL, col INTEGER NOT NULL, "
     "stratum INTEGER NOT NULL, use TEXT NOT NULL, place INTEGER NOT NULL, zone TEXT, "
     "predicted REAL NOT NULL, area_m2 REAL",

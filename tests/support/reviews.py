@@ -7,8 +7,11 @@ from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyproj
 import shapely
 
+from geo_retina.vector import Companions, Target, outline_table, write_outputs
 from geo_retina.vector.review_layers import (
     CELLS,
     DESIGN,
@@ -21,6 +24,7 @@ from geo_retina.vector.review_layers import (
 )
 
 SIDE = 10.0
+UTM = pyproj.CRS("EPSG:32633")
 
 
 def square(x, y, half=1.0):
@@ -61,7 +65,7 @@ def write_review(path, cells, cases, deleted=()):
 
 def _write_found(database, at, name, x):
     (blob,) = to_blobs(np.array([square(x, 5)], dtype=object), 32633)
-    database.execute(f"INSERT INTO {FOUND} VALUES (?, ?, 0.5, ?)", (at, name, blob))
+    database.execute(f"INSERT INTO {FOUND} VALUES (?, 'detection', ?, 0.5, ?)", (at, name, blob))
 
 
 def _write_case(database, at, *, status, x, name="a", found="a", note=None, weight=1.0):
@@ -73,3 +77,58 @@ def _write_case(database, at, *, status, x, name="a", found="a", note=None, weig
         "VALUES (?, ?, ?, 0.5, ?, ?, ?)",
         (blob, status, name, note, weight, None if found is None else at),
     )
+
+
+def write_found(path, xy, *, score=None, name=None, half=1.0, ground=None, cut=None, crs=UTM):
+    """Write detections, squares around points, as a run over some ground does.
+
+    Args:
+        path: of the GeoPackage.
+        xy: (N, 2) centres.
+        score: (N,); left out, 0.9. The threshold of class ``a`` is 0.5, of ``b`` 0.3.
+        name: (N,) classes; left out, ``a``.
+        half: (N,) half sides.
+        ground: polygon that was looked at; left out, 200 units from the origin.
+        cut: (N,) bits.
+    """
+    xy = np.asarray(xy, float).reshape(-1, 2)
+    n = len(xy)
+    half = np.broadcast_to(np.asarray(half, float), n)
+    shapes = [square(x, y, h) for (x, y), h in zip(xy, half, strict=True)]
+    columns = {
+        "class": pa.array(["a"] * n if name is None else list(name), pa.string()),
+        "score": pa.array(np.full(n, 0.9) if score is None else np.asarray(score, float)),
+        "scene": pa.array(["s"] * n, pa.string()),
+        "cut": pa.array([0] * n if cut is None else list(cut), pa.int32()),
+        "joined": pa.array([False] * n, pa.bool_()),
+        "geometry": pa.array(shapely.to_wkb(np.array(shapes, dtype=object)), pa.binary()),
+    }
+    table = pa.table(columns)
+    ground = shapely.multipolygons([shapely.box(0, 0, 200, 200) if ground is None else ground])
+    scanned = outline_table(np.array([ground], dtype=object), {"scene": ["s"]}, crs, crs)
+    about = {"thresholds": '{"a": 0.5, "b": 0.3}', "min_score": "0.1"}
+    write_outputs(
+        [Target(path, True)],
+        [table],
+        lambda: Companions(scanned, None, about),
+        crs=crs,
+        classes=("a", "b"),
+        geometry="polygon",
+    )
+    return path
+
+
+def scattered(count, seed=0, low=2.0, high=198.0):
+    return np.random.default_rng(seed).uniform(low, high, (count, 2))
+
+
+def edit(path, *statements):
+    """Change a file as another program would."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def rows_of(path, table="review", columns="*"):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()

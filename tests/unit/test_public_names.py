@@ -39,10 +39,12 @@ VERBS = {
     *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
+    "review_detections",
 }
 VALUES = {
     *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
+    "ReviewReport",
 }
 OPTIONS = {
     *(
@@ -55,6 +57,7 @@ OPTIONS = {
     ),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
     *("ChipOptions", "FilterOptions", "SynthOptions", "ImportOptions", "TrainOptions"),
+    "ReviewOptions",
 }
 ERRORS = {
     *(

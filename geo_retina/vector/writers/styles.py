@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree as ET
@@ -105,18 +106,29 @@ def write_styles(path: str | Path, styles: Mapping[str, str]) -> None:
     Raises:
         sqlite3.Error: it is no GeoPackage, or cannot be written.
     """
-    database = sqlite3.connect(path)
-    try:
-        with database:
-            database.execute(_STYLES_TABLE)
-            database.execute(
-                "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier) "
-                "VALUES ('layer_styles', 'attributes', 'layer_styles')"
-            )
-            for layer, qml in styles.items():
-                _write_style(database, layer, qml)
-    finally:
-        database.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        put_styles(database, styles)
+
+
+def put_styles(
+    database: sqlite3.Connection, styles: Mapping[str, str], *, replace: bool = True
+) -> None:
+    """Put default styles of layers into an open GeoPackage, inside the caller's transaction.
+
+    Args:
+        database: the GeoPackage.
+        styles: QML by name of layer.
+        replace: in place of older ones; otherwise a layer that has a style keeps it.
+    """
+    database.execute(_STYLES_TABLE)
+    database.execute(
+        "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier) "
+        "VALUES ('layer_styles', 'attributes', 'layer_styles')"
+    )
+    has = {name for (name,) in database.execute("SELECT f_table_name FROM layer_styles")}
+    for layer, qml in styles.items():
+        if replace or layer not in has:
+            _write_style(database, layer, qml)
 
 
 def read_styles(path: str | Path) -> dict[str, str]:

@@ -1,25 +1,16 @@
 """What a person entered comes back as values, and cells that were completed as samples."""
 
-import sqlite3
-from contextlib import closing
-
 import numpy as np
 import pytest
 
 from geo_retina.errors import LabelError
 from geo_retina.review import NO_CELL, read_review, samples_of
-from tests.support.reviews import write_review
+from tests.support.reviews import edit, write_review
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "found.gpkg"
-
-
-def edit(path, *statements):
-    with closing(sqlite3.connect(path)) as database, database:
-        for statement in statements:
-            database.execute(statement)
 
 
 def test_a_sample_is_the_run_of_done_cells_from_the_start(path):

@@ -1,0 +1,47 @@
+"""``geo-retina review``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from geo_retina.cli import _flags, _report
+from geo_retina.options import ReviewOptions
+
+CHOICE = Parameter(name="*", group=Group("What to look at", sort_key=1))
+
+_DEFAULTS = ReviewOptions()
+
+
+def review(
+    detections: Annotated[Path, Parameter(name="DETECTIONS")],
+    /,
+    *,
+    options: Annotated[ReviewOptions, CHOICE] = _DEFAULTS,
+) -> None:
+    """Add to a GeoPackage what a person should look at and correct in a GIS.
+
+    The layer `review` holds doubtful cases, the layer `cells` squares to be looked at completely,
+    drawn at random. Running again fills both up; nothing that was entered is changed.
+
+    Args:
+        detections: GeoPackage that `detect` wrote; its detections are not touched.
+        options: What to look at, and how much.
+    """
+    from geo_retina.review import review_detections
+
+    report = review_detections(detections, options)
+    reasons = ", ".join(f"{name} {count:,}" for name, count in report.reasons.items())
+    rows = {
+        "cases": f"{report.cases_open:,} to look at, {report.cases_added:,} of them new"
+        + (f" ({reasons})" if reasons else ""),
+        "cells": f"{report.cells_open:,} to complete, {report.cells_added:,} of them new, with "
+        f"{_report.plural(report.cell_rows, 'new row')}; {report.cells_done:,} done",
+        "entered": f"{_report.plural(report.entries, 'row')} by a person, kept as they are",
+    }
+    print(_report.columns(rows))
+    print(f"added to {report.path}, layers review and cells")
+    for note in report.notes:
+        _report.warn(f"note: {_flags.as_flags(note)}")
