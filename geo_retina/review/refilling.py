@@ -250,6 +250,8 @@ def _unused_options(database: sqlite3.Connection, options: ReviewOptions) -> tup
     query = f"SELECT value FROM {DESIGN} WHERE name = 'options'"
     then = json.loads(database.execute(query).fetchone()[0])
     now, plain = asdict(options), asdict(ReviewOptions())
+    # A file of another version may not name all of them.
+    then = {**plain, **then}
     unused = [name for name in _FIXED if now[name] not in (then[name], plain[name])]
     return tuple(
         f"cells were laid out with ReviewOptions.{name} {then[name]}, which holds for this file; "
