@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from geo_retina.errors import OptionError, RunError
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run import Ledger, Progress, RunReport, limit_notes, notes_on, prepare, run_folder
+from geo_retina.run import (
+    Progress,
+    RunReport,
+    limit_notes,
+    notes_on,
+    prepare,
+    read_manifest,
+    run_folder,
+)
 from geo_retina.scene import fingerprint
 from geo_retina.vector import Target, check_target, to_geodataframe, write_outputs
 
@@ -117,7 +125,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     options, run = options or DetectOptions(), run or RunOptions()
     if not outs or len({o.resolve() for o in outs}) < len(outs):
         raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
-    found = None if run.restart else Ledger.peek(run_folder(outs[0]))
+    found = None if run.restart else read_manifest(run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
     foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
     targets = [Target(o, run.overwrite or o not in foreign) for o in outs]

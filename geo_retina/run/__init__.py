@@ -1,9 +1,11 @@
 """Runs: plan -> blocks -> ledger -> tables. The only room that knows Dask."""
 
+from geo_retina.run.block_results import BlockResult
 from geo_retina.run.blocks import Progress, run_task_batches
 from geo_retina.run.detection_run import DetectionRun, prepare, run_folder
 from geo_retina.run.fitting import fit_scene, notes_on
-from geo_retina.run.ledger import BlockResult, Ledger, SceneRecord, manifest_for
+from geo_retina.run.ledger import Ledger, SceneRecord
+from geo_retina.run.manifest import manifest_for, read_manifest
 from geo_retina.run.merging import merge_scene
 from geo_retina.run.plan import (
     BlockJob,
@@ -40,6 +42,7 @@ __all__ = [
     "plan_scene",
     "plan_scenes",
     "prepare",
+    "read_manifest",
     "run_folder",
     "run_task_batches",
 ]

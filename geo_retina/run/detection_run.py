@@ -21,9 +21,11 @@ from geo_retina.grid import Block
 from geo_retina.model import Model, load_model
 from geo_retina.nn.tta import has_tta
 from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run.block_results import BlockResult
 from geo_retina.run.blocks import Progress, Tally, run_task_batches
 from geo_retina.run.fitting import notes_on, suited
-from geo_retina.run.ledger import BlockResult, Ledger, SceneRecord, manifest_for
+from geo_retina.run.ledger import Ledger, SceneRecord
+from geo_retina.run.manifest import manifest_for
 from geo_retina.run.merging import merge_scene
 from geo_retina.run.output_crs import choose_output_crs
 from geo_retina.run.plan import BlockJob, Failure, ScenePlan, pack_task_batches, plan_scenes
@@ -78,7 +80,7 @@ class DetectionRun:
 
     def carry_out(self, progress: Callable[[Progress], None] | None) -> int:
         """Detect every block that the ledger does not hold yet; counts those it holds then."""
-        done = self.ledger.parts_done()
+        done = self.ledger.blocks_done()
         self.ledger.log.info("%d blocks are done", len(done))
         for failure in self.failures:
             self.ledger.log.warning("%s cannot be used: %s", failure.scene, failure.error)

@@ -1,4 +1,7 @@
+import json
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from geo_retina.detections import Detections
@@ -61,17 +64,17 @@ def test_what_is_written_is_read_by_scene_in_order(opened):
     assert scenes[1].undecided() == Detections.concat([some(1, 150), some(1, 151)])
     assert len(scenes[2].settled({0})) == len(scenes[2].undecided()) == 0
     assert scenes[0].results[0].window == Window(0, 0, 5, 6)
-    assert again.parts_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
+    assert again.blocks_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
     assert again.next_task_batch() == 2
 
 
 def test_a_failed_part_is_done_again_and_the_better_try_counts(opened):
     ledger = opened()
     ledger.write(0, [record(0, 0), record(0, 1, error="broken")])
-    assert ledger.parts_done() == {(0, 0)}
+    assert ledger.blocks_done() == {(0, 0)}
     assert [p.error for s in ledger.scenes() for p in s.results] == [None, "broken"]
     ledger.write(1, [record(0, 1)])
-    assert ledger.parts_done() == {(0, 0), (0, 1)}
+    assert ledger.blocks_done() == {(0, 0), (0, 1)}
     assert [p.error for s in ledger.scenes() for p in s.results] == [None, None]
 
 
@@ -86,7 +89,7 @@ def test_another_run_is_refused_and_the_difference_named(opened):
         with pytest.raises(RunError, match=text):
             opened(changed)
     restarted = opened(manifest(score=0.3), restart=True)
-    assert restarted.parts_done() == set()
+    assert restarted.blocks_done() == set()
 
 
 def test_a_scene_that_became_readable_is_no_difference(opened):
@@ -114,7 +117,7 @@ def test_a_folder_that_vanished_is_one_sentence(opened):
 def test_half_written_files_are_not_seen(tmp_path, opened):
     ledger = opened()
     (tmp_path / "run" / ".unit-0000000.parquet.tmp").write_bytes(b"half")
-    assert ledger.parts_done() == set()
+    assert ledger.blocks_done() == set()
     assert list(ledger.scenes()) == []
 
 
@@ -124,7 +127,7 @@ def test_a_damaged_run_is_refused_but_can_be_discarded(tmp_path, opened):
     (tmp_path / "run" / "manifest.json").write_text("{half")
     with pytest.raises(RunError, match="discard the run with --restart"):
         opened()
-    assert opened(manifest(), restart=True).parts_done() == set()
+    assert opened(manifest(), restart=True).blocks_done() == set()
 
 
 def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path, opened):
@@ -134,9 +137,71 @@ def test_a_unit_cut_short_by_a_crash_is_done_again(tmp_path, opened):
     whole = tmp_path / "run" / "unit-0000001.parquet"
     whole.write_bytes(whole.read_bytes()[:50])
     again = opened()
-    assert again.parts_done() == {(0, 0)}
+    assert again.blocks_done() == {(0, 0)}
     assert again.next_task_batch() == 2
     assert [result.block for s in again.scenes() for result in s.results] == [0]
+
+
+def rewritten(path, change=lambda table: table, stats=lambda stats: stats):
+    """Write a file again with other rows or another footer."""
+    table = pq.read_table(path)
+    found = stats(json.loads(table.schema.metadata[b"parts"]))
+    table = change(table).replace_schema_metadata({"parts": json.dumps(found)})
+    pq.write_table(table, path)
+
+
+def scrambled(path):
+    """Fill the middle of a file with noise; its footer says nothing of that."""
+    content = bytearray(path.read_bytes())
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:end] = np.random.default_rng(0).bytes(end - 4)
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no footer": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "noise before the footer": scrambled,
+    "a column is missing": lambda path: rewritten(path, lambda t: t.drop_columns("scores")),
+    "a row is missing": lambda path: rewritten(path, lambda t: t.slice(1)),
+    "a box at infinity": lambda path: rewritten(
+        path, lambda t: t.set_column(0, "x_min", [np.full(len(t), np.inf)])
+    ),
+    "one count of rows": lambda path: rewritten(path, stats=lambda s: [{**s[0], "rows": [4]}]),
+    "no block": lambda path: rewritten(path, stats=lambda s: s[0]),
+    "an unknown key": lambda path: rewritten(path, stats=lambda s: [{**s[0], "colour": 1}]),
+    "an unknown scene": lambda path: rewritten(path, stats=lambda s: [{**s[0], "scene_index": 9}]),
+    "a negative count": lambda path: rewritten(path, stats=lambda s: [{**s[0], "tiles": -1}]),
+    "a text for a count": lambda path: rewritten(path, stats=lambda s: [{**s[0], "block": "1"}]),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_only_the_blocks_of_a_damaged_file_are_done_again(tmp_path, opened, kind):
+    ledger = opened()
+    for block in range(3):
+        ledger.write(block, [record(0, block)])
+    DAMAGE[kind](tmp_path / "run" / "unit-0000001.parquet")
+    again = opened()
+    assert again.blocks_done() == {(0, 0), (0, 2)}
+    assert "unit-0000001.parquet is damaged" in (tmp_path / "run" / "run.log").read_text()
+    again.write(again.next_task_batch(), [record(0, 1)])
+    (scene,) = again.scenes()
+    assert scene.settled({0, 1, 2}) == Detections.concat(record(0, b).detections for b in range(3))
+
+
+def test_going_on_reads_every_file_once(opened, monkeypatch):
+    ledger = opened()
+    for block in range(20):
+        ledger.write(block, [record(0, block)])
+    read, whole = [], pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda path: read.append(path) or whole(path))
+    again = opened()
+    assert len(again.blocks_done()) == 20
+    again.write(again.next_task_batch(), [record(0, 20)])
+    (scene,) = again.scenes()
+    assert [result.block for result in scene.results] == list(range(21))
+    assert len(read) == len(set(read)) == 20
 
 
 def test_a_second_run_on_one_output_is_kept_out(tmp_path, opened):
@@ -145,7 +210,7 @@ def test_a_second_run_on_one_output_is_kept_out(tmp_path, opened):
     for restart in (False, True):
         with pytest.raises(RunError, match="another run is writing to"):
             Ledger.open(tmp_path / "run", manifest(), restart=restart)
-    assert opened().parts_done() == {(0, 0)}  # its end let the next one in
+    assert opened().blocks_done() == {(0, 0)}  # its end let the next one in
 
 
 def test_the_log_is_for_people_and_its_failure_is_none_of_the_runs(tmp_path, opened, capsys):
@@ -159,7 +224,7 @@ def test_the_log_is_for_people_and_its_failure_is_none_of_the_runs(tmp_path, ope
     ledger.log.warning("more")
     assert capsys.readouterr() == ("", "")
     ledger.write(0, [record(0, 0)])
-    assert opened().parts_done() == {(0, 0)}
+    assert opened().blocks_done() == {(0, 0)}
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(opened, monkeypatch):
@@ -177,7 +242,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(opened, monke
     with pytest.raises(OutputError, match=r"No space left on device.*finished before is kept"):
         ledger.write(1, [record(0, 1)])
     monkeypatch.undo()
-    assert opened().parts_done() == {(0, 0)}
+    assert opened().blocks_done() == {(0, 0)}
 
 
 @pytest.mark.parametrize("number", [None, 1, 99])
@@ -188,4 +253,4 @@ def test_a_half_done_run_of_a_program_with_other_results_is_refused(opened, numb
     opened(older).write(0, [record(0, 0)])
     with pytest.raises(RunError, match=r"results version .* --restart"):
         opened(manifest())
-    assert opened(manifest(), restart=True).parts_done() == set()
+    assert opened(manifest(), restart=True).blocks_done() == set()
