@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from geo_retina.cli import (
+    _api,
     _check,
     _compare,
     _demo,
@@ -31,6 +32,7 @@ from geo_retina.cli import (
     _review,
     _streams,
     _train,
+    _voice,
 )
 from geo_retina.errors import GeoRetinaError, OptionError
 
@@ -87,13 +89,19 @@ for _place, _command in enumerate(_COMMANDS):
 def _run(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     debug: Annotated[bool, Parameter(negative="")] = False,
+    api: Annotated[bool, Parameter(negative="")] = False,
+    devices: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Detect objects in satellite and aerial imagery.
 
     Args:
         tokens: The command and what belongs to it.
         debug: Show the traceback of an error.
+        api: Print as JSON what this version offers to programs.
+        devices: With --api, also the devices it can use and versions of packages.
     """
+    if api:
+        return _guard(lambda: _api.print_api(app, devices=devices), debug=debug)
     return _guard(lambda: _call(app, tokens), debug=debug)
 
 
@@ -106,18 +114,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    tokens = sys.argv[1:] if argv is None else list(argv)
+    tokens = _voice.bind_dash(sys.argv[1:] if argv is None else argv)
     if argv is None:
         _streams.open_streams()
         # A cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _flags.tell_old_names():
-        return _guard(lambda: _call(app.meta, _flags.with_new_flags(tokens)), debug=False)
+    with _voice.speaking(tokens), _flags.tell_old_names():
+        code = _guard(lambda: _call(app.meta, _flags.with_new_flags(tokens)), debug=False)
+        fault = _voice.finish(code)
+        return code if fault is None else _unheard(fault, code)
 
 
 def _call(parser: App, tokens: Sequence[str]) -> int:
     """Parse the tokens, strictly, and run the command they name."""
     command, bound, _ = parser.parse_args(tokens, exit_on_error=False, print_error=False)
+    reporting = next((v for v in bound.arguments.values() if isinstance(v, _voice.Reporting)), None)
+    if parser is app:
+        name = _flags.flag_name(getattr(command, "__name__", ""))
+        _voice.begin(name, reporting or _voice.REPORTING)
     result: Any = command(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0
 
@@ -156,5 +170,12 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
 def _fail(sentence: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    _streams.tell(f"geo-retina: {' '.join(sentence.split())}")
+    _voice.fail(" ".join(sentence.split()))
     return code
+
+
+def _unheard(fault: OSError, code: int) -> int:
+    """Give the exit code of a command whose events nobody took."""
+    if code or isinstance(fault, BrokenPipeError):
+        return code or _PIPE_GONE
+    return _fail(_UNPRINTED.format(fault.strerror), 1, debug=False)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from geo_retina.cli import _voice
+
 
 def check_labels(
     config: Annotated[Path, Parameter(name="CONFIG")],
@@ -15,6 +17,7 @@ def check_labels(
     out: Path | None = None,
     changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False)] = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Check what a training would work with: labels, sizes, split, samples.
 
@@ -23,15 +26,20 @@ def check_labels(
         out: Folder for the report, and for pictures of samples and scenes with their labels.
         changes: A key that differs from the file, such as `split.block_m=50`; may be repeated.
         overwrite: Replace an earlier report.
+        reporting: How the command reports.
     """
     from geo_retina.config import load_train_options
 
     options = load_train_options(config, changes or ())  # first: it fails fast
+    _voice.check_json(reporting, overwrite=overwrite)
     from geo_retina.training import check_labels as check
 
     report = check(options, out, overwrite=overwrite)
-    print(report.text())
+    _voice.say(report.text())
     if out is None:
-        print("\nsee the labels on their imagery with --out FOLDER")
+        _voice.say("\nsee the labels on their imagery with --out FOLDER")
     else:
-        print(f"\nwritten to {out}: report.txt, report.json, samples.png, scenes.png, sizes.png")
+        _voice.say(
+            f"\nwritten to {out}: report.txt, report.json, samples.png, scenes.png, sizes.png"
+        )
+    _voice.result(reporting, {"out": out, **report.to_dict()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from geo_retina.cli import _report
+from geo_retina.cli import _report, _voice
 from geo_retina.errors import OutputError
 from geo_retina.options import EvaluateOptions, RunOptions, SynthOptions
 
@@ -34,6 +34,7 @@ def demo(
     size: Annotated[int, Parameter(validator=validators.Number(gte=256))] = _SCENE.height,
     seed: int = SEED,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
     """Draw a scene with known objects, detect them, and score what was found.
 
@@ -42,8 +43,10 @@ def demo(
         size: Rows and columns of the scene.
         seed: The scene is drawn from this seed; the same seed gives the same scene.
         overwrite: Use the folder although it holds files that no demo made.
+        reporting: How the command reports.
     """
     scene, truth, found = out / "scene.tif", out / "truth.gpkg", out / "detections.gpkg"
+    _voice.check_json(reporting, overwrite=overwrite)
     _claim(out, {"size": size, "seed": seed}, overwrite=overwrite)
     from geo_retina.detector import detect_to_file
     from geo_retina.evaluation import evaluate
@@ -52,16 +55,18 @@ def demo(
     _report.note(f"drawing a scene of {size} x {size} px")
     options = SynthOptions(height=size, width=size, seed=seed)
     drawn = draw_scene(scene, options, truth=truth, overwrite=True)
-    with _report.progress("auto") as progress:
+    with _report.progress(reporting.progress) as progress:
         run = RunOptions(overwrite=True, restart=True)
         report = detect_to_file(scene, MODEL, found, run=run, progress=progress)
     evaluation = evaluate(found, truth, EvaluateOptions(class_column="class"))
     _preview(scene, found, out / "preview.png")
-    results = {"size": size, "seed": seed, "seconds": report.seconds}
-    _write_summary(out, {**results, "scores": evaluation.to_dict()})
-    print(_describe(out, drawn, report, evaluation))
+    results: dict[str, Any] = {"size": size, "seed": seed, "seconds": report.seconds}
+    results["scores"] = evaluation.to_dict()
+    _write_summary(out, results)
+    _voice.say(_describe(out, drawn, report, evaluation))
     _report.warn_of_limits(report)
     _report.warn_of_failures(report.failures)
+    _voice.result(reporting, {"out": out, **results})
     return 0 if report.complete else 3
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.options import DetectOptions, RunOptions
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def detect(
     out: _flags.Outs,
     crs: str | None = None,
     config: Path | None = None,
-    progress: _report.ProgressStyle = "auto",
     quiet: Annotated[bool, Parameter(negative="")] = False,
     options: Detection = _DETECTION,
     run: Run = _RUN,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
     """Find objects in scenes and write them as polygons.
 
@@ -47,22 +47,22 @@ def detect(
             Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
-        progress: How to show progress: a bar, a line a minute (auto: a bar where somebody
-            watches, else lines), lines of JSON on standard output, or none.
         quiet: Print nothing but warnings and errors.
         options: What changes the detections.
         run: How the run is carried out.
+        reporting: How the command reports.
     """
     from geo_retina.config import dump_options
     from geo_retina.detector import detect_to_file
     from geo_retina.run.memory import keep_freed_memory
 
+    _voice.check_json(reporting, overwrite=run.overwrite)
     keep_freed_memory()
     try:
-        with _report.progress("none" if quiet else progress) as show:
+        with _report.progress("none" if quiet else reporting.progress) as show:
             report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=show)
     except KeyboardInterrupt:
-        _report.warn(
+        _voice.fail(
             f"interrupted; what is finished lies in {out[0]}.run, and the same command goes on "
             "from there"
         )
@@ -75,16 +75,17 @@ def detect(
     }
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
-    if progress == "json" and not quiet:
-        print(json.dumps(_report.report_event(report)))
-    elif not quiet:
-        print(_report.summary(report))
+    if not quiet:
+        _voice.say(_report.summary(report))
         if options.min_score is not None:
-            print(f"from score {options.min_score:g} on; geo-retina filter chooses a threshold")
+            _voice.say(
+                f"from score {options.min_score:g} on; geo-retina filter chooses a threshold"
+            )
     for note in report.notes:
         _report.warn(_flags.as_flags(note))
     _report.warn_of_limits(report)
     _report.warn_of_failures(report.failures)
+    _voice.result(reporting, _report.report_result(report))
     if report.complete:
         return 0
     _report.warn("some ground was not covered; the same command again retries what failed")
@@ -99,6 +100,8 @@ def plan(
     config: Path | None = None,
     options: Detection = _DETECTION,
     run: Run = _RUN,
+    cost: bool = True,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
     """Show how scenes would be cut and what detecting would cost, without detecting.
 
@@ -108,26 +111,61 @@ def plan(
         config: YAML file with any of the options below; flags win.
         options: What changes the detections.
         run: How the run is carried out.
+        cost: Measure for a few seconds what the network costs on this machine.
+        reporting: How the command reports.
     """
-    from geo_retina.model import load_model
-    from geo_retina.run import estimate, plan_scenes
+    from geo_retina.model import load_card, load_model
+    from geo_retina.run import estimate, notes_on, plan_scenes
     from geo_retina.run.memory import keep_freed_memory
 
+    _voice.check_json(reporting, overwrite=run.overwrite)
     keep_freed_memory()  # as detect does, which is timed here
-    loaded = load_model(model)
-    plans, failures = plan_scenes(scenes, loaded.card, options, run)
+    plans, failures = plan_scenes(scenes, load_card(model), options, run)
     inside = [each for each in plans if not each.is_outside]
     for each in inside[:_MOST_PLANS]:
-        print(describe_plan(each))
+        _voice.say(describe_plan(each))
     if len(inside) > _MOST_PLANS:
-        print(f"... and {_report.plural(len(inside) - _MOST_PLANS, 'further scene')}")
+        _voice.say(f"... and {_report.plural(len(inside) - _MOST_PLANS, 'further scene')}")
     if len(inside) < len(plans):
         outside = _report.plural(len(plans) - len(inside), "scene")
-        print(f"{outside} outside the area of interest")
-    if inside:
-        print(_total(inside, estimate(inside, loaded, options, run)))
+        _voice.say(f"{outside} outside the area of interest")
+    found = estimate(inside, load_model(model), options, run) if inside and cost else None
+    if found is not None:
+        _voice.say(_total(inside, found))
+    notes = [_flags.as_flags(note) for note in notes_on([s for each in plans for s in each.scenes])]
+    for text in notes:
+        _report.warn(text)
     _report.warn_of_failures(failures)
+    _voice.result(
+        reporting,
+        {
+            "scenes": [plan_result(each) for each in plans],
+            "cost": None if found is None else asdict(found),
+            "notes": notes,
+            "not_covered": _report.failures_result(failures),
+        },
+    )
     return 3 if failures else 0
+
+
+def plan_result(each: ScenePlan) -> dict[str, Any]:
+    """Name the numbers of one scene's plan."""
+    from geo_retina.geodesy import crs_label
+
+    grid, tiles = each.scene.grid, each.tiles
+    return {
+        "scene": each.scene.path,
+        "crs": None if grid.crs is None else crs_label(grid.crs),
+        "width": grid.width,
+        "height": grid.height,
+        "gsd_m": grid.gsd_m,
+        "tile_px": tiles.tile_px,
+        "overlap_px": tiles.overlap_px,
+        "tiles": len(tiles),
+        "chosen_tiles": each.chosen_tiles,
+        "blocks": len(each.blocks),
+        "outside": each.is_outside,
+    }
 
 
 def describe_plan(each: ScenePlan) -> str:

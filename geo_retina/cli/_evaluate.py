@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _voice
 from geo_retina.errors import OptionError
 from geo_retina.options import EvaluateOptions
 
@@ -24,11 +23,11 @@ def evaluate(
     labels: Annotated[Path, Parameter(name="LABELS")],
     /,
     *,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     report: Path | None = None,
     scenes: list[str] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[EvaluateOptions, _flags.MATCHING] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Score detections against labels, in map coordinates.
 
@@ -38,30 +37,26 @@ def evaluate(
     Args:
         detections: Vector file that `detect` wrote.
         labels: Vector file with the true objects.
-        json_file: Write all numbers to this file too, with what was compared and how.
         report: Folder for a page of plots and pictures, report.html, and for errors.gpkg, with
             what was found rightly, wrongly and not at all.
         scenes: Images, folders or globs, for pictures of the worst places in the report.
         overwrite: Replace these files.
         options: How detections are matched with labels.
+        reporting: How the command reports.
     """
     from geo_retina.evaluation import evaluate as score
 
     imagery = _prepare_report(report, scenes, overwrite=overwrite)
-    if json_file is not None:
-        _report.check_text_output(json_file, overwrite=overwrite)
+    _voice.check_json(reporting, overwrite=overwrite)
     evaluation = score(detections, labels, options)
-    print(evaluation.table())
+    _voice.say(evaluation.table())
     compared = {"detections": str(detections), "labels": str(labels), "options": asdict(options)}
-    if json_file is not None:
-        numbers = {**compared, **evaluation.to_dict()}
-        _report.write_text(json_file, json.dumps(numbers, indent=2) + "\n")
-        print(f"written to {json_file}")
+    _voice.result(reporting, {**compared, **evaluation.to_dict()})
     if report is not None:
         from geo_retina.html_report import write_report
 
         page = write_report(evaluation, report, about=compared, scenes=imagery, overwrite=overwrite)
-        print(f"written to {page}")
+        _voice.say(f"written to {page}")
 
 
 def _prepare_report(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.errors import GeoRetinaError
 from geo_retina.options import ChipOptions, DataOptions
 
@@ -39,6 +40,7 @@ def export_chips(
     bands: tuple[int, ...] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[ChipOptions, PICTURES] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Cut scenes and their labels into small pictures for other tools: COCO, YOLO or VOC.
 
@@ -57,6 +59,7 @@ def export_chips(
         bands: The files' bands (from 1) to show, one or three; left out, all.
         overwrite: Replace a folder that this command made.
         options: Size, form and split.
+        reporting: How the command reports.
     """
     from geo_retina.export import export_chips as export
 
@@ -73,21 +76,23 @@ def export_chips(
         ground=ground,
         bands=bands,
     )
+    _voice.check_json(reporting, overwrite=overwrite)
     try:
         report = export(data, out, options, overwrite=overwrite)
     except GeoRetinaError as error:  # it speaks of a config, and here are flags
         raise type(error)(_flags.data_as_flags(str(error), _DATA_FLAGS)) from error
     pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
-    print(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
-    print(f"{report.empty:,} of them show no object")
+    _voice.say(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
+    _voice.say(f"{report.empty:,} of them show no object")
     rows = {name: f"{count:>9,}" for name, count in report.objects.items()}
-    print(_report.columns(rows, indent="  "))
+    _voice.say(_report.columns(rows, indent="  "))
     if report.left_out:
         _report.warn(
             f"{_report.plural(report.left_out, 'object')} of which no picture shows enough were "
             "left out; lower --min-visible to have them"
         )
-    print(f"written to {report.out}")
+    _voice.say(f"written to {report.out}")
+    _voice.result(reporting, asdict(report))
 
 
 def export_onnx(
@@ -97,6 +102,7 @@ def export_onnx(
     out: Path,
     tile_px: int | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Write a model's network as ONNX, for programs without PyTorch.
 
@@ -107,11 +113,14 @@ def export_onnx(
         out: File to write, ending .onnx.
         tile_px: Side of the images it takes; left out, as the model's card says.
         overwrite: Replace an existing file.
+        reporting: How the command reports.
     """
     from geo_retina.export import export_onnx as export
 
+    _voice.check_json(reporting, overwrite=overwrite)
     path = export(model, out, tile_px=tile_px, overwrite=overwrite)
-    print(f"written to {path}, {_report.size(path.stat().st_size)}")
+    _voice.say(f"written to {path}, {_report.size(path.stat().st_size)}")
+    _voice.result(reporting, {"out": path, "bytes": path.stat().st_size})
 
 
 def export_stac(
@@ -121,6 +130,7 @@ def export_stac(
     out: Path,
     href: str | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Describe a model in a STAC item with the Machine Learning Model extension.
 
@@ -129,7 +139,11 @@ def export_stac(
         out: File to write, ending .json.
         href: Where readers of the item find the model file; left out, its path here.
         overwrite: Replace an existing file.
+        reporting: How the command reports.
     """
     from geo_retina.export import export_stac as export
 
-    print(f"written to {export(model, out, href=href, overwrite=overwrite)}")
+    _voice.check_json(reporting, overwrite=overwrite)
+    path = export(model, out, href=href, overwrite=overwrite)
+    _voice.say(f"written to {path}")
+    _voice.result(reporting, {"out": path})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.options import FilterOptions
 
 CHOICE = Parameter(name="*", group=Group("What to keep", sort_key=1))
@@ -22,6 +23,7 @@ def filter_(
     out: _flags.Outs,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[FilterOptions, CHOICE] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Keep detections by score, class and place, without running the network again.
 
@@ -33,14 +35,17 @@ def filter_(
         out: File to write; its ending says the format. Given several times, several files.
         overwrite: Replace an existing output.
         options: What to keep.
+        reporting: How the command reports.
     """
     from geo_retina.postprocess import SEAM_NOTE, filter_detections
 
+    _voice.check_json(reporting, overwrite=overwrite)
     report = filter_detections(detections, out, options, overwrite=overwrite)
-    print(f"{report.kept:,} of {_report.plural(report.read, 'object')} kept")
+    _voice.say(f"{report.kept:,} of {_report.plural(report.read, 'object')} kept")
     if len(report.counts) > 1:
         rows = {name: f"{count:>9,}" for name, count in report.counts.items()}
-        print(_report.columns(rows, indent="  "))
-    print(f"written to {', '.join(map(str, report.outs))}")
+        _voice.say(_report.columns(rows, indent="  "))
+    _voice.say(f"written to {', '.join(map(str, report.outs))}")
     if report.raised:
         _report.warn(f"note: {SEAM_NOTE}")
+    _voice.result(reporting, asdict(report))

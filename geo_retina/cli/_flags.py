@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.config import Dict
 
-from geo_retina.cli import _streams
+from geo_retina.cli import _voice
 from geo_retina.options import split_names
 from geo_retina.options.aliases import OLD_OPTIONS, OldNameWarning, with_new_names
 
@@ -63,7 +63,7 @@ def tell_old_names() -> Iterator[None]:
                 show(message, category, *place)
             elif str(message) not in told:
                 told.add(str(message))
-                _streams.tell(f"geo-retina: {message}")
+                _voice.warn(str(message))
 
         warnings.showwarning = tell  # type: ignore[assignment]
         yield

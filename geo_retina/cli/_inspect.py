@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from geo_retina.cli import _report
+from geo_retina.cli import _report, _voice
 from geo_retina.cli._detect import Detection, Run
 from geo_retina.errors import SceneError
 from geo_retina.options import DetectOptions, RunOptions
@@ -28,16 +29,48 @@ _SCORES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap50": "AP
 _PRINT = "data_fingerprint"
 
 
-def models() -> None:
-    """List the bundled models."""
+def models(
+    *,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
+) -> None:
+    """List the bundled models.
+
+    Args:
+        overwrite: Replace the file of --json.
+        reporting: How the command reports.
+    """
+    _voice.check_json(reporting, overwrite=overwrite)
+    cards = bundled_cards()
+    rows = {}
+    for card in cards:
+        about = card.description or ", ".join(card.classes)
+        rows[card.name] = f"{about} ({len(card.bands)} bands, {card.gsd_m:g} m)"
+    _voice.say(_report.columns(rows) if rows else "no model is bundled")
+    _voice.result(reporting, {"models": [card_facts(card) for card in cards]})
+
+
+def bundled_cards() -> list[Card]:
+    """Load the cards of the bundled models, sorted by name."""
     from geo_retina.model import bundled_models, load_card
 
-    rows = {}
-    for name in sorted(bundled_models()):
-        card = load_card(name)
-        about = card.description or ", ".join(card.classes)
-        rows[name] = f"{about} ({len(card.bands)} bands, {card.gsd_m:g} m)"
-    print(_report.columns(rows) if rows else "no model is bundled")
+    return [load_card(name) for name in sorted(bundled_models())]
+
+
+def card_facts(card: Card) -> dict[str, Any]:
+    """Name what a program needs to offer a model to its users."""
+    return {
+        "name": card.name,
+        "description": card.description,
+        "classes": card.classes,
+        "thresholds": card.thresholds,
+        "bands": [band.name for band in card.bands],
+        "data_type": card.radiometry.dtype,
+        "gsd_m": card.gsd_m,
+        "gsd_range_m": card.gsd_range_m,
+        "licence": card.licence,
+        "attribution": card.attribution,
+    }
 
 
 def info(
@@ -48,6 +81,7 @@ def info(
     config: Path | None = None,
     options: Detection = _DETECTION,
     run: Run = _RUN,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
     """Describe scenes or a model, and how a model would read the scenes.
 
@@ -59,51 +93,62 @@ def info(
         config: YAML file with any of the options below; flags win.
         options: What changes the detections.
         run: How the run is carried out.
+        reporting: How the command reports.
     """
     from geo_retina.model import bundled_models, load_card
 
+    _voice.check_json(reporting, overwrite=run.overwrite)
     if len(files) == 1 and model is None:
         file = files[0]
         bundled = not Path(file).exists() and file in bundled_models()
         if bundled or file.lower().endswith(MODEL_SUFFIX):
-            print(_report.columns(describe_card(load_card(file))))
+            card = load_card(file)
+            _voice.say(_report.columns(describe_card(card)))
+            _voice.result(reporting, {"card": json.loads(card.to_json())})
             return 0
     if model is not None:
-        return _describe_use(files, load_card(model), options, run)
-    return _describe_files(files, options.asset)
+        rows, code = _describe_use(files, load_card(model), options, run)
+    else:
+        rows, code = _describe_files(files, options.asset)
+    _voice.result(reporting, {"scenes": rows})
+    return code
 
 
-def _describe_files(files: Sequence[str], asset: str | None) -> int:
+def _describe_files(files: Sequence[str], asset: str | None) -> tuple[list[dict[str, str]], int]:
     """Print what each scene is; what cannot be opened is told, and the others follow."""
     from geo_retina.scene import describe_scene, find_scenes
 
     paths = find_scenes(files, asset=asset)
-    told = 0
+    told: list[dict[str, str]] = []
     for path in paths[:_MOST_SCENES]:
         try:
-            text = _report.columns(describe_scene(path))
+            rows = describe_scene(path)
         except SceneError as error:
             if len(paths) == 1:
                 raise
             _report.warn(str(error))
             continue
-        print(f"\n{text}" if told else text)
-        told += 1
+        text = _report.columns(rows)
+        _voice.say(f"\n{text}" if told else text)
+        told.append(rows)
     if len(paths) > _MOST_SCENES:
-        print(f"\n... and {_report.plural(len(paths) - _MOST_SCENES, 'further scene')}")
-    return 0 if told == len(paths[:_MOST_SCENES]) else 3
+        _voice.say(f"\n... and {_report.plural(len(paths) - _MOST_SCENES, 'further scene')}")
+    return told, 0 if len(told) == len(paths[:_MOST_SCENES]) else 3
 
 
-def _describe_use(files: Sequence[str], card: Card, options: DetectOptions, run: RunOptions) -> int:
+def _describe_use(
+    files: Sequence[str], card: Card, options: DetectOptions, run: RunOptions
+) -> tuple[list[dict[str, str]], int]:
     """Print what detecting would do with each scene."""
     from geo_retina.run import plan_scenes
 
     plans, failures = plan_scenes(files, card, options, run)
-    print("\n\n".join(_report.columns(describe_use(each, card)) for each in plans[:_MOST_SCENES]))
+    rows = [describe_use(each, card) for each in plans[:_MOST_SCENES]]
+    _voice.say("\n\n".join(map(_report.columns, rows)))
     if len(plans) > _MOST_SCENES:
-        print(f"\n... and {_report.plural(len(plans) - _MOST_SCENES, 'further scene')}")
+        _voice.say(f"\n... and {_report.plural(len(plans) - _MOST_SCENES, 'further scene')}")
     _report.warn_of_failures(failures)
-    return 3 if failures else 0
+    return rows, 3 if failures else 0
 
 
 def describe_use(plan: ScenePlan, card: Card) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.options import MergeOptions
 
 MERGING = Parameter(name="*", group=Group("Merging", sort_key=1))
@@ -23,6 +24,7 @@ def merge(
     crs: str | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[MergeOptions, MERGING] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Make one set of objects of runs over neighbouring or overlapping scenes.
 
@@ -35,13 +37,16 @@ def merge(
         crs: CRS of the output, such as EPSG:4326; left out, that of the runs.
         overwrite: Replace an existing output.
         options: When two detections are one object.
+        reporting: How the command reports.
     """
     from geo_retina.postprocess import combine_runs
 
+    _voice.check_json(reporting, overwrite=overwrite)
     report = combine_runs(runs, out, options, crs=crs, overwrite=overwrite)
     how = "on one grid" if report.exact else "across grids, by areas of polygons"
-    print(
+    _voice.say(
         f"{_report.plural(report.written, 'object')} of {report.read:,}, compared {how}: "
         f"{report.suppressed:,} seen better by another scene, {report.joined:,} joined of parts"
     )
-    print(f"written to {', '.join(map(str, report.outs))}, in {report.crs}")
+    _voice.say(f"written to {', '.join(map(str, report.outs))}, in {report.crs}")
+    _voice.result(reporting, asdict(report))

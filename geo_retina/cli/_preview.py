@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from geo_retina.cli import _report
+from geo_retina.cli import _report, _voice
 from geo_retina.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def preview(
     bands: tuple[int, ...] | None = None,
     crops: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=12))] = _CROPS,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Draw a scene with its detections, or map how many there are.
 
@@ -43,9 +44,13 @@ def preview(
         bands: The file's bands to show as red, green and blue, such as `4,1,2`.
         crops: Places to show at full resolution.
         overwrite: Replace the output.
+        reporting: How the command reports.
     """
+    _voice.check_json(reporting, overwrite=overwrite)
     if density_m is not None:
-        _map_density(detections, scene, out, density_m, score, overwrite)
+        made = _map_density(detections, scene, out, density_m, score, overwrite)
+        counts = {"cell_m": density_m, "total": made.total, "counts": made.counts}
+        _voice.result(reporting, {"out": out, **counts})
         return
     if scene is None:
         raise OptionError(
@@ -58,12 +63,13 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise OutputError(f"the picture {out} does not end in .png; give it that suffix")
-    _report.check_text_output(out, overwrite=overwrite)
+    _voice.check_text_output(out, overwrite=overwrite)
     found = read_detections(detections)
     if score is not None:
         found = found[found["score"] >= score]
     draw_preview(open_picture(scene, bands=bands), found, out, crops=crops)
-    print(f"written to {out}")
+    _voice.say(f"written to {out}")
+    _voice.result(reporting, {"out": out})
 
 
 def _map_density(
@@ -73,7 +79,7 @@ def _map_density(
     cell_m: float,
     score: float | None,
     overwrite: bool,
-) -> None:
+) -> DensityMap:
     from geo_retina.plots import draw_density
     from geo_retina.scene import open_picture
 
@@ -81,7 +87,8 @@ def _map_density(
     made = draw_density(
         detections, out, cell_m=cell_m, scene=ground, score=score, overwrite=overwrite
     )
-    print(_describe(made, cell_m))
+    _voice.say(_describe(made, cell_m))
+    return made
 
 
 def _describe(made: DensityMap, cell_m: float) -> str:

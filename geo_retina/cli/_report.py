@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from geo_retina.cli import _flags, _streams
-from geo_retina.errors import OutputError
+from geo_retina.cli import _flags, _streams, _voice
 from geo_retina.files import write_text
 
 if TYPE_CHECKING:
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
     from geo_retina.run import Failure, Progress
     from geo_retina.training import TrainProgress
 
-ProgressStyle = Literal["auto", "bar", "lines", "json", "none"]
-
+_EVENT_EVERY_S = 1.0
 _LINE_EVERY_S = 60.0
 """Least time between two lines on how far a command is."""
 
@@ -37,8 +34,8 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print what the user must know, apart from the results."""
-    _streams.tell(f"geo-retina: {text}")
+    """Tell what the user must know, apart from the results."""
+    _voice.warn(text)
 
 
 def plural(count: int, noun: str) -> str:
@@ -68,13 +65,13 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def progress(how: ProgressStyle) -> Iterator[Callable[[Progress], None] | None]:
+def progress(how: _voice.ProgressStyle) -> Iterator[Callable[[Progress], None] | None]:
     """Show how far a detection is: as a bar, as a line a minute, as lines of JSON, or not at all.
 
     ``auto`` is a bar where somebody watches, else lines.
     """
     if how == "json":
-        yield lambda state: print(json.dumps(_progress_event(state)), flush=True)
+        yield lambda state: _voice.print_event("progress", **_progress_event(state))
     elif how == "bar" or (how == "auto" and is_watched()):
         with _bar() as show:
             yield show
@@ -105,6 +102,32 @@ def every(seconds: float) -> Callable[[], bool]:
     return is_due
 
 
+def training_progress(
+    how: _voice.ProgressStyle,
+) -> bool | Callable[[TrainProgress], None]:
+    """Show how far a training is, as ``progress`` does; True is Lightning's own bar."""
+    if how == "json":
+        return training_events()
+    if how == "bar" or (how == "auto" and is_watched()):
+        return True
+    return False if how == "none" else training_line()
+
+
+def training_events() -> Callable[[TrainProgress], None]:
+    """Send how far a training is: an event after each epoch, and one a second in between."""
+    due = every(_EVENT_EVERY_S)
+
+    def show(state: TrainProgress) -> None:
+        if not due() and state.step not in (0, state.steps):
+            return
+        done = state.epoch - 1 + state.step / max(1, state.steps)
+        fraction = round(done / max(1, state.epochs), 4)
+        text = training_text(state)
+        _voice.print_event("progress", fraction=fraction, text=text, **asdict(state))
+
+    return show
+
+
 def training_line() -> Callable[[TrainProgress], None]:
     """Report a training's progress: a line after each epoch, in long ones a line a minute."""
     due = every(_LINE_EVERY_S)
@@ -131,7 +154,8 @@ def training_text(state: TrainProgress) -> str:
 def _progress_event(state: Progress) -> dict[str, Any]:
     left = state.seconds_left
     return {
-        "event": "progress",
+        "fraction": round(state.pixels_done / max(1, state.pixels), 4),
+        "text": progress_text(state),
         **asdict(state),
         "px_per_s": round(state.px_per_s),
         "seconds_left": None if left is None else round(left, 1),
@@ -177,13 +201,23 @@ def progress_text(state: Progress) -> str:
     return ", ".join(parts)
 
 
-def report_event(report: RunReport) -> dict[str, Any]:
-    """Convert a run's report to JSON values."""
+def report_result(report: RunReport) -> dict[str, Any]:
+    """Name what a run did."""
     left_out = ("failures", "stretches", "out", "outs")
-    event = {name: value for name, value in vars(report).items() if name not in left_out}
-    failures = [{"scene": each.scene, "error": each.error} for each in report.failures]
-    outs = [str(out) for out in report.outs]
-    return {"event": "finished", **event, "outs": outs, "not_covered": failures}
+    told = {name: value for name, value in vars(report).items() if name not in left_out}
+    return {**told, "outs": report.outs, "not_covered": failures_result(report.failures)}
+
+
+def failures_result(failures: Sequence[Failure]) -> list[dict[str, Any]]:
+    """Name what was not covered, and why."""
+    return [
+        {
+            "scene": each.scene,
+            "error": each.error,
+            "window_px": None if each.window is None else each.window.box_px,
+        }
+        for each in failures
+    ]
 
 
 def headline(report: RunReport) -> str:
@@ -248,20 +282,6 @@ def warn_of_failures(failures: Sequence[Failure]) -> None:
         warn(f"not covered: {failure.error if told else f'{about}: {failure.error}'}")
     if len(failures) > _MOST_FAILURES:
         warn(f"not covered: {len(failures) - _MOST_FAILURES:,} further parts")
-
-
-def check_text_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a text file that exists or cannot be made, before work is spent on it.
-
-    Raises:
-        OutputError: the file exists and is not to be replaced, or its folder is missing.
-    """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite or another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise OutputError(f"{path} cannot be written; check its folder's permissions")
 
 
 def write_config(out: Path, options_yaml: str, about: Mapping[str, str]) -> None:

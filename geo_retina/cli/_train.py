@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from geo_retina.cli import _inspect, _report
+from geo_retina.cli import _inspect, _report, _voice
 
 
 def train(
@@ -18,6 +19,7 @@ def train(
     changes: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False)] = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Train a model from scenes and a label layer, as a YAML file says.
 
@@ -27,10 +29,12 @@ def train(
         changes: A key that differs from the file, such as `loss.gamma=1.5`; may be repeated.
         resume: Go on with a run that did not finish; its state is in `OUT.train`.
         overwrite: Replace an existing output, and a run that did not finish.
+        reporting: How the command reports.
     """
     from geo_retina.config import load_train_options
 
     options = load_train_options(config, changes or ())  # first: it fails fast
+    _voice.check_json(reporting, overwrite=overwrite)
     from geo_retina.run.memory import keep_freed_memory
     from geo_retina.training import train as run_training
 
@@ -41,13 +45,14 @@ def train(
             out,
             overwrite=overwrite,
             resume=resume,
-            progress=_report.is_watched() or _report.training_line(),
+            progress=_report.training_progress(reporting.progress),
         )
     except KeyboardInterrupt:
         _report.warn("the epochs that ended are kept; --resume goes on from there")
         raise
-    print(_report.columns(_inspect.describe_card(model.card)))
-    print(
+    _voice.say(_report.columns(_inspect.describe_card(model.card)))
+    _voice.say(
         f"written to {out}; the resolved config and a plot of the training lie beside it, "
         f"logs and pictures in {out.name}.train"
     )
+    _voice.result(reporting, {"out": out, "card": json.loads(model.card.to_json())})

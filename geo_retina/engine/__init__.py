@@ -1,7 +1,7 @@
 """Blocks of pixels in, detections out, on one device."""
 
 from geo_retina.engine.computing import Engine
-from geo_retina.engine.devices import choose_device, choose_dtype, list_devices
+from geo_retina.engine.devices import choose_device, choose_dtype, describe_devices, list_devices
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
 from geo_retina.engine.to_grid import cut_sides
@@ -15,6 +15,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "cut_sides",
+    "describe_devices",
     "fill",
     "list_devices",
     "mirror",

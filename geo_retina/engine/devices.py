@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+
 import torch
 
 from geo_retina.errors import OptionError
@@ -42,6 +45,19 @@ def list_devices(name: str) -> tuple[str, ...]:
     if device.type == "cuda" and device.index is None:
         return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
     return (str(device),)
+
+
+def describe_devices() -> list[dict[str, str]]:
+    """Name the devices of this machine and say what they are, the one of ``auto`` first."""
+    cpu = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    devices = [{"name": "cpu", "description": cpu}]
+    if torch.backends.mps.is_available():
+        devices.insert(0, {"name": "mps", "description": "Apple GPU"})
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        found = torch.cuda.get_device_properties(index)
+        text = f"{found.name}, {found.total_memory / 1e9:.0f} GB"
+        devices.insert(index, {"name": f"cuda:{index}", "description": text})
+    return devices
 
 
 def _is_present(device: torch.device) -> bool:
