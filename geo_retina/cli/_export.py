@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -92,7 +91,7 @@ def export_chips(
             "left out; lower --min-visible to have them"
         )
     _voice.say(f"written to {report.out}")
-    _voice.result(reporting, asdict(report))
+    _voice.result(reporting, vars(report))
 
 
 def export_onnx(

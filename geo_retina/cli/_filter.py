@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,4 +47,4 @@ def filter_(
     _voice.say(f"written to {', '.join(map(str, report.outs))}")
     if report.raised:
         _report.warn(f"note: {SEAM_NOTE}")
-    _voice.result(reporting, asdict(report))
+    _voice.result(reporting, vars(report))

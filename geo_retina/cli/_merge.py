@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -49,4 +48,4 @@ def merge(
         f"{report.suppressed:,} seen better by another scene, {report.joined:,} joined of parts"
     )
     _voice.say(f"written to {', '.join(map(str, report.outs))}, in {report.crs}")
-    _voice.result(reporting, asdict(report))
+    _voice.result(reporting, vars(report))
