@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SceneMismatchError,
         TrainingError,
     )
+    from geo_retina.estimation import CountEstimate, estimate
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.export import ChipReport, export_chips, export_onnx, export_stac
     from geo_retina.grid import Grid
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         ChipOptions,
         DataOptions,
         DetectOptions,
+        EstimateOptions,
         EvaluateOptions,
         FilterOptions,
         ImportOptions,
@@ -69,11 +71,13 @@ __all__ = [
     "ChipReport",
     "CombineReport",
     "Comparison",
+    "CountEstimate",
     "CrsError",
     "DataOptions",
     "DensityMap",
     "DetectOptions",
     "Detections",
+    "EstimateOptions",
     "EvaluateOptions",
     "Evaluation",
     "FilterOptions",
@@ -115,6 +119,7 @@ __all__ = [
     "draw_density",
     "draw_preview",
     "draw_scene",
+    "estimate",
     "evaluate",
     "export_chips",
     "export_onnx",
@@ -137,12 +142,14 @@ _NAMES_BY_MODULE = {
     "detector": "detect detect_to_file RunReport",
     "errors": "CrsError GeoRetinaError GridError LabelError ModelError OptionError OutputError "
     "RunError SceneError SceneMismatchError TrainingError",
+    "estimation": "CountEstimate estimate",
     "evaluation": "compare Comparison evaluate Evaluation",
     "export": "ChipReport export_chips export_onnx export_stac",
     "grid": "Grid",
     "html_report": "write_report",
     "model": "bundled_models Card import_checkpoint load_model Model",
-    "options": "AssignOptions ChipOptions DataOptions DetectOptions EvaluateOptions "
+    "options": "AssignOptions ChipOptions DataOptions DetectOptions "
+    "EstimateOptions EvaluateOptions "
     "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "
     "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
     "plots": "DensityMap draw_density draw_preview",

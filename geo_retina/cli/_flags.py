@@ -23,6 +23,7 @@ Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
 
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
+_PERCENT = re.compile(r"^\s*([-+.\deE]+)\s*%\s*$")
 _FRACTION = re.compile(r"[-+]?\d*\.\d*(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -75,7 +76,7 @@ def as_flags(sentence: str) -> str:
         r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
     )
     return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Synth|Import|Filter|Chip|Review)Options\.(\w+)",
+        r"\b(?:Detect|Run|Evaluate|Estimate|Synth|Import|Filter|Chip|Review)Options\.(\w+)",
         lambda m: f"--{flag_name(m.group(1))}",
         sentence,
     )
@@ -100,7 +101,7 @@ _WHOLE = {("filter", "--classes")}
 
 
 def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Let metres be written ``6m`` and lists ``4,1,2``; refuse 12.5 where 12 would be taken."""
+    """Read metres written ``6m``, shares ``5%`` and lists ``4,1,2``; refuse 12.5 for 12."""
     if not commands:  # the whole command line, whose paths and filters may hold commas
         return
     for argument in arguments:
@@ -112,10 +113,21 @@ def tidy_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
             tokens = [part for token in tokens for part in _split(token, texts=not numbers)]
         if argument.field_info.name.endswith("_m"):
             tokens = [t.evolve(value=_METRES.sub(r"\1", t.value)) for t in tokens]
+        if numbers == {float}:
+            tokens = [t.evolve(value=_as_fraction(t.value)) for t in tokens]
         for token in tokens:
             if int in numbers and _FRACTION.fullmatch(token.value):
                 raise CoercionError(token=token, argument=argument, target_type=int)
         argument.tokens[:] = tokens
+
+
+def _as_fraction(text: str) -> str:
+    """Write a share as a number: ``5%`` is 0.05."""
+    percent = _PERCENT.match(text)
+    try:
+        return text if percent is None else repr(float(percent[1]) / 100)
+    except ValueError:  # not a number that anybody knows; the parser says so
+        return text
 
 
 def _numbers(hint: Any) -> set[type]:

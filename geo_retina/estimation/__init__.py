@@ -1,13 +1,19 @@
 """How many objects there are, with an interval: detections, and cells that a person completed."""
 
+from geo_retina.estimation.counting import FEWEST_OF_ZONE, estimate
+from geo_retina.estimation.result import CountEstimate, CountRow, TargetPlan
 from geo_retina.estimation.stratified import Design, Spread, interval, spread_of
-from geo_retina.estimation.totals import Estimate, Method, estimate_share, estimate_total
+from geo_retina.estimation.totals import Estimate, estimate_share, estimate_total
 
 __all__ = [
+    "FEWEST_OF_ZONE",
+    "CountEstimate",
+    "CountRow",
     "Design",
     "Estimate",
-    "Method",
     "Spread",
+    "TargetPlan",
+    "estimate",
     "estimate_share",
     "estimate_total",
     "interval",

@@ -15,13 +15,11 @@ Prediction-Powered Inference* (arXiv:2311.01453), have it as power tuning, after
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from geo_retina.estimation.stratified import Design, Floats, Spread, interval, spread_of
-
-Method = Literal["prediction-powered", "difference", "ratio", "plain"]
+from geo_retina.options import Estimator
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def estimate_total(
     predicted: Floats,
     predicted_total: float,
     design: Design,
-    method: Method = "prediction-powered",
+    estimator: Estimator = "prediction-powered",
 ) -> Estimate:
     """Estimate the number of objects in all cells.
 
@@ -53,28 +51,28 @@ def estimate_total(
         predicted: (n,) detections in it, or another helper variable that is known everywhere.
         predicted_total: the same over all cells.
         design: what the drawn cells stand for.
-        method: which estimator.
+        estimator: which estimator.
 
     Returns:
         The total; its interval starts at what was seen in the drawn cells, at the least.
     """
-    slope = _slope(true, predicted, design, method)
+    slope = _slope(true, predicted, design, estimator)
     residual = true - slope * predicted
     value = slope * predicted_total + design.total(residual)
-    fitted = int(method in ("prediction-powered", "ratio"))
+    fitted = int(estimator in ("prediction-powered", "ratio"))
     spread = spread_of(residual, design, fitted=fitted)
     low, high = interval(value, spread)
     seen = float(true.sum())
     return Estimate(value, (max(low, seen), max(high, seen)), spread.standard_error)
 
 
-def _slope(true: Floats, predicted: Floats, design: Design, method: Method) -> float:
+def _slope(true: Floats, predicted: Floats, design: Design, estimator: Estimator) -> float:
     """Fit what one detection counts for."""
-    if method == "plain":
+    if estimator == "plain":
         return 0.0
-    if method == "difference":
+    if estimator == "difference":
         return 1.0
-    if method == "ratio":
+    if estimator == "ratio":
         known = design.total(predicted)
         return design.total(true) / known if known > 0 else 1.0
     # cov(y, x) / var(x) of the estimated totals, by their polarised variances

@@ -21,6 +21,7 @@ from geo_retina.options.detection import (
     Precision,
     RunOptions,
 )
+from geo_retina.options.estimation import EstimateOptions, Estimator
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.importing import ImportOptions
 from geo_retina.options.network import PRESETS, NetworkOptions, Padding
@@ -53,6 +54,8 @@ __all__ = [
     "DataOptions",
     "DetectOptions",
     "Device",
+    "EstimateOptions",
+    "Estimator",
     "EvaluateOptions",
     "FilterOptions",
     "Geometry",

@@ -36,13 +36,22 @@ HEAVY = {
 VERBS = {
     "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
-    *("draw_scene", "evaluate", "import_checkpoint", "write_report"),
+    *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
     "review_detections",
 }
 VALUES = {
-    *("Card", "Comparison", "DensityMap", "Detections", "Evaluation", "Grid", "Model"),
+    *(
+        "Card",
+        "Comparison",
+        "CountEstimate",
+        "DensityMap",
+        "Detections",
+        "Evaluation",
+        "Grid",
+        "Model",
+    ),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
     "ReviewReport",
 }
@@ -56,7 +65,14 @@ OPTIONS = {
         "LossOptions",
     ),
     *("MergeOptions", "NetworkOptions", "RunOptions", "SampleOptions", "SplitOptions"),
-    *("ChipOptions", "FilterOptions", "SynthOptions", "ImportOptions", "TrainOptions"),
+    *(
+        "ChipOptions",
+        "EstimateOptions",
+        "FilterOptions",
+        "SynthOptions",
+        "ImportOptions",
+        "TrainOptions",
+    ),
     "ReviewOptions",
 }
 ERRORS = {

@@ -1,0 +1,274 @@
+"""Read what a file says of its cells: detections in all of them, objects in the completed ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+
+from geo_retina.errors import LabelError
+from geo_retina.files import parse_json
+from geo_retina.geodesy import missing_crs, reproject
+from geo_retina.options import EstimateOptions, it_has
+from geo_retina.review import NO_CELL, Cases, Frame, Review, Sample, read_review, samples_of
+from geo_retina.review.detections import pair_places
+from geo_retina.review.values import Flags, Floats, Ints, Texts
+from geo_retina.vector import read_detections, read_metadata
+from geo_retina.vector.readers.frames import read_frame
+from geo_retina.vector.review_layers import TRUE_STATUSES
+
+PROBABILITY = "probability"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objects:
+    """Detections, or true objects, (K,) each.
+
+    Attributes:
+        cell: number of the cell that holds its centre; none lies in no cell.
+        name: class.
+        points: (K, 2) centres in the CRS of the review.
+        weight: what it counts as a helper: its probability, or score; 1 of a true object.
+        counts: whether it is reported, from the score threshold on.
+        is_hit: a detection that is an object of its class, or an object that was found.
+    """
+
+    cell: Ints
+    name: Texts
+    points: Floats
+    weight: Floats
+    counts: Flags
+    is_hit: Flags
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def per_cell(self, cells: int, chosen: Flags) -> Floats:
+        """Count the chosen ones in each cell."""
+        return np.asarray(np.bincount(self.cell[chosen], minlength=cells), dtype=np.float64)
+
+    def weight_per_cell(self, cells: int, chosen: Flags) -> Floats:
+        """Sum the weights of the chosen ones in each cell."""
+        sums = np.bincount(self.cell[chosen], self.weight[chosen], minlength=cells)
+        return np.asarray(sums, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellCounts:
+    """All that an estimate is made of.
+
+    Attributes:
+        crs: of the centres.
+        frame: all cells.
+        samples: the completed cells of each stratum.
+        found: detections in all cells.
+        true: objects in the completed cells.
+        outside: reported detections that lie in no cell.
+        is_matched: whether hits come from matching centres, not from a person's entries.
+    """
+
+    crs: pyproj.CRS | None
+    frame: Frame
+    samples: tuple[Sample, ...]
+    found: Objects
+    true: Objects
+    outside: int
+    is_matched: bool
+
+    @property
+    def cells(self) -> Ints:
+        """(n,) numbers of the completed cells that count, by stratum."""
+        return np.concatenate([s.cells for s in self.samples]).astype(np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes among detections that count and objects, sorted."""
+        return tuple(sorted({*self.found.name[self.found.counts], *self.true.name}))
+
+
+def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
+    """Read detections and the cells that were completed.
+
+    Args:
+        path: a GeoPackage under review.
+        options: what counts.
+
+    Raises:
+        LabelError: the file, or that of the labels, cannot be read, or has no review.
+    """
+    review = read_review(path)
+    found, sides = _read_found(path, review, options)
+    if options.labels is not None:
+        review = _labelled(review, options, sorted(set(found.name)))
+    samples = samples_of(review)
+    cells = np.concatenate([s.cells for s in samples]).astype(np.int64)
+    in_done = np.isin(found.cell, cells)
+    cases = review.cases
+    is_true = np.isin(cases.status.astype(str), (*TRUE_STATUSES, "new"))
+    true = _true_objects(cases, np.isin(cases.cell, cells) & is_true)
+    as_handed_out = options.labels is None and _is_as_handed_out(found, cases, cells)
+    if as_handed_out:
+        found = _with_entered_hits(found, cases, cells)
+    else:
+        found, true = _with_matched_hits(found, true, in_done, _reach(sides, review, options))
+    inside = found.cell != NO_CELL
+    outside = int((~inside & found.counts).sum())
+    return CellCounts(
+        crs=review.crs,
+        frame=review.frame,
+        samples=samples,
+        found=_take(found, inside),
+        true=true,
+        outside=outside,
+        is_matched=not as_handed_out,
+    )
+
+
+def _take(objects: Objects, index: Flags | Ints) -> Objects:
+    fields = ("cell", "name", "points", "weight", "counts", "is_hit")
+    return Objects(**{name: getattr(objects, name)[index] for name in fields})
+
+
+def _read_found(
+    path: str | Path, review: Review, options: EstimateOptions
+) -> tuple[Objects, Floats]:
+    """Read all detections, and the sides of squares as large as their bounds."""
+    table = read_detections(path)
+    geometry = _moved(table, review.crs, path)
+    scores = table["score"].to_numpy(np.float64)
+    names = np.array([str(name) for name in table["class"]], dtype=object)
+    limits = parse_json(read_metadata(path).get("thresholds", "{}"))
+    least = np.array([float(limits.get(name, 0.0)) for name in names])
+    if options.score is not None:
+        least = np.full(len(names), options.score)
+    weight = scores
+    if PROBABILITY in table and not table[PROBABILITY].isna().any():
+        weight = table[PROBABILITY].to_numpy(np.float64)
+    points = _centres(geometry)
+    low, high = np.split(shapely.bounds(geometry).reshape(-1, 4), 2, axis=1)
+    found = Objects(
+        cell=review.frame.cell_at(points),
+        name=names,
+        points=points,
+        weight=weight,
+        counts=scores >= least,
+        is_hit=np.zeros(len(names), bool),
+    )
+    return found, np.sqrt(np.prod(high - low, axis=1))
+
+
+def _moved(table: Any, crs: pyproj.CRS | None, path: str | Path) -> Texts:
+    """Geometries of a table in the CRS of the review."""
+    own = None if table.crs is None else pyproj.CRS.from_user_input(table.crs)
+    if (own is None) != (crs is None):
+        raise LabelError(missing_crs(str(path), "it cannot be laid on the cells", file=str(path)))
+    geometry = np.asarray(table.geometry.array, dtype=object)
+    return np.asarray(reproject(geometry, own, crs), dtype=object)
+
+
+def _centres(geometry: Texts) -> Floats:
+    points = shapely.centroid(geometry)
+    return np.stack([shapely.get_x(points), shapely.get_y(points)], axis=-1).reshape(-1, 2)
+
+
+def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> Review:
+    """Let labels play the person: every drawn cell is done, and what is labelled is there."""
+    path = str(options.labels)
+    table = read_frame(
+        path, layer=options.labels_layer, layer_remedy="choose one with --labels-layer"
+    )
+    column = options.class_column
+    if column is not None and column not in table.columns:
+        raise LabelError(f"{path} has no column {column}; {it_has(column, list(table.columns))}")
+    if column is None and len(classes) > 1 and options.by == "class":
+        raise LabelError(
+            f"{path} tells no classes and the detections have {len(classes)}, expected the column "
+            "with them; give EstimateOptions.class_column"
+        )
+    geometry = _moved(table, review.crs, path)
+    n = len(geometry)
+    names = [classes[0] if classes else "object"] * n if column is None else map(str, table[column])
+    cases = Cases(
+        status=np.full(n, "added", dtype=object),
+        name=np.array([*names, None], dtype=object)[:-1],
+        found_name=np.full(n, None, dtype=object),
+        score=np.full(n, np.nan),
+        weight=np.ones(n),
+        geometry=geometry,
+        cell=review.frame.cell_at(_centres(geometry)),
+        case_id=np.full(n, -1),
+        is_touched=np.ones(n, bool),
+    )
+    return replace(review, is_done=review.is_drawn, cases=cases)
+
+
+def _true_objects(cases: Cases, chosen: Flags) -> Objects:
+    return Objects(
+        cell=cases.cell[chosen],
+        name=cases.name[chosen],
+        points=_centres(cases.geometry[chosen]),
+        weight=np.ones(int(chosen.sum())),
+        counts=np.ones(int(chosen.sum()), bool),
+        is_hit=_are_hits(cases)[chosen],
+    )
+
+
+def _are_hits(cases: Cases) -> Flags:
+    """Tell which rows are detections that are objects of their class."""
+    is_true = np.isin(cases.status.astype(str), (*TRUE_STATUSES, "new"))
+    was_found = cases.found_name != np.array(None)
+    return np.asarray(is_true & was_found & (cases.found_name == cases.name), dtype=bool)
+
+
+def _is_as_handed_out(found: Objects, cases: Cases, cells: Ints) -> bool:
+    """Tell whether completed cells still hold the detections that a person judged."""
+    now = np.isin(found.cell, cells) & found.counts
+    then = np.isin(cases.cell, cells) & (cases.found_name != np.array(None))
+    return sorted(zip(found.cell[now].tolist(), found.name[now], strict=True)) == sorted(
+        zip(cases.cell[then].tolist(), cases.found_name[then], strict=True)
+    )
+
+
+def _with_entered_hits(found: Objects, cases: Cases, cells: Ints) -> Objects:
+    """Mark as many detections of each cell and class as a person found right there.
+
+    Sums over cells are all that is asked of them, so which ones are marked makes no difference.
+    """
+    is_hit = np.zeros(len(found), bool)
+    right = np.flatnonzero(_are_hits(cases) & np.isin(cases.cell, cells))
+    left = Counter(zip(cases.cell[right].tolist(), cases.name[right], strict=True))
+    for at in np.flatnonzero(np.isin(found.cell, cells) & found.counts):
+        key = (int(found.cell[at]), found.name[at])
+        if left[key] > 0:
+            left[key] -= 1
+            is_hit[at] = True
+    return replace(found, is_hit=is_hit)
+
+
+def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
+    """Distances up to which a detection is an object, in units of the CRS."""
+    if options.radius_m is None:
+        return sides / 2
+    frame = review.frame
+    square = frame.design.width * frame.design.height
+    area_m2 = np.nanmax(frame.area_m2) if np.isfinite(frame.area_m2).any() else square
+    return np.full(len(sides), options.radius_m * np.sqrt(square / area_m2))
+
+
+def _with_matched_hits(
+    found: Objects, true: Objects, in_done: Flags, reach: Floats
+) -> tuple[Objects, Objects]:
+    """Mark detections and objects whose centres pair, one to one, nearest first."""
+    rows = np.flatnonzero(in_done & found.counts)
+    i, j = pair_places(found.points[rows], true.points, reach[rows])
+    i = rows[i]
+    same = found.name[i] == true.name[j]
+    found_hit, true_hit = np.zeros(len(found), bool), np.zeros(len(true), bool)
+    found_hit[i[same]] = True
+    true_hit[j[same]] = True
+    return replace(found, is_hit=found_hit), replace(true, is_hit=true_hit)

@@ -1,0 +1,249 @@
+"""Estimates of files under review, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from support.reviews import SIDE, square, write_review
+
+from geo_retina.cli import main
+from geo_retina.errors import LabelError, OptionError
+from geo_retina.estimation import estimate
+from geo_retina.options import EstimateOptions
+
+CRS = "EPSG:32633"
+PER_CELL = (2, 2, 2, 2, 5, 5, 5, 5)
+"""Detections of each of eight cells: two strata of four."""
+
+
+def middle(cell, place=0):
+    return SIDE * cell + 1.0 + place
+
+
+def lay(path, cells, cases, detections, **columns):
+    """Write a review and the detections beside it, the latter as (cell, place, class, score)."""
+    write_review(path, cells, cases)
+    table = {
+        "class": [name for _, _, name, _ in detections],
+        "score": [score for *_, score in detections],
+        **columns,
+    }
+    shapes = [square(middle(cell, place), 5, 0.4) for cell, place, *_ in detections]
+    gpd.GeoDataFrame(table, geometry=shapes, crs=CRS).to_file(path, layer="detections")
+    return path
+
+
+@pytest.fixture
+def reviewed(tmp_path):
+    """Two strata of four cells, half of each completed: one detection wrong, two objects added."""
+    cells = [(cell // 4, "count", cell % 4, "done" if cell % 4 < 2 else "new") for cell in range(8)]
+    detections = [(c, p, "a", 0.9) for c, n in enumerate(PER_CELL) for p in range(n)]
+    cases = [
+        {"status": "new", "x": middle(c, p)}
+        for c, p, *_ in detections
+        if c % 4 < 2 and (c, p) not in {(0, 0), (4, 0)}
+    ]
+    cases += [
+        {"status": "rejected", "x": middle(0)},
+        {"status": "changed", "x": middle(4)},
+        {"status": "added", "x": middle(1, 6), "found": None},
+        {"status": "added", "x": middle(5, 6), "found": None},
+    ]
+    return lay(tmp_path / "found.gpkg", cells, cases, detections)
+
+
+def test_the_difference_is_what_a_hand_works_out(reviewed):
+    found = estimate(reviewed, EstimateOptions(estimator="difference"))
+    # stratum 0: objects less detections -1 and +1; stratum 1: 0 and +1; 28 detections
+    assert found.overall.total.value == pytest.approx(28 + 4 * 0 + 4 * 0.5)
+    variance = 4**2 * (1 - 2 / 4) / 2 * (2.0 + 0.5)
+    assert found.overall.total.standard_error == pytest.approx(variance**0.5)
+    low, high = found.overall.total.interval
+    assert low < 30 < high
+    assert (found.cells, found.population, found.objects_seen) == (4, 8, 15)
+    assert found.overall.detected == 28
+    assert found.overall.per_hectare.value == pytest.approx(30 / 0.08)
+
+
+def test_precision_and_recall_are_those_of_the_entries(reviewed):
+    overall = estimate(reviewed).overall
+    assert overall.precision.value == pytest.approx((4 * 1.5 + 4 * 5) / 28)
+    assert overall.recall.value == pytest.approx((4 * 1.5 + 4 * 5) / (4 * 2 + 4 * 5.5))
+    assert overall.precision.interval[0] < overall.precision.value
+
+
+def test_cells_for_learning_change_nothing(reviewed, tmp_path):
+    cells = [(c // 4, "count", c % 4, "done" if c % 4 < 2 else "new") for c in range(8)]
+    cells += [(0, "learn", 0, "done"), (1, "learn", 0, "done")]
+    cases = [
+        {"status": "added", "x": middle(cell, p), "found": None} for cell in (8, 9) for p in (1, 2)
+    ]
+    cases += [{"status": "new", "x": middle(c, p)} for c in (0, 1, 4, 5) for p in range(2)]
+    detections = [(c, p, "a", 0.9) for c in range(10) for p in range(2)]
+    path = lay(tmp_path / "learn.gpkg", cells, cases, detections)
+    found = estimate(path, EstimateOptions(estimator="difference"))
+    assert found.cells == 4
+    assert found.overall.total.value == pytest.approx(20)
+
+
+def test_too_few_completed_cells_are_refused_with_the_reason(tmp_path):
+    cells = [(0, "count", 0, "done"), (0, "count", 1, "new"), (0, "count", 2, "done")]
+    path = lay(tmp_path / "few.gpkg", cells, [], [(0, 0, "a", 0.9)])
+    with pytest.raises(LabelError, match=r"stratum 0 1 of 3; 1 more are done out of turn.*2 or"):
+        estimate(path)
+
+
+def test_a_file_without_a_review_is_refused(tmp_path):
+    path = tmp_path / "bare.gpkg"
+    gpd.GeoDataFrame({"class": ["a"], "score": [0.9]}, geometry=[square(5, 5)], crs=CRS).to_file(
+        path, layer="detections"
+    )
+    with pytest.raises(LabelError, match="run geo-retina review"):
+        estimate(path)
+
+
+def test_cells_beyond_a_gap_are_left_out_and_told(tmp_path):
+    status = ["done", "done", "new", "done"]
+    cells = [(0, "count", place, each) for place, each in enumerate(status)]
+    cases = [{"status": "new", "x": middle(c)} for c in (0, 1)]
+    cases += [{"status": "added", "x": middle(3, p), "found": None} for p in range(6)]
+    path = lay(tmp_path / "gap.gpkg", cells, cases, [(c, 0, "a", 0.9) for c in range(4)])
+    found = estimate(path)
+    assert found.cells == 2
+    assert found.overall.total.value == pytest.approx(4)
+    assert any("1 completed cells lie beyond a gap" in note for note in found.notes)
+
+
+def test_classes_add_up_where_each_detection_counts_one(reviewed, tmp_path):
+    cells = [(0, "count", place, "done" if place < 3 else "new") for place in range(5)]
+    detections = [(c, p, "ab"[p % 2], 0.9) for c in range(5) for p in range(3)]
+    cases = [
+        {"status": "new", "x": middle(c, p), "name": n, "found": n}
+        for c, p, n, _ in detections
+        if c < 3
+    ]
+    cases[0] |= {"status": "changed", "name": "b"}
+    path = lay(tmp_path / "classes.gpkg", cells, cases, detections)
+    found = estimate(path, EstimateOptions(by="class", estimator="difference"))
+    totals = {row.name: row.total.value for row in found.classes}
+    assert totals == pytest.approx({"a": 10 - 5 / 3, "b": 5 + 5 / 3})
+    assert sum(totals.values()) == pytest.approx(found.overall.total.value)
+    precision = {row.name: row.precision.value for row in found.classes}
+    assert precision == pytest.approx({"a": 5 / 6, "b": 1.0})
+    assert "recall of b: 0.750" in found.table()
+
+
+def test_a_later_threshold_changes_detections_and_not_objects(tmp_path):
+    cells = [(0, "count", place, "done" if place < 3 else "new") for place in range(6)]
+    detections = [(c, p, "a", (0.9, 0.4)[p]) for c in range(6) for p in range(2)]
+    cases = [{"status": "new", "x": middle(c, p)} for c in range(3) for p in range(2)]
+    path = lay(tmp_path / "found.gpkg", cells, cases, detections)
+    strict = estimate(path, EstimateOptions(score=0.5, estimator="difference"))
+    assert strict.overall.detected == 6
+    assert strict.overall.total.value == pytest.approx(12)
+    assert strict.overall.recall.value == pytest.approx(0.5)
+    assert strict.overall.precision.value == pytest.approx(1.0)
+    assert any("matched with objects" in note for note in strict.notes)
+
+
+def test_labels_may_play_the_person(tmp_path):
+    cells = [(0, "count", place, "new") for place in range(4)] + [(0, "count", 4, None)]
+    detections = [(c, 0, "a", 0.9) for c in range(5)]
+    path = lay(tmp_path / "found.gpkg", cells, [], detections)
+    points = [shapely.Point(middle(c) + 0.1, 5.0) for c in (0, 1, 2)]
+    labels = tmp_path / "labels.gpkg"
+    gpd.GeoDataFrame(geometry=points, crs=CRS).to_crs("EPSG:4326").to_file(labels)
+    found = estimate(path, EstimateOptions(labels=str(labels), estimator="difference"))
+    assert found.cells == 4
+    assert found.overall.total.value == pytest.approx(5 - 5 / 4)
+    assert found.overall.precision.value == pytest.approx(0.75)
+    with pytest.raises(LabelError, match="no column kind"):
+        estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
+
+
+def zones_file(tmp_path, *limits):
+    shapes = [shapely.box(a, 0, b, SIDE) for a, b in limits]
+    path = tmp_path / "zones.gpkg"
+    names = [f"zone {at}" for at in range(len(shapes))]
+    gpd.GeoDataFrame({"name": names}, geometry=shapes, crs=CRS).to_file(path)
+    return str(path)
+
+
+def test_zones_that_cells_were_not_drawn_with_have_no_interval(reviewed, tmp_path):
+    zones = zones_file(tmp_path, (0, 40), (40, 70))
+    found = estimate(reviewed, EstimateOptions(zones=zones, zone_column="name", estimator="ratio"))
+    assert [row.name for row in found.zones] == ["zone 0", "zone 1", "in no zone"]
+    assert all(row.total.interval is None for row in found.zones)
+    assert [row.detected for row in found.zones] == [8, 15, 5]
+    total = sum(row.total.value for row in found.zones)
+    assert total == pytest.approx(found.overall.total.value)
+    assert any("review --zones" in note for note in found.notes)
+
+
+def test_zones_that_cells_were_drawn_with_have_their_own_interval(tmp_path):
+    import sqlite3
+
+    random = np.random.default_rng(0)
+    cells = [(c // 30, "count", c % 30, "done" if c % 30 < 12 else "new") for c in range(60)]
+    detections = [(c, p, "a", 0.9) for c in range(60) for p in range(random.integers(1, 4))]
+    kept = [d for d in detections if d[0] % 30 < 12]
+    cases = [
+        {"status": "rejected" if i % 4 == 0 else "new", "x": middle(c, p)}
+        for i, (c, p, *_) in enumerate(kept)
+    ]
+    path = lay(tmp_path / "found.gpkg", cells, cases, detections)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE review_frame SET zone = 'zone ' || stratum")
+    zones = zones_file(tmp_path, (0, 300), (300, 600))
+    options = EstimateOptions(zones=zones, zone_column="name", estimator="difference")
+    found = estimate(path, options)
+    for at, row in enumerate(found.zones):
+        rows = [cells_at for cells_at in range(60) if cells_at // 30 == at]
+        x = np.array([sum(d[0] == c for d in detections) for c in rows])
+        wrong = np.array(
+            [sum(i % 4 == 0 and d[0] == c for i, d in enumerate(kept)) for c in rows[:12]]
+        )
+        assert row.cells == 12
+        assert row.total.value == pytest.approx(x.sum() - 30 * wrong.mean())
+        error = 30 * np.sqrt((1 - 12 / 30) * wrong.var(ddof=1) / 12)
+        assert row.total.standard_error == pytest.approx(error)
+        assert row.total.interval[0] < row.total.value < row.total.interval[1]
+
+
+def test_a_plan_needs_no_completed_cell(tmp_path):
+    random = np.random.default_rng(0)
+    cells = [(c // 500, "count", c % 500, None) for c in range(1000)]
+    numbers = [random.poisson(1 if c < 500 else 6) for c in range(1000)]
+    detections = [(c, p, "a", 0.9) for c, n in enumerate(numbers) for p in range(n)]
+    path = lay(tmp_path / "found.gpkg", cells, [], detections)
+    plans = [estimate(path, EstimateOptions(target=share)).plan for share in (0.05, 0.1, 0.2)]
+    assert not plans[0].is_measured
+    assert plans[0].cells > plans[1].cells > plans[2].cells > 2
+    assert all(plan.cells < plan.cells_alone for plan in plans)
+    # four times as few, but for the share of the ground that is looked at
+    assert 2 < plans[0].cells / plans[1].cells < 4.2
+    assert estimate(path, EstimateOptions(target=0.05)).overall is None
+
+
+def test_the_command_writes_numbers_and_takes_percent(reviewed, tmp_path, capsys):
+    out = tmp_path / "numbers.json"
+    command = ["estimate", str(reviewed), "--target", "50%", "--by", "class", "--json", str(out)]
+    assert main(command) == 0
+    assert "objects in 4 completed cells of 8" in capsys.readouterr().out
+    numbers = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert numbers["plan"]["share"] == 0.5
+    assert numbers["overall"]["total"]["interval"][0] < numbers["overall"]["total"]["value"]
+    assert [row["name"] for row in numbers["classes"]] == ["a"]
+
+
+def test_options_that_cannot_be_are_refused(capsys):
+    with pytest.raises(OptionError, match="difference, ratio"):
+        EstimateOptions(estimator="best")
+    with pytest.raises(OptionError, match=r"name it with EstimateOptions\.zones"):
+        EstimateOptions(zone_column="name")
+    assert main(["estimate", "x.gpkg", "--target", "0%"]) == 2
+    assert "--target is 0.0, expected 0.001 to 1" in capsys.readouterr().err
