@@ -128,7 +128,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     found = None if run.restart else read_manifest(run_folder(outs[0]))
     own = {} if found is None else found.get("written", {})
     foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
-    targets = [Target(o, run.overwrite or o not in foreign) for o in outs]
+    targets = [Target(o, run.overwrite or o not in foreign, run.discard_review) for o in outs]
     replaces = any(o.exists() for o in foreign)
     for target in targets:
         check_target(target, run.geometry)

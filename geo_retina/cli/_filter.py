@@ -21,6 +21,7 @@ def filter_(
     *,
     out: _flags.Outs,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    discard_review: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[FilterOptions, CHOICE] = _DEFAULTS,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
@@ -32,14 +33,17 @@ def filter_(
     Args:
         detections: Vector file that `detect` wrote.
         out: File to write; its ending says the format. Given several times, several files.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; what a person entered in its review is carried over.
+        discard_review: When replacing, discard what a person entered.
         options: What to keep.
         reporting: How the command reports.
     """
     from geo_retina.postprocess import SEAM_NOTE, filter_detections
 
     _voice.check_json(reporting, overwrite=overwrite)
-    report = filter_detections(detections, out, options, overwrite=overwrite)
+    report = filter_detections(
+        detections, out, options, overwrite=overwrite, discard_review=discard_review
+    )
     _voice.say(f"{report.kept:,} of {_report.plural(report.read, 'object')} kept")
     if len(report.counts) > 1:
         rows = {name: f"{count:>9,}" for name, count in report.counts.items()}

@@ -22,6 +22,7 @@ def merge(
     out: _flags.Outs,
     crs: str | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    discard_review: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[MergeOptions, MERGING] = _DEFAULTS,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
@@ -34,14 +35,17 @@ def merge(
         runs: Vector files that `detect` wrote.
         out: File to write; its ending says the format. Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the runs.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; what a person entered in its review is carried over.
+        discard_review: When replacing, discard what a person entered.
         options: When two detections are one object.
         reporting: How the command reports.
     """
     from geo_retina.postprocess import combine_runs
 
     _voice.check_json(reporting, overwrite=overwrite)
-    report = combine_runs(runs, out, options, crs=crs, overwrite=overwrite)
+    report = combine_runs(
+        runs, out, options, crs=crs, overwrite=overwrite, discard_review=discard_review
+    )
     how = "on one grid" if report.exact else "across grids, by areas of polygons"
     _voice.say(
         f"{_report.plural(report.written, 'object')} of {report.read:,}, compared {how}: "

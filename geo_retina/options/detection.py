@@ -218,7 +218,10 @@ class RunOptions:
     """Seconds to wait for a scheduler that was lost, or for any worker, before giving up."""
 
     overwrite: bool = False
-    """Replace an existing output."""
+    """Replace an existing output; what a person entered in its review is carried over."""
+
+    discard_review: bool = False
+    """When replacing an output, discard what a person entered in its review."""
 
     restart: bool = False
     """Discard what an earlier, unfinished run of this output left behind."""

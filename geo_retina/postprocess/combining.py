@@ -71,6 +71,7 @@ def combine_runs(
     *,
     crs: str | None = None,
     overwrite: bool = False,
+    discard_review: bool = False,
 ) -> CombineReport:
     """Make one set of objects of runs over neighbouring or overlapping scenes.
 
@@ -85,7 +86,8 @@ def combine_runs(
         out: the file to write, or several.
         options: thresholds, as for tiles; other ranks and methods than the default are refused.
         crs: CRS of the result; left out, that of the files, or EPSG:4326 where they differ.
-        overwrite: replace existing files.
+        overwrite: replace existing files; what a person entered in them is carried over.
+        discard_review: when replacing, discard what a person entered.
 
     Returns:
         What became of them. The rows of the result are in the order of the files, objects that
@@ -109,7 +111,7 @@ def combine_runs(
     # Scenes keep nothing of each other that a tile would suppress, as tiles of a scene don't.
     options = replace(options, iou=min(options.iou, *(run.nms_iou for run in runs)))
     target_crs = _choose_crs(crs, runs)
-    targets = [Target(o, overwrite) for o in outs]
+    targets = [Target(o, overwrite, discard_review) for o in outs]
     for target in targets:
         check_target(target, "polygon")
     crs_of_outs = list(dict.fromkeys(file_crs(o, target_crs) or target_crs for o in outs))

@@ -70,6 +70,7 @@ def filter_detections(
     options: FilterOptions | None = None,
     *,
     overwrite: bool = False,
+    discard_review: bool = False,
 ) -> FilterReport:
     """Keep the detections of a file by score, class and place; holds a part of them at a time.
 
@@ -81,7 +82,8 @@ def filter_detections(
         path: a file that ``detect_to_file`` wrote.
         out: the file to write, or several.
         options: what to keep.
-        overwrite: replace existing files.
+        overwrite: replace existing files; what a person entered in them is carried over.
+        discard_review: when replacing, discard what a person entered.
 
     Returns:
         What was kept. Rows keep their order and get new ids from 0.
@@ -108,7 +110,7 @@ def filter_detections(
         choice = _Choice(str(path), options, thresholds, area, crs)
         head = next(stream.tables, None)
         is_points = head is not None and _are_points(path, head)
-        targets = [Target(o, overwrite) for o in outs]
+        targets = [Target(o, overwrite, discard_review) for o in outs]
         for target in targets:
             check_target(target, "polygon")
         kept = write_outputs(

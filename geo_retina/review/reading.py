@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 
@@ -21,17 +20,15 @@ from geo_retina.vector.review_layers import (
     CELLS,
     DESIGN,
     DETECTION,
+    ENTRIES,
     FORMAT,
     FOUND,
     FRAME,
-    REVIEW,
     REVIEW_TABLES,
     STATUSES,
     blob_wkb,
+    package_crs,
 )
-
-_UNDEFINED = (-1, 0, 99999)
-"""Numbers that GeoPackages, and GDAL, give to no CRS."""
 
 
 def read_review(path: str | Path) -> Review:
@@ -83,7 +80,7 @@ def review_of(database: sqlite3.Connection, path: Path) -> Review:
 
 def _review_of(database: sqlite3.Connection, path: Path) -> Review:
     frame = _read_frame(database)
-    crs = read_crs(database, CELLS)
+    crs = package_crs(database, CELLS)
     drawn = np.zeros(len(frame), bool)
     done = np.zeros(len(frame), bool)
     for cell, status in database.execute(f"SELECT cell, status FROM {CELLS}"):
@@ -103,30 +100,10 @@ def _review_of(database: sqlite3.Connection, path: Path) -> Review:
     return Review(path=path, crs=crs, frame=frame, is_drawn=drawn, is_done=done, cases=cases)
 
 
-def read_crs(database: sqlite3.Connection, layer: str) -> pyproj.CRS | None:
-    """Read the CRS of a layer of a GeoPackage; None where it has none."""
-    query = (
-        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
-        "JOIN gpkg_geometry_columns USING (srs_id) WHERE table_name = ?"
-    )
-    organization, code, definition = database.execute(query, (layer,)).fetchone()
-    if definition == "undefined" or code in _UNDEFINED:
-        return None
-    if organization.upper() == "EPSG":
-        return pyproj.CRS.from_epsg(code)
-    return pyproj.CRS.from_wkt(definition)
-
-
 def handed_out(database: sqlite3.Connection) -> Texts:
     """Read the geometries of all rows as they were handed out."""
     blobs = [blob for (blob,) in database.execute(f"SELECT geom FROM {FOUND} ORDER BY case_id")]
     return _geometries(np.array([*blobs, None], dtype=object)[:-1])
-
-
-def holds_review(database: sqlite3.Connection) -> bool:
-    """Tell whether a GeoPackage has any table of a review."""
-    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    return not names.isdisjoint(REVIEW_TABLES)
 
 
 def _read_frame(database: sqlite3.Connection) -> Frame:
@@ -157,15 +134,15 @@ def _read_frame(database: sqlite3.Connection) -> Frame:
 
 
 def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases:
-    names = ("geom", "status", "class", "score", "weight", "note", "case_id")
-    rows = _columns(database, REVIEW, names, "fid")
+    names = ("geom", "status", "class", "score", "weight", "case_id", "is_touched")
+    rows = _columns(database, ENTRIES, names, "fid")
     found = _columns(database, FOUND, ("case_id", "origin", "class", "score", "geom"), "case_id")
     at = _places(rows["case_id"], found["case_id"])
     rows["status"] = _statuses(rows["status"], at, path)
     # What a person deletes is no object.
     deleted = np.setdiff1d(np.arange(len(found["case_id"])), at)
     for name, column in rows.items():
-        gone = {"status": "rejected", "note": None, "weight": 1.0}
+        gone = {"status": "rejected", "weight": 1.0, "is_touched": 1}
         values = _filled(gone[name], len(deleted)) if name in gone else found[name][deleted]
         rows[name] = np.concatenate([column, values])
     at = np.concatenate([at, deleted])
@@ -185,7 +162,7 @@ def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases
         geometry=geometry,
         cell=frame.cell_at(where),
         case_id=np.where(at >= 0, rows["case_id"], -1).astype(np.int64),
-        is_touched=_are_touched(rows, handed),
+        is_touched=(rows["is_touched"] == 1) | (at < 0),
     )
 
 
@@ -197,17 +174,6 @@ def _places(numbers: Texts, handed_out: Texts) -> NDArray[np.int64]:
     """
     place = {number: at for at, number in enumerate(handed_out)}
     return np.array([place.pop(number, -1) for number in numbers], np.int64)
-
-
-def _are_touched(rows: dict[str, Texts], handed: dict[str, Texts]) -> NDArray[np.bool_]:
-    """Tell which rows differ from what was handed out."""
-    touched = (rows["status"] != "new") | (rows["geom"] != handed["geom"])
-    touched |= rows["class"] != handed["class"]
-    texts = zip(rows["note"], rows["weight"], strict=True)
-    return np.asarray(
-        touched | np.array([bool(note) or weight not in (None, 1) for note, weight in texts], bool),
-        dtype=bool,
-    )
 
 
 def _check_classes(rows: dict[str, Texts], path: Path) -> None:

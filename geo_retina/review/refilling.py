@@ -22,8 +22,6 @@ from geo_retina.review.detections import Places, pair_places, read_places
 from geo_retina.review.reading import (
     check_has_review,
     handed_out,
-    holds_review,
-    read_crs,
     review_of,
 )
 from geo_retina.review.row_writing import (
@@ -51,6 +49,8 @@ from geo_retina.vector.review_layers import (
     REVIEW_TABLES,
     USES,
     create_review_tables,
+    holds_review,
+    package_crs,
 )
 from geo_retina.vector.writers.editing import edit_package
 from geo_retina.vector.writers.styles import Kind, put_styles
@@ -166,7 +166,7 @@ def _read_source(path: Path, options: ReviewOptions) -> _Source:
         query = "SELECT geometry_type_name, srs_id FROM gpkg_geometry_columns WHERE table_name = ?"
         own = REVIEW if has_review else layer
         geometry, srs_id = database.execute(query, (own,)).fetchone()
-        crs = read_crs(database, own)
+        crs = package_crs(database, own)
     found, classes = read_places(path, crs)
     other = None
     if options.against is not None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import OutputError
+from geo_retina.vector.review_layers import entries_in
 
 GEOMETRY = "geometry"
 """Name of the column that holds the WKB."""
@@ -50,12 +51,13 @@ _SHAPEFILE_TEXT = (80, 254)
 """Bytes of a text column as GDAL makes it, and as wide as it can grow."""
 
 
-def check_output(path: str | Path, *, overwrite: bool) -> None:
+def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = False) -> None:
     """Refuse a vector output that could not be written, before work is spent on it.
 
     Raises:
         OutputError: the suffix is of no known format, the file exists and ``overwrite`` is
-            false, or its folder does not exist or cannot be written.
+            false, or it holds what a person entered and the writer does not keep that, or its
+            folder does not exist or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -66,6 +68,12 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder, expected the name of a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give --overwrite or another name")
+    entries = 0 if keeps_review else entries_in(path)
+    if entries:
+        raise OutputError(
+            f"{path} holds a person's review with {entries:,} entries, which would be lost; name "
+            "another output"
+        )
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
     if not os.access(path.parent, os.W_OK | os.X_OK):

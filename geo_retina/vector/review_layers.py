@@ -9,10 +9,15 @@ place in the random order, ``review_design`` how the cells were laid out.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Final, Literal
 
+import pyproj
 import shapely
 from numpy.typing import NDArray
+
+from geo_retina.errors import OutputError
 
 Status = Literal["new", "accepted", "rejected", "changed", "added"]
 Use = Literal["count", "learn"]
@@ -82,6 +87,81 @@ def create_review_tables(
                 "INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, ?, 0, 0)",
                 (name, shape, srs_id),
             )
+
+
+ENTRIES: Final = (
+    f"(SELECT {REVIEW}.*, coalesce(status, 'new') <> 'new' OR coalesce(note, '') <> '' "
+    f"OR coalesce(weight, 1) <> 1 OR {FOUND}.case_id IS NULL OR {REVIEW}.class IS NOT "
+    f"{FOUND}.class OR {REVIEW}.geom IS NOT {FOUND}.geom AS is_touched "
+    f"FROM {REVIEW} LEFT JOIN {FOUND} USING (case_id))"
+)
+"""Query for the cases, and whether each differs from what was handed out."""
+
+
+def holds_review(database: sqlite3.Connection) -> bool:
+    """Tell whether a GeoPackage has any table of a review."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    return not names.isdisjoint(REVIEW_TABLES)
+
+
+def count_entries(database: sqlite3.Connection) -> int:
+    """Count what a person has entered in a GeoPackage: cases, deleted ones, and cells."""
+    if not holds_review(database):
+        return 0
+    queries = (
+        f"SELECT COUNT(*) FROM {ENTRIES} WHERE is_touched",
+        f"SELECT COUNT(*) FROM {FOUND} WHERE case_id NOT IN "
+        f"(SELECT case_id FROM {REVIEW} WHERE case_id IS NOT NULL)",
+        f"SELECT COUNT(*) FROM {CELLS} WHERE status <> 'new' OR coalesce(note, '') <> ''",
+    )
+    return sum(int(database.execute(query).fetchone()[0]) for query in queries)
+
+
+def entries_in(path: str | Path) -> int:
+    """Count what a person has entered in a file; 0 where there is no file or no review in it.
+
+    Raises:
+        OutputError: another program keeps the file from being read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return 0
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            return count_entries(database)
+    except sqlite3.OperationalError as error:
+        if in_use(error):
+            raise OutputError(
+                f"{path} is in use by another program, so its entries cannot be read; close it "
+                "there, then try again"
+            ) from error
+        return 0
+    except sqlite3.DatabaseError:  # no database, or a broken one, which may be replaced
+        return 0
+
+
+def in_use(error: sqlite3.OperationalError) -> bool:
+    """Tell whether an error means that another program has the file locked."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+_UNDEFINED = (-1, 0, 99999)
+"""Numbers that GeoPackages, and GDAL, give to no CRS."""
+
+
+def package_crs(database: sqlite3.Connection, layer: str) -> pyproj.CRS | None:
+    """Read the CRS of a layer of a GeoPackage; None where it has none."""
+    query = (
+        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
+        "JOIN gpkg_geometry_columns USING (srs_id) WHERE table_name = ?"
+    )
+    organization, code, definition = database.execute(query, (layer,)).fetchone()
+    if definition == "undefined" or code in _UNDEFINED:
+        return None
+    if organization.upper() == "EPSG":
+        return pyproj.CRS.from_epsg(code)
+    return pyproj.CRS.from_wkt(definition)
 
 
 def to_blobs(geometries: NDArray, srs_id: int) -> list[bytes | None]:

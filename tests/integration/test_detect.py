@@ -12,13 +12,15 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from affine import Affine
+from support.reviews import edit, rows_of
 from support.stubs import NORTH_UP, ROTATED, paint, stub_forward, tiny_model, write_scene
 
 from geo_retina.boxes import iou, overlapping_pairs
 from geo_retina.detector import detect, detect_to_file
 from geo_retina.engine import Engine
 from geo_retina.errors import OptionError, OutputError, RunError
-from geo_retina.options import DetectOptions, RunOptions, SynthOptions
+from geo_retina.options import DetectOptions, ReviewOptions, RunOptions, SynthOptions
+from geo_retina.review import review_detections
 from geo_retina.scene import Scene
 from geo_retina.synth import draw_scene
 
@@ -372,3 +374,18 @@ def test_views_that_a_models_anchors_do_not_share_are_refused(tmp_path):
         detect(path, model, DetectOptions(tta=2), CPU)
     with pytest.raises(OptionError, match="tta is 3, expected"):
         DetectOptions(tta=3)
+
+
+def test_a_person_s_entries_outlive_a_new_run(tmp_path, stub, model):
+    """Only ``discard_review`` ends them; see also tests/unit/vector/writers."""
+    path, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
+    detect_to_file(path, model, out, run=CPU)
+    review_detections(out, ReviewOptions(cells=0))
+    edit(out, "UPDATE review SET status = 'rejected', note = 'a shadow'")
+    before = rows_of(out)
+    assert len(before) == len(BOXES)
+    again = dataclasses.replace(CPU, overwrite=True)
+    detect_to_file(path, model, out, run=again)
+    assert rows_of(out) == before
+    detect_to_file(path, model, out, run=dataclasses.replace(again, discard_review=True))
+    assert "review" not in set(gpd.list_layers(out)["name"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import shapely
 
 from geo_retina.errors import OutputError
-from geo_retina.vector.review_layers import blob_wkb
+from geo_retina.vector.review_layers import blob_wkb, in_use
 
 _TIMEOUT_S = 10.0
 
@@ -70,7 +70,7 @@ def refuse_if_open(path: str | Path) -> None:
 
 
 def _refusal(path: str | Path, error: sqlite3.OperationalError) -> str:
-    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if in_use(error):
         return (
             f"{path} is in use by another program, such as a GIS in which it is edited; save or "
             "close it there, then try again"

@@ -31,6 +31,7 @@ from geo_retina.vector.readers.arrow_streams import open_stream, read_layer
 from geo_retina.vector.readers.frames import is_parquet
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
+from geo_retina.vector.writers.review_carrying import carry_review, check_review_kept
 from geo_retina.vector.writers.rows import Shape
 from geo_retina.vector.writers.spool import Spool
 from geo_retina.vector.writers.styles import (
@@ -59,10 +60,17 @@ PARQUET_KEY = "geo_retina"
 
 
 class Target(NamedTuple):
-    """A file to write, and whether it may take the place of one that exists."""
+    """A file to write, and whether it may take the place of one that exists.
+
+    Attributes:
+        path: of the file.
+        overwrite: replace an existing one.
+        discard_review: with what a person entered in it, which otherwise is carried over.
+    """
 
     path: Path
     overwrite: bool
+    discard_review: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +133,9 @@ def write_outputs(
             draft = _Draft(folder / target.path.name, target.path, crs, geometry)
             rows = draft.write_detections(tables, companions)
             draft.write_companions(companions(), classes)
+        for folder, target in zip(folders, targets, strict=True):
+            if target.overwrite and not target.discard_review:
+                carry_review(target.path, folder / target.path.name, companions().scanned, crs)
         for target in targets:
             check_still_free(target.path, overwrite=target.overwrite)
         for folder, target in zip(folders, targets, strict=True):
@@ -140,7 +151,9 @@ def check_target(target: Target, geometry: Geometry) -> None:
         OutputError: as ``check_output``; or the format holds one layer and two are asked for.
     """
     path = target.path
-    check_output(path, overwrite=target.overwrite)
+    check_output(path, overwrite=target.overwrite, keeps_review=True)
+    if target.overwrite and not target.discard_review:
+        check_review_kept(path)
     if geometry == "both" and not is_package(path):
         raise OutputError(
             f"{path} holds one layer, but polygons and points are asked for; write .gpkg, or "
