@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.options import ReviewOptions
 
 CHOICE = Parameter(name="*", group=Group("What to look at", sort_key=1))
@@ -20,6 +20,7 @@ def review(
     /,
     *,
     options: Annotated[ReviewOptions, CHOICE] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Add to a GeoPackage what a person should look at and correct in a GIS.
 
@@ -29,9 +30,11 @@ def review(
     Args:
         detections: GeoPackage that `detect` wrote; its detections are not touched.
         options: What to look at, and how much.
+        reporting: How the command reports.
     """
     from geo_retina.review import review_detections
 
+    _voice.check_json(reporting, overwrite=True)
     report = review_detections(detections, options)
     reasons = ", ".join(f"{name} {count:,}" for name, count in report.reasons.items())
     rows = {
@@ -41,7 +44,8 @@ def review(
         f"{_report.plural(report.cell_rows, 'new row')}; {report.cells_done:,} done",
         "entered": f"{_report.plural(report.entries, 'row')} by a person, kept as they are",
     }
-    print(_report.columns(rows))
-    print(f"added to {report.path}, layers review and cells")
+    _voice.say(_report.columns(rows))
+    _voice.say(f"added to {report.path}, layers review and cells")
     for note in report.notes:
         _report.warn(f"note: {_flags.as_flags(note)}")
+    _voice.result(reporting, vars(report))

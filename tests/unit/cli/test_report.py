@@ -56,7 +56,11 @@ def test_filter(monkeypatch, capsys):
     line += " --out b.gpkg --overwrite"
     assert main(line.split()) == 0
     [((path, out, options), named)] = calls
-    assert (path, out, named) == (Path("a.gpkg"), [Path("b.gpkg")], {"overwrite": True})
+    assert (path, out, named) == (
+        Path("a.gpkg"),
+        [Path("b.gpkg")],
+        {"overwrite": True, "discard_review": False},
+    )
     assert options == FilterOptions(
         score=0.4, classes=("car,ship",), aoi="area.gpkg", aoi_layer="x"
     )
@@ -80,7 +84,7 @@ def test_merge(monkeypatch, capsys):
     [((paths, out, options), named)] = calls
     assert (paths, out) == ([Path("a.gpkg"), Path("b.gpkg")], [Path("c.gpkg")])
     assert options == MergeOptions(iou=0.3, join=False)
-    assert named == {"crs": "EPSG:32632", "overwrite": False}
+    assert named == {"crs": "EPSG:32632", "overwrite": False, "discard_review": False}
     assert "40 objects of 50, compared on one grid: 8 seen better" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ from geo_retina.cli import _report, _streams, _voice, app, main
 
 LONG = (
     *("check-labels", "compare", "demo", "detect", "evaluate", "export-chips", "filter"),
-    *("import", "info", "merge", "models", "plan", "preview", "train"),
+    *("import", "info", "merge", "models", "plan", "preview", "review", "train"),
 )
 
 
