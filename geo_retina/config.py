@@ -242,15 +242,19 @@ def _override(values: dict[str, Any], override: str) -> None:
     """Set one ``key.sub=value`` in the mapping, making the mappings on its way."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise OptionError(f"--set {override} has no key and value, expected such as loss.gamma=1.5")
+        raise OptionError(
+            f"the override {override} has no key and value, expected such as loss.gamma=1.5"
+        )
     *parents, last = key.strip().split(".")
     node = values
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise OptionError(f"--set {override}: {parent} is {_kind(child)}, not a group of keys")
+            raise OptionError(
+                f"the override {override}: {parent} is {_kind(child)}, not a group of keys"
+            )
         node = child
-    source = f"--set {override}"
+    source = f"the override {override}"
     old = _old_names(TrainOptions).get(parents[0] if len(parents) == 1 else "", {})
     (last,) = with_new_names({last: None}, old, f"{'.'.join(parents)}.", source=f"{source}: ")
     node[last] = _parse_yaml(text, source)

@@ -33,6 +33,7 @@ from geo_retina.cli import (
     _train,
     _voice,
 )
+from geo_retina.cli._option_names import answering, flag_name
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _PIPE_GONE = 141  # as of a program that SIGPIPE ends
@@ -57,11 +58,11 @@ app = App(
     help_format="markdown",
     version=_version,
     default_parameter=Parameter(
-        name_transform=_flags.flag_name, negative_iterable="", consume_multiple=True
+        name_transform=flag_name, negative_iterable="", consume_multiple=True
     ),
     config=[_flags.read_config_flag, _flags.tidy_values],
 )
-_COMMANDS: tuple[Callable[..., Any], ...] = (
+COMMANDS: tuple[Callable[..., Any], ...] = (
     _demo.demo,
     _detect.detect,
     _train.train,
@@ -81,8 +82,8 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     _export.export_onnx,
     _export.export_stac,
 )
-for _place, _command in enumerate(_COMMANDS):
-    app.command(_command, name=_flags.flag_name(_command.__name__), sort_key=_place)
+for _place, _command in enumerate(COMMANDS):
+    app.command(_command, name=flag_name(_command.__name__), sort_key=_place)
 
 
 @app.meta.default
@@ -102,7 +103,9 @@ def _run(
     """
     if api:
         return _guard(lambda: _api.print_api(app, devices=devices), debug=debug)
-    return _guard(lambda: _call(app, tokens), debug=debug)
+    commands = {flag_name(command.__name__): command for command in COMMANDS}
+    with answering(commands.get(tokens[0]) if tokens else None):
+        return _guard(lambda: _call(app, tokens), debug=debug)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,7 +133,7 @@ def _call(parser: App, tokens: Sequence[str]) -> int:
     command, bound, _ = parser.parse_args(tokens, exit_on_error=False, print_error=False)
     reporting = next((v for v in bound.arguments.values() if isinstance(v, _voice.Reporting)), None)
     if parser is app:
-        name = _flags.flag_name(getattr(command, "__name__", ""))
+        name = flag_name(getattr(command, "__name__", ""))
         _voice.begin(name, reporting or _voice.REPORTING)
     result: Any = command(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0
@@ -151,7 +154,7 @@ def _guard(run: Callable[[], int], *, debug: bool) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug=debug)
     except (CycloptsError, OptionError) as error:
-        return _fail(_flags.as_flags(str(error)), 2, debug=debug)
+        return _fail(str(error), 2, debug=debug)
     except GeoRetinaError as error:
         return _fail(str(error), 1, debug=debug)
     except UnicodeEncodeError as error:

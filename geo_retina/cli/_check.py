@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from geo_retina.cli import _voice
+from geo_retina.cli._option_names import TrainingConfig
 
 
 def check_labels(
-    config: Annotated[Path, Parameter(name="CONFIG")],
+    config: TrainingConfig,
     /,
     *,
     out: Path | None = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from geo_retina.cli import _flags, _report, _voice
+from geo_retina.cli._option_names import as_flags
 from geo_retina.options import DetectOptions, RunOptions
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def detect(
                 f"from score {options.min_score:g} on; geo-retina filter chooses a threshold"
             )
     for note in report.notes:
-        _report.warn(_flags.as_flags(note))
+        _report.warn(note)
     _report.warn_of_limits(report)
     _report.warn_of_failures(report.failures)
     _voice.result(reporting, _report.report_result(report))
@@ -132,7 +133,7 @@ def plan(
     found = estimate(inside, load_model(model), options, run) if inside and cost else None
     if found is not None:
         _voice.say(_total(inside, found))
-    notes = [_flags.as_flags(note) for note in notes_on([s for each in plans for s in each.scenes])]
+    notes = [as_flags(note) for note in notes_on([s for each in plans for s in each.scenes])]
     for text in notes:
         _report.warn(text)
     _report.warn_of_failures(failures)

@@ -7,19 +7,12 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report, _voice
-from geo_retina.errors import GeoRetinaError
+from geo_retina.cli import _report, _voice
 from geo_retina.options import ChipOptions, DataOptions
 
 PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=1))
 
 _DEFAULTS = ChipOptions()
-
-_DATA_FLAGS = (
-    *("labels", "layer", "where", "class_column", "scene_column", "point_size_m"),
-    *("point_size_column", "encoding", "ground", "bands"),
-)
-"""What of a config's data is a flag of ``export-chips``."""
 
 
 def export_chips(
@@ -76,10 +69,7 @@ def export_chips(
         bands=bands,
     )
     _voice.check_json(reporting, overwrite=overwrite)
-    try:
-        report = export(data, out, options, overwrite=overwrite)
-    except GeoRetinaError as error:  # it speaks of a config, and here are flags
-        raise type(error)(_flags.data_as_flags(str(error), _DATA_FLAGS)) from error
+    report = export(data, out, options, overwrite=overwrite)
     pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
     _voice.say(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
     _voice.say(f"{report.empty:,} of them show no object")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,6 +13,7 @@ from cyclopts import App, ArgumentCollection, CoercionError, Group, Parameter, T
 from cyclopts.config import Dict
 
 from geo_retina.cli import _voice
+from geo_retina.cli._option_names import flag_name
 from geo_retina.options import split_names
 from geo_retina.options.aliases import OLD_OPTIONS, OldNameWarning, with_new_names
 
@@ -25,15 +26,6 @@ MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
 _PERCENT = re.compile(r"^\s*([-+.\deE]+)\s*%\s*$")
 _FRACTION = re.compile(r"[-+]?\d*\.\d*(e[-+]?\d+)?", re.IGNORECASE)
-
-
-def flag_name(field: str) -> str:
-    """Name the flag of a field: ``overlap_px`` is ``--overlap-px``, ``radius_m`` is ``--radius``.
-
-    Metres and seconds, unlike pixels, are what a number alone would be taken for; that of metres
-    may even say so: ``--radius 6m``.
-    """
-    return field.removesuffix("_m").removesuffix("_s").replace("_", "-").strip("-")
 
 
 def with_new_flags(tokens: Sequence[str]) -> list[str]:
@@ -68,32 +60,6 @@ def tell_old_names() -> Iterator[None]:
 
         warnings.showwarning = tell  # type: ignore[assignment]
         yield
-
-
-def as_flags(sentence: str) -> str:
-    """Name options in an error as the user typed them: ``--score``, not ``DetectOptions.score``."""
-    sentence = re.sub(
-        r"\bMergeOptions\.(\w+)", lambda m: f"--merge.{flag_name(m.group(1))}", sentence
-    )
-    return re.sub(
-        r"\b(?:Detect|Run|Evaluate|Estimate|Synth|Import|Filter|Chip|Review)Options\.(\w+)",
-        lambda m: f"--{flag_name(m.group(1))}",
-        sentence,
-    )
-
-
-def data_as_flags(sentence: str, flags: Collection[str]) -> str:
-    """Name keys of a config's data as flags, where a command has such: ``--point-size``.
-
-    Args:
-        sentence: an error that names them as ``data.point_size_m``.
-        flags: the options that the command has.
-    """
-    return re.sub(
-        r"\bdata\.(\w+)( in the config)?",
-        lambda m: f"--{flag_name(m.group(1))}" if m.group(1) in flags else m.group(0),
-        sentence,
-    )
 
 
 _WHOLE = {("filter", "--classes")}

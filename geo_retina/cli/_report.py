@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geo_retina.cli import _flags, _streams, _voice
+from geo_retina.cli import _streams, _voice
+from geo_retina.cli._option_names import as_flags
 from geo_retina.files import write_text
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def report_result(report: RunReport) -> dict[str, Any]:
     """Name what a run did."""
     left_out = ("failures", "stretches", "out", "outs")
     told = {name: value for name, value in vars(report).items() if name not in left_out}
+    told["notes"] = [as_flags(note) for note in report.notes]
     return {**told, "outs": report.outs, "not_covered": failures_result(report.failures)}
 
 
@@ -213,7 +215,7 @@ def failures_result(failures: Sequence[Failure]) -> list[dict[str, Any]]:
     return [
         {
             "scene": each.scene,
-            "error": each.error,
+            "error": as_flags(each.error),
             "window_px": None if each.window is None else each.window.box_px,
         }
         for each in failures
@@ -268,7 +270,7 @@ def warn_of_limits(report: RunReport) -> None:
     from geo_retina.run import limit_notes
 
     for note in limit_notes(report.truncated_tiles, report.reduced_batch):
-        warn(_flags.as_flags(note))
+        warn(note)
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:

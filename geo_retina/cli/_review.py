@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _report, _voice
+from geo_retina.cli import _report, _voice
 from geo_retina.options import ReviewOptions
 
 CHOICE = Parameter(name="*", group=Group("What to look at", sort_key=1))
@@ -47,5 +47,5 @@ def review(
     _voice.say(_report.columns(rows))
     _voice.say(f"added to {report.path}, layers review and cells")
     for note in report.notes:
-        _report.warn(f"note: {_flags.as_flags(note)}")
+        _report.warn(f"note: {note}")
     _voice.result(reporting, vars(report))

@@ -9,10 +9,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from geo_retina.cli import _inspect, _report, _voice
+from geo_retina.cli._option_names import TrainingConfig
 
 
 def train(
-    config: Annotated[Path, Parameter(name="CONFIG")],
+    config: TrainingConfig,
     /,
     *,
     out: Path,

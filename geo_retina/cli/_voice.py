@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from geo_retina.cli import _streams
+from geo_retina.cli._option_names import as_flags
 from geo_retina.errors import OutputError
 from geo_retina.files import write_text
 
@@ -159,7 +160,7 @@ def check_text_output(path: Path, *, overwrite: bool) -> None:
         OutputError: the file exists and is not to be replaced, or its folder is missing.
     """
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite or another name")
+        raise OutputError(f"{path} exists; give overwrite=True or another name")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} of {path.name} does not exist; make it first")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
@@ -178,12 +179,14 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Tell what the user must know, apart from the results."""
+    text = as_flags(text)
     _streams.tell(f"geo-retina: {text}")
     send("message", level="warning", text=text)
 
 
 def fail(sentence: str) -> None:
     """Tell why the command failed; its last event repeats it."""
+    sentence = as_flags(sentence)
     _streams.tell(f"geo-retina: {sentence}")
     _voice.error = sentence
 

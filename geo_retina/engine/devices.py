@@ -31,7 +31,9 @@ def choose_device(name: str) -> torch.device:
     if device is None or device.type not in BATCH_PX:
         raise OptionError(f"device {name} is not known, expected auto, cpu, cuda or mps")
     if not _is_present(device):
-        raise OptionError(f"device {name} is not present on this machine; try --device auto")
+        raise OptionError(
+            f'device {name} is not present on this machine; try RunOptions.device="auto"'
+        )
     return device
 
 

@@ -180,7 +180,9 @@ def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> R
     """Let labels play the person: every drawn cell is done, and what is labelled is there."""
     path = str(options.labels)
     table = read_frame(
-        path, layer=options.labels_layer, layer_remedy="choose one with --labels-layer"
+        path,
+        layer=options.labels_layer,
+        layer_remedy="choose one with EstimateOptions.labels_layer",
     )
     column = options.class_column
     if column is not None and column not in table.columns:

@@ -253,7 +253,7 @@ def _notes(counts: CellCounts, zones: tuple[CountRow, ...]) -> tuple[str, ...]:
     if bare:
         notes.append(
             f"{len(bare)} zones have no interval, such as {bare[0]}: it takes "
-            f"{FEWEST_OF_ZONE} completed cells in a zone, and cells drawn with these zones "
-            "(geo-retina review --zones)"
+            f"{FEWEST_OF_ZONE} completed cells in a zone, and cells that geo-retina review "
+            "drew with these zones"
         )
     return tuple(notes)

@@ -107,7 +107,7 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise OutputError(f"{out} exists; give --overwrite or another name")
+        raise OutputError(f"{out} exists; give overwrite=True or another name")
     if not (out / _MARK).exists():
         raise OutputError(f"{out} was not made by export-chips, so it stays; name another folder")
 
@@ -118,8 +118,8 @@ def _check_pixels(training_set: TrainingSet) -> None:
         if scene.dtype != "uint8" or len(scene.bands) not in _BANDS:
             raise SceneMismatchError(
                 f"{scene.path} has {len(scene.bands)} bands of {scene.dtype}, expected 1 or 3 of "
-                "uint8 for pictures that other tools read; choose bands with --bands, or convert "
-                "it, for example with gdal_translate -ot Byte -scale"
+                "uint8 for pictures that other tools read; choose bands with DataOptions.bands, "
+                "or convert it, for example with gdal_translate -ot Byte -scale"
             )
 
 

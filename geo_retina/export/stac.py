@@ -42,7 +42,7 @@ def export_stac(
     if out.suffix != ".json":
         raise OutputError(f"{out} ends in {out.suffix or 'no suffix'}, expected .json")
     if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists; give --overwrite or another name")
+        raise OutputError(f"{out} exists; give overwrite=True or another name")
     path = find_model(model)
     item = stac_item(load_model(path), path, href=href)
     write_text(out, json.dumps(item, indent=2, ensure_ascii=False) + "\n")

@@ -53,7 +53,7 @@ def missing_crs(subject: str, so: str, *, file: str | None = None, otherwise: st
         subject: what lacks it.
         so: what cannot be done therefore.
         file: of a vector layer, for the remedy; left out, the remedy is that for an image.
-        otherwise: another way out, with its conjunction: ", or leave out --aoi".
+        otherwise: another way out, with its conjunction: ", or leave out DetectOptions.aoi".
     """
     remedy = (
         "give it one, for example with gdal_edit.py -a_srs EPSG:32633"

@@ -34,7 +34,7 @@ def check_report(folder: str | Path, *, overwrite: bool) -> None:
     present = [name for name in (PAGE, LAYERS) if (folder / name).exists()]
     if present and not overwrite:
         raise OutputError(
-            f"{folder} holds {present[0]} already; give --overwrite or another folder"
+            f"{folder} holds {present[0]} already; give overwrite=True or another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,9 @@ def errors(facts: Facts) -> str:
         '<a href="errors.gpkg">errors.gpkg</a>, in the colours of the pictures.'
     )
     if not facts.get("places"):
-        about += " Pictures of the places where most went wrong come with the images: --scenes."
+        about += (
+            " Give the scenes with the report to have pictures of the places where most went wrong."
+        )
     sides = _pair(f"<h3>False detections</h3>{left}", f"<h3>Missed labels</h3>{right}")
     return _section("What went wrong", f"{sides}{about}</p>")
 

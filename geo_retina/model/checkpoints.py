@@ -294,12 +294,12 @@ def _name_classes(names: tuple[str, ...] | None, count: int, path: Path) -> tupl
         )
     if names is None:
         raise ModelError(
-            f"{path} has {count} classes and does not name them; name them with --classes, in the "
-            "order of the network's outputs"
+            f"{path} has {count} classes and does not name them; name them with "
+            "ImportOptions.classes, in the order of the network's outputs"
         )
     if len(names) != count:
         raise ModelError(
             f"{path} has {count} classes, but {len(names)} are named ({', '.join(names)}); name "
-            "each, in the order of the network's outputs, with --classes"
+            "each, in the order of the network's outputs, with ImportOptions.classes"
         )
     return names

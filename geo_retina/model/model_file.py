@@ -83,7 +83,7 @@ def check_model_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected the name of a file in it")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite or another name")
+        raise OutputError(f"{path} exists; give overwrite=True or another name")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
     if not os.access(path.parent, os.W_OK):

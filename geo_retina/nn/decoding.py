@@ -155,7 +155,8 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
     if bool(logit.isnan().any()):
         raise ModelError(
             "the network's logits hold values that are not a number, expected finite ones; "
-            "the weights are damaged or the precision is too low: try --precision fp32"
+            "the weights are damaged or the precision is too low: try "
+            'DetectOptions.precision="fp32"'
         )
     score = logit.float().sigmoid()
     anchor, label = position // logits_NAK.shape[2], position % logits_NAK.shape[2]

@@ -233,7 +233,7 @@ def _cells(bounds: _Bounds, crs: pyproj.CRS, cell_m: float, bands: int, *, is_gr
     if width * height * bands > _MOST_VALUES:
         raise OptionError(
             f"cells of {cell_m:g} m would make a map of {width:,} x {height:,} cells and {bands} "
-            f"bands, more than {_MOST_VALUES:,} values; give larger cells with --density"
+            f"bands, expected at most {_MOST_VALUES:,} values; give larger cells"
         )
     affine = Affine(side, 0, left * side, 0, -side, (top + 1) * side)
     return Grid(crs, affine, height, width)

@@ -238,14 +238,16 @@ def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) 
     own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
     if options.score is None:
         if not own and options.classes is None and options.aoi is None:
-            raise OptionError(f"{path} names no thresholds; say what to keep, such as --score 0.5")
+            raise OptionError(
+                f"{path} names no thresholds; say what to keep, such as FilterOptions.score=0.5"
+            )
         return own
     for name, lowest in _floors(metadata).items():
         if options.score < lowest and (not options.classes or name in options.classes):
             raise OptionError(
                 f"{path} holds detections of class {name} from score {lowest:g} on, so "
-                f"{options.score:g} cannot be had from it; detect again with --min-score "
-                f"{options.score:g}"
+                f"{options.score:g} cannot be had from it; detect again with "
+                f"DetectOptions.min_score={options.score:g}"
             )
     return dict.fromkeys(own, options.score) if own else {_ANY: options.score}
 

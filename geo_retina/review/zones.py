@@ -32,7 +32,7 @@ def read_zones(
     Raises:
         LabelError: the file cannot be read, has no such column, or no polygons.
     """
-    frame = read_frame(path, layer=layer, layer_remedy="choose one with --zones-layer")
+    frame = read_frame(path, layer=layer, layer_remedy="choose one with ReviewOptions.zones_layer")
     if frame.crs is None or crs is None:
         without = path if frame.crs is None else "the file of detections"
         raise LabelError(missing_crs(without, "zones have no place on it", file=path))

@@ -152,8 +152,9 @@ def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) 
             raise SceneMismatchError(
                 f"{scene.path} has {scene.value_dtype} values of {values.min():.6g} to "
                 f"{values.max():.6g} here, outside the model's {scene.taken_in}; stretch the scene "
-                "to the model's range with --stretch 2,98, declare its nodata value with "
-                "gdal_edit.py -a_nodata, or use its values as they are with --force"
+                "to the model's range with DetectOptions.stretch=(2, 98), declare its nodata "
+                "value with gdal_edit.py -a_nodata, or use its values as they are with "
+                "DetectOptions.force=True"
             )
 
 

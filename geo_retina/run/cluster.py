@@ -207,7 +207,7 @@ def _connect(address: str, patience_s: float) -> Client:
             if isinstance(error, ValueError) or time.monotonic() >= end:
                 raise RunError(
                     f"no Dask scheduler answers at {address} ({error}); start one with dask "
-                    "scheduler, or leave --scheduler out to run on this machine"
+                    "scheduler, or leave out RunOptions.scheduler to run on this machine"
                 ) from error
             time.sleep(1)
 

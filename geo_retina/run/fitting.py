@@ -123,19 +123,20 @@ def _choose_bands(file: SceneFile, card: Card, options: DetectOptions) -> tuple[
         if len(options.bands) != len(card.bands):
             raise SceneMismatchError(
                 f"{len(options.bands)} bands were named for {file.path}, model {card.name} needs "
-                f"{len(card.bands)} ({_needs(card)}); name as many with --bands"
+                f"{len(card.bands)} ({_needs(card)}); name as many with "
+                "DetectOptions.bands"
             )
         if max(options.bands) > len(file.labels):
             raise SceneMismatchError(
                 f"{_has(file)}, so it has no band {max(options.bands)}; name {len(card.bands)} of "
-                f"its bands ({_needs(card)}) with --bands"
+                f"its bands ({_needs(card)}) with DetectOptions.bands"
             )
         return options.bands
     found = match_bands(file.labels, [(band.name, band.index) for band in card.bands])
     if found is None:
         raise SceneMismatchError(
             f"{_has(file)}, model {card.name} needs {len(card.bands)} ({_needs(card)}); name the "
-            "file's bands in this order with --bands, whatever the file calls them"
+            "file's bands in this order with DetectOptions.bands, whatever the file calls them"
         )
     return found
 
@@ -162,7 +163,8 @@ def _at_resolution(
         raise SceneMismatchError(
             f"{file.path} has pixels of {gsd_m:.4g} m, model {card.name} holds for {low:.3g} to "
             f"{high:.3g} m and its objects cannot be seen in pixels so coarse; give finer imagery, "
-            f"or resample it to {card.gsd_m:.3g} m all the same with --force"
+            f"or resample it to {card.gsd_m:.3g} m all the same with "
+            "DetectOptions.force=True"
         )
     return file.scene(bands=bands, gsd_m=card.gsd_m)
 
@@ -198,8 +200,9 @@ def _check_values(scene: Scene, card: Card) -> ValueRange | None:
         raise SceneMismatchError(
             f"{scene.path} has {scene.value_dtype} pixels of {values.min():.6g} to "
             f"{values.max():.6g}, model {card.name} was trained on {trained}; stretch the scene to "
-            "the model's range with --stretch 2,98, declare its nodata value with gdal_edit.py "
-            "-a_nodata if it has one, or use its numbers as they are with --force"
+            "the model's range with DetectOptions.stretch=(2, 98), declare its nodata value with "
+            "gdal_edit.py -a_nodata if it has one, or use its numbers as they are with "
+            "DetectOptions.force=True"
         )
     if _is_far(ends[1], card):
         centre, half = (np.array(v) for v in (card.radiometry.offset, card.radiometry.scale))
@@ -208,7 +211,8 @@ def _check_values(scene: Scene, card: Card) -> ValueRange | None:
             f"{scene.path} has {what} of mostly {ends[0].min():.4g} to {ends[1].max():.4g}, model "
             f"{card.name} was trained on {(centre - half).min():.4g} to "
             f"{(centre + half).max():.4g}{f' as {trained}' if is_other else ''}; stretch the scene "
-            "to the model's range with --stretch 2,98, or use its values as they are with --force"
+            "to the model's range with DetectOptions.stretch=(2, 98), or use its values as they "
+            "are with DetectOptions.force=True"
         )
     return held if is_other else None
 

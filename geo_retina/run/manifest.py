@@ -59,7 +59,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise foreign_folder(folder) from None
     except (ValueError, KeyError, OSError) as error:
         raise RunError(
-            f"{folder / MANIFEST} cannot be read ({error}); discard the run with --restart"
+            f"{folder / MANIFEST} cannot be read ({error}); discard the run with "
+            "RunOptions.restart=True"
         ) from error
     return dict(found)
 
@@ -108,7 +109,7 @@ def check_continues(folder: Path, found: dict[str, Any], manifest: dict[str, Any
     if changed:
         raise RunError(
             f"{folder} holds an unfinished run that differs in {'; '.join(changed)}; "
-            "repeat that run's command to finish it, or discard it with --restart"
+            "repeat that run's command to finish it, or discard it with RunOptions.restart=True"
         )
 
 
@@ -123,7 +124,7 @@ def _check_results(folder: Path, found: dict[str, Any]) -> None:
         raise RunError(
             f"{folder} holds an unfinished run of another geo-retina, whose detections differ "
             f"(results version {version}, this one's is {RESULTS}); finish it with the "
-            "geo-retina that began it, or discard it with --restart"
+            "geo-retina that began it, or discard it with RunOptions.restart=True"
         )
 
 

@@ -61,22 +61,20 @@ def _why_not(plan: ScenePlan, target: pyproj.CRS) -> str | None:
     """Say why a scene's detections have no place in a CRS; None where they have."""
     path, grid, own = plan.scene.path, plan.scene.grid, plan.scene.crs
     if own is None:
-        so = (
-            "its detections cannot be placed in that of the output; detect it by itself and "
-            "without --crs, or"
-        )
-        return missing_crs(path, so).replace("or; give", "or give")
+        so = "its detections cannot be placed in that of the output"
+        otherwise = ", or detect it by itself and without the argument crs"
+        return missing_crs(path, so, otherwise=otherwise)
     if not is_connected(own, target):
         local = own if not is_on_earth(own) else target
         return (
             f"{path} is in {crs_label(own)} and the output in {crs_label(target)}, but the local "
             f"CRS {crs_label(local)} has no place on Earth, so its detections cannot be placed in "
-            "that of the output; detect it by itself and without --crs, or give it its right CRS, "
-            "for example with gdal_edit.py -a_srs EPSG:32633"
+            "that of the output; detect it by itself and without the argument crs, or give it "
+            "its right CRS, for example with gdal_edit.py -a_srs EPSG:32633"
         )
     if plan.is_outside or are_expressible(grid.lattice_crs(), grid.crs, target).all():
         return None
     return (
         f"{path} lies where {crs_label(target)}, the CRS of the output, has no coordinates; choose "
-        "one that covers it with --crs, or leave that out"
+        "one that covers it with the argument crs, or leave that out"
     )

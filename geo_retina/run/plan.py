@@ -268,7 +268,7 @@ def _refuse_endless(scene: Scene | Mosaic, tiles: TilePlan, block_px: int, *, wh
     count = tiles.rows * tiles.cols
     if count <= _MOST_TILES and (blocks <= _MOST_BLOCKS or not whole):
         return
-    remedy = "choose a part of it with --aoi, or cut it" if whole else "cut it"
+    remedy = "choose a part of it with DetectOptions.aoi, or cut it" if whole else "cut it"
     raise SceneError(
         f"{scene.path} has {tiles.width:,} x {tiles.height:,} px at the resolution it would be "
         f"read at, which is {count:,} tiles, expected at most {_MOST_TILES:,} and "

@@ -127,8 +127,8 @@ class SceneFile:
         missing = [band for band in bands if not 1 <= band <= count]
         if missing or not bands:
             raise SceneError(
-                f"{self.path} has {count} bands, band {', '.join(map(str, missing))} was asked "
-                "for; name bands that it has with --bands"
+                f"{self.path} has {count} bands, but no band {', '.join(map(str, missing))}; name "
+                f"bands from 1 to {count}"
             )
         if not in_colours:
             self.refuse_palette(bands)

@@ -120,7 +120,7 @@ def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str,
         if key not in assets:
             raise SceneError(
                 f"{name} has no asset {key}; it has {', '.join(assets) or 'none'}; choose one of "
-                "them with --asset"
+                "them with DetectOptions.asset"
             )
         return dict(assets[key])
     images = {k: asset for k, asset in assets.items() if _is_image(asset)}
@@ -130,11 +130,12 @@ def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str,
             return dict(next(iter(candidates.values())))
     if images:
         raise SceneError(
-            f"{name} has {len(images)} images: {', '.join(images)}; choose one with --asset"
+            f"{name} has {len(images)} images: {', '.join(images)}; choose one with "
+            "DetectOptions.asset"
         )
     raise SceneError(
         f"{name} has no image among its assets {', '.join(assets) or '(none)'}; name one with "
-        "--asset if it is one nevertheless"
+        "DetectOptions.asset if it is one nevertheless"
     )
 
 

@@ -32,7 +32,7 @@ def check_raster_output(path: str | Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .tif or .tiff")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite or another name")
+        raise OutputError(f"{path} exists; give overwrite=True or another name")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
     if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():

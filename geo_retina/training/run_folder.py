@@ -67,15 +67,15 @@ class RunFolder:
         if resume:
             if found is None:
                 raise TrainingError(
-                    f"{path} holds no training run to resume; leave --resume out to begin one"
+                    f"{path} holds no training run to resume; leave out resume=True to begin one"
                 )
             _refuse_other_options(path, found["options"], options)
             folder = cls(path, options, dict(found["facts"]))
         else:
             if _checkpoint(path).exists() and not overwrite:
                 raise TrainingError(
-                    f"{path} holds a training run that did not finish; give --resume to go on "
-                    "with it, or --overwrite to begin anew"
+                    f"{path} holds a training run that did not finish; give resume=True to go on "
+                    "with it, or overwrite=True to begin anew"
                 )
             folder = cls(path, options, {})
             try:
@@ -105,7 +105,7 @@ class RunFolder:
         except Exception as error:  # a damaged file fails in as many ways as there are bytes
             raise TrainingError(
                 f"{self.checkpoint} cannot be read ({type(error).__name__}), expected the state of "
-                "a training as train writes it; give --overwrite to begin anew"
+                "a training as train writes it; give overwrite=True to begin anew"
             ) from error
         assert isinstance(state, dict)
         return state
@@ -130,13 +130,13 @@ class RunFolder:
         if not isinstance(known, dict):
             raise TrainingError(
                 f"the run in {self.path} was begun by another version of geo-retina; give "
-                "--overwrite to begin anew"
+                "overwrite=True to begin anew"
             )
         changed = [what for name, what in _INPUT.items() if known.get(name) != fingerprints[name]]
         if changed:
             raise TrainingError(
                 f"{' and '.join(changed)} changed since the run in {self.path} began; bring the "
-                "old state back, or give --overwrite to begin anew"
+                "old state back, or give overwrite=True to begin anew"
             )
         self.write_manifest()
 
@@ -212,7 +212,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{_manifest(path)} cannot be read ({error}); give --overwrite to begin anew"
+            f"{_manifest(path)} cannot be read ({error}); give overwrite=True to begin anew"
         ) from error
     return found
 
@@ -234,7 +234,7 @@ def _refuse_other_options(path: Path, known: Mapping[str, Any], options: Mapping
     if different:
         raise TrainingError(
             f"the run in {path} cannot be resumed with other options: {'; '.join(different[:3])}; "
-            "give the same ones, or --overwrite to begin anew"
+            "give the same ones, or overwrite=True to begin anew"
         )
 
 

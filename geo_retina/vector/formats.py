@@ -67,7 +67,7 @@ def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = Fals
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected the name of a file in it")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give --overwrite or another name")
+        raise OutputError(f"{path} exists; give overwrite=True or another name")
     entries = 0 if keeps_review else entries_in(path)
     if entries:
         raise OutputError(

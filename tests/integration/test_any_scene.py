@@ -283,4 +283,4 @@ def test_ground_whose_values_leave_the_range_is_not_covered(monkeypatch):
     report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
     (failure,) = {failure.error for failure in report.failures}
     assert "int16 values of -9999 to" in failure
-    assert "--stretch 2,98" in failure
+    assert "DetectOptions.stretch=(2, 98)" in failure

@@ -209,9 +209,9 @@ def test_wrong_data(write, monkeypatch, text, said):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("epochs", "--set epochs has no key and value"),
-        ("=3", "--set =3 has no key and value"),
-        ("epochs=[1", "--set epochs=[1, line 1"),
+        ("epochs", "the override epochs has no key and value"),
+        ("=3", "the override =3 has no key and value"),
+        ("epochs=[1", "the override epochs=[1, line 1"),
         ("name.first=3", "name is a text, not a group of keys"),
         ("loss.gama=3", "did you mean loss.gamma?"),
     ],

@@ -47,7 +47,7 @@ _MOST_NAMES = 10
 _ELSEWHERE_M = 200_000.0
 """Farther than any scene is wide, as detections alone do not tell what was looked at."""
 
-_LAYER_REMEDY = "say which one with --layer"
+_LAYER_REMEDY = "say which one with EvaluateOptions.layer"
 _PIXEL_COLUMNS = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
 _BOX_TOLERANCE = 1e-7
 """Share of its bounds' area that a box may lack: float64 corners at 5,000 km are that exact."""

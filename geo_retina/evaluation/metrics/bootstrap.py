@@ -121,7 +121,7 @@ def draw_blocks(
     if len(keys) > _MOST_BLOCKS:
         raise LabelError(
             f"ground blocks of {sides[0].side_m:g} m would be {len(keys):,}, expected at most "
-            f"{_MOST_BLOCKS:,}; give a longer side with --block"
+            f"{_MOST_BLOCKS:,}; give a longer side with EvaluateOptions.block_m"
         )
     share = np.full(len(keys), 1 / len(keys))
     times = np.random.default_rng(seed).multinomial(len(keys), share, size=resamples)

@@ -129,7 +129,7 @@ def _cells_on_ground(problem: Problem, side_m: float) -> NDArray[np.int64]:
     if many > _MOST_CELLS:
         raise LabelError(
             f"cells of {side_m:g} m over the bounds of the ground would be {many:.0g}, expected at "
-            f"most {_MOST_CELLS:g}; give a longer side with --cell"
+            f"most {_MOST_CELLS:g}; give a longer side with EvaluateOptions.cell_m"
         )
     keys = cells_between(bounds, side_m, flat=flat)
     box = cell_corners(keys, side_m, flat=flat)

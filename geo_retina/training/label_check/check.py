@@ -89,7 +89,8 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> Path:
     """Refuse what would be replaced before minutes are spent on reading."""
     if (folder / NUMBERS).exists() and not overwrite:
         raise OutputError(
-            f"{folder} holds an earlier report; give --overwrite to replace it, or another --out"
+            f"{folder} holds an earlier report; give overwrite=True to replace it, or "
+            "another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,9 @@ class Area:
         """
         if grid.crs is None:
             so = f"the area {self.source} has no place on it"
-            raise LabelError(missing_crs("a scene", so, otherwise=", or leave out --aoi"))
+            raise LabelError(
+                missing_crs("a scene", so, otherwise=", or leave out DetectOptions.aoi")
+            )
         far_xy = (grid.width + _MARGIN_PX, grid.height + _MARGIN_PX)
         around = to_polygons(np.array([[-_MARGIN_PX, -_MARGIN_PX, *far_xy]]), grid)[0]
         near = shapely.union_all(
@@ -106,7 +108,10 @@ def read_area(path: str | Path, layer: str | None = None) -> Area:
             no polygon or has no CRS.
     """
     frame = read_frame(
-        path, layer=layer, layer_remedy="choose one with --aoi-layer", geometry_only=True
+        path,
+        layer=layer,
+        layer_remedy="choose one with DetectOptions.aoi_layer",
+        geometry_only=True,
     )
     geometries = np.asarray(frame.geometry, dtype=object)
     geometries = geometries[~(shapely.is_missing(geometries) | shapely.is_empty(geometries))]

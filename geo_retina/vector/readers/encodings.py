@@ -25,8 +25,7 @@ _ASSUMED = "ISO-8859-1"
 """What GDAL takes a shapefile's texts to be where nothing says it."""
 
 ENCODING_REMEDY = (
-    "name it with encoding in the config (--encoding on the command line), or in a .cpg file "
-    "beside it, such as GBK or cp1252"
+    "name it with the option encoding, or in a .cpg file beside it, such as GBK or cp1252"
 )
 
 

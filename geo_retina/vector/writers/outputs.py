@@ -157,7 +157,7 @@ def check_target(target: Target, geometry: Geometry) -> None:
     if geometry == "both" and not is_package(path):
         raise OutputError(
             f"{path} holds one layer, but polygons and points are asked for; write .gpkg, or "
-            "choose one of them with --geometry"
+            "choose one of them with RunOptions.geometry"
         )
 
 

@@ -83,7 +83,7 @@ def _check_ground(
     if off:
         raise OutputError(
             f"{old} holds a person's review, of which {off} of {len(inner)} cells lie off the "
-            "ground of the new detections; name another output, or give --discard-review"
+            "ground of the new detections; name another output, or give discard_review=True"
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from geo_retina import options as all_options
 from geo_retina.cli import _report, app, main
-from geo_retina.cli._flags import as_flags, flag_name
+from geo_retina.cli._option_names import flag_name
 from geo_retina.errors import OutputError, SceneError
 from geo_retina.options import (
     DetectOptions,
@@ -440,11 +440,6 @@ def test_an_interrupted_training_says_how_to_go_on(monkeypatch, here, capsys):
     Path("c.yaml").write_text("data: {scenes: [a.tif], labels: b.gpkg}")
     assert main(["train", "c.yaml", "--out", "m.safetensors"]) == 130
     assert "--resume goes on" in capsys.readouterr().err
-
-
-def test_flags_in_errors():
-    sentence = "DetectOptions.gsd_m is 0, expected 1; MergeOptions.edge_px and RunOptions.batch too"
-    assert as_flags(sentence) == "--gsd is 0, expected 1; --merge.edge-px and --batch too"
 
 
 def test_only_metres_and_seconds_lose_their_suffix():

@@ -181,7 +181,7 @@ def test_zones_that_cells_were_not_drawn_with_have_no_interval(reviewed, tmp_pat
     assert [row.detected for row in found.zones] == [8, 15, 5]
     total = sum(row.total.value for row in found.zones)
     assert total == pytest.approx(found.overall.total.value)
-    assert any("review --zones" in note for note in found.notes)
+    assert any("review drew with these zones" in note for note in found.notes)
 
 
 def test_zones_that_cells_were_drawn_with_have_their_own_interval(tmp_path):

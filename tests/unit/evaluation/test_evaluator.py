@@ -398,7 +398,7 @@ def test_of_several_layers_each_side_is_told_its_own_remedy(tmp_path):
     path, good = tmp_path / "two.gpkg", around([[0, 0]], [0.5])
     good.to_file(path, layer="a")
     good.to_file(path, layer="b", mode="a")
-    with pytest.raises(LabelError, match="a, b; say which one with --layer"):
+    with pytest.raises(LabelError, match=r"a, b; say which one with EvaluateOptions\.layer"):
         evaluate(good, path)
     assert evaluate(good, path, EvaluateOptions(layer="b")).f1 == 1
     with pytest.raises(LabelError, match=r"a, b; give a file with one layer, or .*detections"):

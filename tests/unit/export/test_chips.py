@@ -171,7 +171,7 @@ def test_objects_that_no_picture_shows_enough_of_are_counted(tmp_path, data):
 def test_folders_of_others_stay(tmp_path, data):
     out = tmp_path / "out"
     export_chips(data, out, ALL)
-    with pytest.raises(OutputError, match="give --overwrite"):
+    with pytest.raises(OutputError, match="give overwrite=True"):
         export_chips(data, out, ALL)
     export_chips(data, out, ALL, overwrite=True)
     precious = tmp_path / "precious"

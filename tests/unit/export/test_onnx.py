@@ -94,7 +94,7 @@ def test_what_cannot_be_exported(tmp_path):
     with pytest.raises(OutputError, match=r"expected \.onnx"):
         export_onnx(model, tmp_path / "a.pt")
     (tmp_path / "a.onnx").write_text("precious")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="give overwrite=True"):
         export_onnx(model, tmp_path / "a.onnx")
     with pytest.raises(OutputError, match="cannot be written"):
         export_onnx(model, tmp_path / "missing" / "a.onnx")

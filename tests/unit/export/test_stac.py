@@ -55,7 +55,7 @@ def test_what_cannot_be_written_or_described_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"ends in \.txt, expected .json"):
         export_stac("demo", tmp_path / "item.txt")
     out.write_text("mine")
-    with pytest.raises(OutputError, match="exists; give --overwrite"):
+    with pytest.raises(OutputError, match="exists; give overwrite=True"):
         export_stac("demo", out)
     assert out.read_text() == "mine"
     assert json.loads(export_stac("demo", out, overwrite=True).read_text())["id"] == "demo"

@@ -297,7 +297,7 @@ def test_all_is_well_needs_no_pictures(sides, scenes, tmp_path):
 
 def test_a_report_is_not_replaced_unless_told(evaluation, report, tmp_path):
     folder, _ = report
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="give overwrite=True"):
         write_report(evaluation, folder)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="cannot be made"):

@@ -49,12 +49,14 @@ def test_a_config_of_training(tmp_path):
 def test_a_change_of_a_config(tmp_path):
     """A change outranks the file, whichever of the two names either of them uses."""
     new = write(tmp_path / "new.yaml", DATA + "split: {val_fraction: 0.2}\n")
-    with pytest.warns(OldNameWarning, match=r"--set split\.tune_fraction=0\.3: split\.tune_frac"):
+    with pytest.warns(
+        OldNameWarning, match=r"the override split\.tune_fraction=0\.3: split\.tune_frac"
+    ):
         assert load_train_options(new, ["split.tune_fraction=0.3"]).split.val_fraction == 0.3
     old = write(tmp_path / "old.yaml", DATA + "split: {tune_fraction: 0.2}\n")
     with pytest.warns(OldNameWarning, match="old.yaml"):
         assert load_train_options(old, ["split.val_fraction=0.3"]).split.val_fraction == 0.3
-    with pytest.warns(OldNameWarning, match="--set"):
+    with pytest.warns(OldNameWarning, match="the override"):
         changed = load_train_options(new, ["split={tune_fraction: 0.3}"])
     assert changed.split.val_fraction == 0.3
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_mapped_says_why(scattered, tmp_path):
         layer(bare, [[1.0, 2.0]], crs=None)
     with pytest.raises(LabelError, match="no CRS"):
         draw_density(bare, tmp_path / "m.tif", cell_m=10)
-    with pytest.raises(OptionError, match="larger cells with --density"):
+    with pytest.raises(OptionError, match="give larger cells"):
         draw_density(path, tmp_path / "m.tif", cell_m=0.01)
     with pytest.raises(OptionError, match="more than 0 m"):
         draw_density(path, tmp_path / "m.tif", cell_m=0)
@@ -225,7 +225,7 @@ def test_what_cannot_be_mapped_says_why(scattered, tmp_path):
         draw_density(tmp_path / "no.gpkg", tmp_path / "m.tif", cell_m=10)
     assert not list(tmp_path.glob("*.tif"))
     (tmp_path / "m.tif").write_text("mine")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="give overwrite=True"):
         draw_density(path, tmp_path / "m.tif", cell_m=100)
     draw_density(path, tmp_path / "m.tif", cell_m=100, overwrite=True)
     assert read(tmp_path / "m.tif")[0][0].sum() == 3000

@@ -49,7 +49,7 @@ def test_bands_are_found_by_name_and_a_mismatch_lists_both_sides(tmp_path):
     short = write_scene(tmp_path / "s.tif", pixels[:2], descriptions=("SWIR 1", "NDVI"))
     with pytest.raises(
         SceneMismatchError,
-        match=r"has 2 bands \(1 SWIR 1, 2 NDVI\), model tiny needs 3 \(red, green, blue\).*--bands",
+        match=r"has 2 bands \(1 SWIR 1, 2 NDVI\), model tiny needs 3 .*Options.bands",
     ):
         fit_scene(str(short), card(), DetectOptions())
 
@@ -62,7 +62,7 @@ def test_alpha_is_no_infrared_unless_it_is_named(tmp_path):
         crs="EPSG:32633",
         transform=NORTH_UP,
     )
-    with pytest.raises(SceneMismatchError, match=r"4 alpha\), model .*nir.*--bands"):
+    with pytest.raises(SceneMismatchError, match=r"4 alpha\), model .*nir.*Options.bands"):
         fit_scene(str(path), card(bands=4), DetectOptions())
     found = fit_scene(str(path), card(bands=4), DetectOptions(bands=(1, 2, 3, 4)))
     assert found.read(found.grid.window)[1].all()
@@ -116,7 +116,7 @@ def test_values_that_are_far_from_training_are_refused(tmp_path, made, wanted, s
         return
     with pytest.raises(SceneMismatchError, match=said) as caught:
         fit_scene(path, model, DetectOptions())
-    assert "--stretch 2,98" in str(caught.value)
+    assert "DetectOptions.stretch=(2, 98)" in str(caught.value)
     assert fit_scene(path, model, DetectOptions(force=True)).values is None
     assert fit_scene(path, model, DetectOptions(stretch=(2, 98))).values is not None
 
@@ -157,7 +157,9 @@ def test_a_few_values_outside_are_an_overshoot_and_more_are_not(tmp_path, outsid
     if taken:
         assert fit_scene(path, card(), DetectOptions()).taken_in is not None
         return
-    with pytest.raises(SceneMismatchError, match=r"float32 pixels of .* to 700, .*--stretch"):
+    with pytest.raises(
+        SceneMismatchError, match=r"float32 pixels of .* to 700, .*DetectOptions.stretch"
+    ):
         fit_scene(path, card(), DetectOptions())
 
 
@@ -270,7 +272,8 @@ def test_scenes_too_coarse_to_show_the_objects_are_refused(tmp_path):
     affine = NORTH_UP @ NORTH_UP.scale(6)
     path = scene(tmp_path / "a.tif", 0, 255, "uint8", transform=affine)
     with pytest.raises(
-        SceneMismatchError, match=r"pixels of 3 m, model tiny holds for 0.3 to 1 m.*--force"
+        SceneMismatchError,
+        match=r"pixels of 3 m, model tiny holds for 0.3 to 1 m.*DetectOptions.force=True",
     ):
         fit_scene(path, card(), DetectOptions())
     assert fit_scene(path, card(), DetectOptions(force=True)).grid.gsd_m == pytest.approx(0.5)

@@ -125,7 +125,7 @@ def test_a_damaged_run_is_refused_but_can_be_discarded(tmp_path, opened):
     ledger = opened()
     ledger.write(0, [record(0, 0)])
     (tmp_path / "run" / "manifest.json").write_text("{half")
-    with pytest.raises(RunError, match="discard the run with --restart"):
+    with pytest.raises(RunError, match=r"discard the run with RunOptions\.restart=True"):
         opened()
     assert opened(manifest(), restart=True).blocks_done() == set()
 
@@ -251,6 +251,6 @@ def test_a_half_done_run_of_a_program_with_other_results_is_refused(opened, numb
     older = manifest()
     older.pop("results") if number is None else older.update(results=number)
     opened(older).write(0, [record(0, 0)])
-    with pytest.raises(RunError, match=r"results version .* --restart"):
+    with pytest.raises(RunError, match=r"results version .* RunOptions.restart=True"):
         opened(manifest())
     assert opened(manifest(), restart=True).blocks_done() == set()

@@ -91,7 +91,9 @@ def test_a_stac_item_gives_its_only_image(tmp_path, scenes):
 def test_of_several_images_one_is_the_main_one_or_must_be_named(tmp_path, scenes):
     assets = {"red": image("in/a.tif"), "visual": image("in/b.tif")}
     path = write_json(tmp_path / "x.json", item("x", **assets))
-    with pytest.raises(SceneError, match=r"item x .* has 2 images: red, visual; .*--asset"):
+    with pytest.raises(
+        SceneError, match=r"item x .* has 2 images: red, visual; .*DetectOptions.asset"
+    ):
         find_scenes(path)
     assert find_scenes(path, asset="visual") == [str(scenes[1])]
     with pytest.raises(SceneError, match="no asset blue; it has red, visual"):

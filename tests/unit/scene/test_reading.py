@@ -168,7 +168,7 @@ def test_what_is_no_raster_is_refused(tmp_path, name, text):
 
 def test_a_missing_band_is_refused(tmp_path):
     path = write_scene(tmp_path / "a.tif", positions(20, 20))
-    with pytest.raises(SceneError, match="has 2 bands, band 4 was asked for"):
+    with pytest.raises(SceneError, match="has 2 bands, but no band 4; name bands from 1 to 2"):
         open_scene(path, bands=(1, 4))
 
 

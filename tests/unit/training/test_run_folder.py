@@ -183,10 +183,14 @@ def test_what_does_not_fit_the_folder_says_what_to_do(
 ) -> None:
     rising(monkeypatch)
     out, options = tmp_path / "m.safetensors", tiny(*scene_and_labels)
-    with pytest.raises(TrainingError, match=r"train holds no training run to resume; leave --res"):
+    with pytest.raises(
+        TrainingError, match=r"train holds no training run to resume; leave out res"
+    ):
         train(options, out, resume=True)
     folder = begun(options, out, monkeypatch, sample=9)
-    with pytest.raises(TrainingError, match=r"did not finish; give --resume .* or --overwrite"):
+    with pytest.raises(
+        TrainingError, match=r"did not finish; give resume=True .* or overwrite=True"
+    ):
         train(options, out)
     other = tiny(*scene_and_labels, batch=2, epochs=5, workers=1)
     with pytest.raises(TrainingError, match=r"other options: batch was 4 and is 2; epochs was 4"):
@@ -197,7 +201,7 @@ def test_what_does_not_fit_the_folder_says_what_to_do(
     with pytest.raises(TrainingError, match="the labels or the scenes' names or shapes changed"):
         train(options, out, resume=True)
     (folder / "run.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"run\.json cannot be read .* --overwrite"):
+    with pytest.raises(TrainingError, match=r"run\.json cannot be read .* overwrite=True"):
         train(options, out, resume=True)
 
 
@@ -281,7 +285,7 @@ def test_a_checkpoint_is_never_unpickled(
     state = torch.load(folder / "last.ckpt", weights_only=True)
     trap = tmp_path / "trap"
     torch.save({**state, "extra": Malicious(trap)}, folder / "last.ckpt")
-    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read .* --overwrite"):
+    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read .* overwrite=True"):
         train(options, out, resume=True)
     assert not trap.exists()
     with pytest.raises(FileNotFoundError):

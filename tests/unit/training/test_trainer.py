@@ -125,7 +125,7 @@ def test_same_seed_same_weights_and_another_seed_others(trained, scene_and_label
 def test_an_existing_output_is_refused_before_anything_is_read(tmp_path):
     out = tmp_path / "m.safetensors"
     out.write_text("precious")
-    with pytest.raises(OutputError, match="exists; give --overwrite"):
+    with pytest.raises(OutputError, match="exists; give overwrite=True"):
         train(tiny("nowhere.tif", "nowhere.gpkg"), out)
     assert out.read_text() == "precious"
 

@@ -136,5 +136,7 @@ def test_too_many_blocks_are_refused(monkeypatch):
     from geo_retina.evaluation.metrics import bootstrap
 
     monkeypatch.setattr(bootstrap, "_MOST_BLOCKS", 10)
-    with pytest.raises(LabelError, match="expected at most 10; give a longer side with --block"):
+    with pytest.raises(
+        LabelError, match="expected at most 10; give a longer side with EvaluateOptions"
+    ):
         evaluate(*crowd(5), EvaluateOptions(block_m=5))

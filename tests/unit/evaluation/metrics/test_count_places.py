@@ -329,7 +329,7 @@ def test_empty_cells_count_where_the_ground_is_known(tmp_path):
     options = EvaluateOptions(cell_m=100, ground=str(path))
     assert 95 <= len(evaluate(found, labels, options).counts["cell"]) <= 105
     assert len(evaluate(found, labels, EvaluateOptions(cell_m=100)).counts["cell"]) == 1
-    with pytest.raises(LabelError, match="give a longer side with --cell"):
+    with pytest.raises(LabelError, match="give a longer side with EvaluateOptions"):
         evaluate(found, labels, EvaluateOptions(cell_m=0.1, ground=str(path)))
 
 

@@ -159,7 +159,7 @@ def test_polygons_points_or_both(tmp_path):
     polygons = gpd.read_file(both, layer="detections")
     assert points["id"].tolist() == polygons["id"].tolist()
     assert points.geometry.within(polygons.geometry).all()
-    with pytest.raises(OutputError, match=r"a\.shp holds one layer.*--geometry"):
+    with pytest.raises(OutputError, match=r"a\.shp holds one layer.*RunOptions.geometry"):
         write([tmp_path / "a.shp"], [], geometry="both")
 
 
@@ -283,7 +283,7 @@ def test_what_is_not_chosen_by_score_is_what_a_run_would_have_found(tmp_path):
     ground = GRID.pixels_to_crs(np.array([[0.0, 0], [3000, 0], [3000, 1500], [0, 1500]]))
     gpd.GeoSeries([shapely.Polygon(ground)], crs=UTM).to_file(area, layer="north")
     gpd.GeoSeries([GROUND[0]], crs=UTM).to_file(area, layer="all")
-    with pytest.raises(LabelError, match=r"all.*--aoi-layer"):
+    with pytest.raises(LabelError, match=r"all.*DetectOptions.aoi_layer"):
         filter_detections(path, out, FilterOptions(aoi=str(area)))
     kept = []
     for name in ("north", "all"):
@@ -317,7 +317,7 @@ def test_what_a_file_cannot_answer_is_refused(tmp_path):
     path = tmp_path / "a.gpkg"
     write([path], [table(some(5))], lambda: companions(min_score="0.3"))
     for options, match in {
-        FilterOptions(score=0.2): r"class car from score 0\.3 on.*--min-score 0\.2",
+        FilterOptions(score=0.2): r"class car from score 0\.3 on.*DetectOptions\.min_score=0\.2",
         FilterOptions(classes=("boat",)): "has no class boat; it has car, ship",
     }.items():
         with pytest.raises(OptionError, match=match):

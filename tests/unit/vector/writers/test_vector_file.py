@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 def test_an_existing_file_is_kept_unless_asked(tmp_path, suffix):
     path = tmp_path / f"found{suffix}"
     write_vector(path, [table(some(4))], crs=UTM, overwrite=False)
-    with pytest.raises(OutputError, match="exists; give --overwrite"):
+    with pytest.raises(OutputError, match="exists; give overwrite=True"):
         write_vector(path, [table(some(9))], crs=UTM, overwrite=False)
     assert len(read_detections(path)) == 4
     write_vector(path, [table(some(9))], crs=UTM, overwrite=True)
