@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import geo_retina
+from geo_retina.files import new_file, write_text
 from geo_retina.options import LossOptions
 
 LOSSES = {
@@ -57,9 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             run = dataclasses.replace(options, loss=loss, seed=seed)
             study["runs"][key] = {"loss": name, "seed": seed, **train_and_score(run)}
-            beside = record.with_suffix(".tmp")  # a kill must not cost what is done
-            beside.write_text(json.dumps(study, indent=1), "utf-8")
-            os.replace(beside, record)
+            write_text(record, json.dumps(study, indent=1))
             print(f"{key}: F1 {study['runs'][key]['f1']:.3f}", flush=True)
     wanted = [run for run in study["runs"].values() if run["seed"] < args.seeds]
     print(table(wanted))
@@ -124,7 +122,8 @@ def draw(runs: Sequence[Mapping[str, Any]], out: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("F1 on the test ground; a point a seed, the line is the mean")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(out)
+    with new_file(out) as draft:
+        figure.savefig(draft)
     return out
 
 

@@ -28,6 +28,7 @@ import sys
 from pathlib import Path
 
 import geo_retina
+from geo_retina.files import write_text
 
 TRAIN_SEED, TEST_SEED = 1, 2
 
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     card = dataclasses.replace(model.card, metrics={**model.card.metrics, **scores})
     geo_retina.Model(model.network, card).save(weights, overwrite=True)
     numbers = {**result.to_dict(), "run": {"detections": report.detections, "s": report.seconds}}
-    numbers_file.write_text(json.dumps(numbers, indent=1), "utf-8")
+    write_text(numbers_file, json.dumps(numbers, indent=1))
     if not report.complete:
         print(f"{len(report.failures)} parts of the test scenes were not covered")
     return int((result.f1 or 0.0) < args.accept or not report.complete)

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from geo_retina.cli import _report, _voice
 from geo_retina.errors import OptionError, OutputError
+from geo_retina.files import check_file_output
 
 if TYPE_CHECKING:
     from geo_retina.plots import DensityMap
@@ -63,7 +64,7 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise OutputError(f"the picture {out} does not end in .png; give it that suffix")
-    _voice.check_text_output(out, overwrite=overwrite)
+    check_file_output(out, overwrite=overwrite)
     found = read_detections(detections)
     if score is not None:
         found = found[found["score"] >= score]

@@ -23,8 +23,7 @@ from cyclopts import Group, Parameter
 
 from geo_retina.cli import _streams
 from geo_retina.cli._option_names import as_flags
-from geo_retina.errors import OutputError
-from geo_retina.files import write_text
+from geo_retina.files import check_file_output, write_text
 
 PROTOCOL = 1
 """Version of the events and of what ``--api`` prints; it rises when a client must change.
@@ -150,21 +149,7 @@ def check_json(reporting: Reporting, *, overwrite: bool) -> None:
         OutputError: the file exists and is not to be replaced, or its folder is missing.
     """
     if reporting.json is not None and reporting.json != _STANDARD_OUTPUT:
-        check_text_output(reporting.json, overwrite=overwrite)
-
-
-def check_text_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a text file that exists or cannot be made, before work is spent on it.
-
-    Raises:
-        OutputError: the file exists and is not to be replaced, or its folder is missing.
-    """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give overwrite=True or another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise OutputError(f"{path} cannot be written; check its folder's permissions")
+        check_file_output(reporting.json, overwrite=overwrite)
 
 
 def say(text: str) -> None:

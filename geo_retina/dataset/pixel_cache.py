@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import OrderedDict
 from contextlib import suppress
 from itertools import product
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.errors import OutputError
+from geo_retina.files import new_file
 from geo_retina.grid import Window
 from geo_retina.scene import Scene, fingerprint
 
@@ -91,7 +91,7 @@ class CachedReader:
         if self._folder is None:
             return scene.read(window)
         path = self._folder / f"{_name(scene, window)}.npy"
-        with suppress(OSError, ValueError):  # missing, or cut short by a full disk
+        with suppress(OSError, ValueError, EOFError):  # missing, or cut short
             stack = np.load(path)
             return stack[:-1], stack[-1] != 0
         pixels, valid = scene.read(window)
@@ -104,14 +104,13 @@ class CachedReader:
             path.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < _SPARE_BYTES + stack.nbytes:
                 return
-            handle, name = tempfile.mkstemp(suffix=".npy", dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, stack)
-            os.replace(name, path)
+            # What a power cut leaves short is noticed, and decoded once more.
+            with new_file(path, durable=False) as draft:
+                np.save(draft, stack)
         except OSError as error:
             raise OutputError(
-                f"decoded pixels cannot be kept in {path.parent}: {error.strerror}; give another "
-                "samples.cache_folder"
+                f"decoded pixels cannot be kept in {path.parent} ({error.strerror or error}); give "
+                "another samples.cache_folder"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,8 +7,6 @@ neighbouring pictures show the same trees.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_
 from geo_retina.dataset.split import Split, split_ground
 from geo_retina.errors import OptionError, OutputError, SceneMismatchError, TrainingError
 from geo_retina.export.annotations import WRITERS, Chip
+from geo_retina.files import check_overwrite, check_parent, new_file
 from geo_retina.grid import Window
 from geo_retina.options import ChipOptions, DataOptions, SplitOptions
 from geo_retina.scene import scene_names
@@ -83,18 +82,11 @@ def export_chips(
     _check_pixels(training_set)
     split = _split(training_set, options)
     chips = _choose(list(_all_chips(training_set, split, options)), options)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
-    try:
+    with new_file(out) as draft:
+        draft.mkdir()
         chips = _write(draft, training_set, chips, options)
         (draft / _MARK).write_text("made by geo-retina export-chips\n", "utf-8")
-        draft.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        draft.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _check_folder(out, overwrite=overwrite)  # again, as hours may have passed
     return _report(out, training_set, chips)
 
 
@@ -102,12 +94,10 @@ _MARK = ".geo-retina-chips"
 
 
 def _check_folder(out: Path, *, overwrite: bool) -> None:
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"the folder {out.parent} of {out.name} does not exist; make it first")
+    check_parent(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not overwrite:
-        raise OutputError(f"{out} exists; give overwrite=True or another name")
+    check_overwrite(out, overwrite=overwrite)
     if not (out / _MARK).exists():
         raise OutputError(f"{out} was not made by export-chips, so it stays; name another folder")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geo_retina.errors import ModelError, OptionError, OutputError
+from geo_retina.errors import ModelError, OptionError
+from geo_retina.files import check_file_output, new_file
 from geo_retina.model import Model, load_model
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.losses import decode_deltas
@@ -54,7 +53,7 @@ def export_onnx(
         OutputError: the file exists, or cannot be written.
     """
     out = Path(out)
-    _check_output(out, overwrite=overwrite)
+    check_file_output(out, [".onnx"], overwrite=overwrite)
     loaded = model if isinstance(model, Model) else load_model(model)
     side = tile_px or loaded.card.tile_px
     if side < 1 or side % loaded.card.stride_px:
@@ -68,13 +67,8 @@ def export_onnx(
     program = _export(graph, images_NCHW)
     for name, value in {"card": loaded.card.to_json(), "tile_px": json.dumps(side)}.items():
         program.model.metadata_props[name] = value
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
-        draft = Path(folder) / out.name
-        try:
-            program.save(str(draft))
-            os.replace(draft, out)
-        except OSError as error:
-            raise OutputError(f"{out} cannot be written: {error.strerror}") from error
+    with new_file(out, overwrite=overwrite) as draft:
+        program.save(str(draft))
     return out
 
 
@@ -117,14 +111,3 @@ def _export(graph: nn.Module, images_NCHW: Tensor) -> Any:
             dynamo=True,
             verbose=False,
         )
-
-
-def _check_output(path: Path, *, overwrite: bool) -> None:
-    if path.suffix.lower() != ".onnx":
-        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .onnx")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected the name of a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give overwrite=True or another name")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OutputError(f"the folder {path.parent} of {path.name} cannot be written; make it")

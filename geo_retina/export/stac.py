@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geo_retina.errors import OutputError
-from geo_retina.files import write_text
+from geo_retina.files import check_file_output, write_text
 from geo_retina.model import Card, Model, find_model, load_model
 
 EXTENSION = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
@@ -39,13 +38,10 @@ def export_stac(
         OutputError: the file exists, or cannot be written.
     """
     out = Path(out)
-    if out.suffix != ".json":
-        raise OutputError(f"{out} ends in {out.suffix or 'no suffix'}, expected .json")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists; give overwrite=True or another name")
+    check_file_output(out, [".json"], overwrite=overwrite)
     path = find_model(model)
     item = stac_item(load_model(path), path, href=href)
-    write_text(out, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
+    write_text(out, json.dumps(item, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
     return out
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from geo_retina.errors import OutputError
 from geo_retina.evaluation import Evaluation
-from geo_retina.files import write_text
+from geo_retina.files import make_report_folder, write_text
 from geo_retina.html_report import sections
 from geo_retina.html_report.crops import count_errors, worst_places
 from geo_retina.html_report.facts import Facts
@@ -30,18 +28,7 @@ def check_report(folder: str | Path, *, overwrite: bool) -> None:
         OutputError: the folder holds a report and ``overwrite`` is false, is a file, or
             cannot be made.
     """
-    folder = Path(folder)
-    present = [name for name in (PAGE, LAYERS) if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputError(
-            f"{folder} holds {present[0]} already; give overwrite=True or another folder"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written; choose another")
+    make_report_folder(Path(folder), (PAGE, LAYERS), overwrite=overwrite)
 
 
 def write_report(

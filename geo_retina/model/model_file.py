@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
-from geo_retina.errors import ModelError, OutputError
+from geo_retina.errors import ModelError
+from geo_retina.files import check_file_output, new_file
 from geo_retina.forks import use_own_threads
 from geo_retina.model.cards import Card, find_model, load_card
 from geo_retina.nn.anchors import AnchorGrid
@@ -31,7 +31,7 @@ class Model:
     card: Card
 
     def save(self, path: str | Path, *, half: bool = True, overwrite: bool = False) -> Path:
-        """Write weights and card to one file, beside the target first and then renamed.
+        """Write weights and card to one file, whole or not at all.
 
         Args:
             path: file to write, ending ``.safetensors``.
@@ -44,14 +44,8 @@ class Model:
         path = Path(path)
         check_model_output(path, overwrite=overwrite)
         data = safetensors_bytes(self._tensors(half=half), metadata={"card": self.card.to_json()})
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            beside.write_bytes(data)
-            os.replace(beside, path)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-        finally:
-            beside.unlink(missing_ok=True)
+        with new_file(path, overwrite=overwrite) as draft:
+            draft.write_bytes(data)
         return path
 
     def _tensors(self, *, half: bool) -> dict[str, torch.Tensor]:
@@ -78,16 +72,7 @@ def check_model_output(path: Path, *, overwrite: bool) -> None:
         OutputError: the name does not end in .safetensors, the file exists already, or its
             folder does not.
     """
-    if path.suffix != ".safetensors":
-        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .safetensors")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected the name of a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give overwrite=True or another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path.parent} cannot be written to")
+    check_file_output(path, [".safetensors"], overwrite=overwrite)
 
 
 def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> RetinaNet:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from geo_retina.errors import OutputError, RunError
 
-LOCK = "lock"
+LOCK, LOG = "lock", "run.log"
+
+BEGUN = (LOCK, LOG, ".*.draft*", ".*.tmp")
+"""Patterns of what a run leaves that was killed before it wrote anything."""
+
+
+def holds_only(folder: Path, patterns: Collection[str]) -> bool:
+    """Check that it is a folder, and that every name in it is of one of the patterns."""
+    return folder.is_dir() and all(
+        any(fnmatch(entry.name, each) for each in patterns) for entry in folder.iterdir()
+    )
 
 
 def lock_folder(folder: Path) -> FileLock:

@@ -1,7 +1,7 @@
 """The ledger: what a run has done so far, on disk, so that it can go on after a crash.
 
 A folder with ``manifest.json``, one Parquet file per finished task batch, and ``run.log`` for
-people. Every file but the log is written beside its place and renamed into it, by the client alone.
+people. Every file but the log is written whole or not at all, by the client alone.
 A lock keeps a second run out; it goes with the process that holds it, however that ends.
 """
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +21,10 @@ from filelock import FileLock
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError
+from geo_retina.files import new_file, write_text
 from geo_retina.run.block_results import BlockResult, check_results, read_results, write_results
-from geo_retina.run.guard import LOCK, lock_folder, open_log
+from geo_retina.run.guard import BEGUN, LOCK, LOG, holds_only, lock_folder, open_log
 from geo_retina.run.manifest import MANIFEST, check_continues, foreign_folder, read_manifest
-
-_LOG = "run.log"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +81,7 @@ class Ledger:
     def __init__(self, folder: Path, manifest: dict[str, Any], lock: FileLock) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.log = open_log(folder / _LOG)
+        self.log = open_log(folder / LOG)
         self._lock = lock
         self._index: dict[tuple[int, int], _Entry] = {}
 
@@ -118,9 +115,7 @@ class Ledger:
         cls, folder: Path, manifest: dict[str, Any], lock: FileLock, *, restart: bool
     ) -> Ledger:
         if restart:
-            for entry in folder.iterdir():
-                if entry.name != LOCK:
-                    entry.unlink()
+            _clear(folder)
         found = read_manifest(folder)
         versions = manifest["versions"]
         if found is not None:
@@ -133,6 +128,8 @@ class Ledger:
                 ledger._read_index()
                 ledger.update({"versions": versions})
                 stack.pop_all()
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
         return ledger
@@ -141,7 +138,7 @@ class Ledger:
         """Change the manifest, on disk too."""
         self.manifest = {**self.manifest, **changes}
         text = json.dumps(self.manifest, indent=1, sort_keys=True)
-        _replace(self.folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))
+        write_text(self.folder / MANIFEST, text)
 
     def _file(self, task_batch: int) -> Path:
         return self.folder / f"unit-{task_batch:07d}.parquet"
@@ -187,11 +184,12 @@ class Ledger:
         """
         path = self._file(task_batch)
         try:
-            _replace(path, lambda beside: write_results(beside, records))
-        except OSError as error:
+            with new_file(path) as draft:
+                write_results(draft, records)
+        except OutputError as error:
             raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); what was finished before "
-                "is kept, and the same command goes on from there"
+                f"{error}; what was finished before is kept, and the same command goes on from "
+                "there"
             ) from error
         self._note(path, records)
 
@@ -213,11 +211,18 @@ class Ledger:
 
     def remove(self) -> None:
         """Delete the folder, the lock at last."""
-        for entry in self.folder.iterdir():
-            if entry.name != LOCK:
-                entry.unlink()
+        _clear(self.folder)
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything but the lock, drafts of killed processes too."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 def _check_own(folder: Path) -> None:
@@ -226,21 +231,5 @@ def _check_own(folder: Path) -> None:
     Raises:
         RunError: it holds what no run writes.
     """
-    own = (MANIFEST, LOCK, _LOG, "unit-*.parquet", ".*.tmp")
-    if folder.exists() and (
-        not folder.is_dir()
-        or not all(any(fnmatch(entry.name, each) for each in own) for entry in folder.iterdir())
-    ):
+    if folder.exists() and not holds_only(folder, (MANIFEST, "unit-*.parquet", *BEGUN)):
         raise foreign_folder(folder)
-
-
-def _replace(path: Path, write: Any) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

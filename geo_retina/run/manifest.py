@@ -9,7 +9,7 @@ from typing import Any
 
 from geo_retina.errors import RunError
 from geo_retina.files import parse_json
-from geo_retina.run.guard import LOCK
+from geo_retina.run.guard import BEGUN, holds_only
 
 MANIFEST = "manifest.json"
 """Its file in the folder of a run."""
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = parse_json((folder / MANIFEST).read_text("utf-8"))
         _check_manifest(found)
     except FileNotFoundError:
-        if folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir()):
+        if holds_only(folder, BEGUN):
             return None
         raise foreign_folder(folder) from None
     except (ValueError, KeyError, OSError) as error:

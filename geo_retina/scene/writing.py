@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from geo_retina.errors import OutputError
+from geo_retina.files import check_file_output, new_file
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import reason
 
@@ -28,15 +26,7 @@ def check_raster_output(path: str | Path, *, overwrite: bool) -> None:
         OutputError: the suffix is not that of a GeoTIFF, the file exists and ``overwrite`` is
             false, or its folder does not exist or cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{path} ends in {path.suffix or 'no suffix'}, expected .tif or .tiff")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give overwrite=True or another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
-    if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
-        raise OutputError(f"{path} cannot be written; choose another place")
+    check_file_output(Path(path), [".tif", ".tiff"], overwrite=overwrite)
 
 
 def write_raster(
@@ -48,7 +38,7 @@ def write_raster(
     nodata: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a compressed GeoTIFF, beside its target and renamed into place.
+    """Write a compressed GeoTIFF, whole or not at all.
 
     Args:
         path: ends in .tif or .tiff.
@@ -76,19 +66,11 @@ def write_raster(
         "tiled": min(grid.shape) >= _TILED_FROM_PX,
         "BIGTIFF": "IF_SAFER",
     }
-    handle, draft = tempfile.mkstemp(suffix=".tif", prefix=f".{path.stem}.", dir=path.parent)
-    os.close(handle)
-    try:
-        with rasterio.open(draft, "w", **profile) as file:
-            file.write(values)
-            for band, name in enumerate(names, start=1):
-                file.set_band_description(band, name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)
-        os.replace(draft, path)
-    except (RasterioError, OSError) as error:
-        raise OutputError(f"{path} cannot be written: {reason(error)}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
+    with new_file(path, overwrite=overwrite) as draft:
+        try:
+            with rasterio.open(draft, "w", **profile) as file:
+                file.write(values)
+                for band, name in enumerate(names, start=1):
+                    file.set_band_description(band, name)
+        except RasterioError as error:
+            raise OutputError(f"{path} cannot be written: {reason(error)}") from error

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as FileWindow
 
 from geo_retina.boxes import to_polygons
-from geo_retina.errors import OutputError
+from geo_retina.files import check_file_output, new_file
 from geo_retina.grid import Window
 from geo_retina.options import SynthOptions
 from geo_retina.synth.painter import NODATA, Painter
@@ -72,16 +69,14 @@ def draw_scene(
         OutputError: an output exists, or its folder does not, or cannot be written.
     """
     path, truth = Path(path), None if truth is None else Path(truth)
-    _check_scene(path, overwrite=overwrite)
+    check_file_output(path, [".tif", ".tiff"], overwrite=overwrite)
     if truth is not None:
         from geo_retina import vector
 
         vector.check_output(truth, overwrite=overwrite)
     painter = Painter(options)
-    handle, name = tempfile.mkstemp(suffix=".tif", prefix=f".{path.stem}.", dir=path.parent)
-    os.close(handle)
-    try:
-        _write_pixels(Path(name), painter, progress)
+    with new_file(path, overwrite=overwrite) as draft:
+        _write_pixels(draft, painter, progress)
         counts = dict.fromkeys(CLASSES, 0)
         tables = _truth_tables(painter, counts)
         if truth is None:
@@ -91,11 +86,6 @@ def draw_scene(
             vector.write_vector(
                 truth, tables, crs=painter.grid.crs, overwrite=overwrite, layer="truth"
             )
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
     return SynthReport(path, truth, counts, options)
 
 
@@ -108,22 +98,6 @@ def truth_boxes(options: SynthOptions) -> tuple[NDArray[np.float64], NDArray[np.
     """
     parts = list(_truth_by_row(Painter(options)))
     return np.concatenate([b for b, _ in parts]), np.concatenate([k for _, k in parts])
-
-
-def _check_scene(path: Path, *, overwrite: bool) -> None:
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{path} has no suffix .tif or .tiff; a scene is drawn as a GeoTIFF")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; allow overwriting or choose another name")
-    if not os.access(path.parent, os.W_OK):
-        state = "cannot be written" if path.parent.exists() else "does not exist"
-        raise OutputError(f"the folder {path.parent} of {path.name} {state}; choose another")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _windows(height: int, width: int) -> list[Window]:

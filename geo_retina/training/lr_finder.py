@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from geo_retina.errors import TrainingError
+from geo_retina.files import new_file
 from geo_retina.nn.losses import LossSettings, Target
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import UpdateOptions
@@ -49,7 +50,7 @@ class RateTrial:
 
     def write(self, path: Path) -> None:
         """Write rates and losses as a CSV file."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with new_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["lr", "smoothed_loss"])
             writer.writerows(zip(self.rates, self.losses, strict=True))

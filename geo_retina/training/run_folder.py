@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geo_retina.errors import OutputError, TrainingError
-from geo_retina.files import parse_json, write_text
+from geo_retina.files import new_file, parse_json, write_text
 
 _OWN_FILES = ("run.json", "last.ckpt", "epochs.csv", "training.png", "rates.csv")
 _OWN_FOLDERS = ("pictures", "steps", "tensorboard")
@@ -143,12 +142,13 @@ class RunFolder:
     def write_epochs(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write one row per epoch, with every number that any epoch has."""
         names = list(dict.fromkeys(name for record in history for name in record))
-        beside = self.path / ".epochs.csv.tmp"
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            new_file(self.path / "epochs.csv") as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(history)
-        os.replace(beside, self.path / "epochs.csv")
 
     @contextlib.contextmanager
     def left_if_begun(self) -> Iterator[None]:
@@ -179,11 +179,13 @@ class LastCheckpoint(Callback):
         self._path = path
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write beside the file, then rename; a kill leaves the old one or the new."""
-        beside = self._path.with_name(f".{self._path.name}.tmp")
-        trainer.save_checkpoint(beside)
-        if trainer.is_global_zero:
-            os.replace(beside, self._path)
+        """Write the file; a kill leaves the old one or the new."""
+        if not trainer.is_global_zero:
+            # Takes part in gathering the state, and writes nothing.
+            trainer.save_checkpoint(self._path)
+            return
+        with new_file(self._path) as draft:
+            trainer.save_checkpoint(draft)
 
 
 def _clear(path: Path) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from geo_retina.dataset.samples import EpochSampler, TrainSamples, collate
 from geo_retina.engine import choose_device
 from geo_retina.errors import GeoRetinaError
+from geo_retina.files import write_text
 from geo_retina.forks import check_forked
 from geo_retina.model import Card, Model, check_model_output
 from geo_retina.options import BatchOptions, LoopOptions, RunOptions, TrainOptions
@@ -277,7 +278,7 @@ def _write(model: Model, target: Path, record: Mapping[str, Any], *, overwrite: 
     """Write the model, and beside it the resolved options and a plot of the run."""
     model.save(target, overwrite=overwrite)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
-    target.with_name(f"{target.name}.config.yaml").write_text(text, encoding="utf-8")
+    write_text(target.with_name(f"{target.name}.config.yaml"), text)
     draw_training_curves(
         model.card.training["history"], target.with_name(f"{target.name}.training.png")
     )

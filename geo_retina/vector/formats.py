@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import OutputError
+from geo_retina.files import check_file_output
 from geo_retina.vector.review_layers import entries_in
 
 GEOMETRY = "geometry"
@@ -60,24 +60,13 @@ def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = Fals
             folder does not exist or cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise OutputError(
-            f"{path} ends in {path.suffix or 'no suffix'}, expected one of {', '.join(FORMATS)}"
-        )
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected the name of a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give overwrite=True or another name")
+    check_file_output(path, FORMATS, overwrite=overwrite)
     entries = 0 if keeps_review else entries_in(path)
     if entries:
         raise OutputError(
             f"{path} holds a person's review with {entries:,} entries, which would be lost; name "
             "another output"
         )
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path.parent} cannot be written; choose another")
 
 
 def is_package(path: str | Path) -> bool:

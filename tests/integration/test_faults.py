@@ -277,20 +277,6 @@ def test_an_output_folder_that_vanishes_is_one_sentence(tmp_path, scene, stub):
         )
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 1 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 @pytest.mark.parametrize("when", ["ledger", "output"])
 def test_a_full_disk_loses_nothing(small_disk, scene, stub, when):
     options = DetectOptions(tile_px=96)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
 from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import WindowDraw
-from geo_retina.errors import OutputError, TrainingError
+from geo_retina.errors import TrainingError
+from geo_retina.files import make_report_folder, write_text
 from geo_retina.geodesy import crs_label
 from geo_retina.grid import Window
 from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
@@ -62,7 +63,9 @@ def check_labels(
         OutputError: the folder holds a report already, or cannot be written.
         GeoRetinaError: scenes, labels or options cannot be used at all.
     """
-    folder = None if out is None else _prepare_folder(Path(out), overwrite=overwrite)
+    folder = None if out is None else Path(out)
+    if folder is not None:  # before minutes are spent on reading
+        make_report_folder(folder, (NUMBERS,), overwrite=overwrite)
     samples, seed = options.samples, options.seed
     training_set = load_training_set(
         options.data,
@@ -83,20 +86,6 @@ def check_labels(
         draw_samples(views, training_set.classes, folder / "samples.png")
         _write(folder, report)
     return report
-
-
-def _prepare_folder(folder: Path, *, overwrite: bool) -> Path:
-    """Refuse what would be replaced before minutes are spent on reading."""
-    if (folder / NUMBERS).exists() and not overwrite:
-        raise OutputError(
-            f"{folder} holds an earlier report; give overwrite=True to replace it, or "
-            "another folder"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    return folder
 
 
 def _try_split(
@@ -196,12 +185,9 @@ def _draw(
 
 def _write(folder: Path, report: LabelReport) -> None:
     """Write the report for people and for machines."""
-    try:
-        (folder / REPORT).write_text(report.text() + "\n", encoding="utf-8")
-        numbers = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-        (folder / NUMBERS).write_text(numbers + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"the report in {folder} cannot be written: {error.strerror}") from error
+    write_text(folder / REPORT, report.text() + "\n")
+    numbers = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
+    write_text(folder / NUMBERS, numbers + "\n")
 
 
 def _sample_views(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,9 @@ import numpy as np
 import shapely
 
 from geo_retina.errors import OutputError
-from geo_retina.vector.formats import FORMATS, check_output
+from geo_retina.files import new_file
+from geo_retina.vector.formats import FORMATS, check_output, is_package
 from geo_retina.vector.writers.styles import write_styles
-from geo_retina.vector.writers.vector_file import beside
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -26,7 +25,7 @@ def write_layers(
     styles: Mapping[str, str],
     overwrite: bool,
 ) -> None:
-    """Write layers into one new GeoPackage, beside its target and renamed into place.
+    """Write layers into one new GeoPackage, whole or not at all.
 
     Args:
         path: ends in .gpkg.
@@ -42,12 +41,11 @@ def write_layers(
     import pyogrio
 
     path = Path(path)
-    if path.suffix.lower() != ".gpkg":
+    if not is_package(path):
         raise OutputError(f"{path} holds several layers, expected a name that ends in .gpkg")
     check_output(path, overwrite=overwrite)
     options = FORMATS[".gpkg"]
-    with beside(path) as folder:
-        draft = folder / path.name
+    with new_file(path, overwrite=overwrite) as draft:
         try:
             for name, frame in layers.items():
                 pyogrio.write_dataframe(
@@ -63,7 +61,6 @@ def write_layers(
             write_styles(draft, styles)
         except Exception as error:
             raise OutputError(f"{path} could not be written: {error}") from error
-        os.replace(draft, path)
 
 
 def _of_one_kind(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

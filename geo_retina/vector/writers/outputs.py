@@ -8,9 +8,10 @@ them for what they cannot hold.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import OutputError
-from geo_retina.files import parse_json
+from geo_retina.files import Output, new_files, parse_json, remove_file, scratch_beside
 from geo_retina.options import Geometry
 from geo_retina.vector.formats import (
     check_output,
@@ -44,10 +45,7 @@ from geo_retina.vector.writers.styles import (
 )
 from geo_retina.vector.writers.vector_file import (
     Layer,
-    beside,
     check_has_place,
-    check_still_free,
-    move_into_place,
     write_draft,
 )
 
@@ -100,8 +98,8 @@ def write_outputs(
 ) -> int:
     """Write detections and what explains them to one or several files.
 
-    All files are written in hidden folders beside their places and renamed when all are
-    complete, so a failure leaves every older output as it was.
+    All files are moved into place when all are complete, so a failure leaves every older output
+    as it was.
 
     Args:
         targets: where to, at least one; suffixes say the formats.
@@ -122,25 +120,23 @@ def write_outputs(
         check_has_place(target.path, crs)
     companions = cache(finish)
     with ExitStack() as stack:
-        folders = [stack.enter_context(beside(target.path)) for target in targets]
+        paths = stack.enter_context(new_files([Output(t.path, t.overwrite) for t in targets]))
         needs_spool = len(targets) > 1 or geometry == "both" or _has_shapefile(targets)
         if needs_spool:
-            parked = stack.enter_context(beside(targets[0].path))
+            parked = stack.enter_context(scratch_beside(targets[0].path))
             tables = Spool(parked / "rows.arrow", tables)
             _check_sizes(targets, tables)
         rows = 0
-        for folder, target in zip(folders, targets, strict=True):
-            draft = _Draft(folder / target.path.name, target.path, crs, geometry)
+        for path, target in zip(paths, targets, strict=True):
+            draft = _Draft(path, target.path, crs, geometry)
             rows = draft.write_detections(tables, companions)
             draft.write_companions(companions(), classes)
-        for folder, target in zip(folders, targets, strict=True):
+        for path, target in zip(paths, targets, strict=True):
             if target.overwrite and not target.discard_review:
-                carry_review(target.path, folder / target.path.name, companions().scanned, crs)
-        for target in targets:
-            check_still_free(target.path, overwrite=target.overwrite)
-        for folder, target in zip(folders, targets, strict=True):
-            move_into_place(folder, target.path)
-            _forget_stale(target.path, companions())
+                carry_review(target.path, path, companions().scanned, crs)
+        written = {name for path in paths for name in os.listdir(path.parent)}
+    for target in targets:
+        _forget_stale(target.path, written)
     return rows
 
 
@@ -279,6 +275,13 @@ class _Draft:
             self._write_ground(scanned, companions.scanned, SCANNED)
         if _has_rows(companions.not_covered) or is_package(self.path):
             self._write_ground(missing, companions.not_covered, NOT_COVERED)
+        with _refusing_disk(self.target):
+            self._write_tables(scanned, missing, companions, classes)
+
+    def _write_tables(
+        self, scanned: Path, missing: Path, companions: Companions, classes: Sequence[str]
+    ) -> None:
+        """Write the metadata, and how the layers look."""
         if scanned.exists():
             _write_metadata(scanned, companions.metadata)
         styles = {
@@ -312,15 +315,24 @@ def _check_sizes(targets: Sequence[Target], rows: Spool) -> None:
             check_shapefile_size(target.path, schema, rows.rows, rows.longest_texts)
 
 
-def _forget_stale(path: Path, companions: Companions) -> None:
-    """Remove what an earlier output of this name left and this one does not have."""
-    stale = companion_path(path, NOT_COVERED)
-    if is_package(path) or not _has_rows(companions.not_covered):
-        stale.unlink(missing_ok=True)
+def _forget_stale(path: Path, written: Collection[str]) -> None:
+    """Remove what an earlier output of this name left beside it and this one does not have."""
+    for name in (SCANNED, NOT_COVERED):
+        beside = companion_path(path, name)
+        if beside.name not in written:
+            remove_file(beside)
 
 
 def _has_rows(table: pa.Table | None) -> bool:
     return table is not None and table.num_rows > 0
+
+
+@contextmanager
+def _refusing_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:  # such as: database or disk is full
+        raise OutputError(f"{path} cannot be written: {error}") from error
 
 
 def _write_metadata(path: Path, metadata: Mapping[str, str]) -> None:

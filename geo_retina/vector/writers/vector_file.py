@@ -1,12 +1,8 @@
-"""Tables to vector files: streamed, beside the target, then renamed into place."""
+"""Tables to vector files, streamed."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import pyarrow.compute as pc
 import pyproj
 
 from geo_retina.errors import OutputError
+from geo_retina.files import new_file
 from geo_retina.geodesy import crs_label, is_on_earth
 from geo_retina.quiet import ignored_warnings
 from geo_retina.vector.formats import (
@@ -29,8 +26,6 @@ from geo_retina.vector.writers.geoparquet import write_parquet
 from geo_retina.vector.writers.rows import Rows, Shape
 
 _SHAPEFILE = "ESRI Shapefile"
-_SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj")
-_SQLITE_JOURNALS = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,7 @@ def write_vector(
 ) -> int:
     """Write tables one after the other to a vector file, holding one of them at a time.
 
-    The file is written in a hidden folder beside the target and renamed into place, so a
-    failure, of the disk or of the iterable, leaves the folder as it was.
+    A failure, of the disk or of the iterable, leaves the folder as it was.
 
     Args:
         path: ends in .gpkg, .shp, .geojson, .fgb or .parquet.
@@ -86,11 +80,8 @@ def write_vector(
     path = Path(path)
     check_output(path, overwrite=overwrite)
     check_has_place(path, crs)
-    with beside(path) as folder:
-        rows = write_draft(folder / path.name, tables, Layer(layer, crs), target=path)
-        check_still_free(path, overwrite=overwrite)
-        move_into_place(folder, path)
-    return rows
+    with new_file(path, overwrite=overwrite) as draft:
+        return write_draft(draft, tables, Layer(layer, crs), target=path)
 
 
 def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target: Path) -> int:
@@ -133,52 +124,6 @@ def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:
         f"{path} would need longitudes and latitudes, but the scene has {lacks}; write .gpkg "
         "instead"
     )
-
-
-def check_still_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a file that came up since ``check_output``.
-
-    Raises:
-        OutputError: it exists and is not to be replaced.
-    """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} appeared while it was being written; it was left as it is")
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Make a hidden folder next to a file, on the same disk, that goes away in any case.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
-    except OSError as error:
-        raise OutputError(
-            f"the folder {path.parent} cannot be written ({error.strerror}); choose another"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def move_into_place(folder: Path, path: Path) -> None:
-    """Move every part of the finished file beside the target, the named one last."""
-    parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
-    if path.suffix.lower() == ".shp":
-        # Parts of an older shapefile, such as an index, must not outlive it.
-        new = {part.name for part in parts}
-        for suffix in _SHAPEFILE_PARTS:
-            if path.with_suffix(suffix).name not in new:
-                path.with_suffix(suffix).unlink(missing_ok=True)
-    for part in parts:
-        if part.suffix.lower() == ".gpkg":
-            # What a crash left of an older file's transactions, SQLite would replay into this one.
-            for suffix in _SQLITE_JOURNALS:
-                path.with_name(part.name + suffix).unlink(missing_ok=True)
-        os.replace(part, path.with_name(part.name))
 
 
 def _write_gdal(path: Path, rows: Rows, crs: pyproj.CRS | None, layer: Layer) -> None:

@@ -105,7 +105,7 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path):
         tiny_model().save(tmp_path / "d.safetensors", overwrite=True)
     with pytest.raises(OutputError, match=r"ends in \.pt, expected \.safetensors"):
         tiny_model().save(tmp_path / "m.pt")
-    with pytest.raises(OutputError, match="is not a folder"):
+    with pytest.raises(OutputError, match=r"no of m\.safetensors does not exist"):
         tiny_model().save(tmp_path / "no" / "m.safetensors")
 
 

@@ -1,17 +1,11 @@
-"""Small text files, whole or not at all; JSON from others; the names that people give files."""
+"""The names that people give files, GDAL's of one raster inside a file among them."""
 
 from __future__ import annotations
 
-import codecs
-import json
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path, PureWindowsPath
-from typing import Any
-
-from geo_retina.errors import OutputError
 
 _SUBDATASET = re.compile(
     r"""(?P<driver>HDF4_[A-Z]+:[A-Z_]+:|[A-Za-z][A-Za-z0-9_]+:(?!//)(?:(?:off:)?\d+:)?)
@@ -21,48 +15,6 @@ _SUBDATASET = re.compile(
 )
 """``netcdf:cube.nc:Band1``, ``HDF5:"a.h5"://data`` and ``GPKG:a.gpkg:tiles``, by their parts;
 ``GTIFF_DIR:2:a.tif`` has a number, and ``HDF4_EOS:EOS_GRID:"a.hdf":grid:band`` a kind."""
-
-_MARKS = (
-    # UTF-32's mark begins with UTF-16's, so it is looked for first.
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
-
-def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8, or in what its byte-order mark says.
-
-    Windows programs save UTF-8 with a mark, and some UTF-16.
-
-    Returns:
-        The text without the mark, its lines ending in a line feed.
-
-    Raises:
-        OSError: the file cannot be read.
-        UnicodeDecodeError: it is in another encoding.
-    """
-    content = Path(path).read_bytes()
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
-    return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its place, in UTF-8, and move it there.
-
-    Raises:
-        OutputError: the file cannot be written; an older one is left as it was.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 def is_subdataset(path: str) -> bool:
@@ -126,18 +78,3 @@ def _parts(path: str) -> tuple[str, str, str] | None:
     if after and not after.startswith(":"):
         return None
     return path[:start], path[start:end], path[end:]
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON that somebody else may have written.
-
-    >>> parse_json('{"a": [1]}')
-    {'a': [1]}
-
-    Raises:
-        ValueError: it is no JSON in UTF-8, or nested deeper than Python can follow.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
