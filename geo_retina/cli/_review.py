@@ -20,6 +20,7 @@ def review(
     /,
     *,
     options: Annotated[ReviewOptions, CHOICE] = _DEFAULTS,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Add to a GeoPackage what a person should look at and correct in a GIS.
@@ -30,11 +31,12 @@ def review(
     Args:
         detections: GeoPackage that `detect` wrote; its detections are not touched.
         options: What to look at, and how much.
+        overwrite: Replace the file of --json.
         reporting: How the command reports.
     """
     from geo_retina.review import review_detections
 
-    _voice.check_json(reporting, overwrite=True)
+    _voice.check_json(reporting, overwrite=overwrite)
     report = review_detections(detections, options)
     reasons = ", ".join(f"{name} {count:,}" for name, count in report.reasons.items())
     rows = {
