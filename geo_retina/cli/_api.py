@@ -30,7 +30,7 @@ def print_api(app: App, *, devices: bool) -> int:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "commands": {name: _flags_of(app, name) for name in app if not name.startswith("-")},
+        "commands": {name: flags_of(app, name) for name in app if not name.startswith("-")},
         "models": [_inspect.card_facts(card) for card in _inspect.bundled_cards()],
     }
     if devices:
@@ -42,7 +42,7 @@ def print_api(app: App, *, devices: bool) -> int:
     return 0
 
 
-def _flags_of(app: App, command: str) -> list[str]:
+def flags_of(app: App, command: str) -> list[str]:
     """List the flags that a command takes, without those that only say no."""
     arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
     return [each.name for each in arguments if each.name.startswith("--")]

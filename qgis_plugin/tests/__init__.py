@@ -1,0 +1,1 @@
+"""Tests of the plugin, run in QGIS's own Python by scripts/check-qgis."""
