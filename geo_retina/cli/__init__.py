@@ -17,7 +17,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 from geo_retina.cli import (
     _api,
-    _check,
     _demo,
     _detect,
     _export,
@@ -66,7 +65,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _demo.demo,
     _detect.detect,
     _train.train,
-    _check.check_labels,
+    _train.check_labels,
     _import.import_,
     _measure.evaluate,
     _measure.compare,

@@ -12,7 +12,16 @@ import geo_retina
 from geo_retina.cli import _report, _streams, _voice, app, main
 
 LONG = (
-    *("check-labels", "compare", "demo", "detect", "evaluate", "export-chips", "filter"),
+    *(
+        "check-labels",
+        "compare",
+        "demo",
+        "detect",
+        "estimate",
+        "evaluate",
+        "export-chips",
+        "filter",
+    ),
     *("import", "info", "merge", "models", "plan", "preview", "review", "train"),
 )
 
