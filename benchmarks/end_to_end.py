@@ -35,7 +35,8 @@ from reports import Row, arguments, head, keep, model_named, parse, table, write
 
 import geo_retina
 from geo_retina import detector
-from geo_retina.engine import Engine, computing
+from geo_retina.engine import Engine, TorchPredictor, torch_predictor
+from geo_retina.engine.batching import Batching
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.run import blocks
 from geo_retina.scene import Scene
@@ -66,7 +67,7 @@ def main() -> None:
                 table(rows[-1:], COLUMNS)
     print()
     table(rows, COLUMNS)
-    precision = str(Engine(model, geo_retina.DetectOptions(), device=args.device).dtype)
+    precision = str(TorchPredictor(model, geo_retina.DetectOptions(), device=args.device).dtype)
     what = {"model": args.model, "size_px": args.size, "precision": precision}
     keep(args, f"end-to-end-{Path(args.model).stem}", head(args) | what | {"runs": rows})
 
@@ -156,10 +157,10 @@ def stages(device: str) -> Iterator[Clock]:
         (Scene, "read", "read"),
         (Engine, "_upload", "upload"),
         (Engine, "_cut", "cut"),
-        (Engine, "_forward_in_memory", "batch"),
+        (Batching, "predict", "batch"),
         (RetinaNet, "forward", "forward"),
         (RetinaNet, "forward_at", "forward"),
-        (computing, "decode", "decode"),
+        (torch_predictor, "decode", "decode"),
         (blocks, "merge_block", "merge"),
         (detector, "write_outputs", "write"),
     ]

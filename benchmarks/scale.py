@@ -21,9 +21,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -31,8 +31,6 @@ import numpy as np
 import torch
 
 import geo_retina
-from geo_retina.engine import Engine
-from geo_retina.nn.decoding import Decoded
 from geo_retina.run import estimate
 
 SOURCE_PX = 4000
@@ -143,7 +141,7 @@ def detect_one(scene: str, out: str, args: argparse.Namespace) -> dict[str, obje
     planned = estimate(plans, model, options, run).memory_bytes
     before = peak_bytes()
     if not args.network:
-        Engine._forward = stub(args.per_tile)  # type: ignore[method-assign]
+        model = replace(model, predictor=partial(RandomBoxes, per_tile=args.per_tile))
     report = geo_retina.detect_to_file(scene, model, out, options, run)
     return {
         "seconds": report.seconds,
@@ -159,22 +157,38 @@ def detect_one(scene: str, out: str, args: argparse.Namespace) -> dict[str, obje
     }
 
 
-def stub(per_tile: int) -> Callable[[Engine, torch.Tensor], Decoded]:
-    """Replace the network by boxes at random, so many in each image."""
-    rng = np.random.default_rng(0)
+class RandomBoxes:
+    """In place of the network: boxes at random, so many in each tile."""
 
-    def forward(engine: Engine, images_NCHW: torch.Tensor) -> Decoded:
-        images, side = len(images_NCHW), images_NCHW.shape[-1]
-        total = images * per_tile
-        corner = rng.uniform(0, side - 20, (total, 2))
-        boxes = np.concatenate([corner, corner + rng.uniform(8, 20, (total, 2))], axis=1)
-        image = torch.arange(images).repeat_interleave(per_tile)
-        scores = torch.from_numpy(rng.uniform(0.3, 1.0, total).astype(np.float32))
+    batches_at_once = 2
+
+    def __init__(
+        self,
+        model: geo_retina.Model,
+        options: geo_retina.DetectOptions,
+        *,
+        device: str,
+        batch: int | None,
+        per_tile: int,
+    ) -> None:
+        self.device = torch.device("cpu")
+        self._batch = batch
+        self._per_tile = per_tile
+        self._rng = np.random.default_rng(0)
+
+    def batch_size(self, tile_px: int) -> int:
+        return self._batch or max(1, (1 << 20) // tile_px**2)
+
+    def predict(self, tiles_NCHW: torch.Tensor, *, all_boxes: bool = False) -> geo_retina.Decoded:
+        images, side = len(tiles_NCHW), tiles_NCHW.shape[-1]
+        total = images * self._per_tile
+        corner = self._rng.uniform(0, side - 20, (total, 2))
+        boxes = np.concatenate([corner, corner + self._rng.uniform(8, 20, (total, 2))], axis=1)
+        image = torch.arange(images).repeat_interleave(self._per_tile)
+        scores = torch.from_numpy(self._rng.uniform(0.3, 1.0, total).astype(np.float32))
         labels = torch.zeros(total, dtype=torch.int64)
         truncated = torch.zeros(images, dtype=torch.bool)
-        return Decoded(torch.from_numpy(boxes).float(), scores, labels, image, truncated)
-
-    return forward
+        return geo_retina.Decoded(torch.from_numpy(boxes).float(), scores, labels, image, truncated)
 
 
 def peak_bytes() -> int:

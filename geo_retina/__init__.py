@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from geo_retina.grid import Grid
     from geo_retina.html_report import write_report
     from geo_retina.model import Card, Model, bundled_models, import_checkpoint, load_model
+    from geo_retina.nn.predictor import Decoded, Predictor
     from geo_retina.options import (
         PRESETS,
         AssignOptions,
@@ -74,6 +75,7 @@ __all__ = [
     "CountEstimate",
     "CrsError",
     "DataOptions",
+    "Decoded",
     "DensityMap",
     "DetectOptions",
     "Detections",
@@ -96,6 +98,7 @@ __all__ = [
     "NetworkOptions",
     "OptionError",
     "OutputError",
+    "Predictor",
     "ReviewOptions",
     "ReviewReport",
     "RunError",
@@ -148,6 +151,7 @@ _NAMES_BY_MODULE = {
     "grid": "Grid",
     "html_report": "write_report",
     "model": "bundled_models Card import_checkpoint load_model Model",
+    "nn.predictor": "Decoded Predictor",
     "options": "AssignOptions ChipOptions DataOptions DetectOptions "
     "EstimateOptions EvaluateOptions "
     "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "

@@ -5,6 +5,7 @@ from geo_retina.engine.devices import choose_device, choose_dtype, describe_devi
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
 from geo_retina.engine.to_grid import cut_sides
+from geo_retina.engine.torch_predictor import TorchPredictor
 
 __all__ = [
     "BlockDetections",
@@ -12,6 +13,7 @@ __all__ = [
     "Engine",
     "Mirrored",
     "Stopped",
+    "TorchPredictor",
     "choose_device",
     "choose_dtype",
     "cut_sides",

@@ -26,15 +26,12 @@ class ComputeSlots:
 
     Args:
         device: where they compute.
-        dtype: arithmetic of the network. Only in bf16 are a CPU's results the same with any
-            number of cores; otherwise there is one turn, so that a run can be repeated.
+        count: how many at once.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, count: int) -> None:
         self._cores = _cores if device.type == "cpu" else None
-        self.left = _TURNS[device.type]
-        if self._cores:  # whoever gives a process one core means one
-            self.left = min(self.left, self._cores.count) if dtype is torch.bfloat16 else 1
+        self.left = count
         self._free: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
         self._withdrawing = threading.Lock()
         if device.type == "cuda":
@@ -69,6 +66,18 @@ class ComputeSlots:
             self.left -= 1
         self._free.get()  # when another thread has ended its turn
         return True
+
+
+def slots_of(device: torch.device, dtype: torch.dtype) -> int:
+    """Count the batches that PyTorch should compute at once on a device.
+
+    Only in bf16 are a CPU's results the same with any number of cores; otherwise there is one
+    turn, so that a run can be repeated.
+    """
+    if device.type != "cpu":
+        return _TURNS[device.type]
+    # Whoever gives a process one core means one.
+    return min(_TURNS["cpu"], _cores.count) if dtype is torch.bfloat16 else 1
 
 
 class _Cores:

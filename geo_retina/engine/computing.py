@@ -1,13 +1,10 @@
-"""The engine: a network on one device, fed with batches of tiles."""
+"""The engine: a predictor on one device, fed with batches of tiles."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -18,22 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geo_retina.detections import Detections
-from geo_retina.engine.compute_slots import ComputeSlots
-from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
+from geo_retina.engine.batching import Batching, is_out_of_memory
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.to_grid import move_to_grid
+from geo_retina.engine.torch_predictor import TorchPredictor
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
-from geo_retina.nn.decoding import Decoded, DecodeSettings, boxes_wanted, decode
-from geo_retina.nn.folding import fold_batch_norms
-from geo_retina.nn.fusing import fuse_layers
-from geo_retina.nn.tta import average_views
+from geo_retina.nn.predictor import Predictor
 from geo_retina.options import DetectOptions
 from geo_retina.scene import ValueMap
-
-_Found = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]
-"""Boxes, scores and labels of one image."""
 
 _Owned = tuple[int, Tile]
 """A tile, and the position of its block."""
@@ -62,7 +53,7 @@ class Engine:
     """A model made ready on one device; safe to share between threads.
 
     Args:
-        model: network and card; the network is copied, not changed.
+        model: network and card, and its own predictor where it has one; not changed.
         options: what changes the result.
         device: name of a device, or auto.
         batch: tiles through the network at once; None for a number that suits the device.
@@ -76,37 +67,17 @@ class Engine:
         device: str = "auto",
         batch: int | None = None,
     ) -> None:
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(options.precision, self.device)
+        make = model.predictor or TorchPredictor
+        self.predictor: Predictor = make(model, options, device=device, batch=batch)
+        self.device = self.predictor.device
         self.card: Card = model.card
-        self._batch = batch
-        self._reduced_batch: int | None = None
+        self._batching = Batching(self.predictor, len(self.card.classes))
         self._edge_px = options.merge.edge_px
-        self._tta = options.tta
-        self._network = (
-            fold_batch_norms(model.network)
-            .to(self.device, self.dtype)
-            .to(memory_format=torch.channels_last)
-        )
-        if self.device.type == "cpu":
-            self._network = fuse_layers(self._network)
-        thresholds = (
-            self.card.thresholds
-            if options.floor is None
-            else (options.floor,) * len(self.card.classes)
-        )
-        self._decode = DecodeSettings(
-            thresholds=torch.tensor(thresholds, device=self.device),
-            candidates=options.candidates,
-            nms_iou=self.card.nms_iou if options.nms_iou is None else options.nms_iou,
-            max_per_image=options.max_per_tile,
-        )
         radiometry = self.card.radiometry
         self._offset, self._scale = (
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (radiometry.offset, radiometry.scale)
         )
-        self._slots = ComputeSlots(self.device, self.dtype)
 
     def detect(
         self, blocks: Sequence[BlockPixels], *, stopped: Callable[[], bool] | None = None
@@ -126,38 +97,29 @@ class Engine:
             Stopped: it is not.
         """
         found: list[list[Detections]] = [[] for _ in blocks]
-        counts = np.zeros((len(blocks), 2), np.int64)  # tiles run, tiles truncated
+        truncated = [0 for _ in blocks]
         staged = [self._stage(block) for block in blocks]  # while another thread computes
-        with self._slots.taken():
+        with self._batching.slots.taken():
             uploaded = [self._upload(each) for each in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
                     raise Stopped
-                parts, truncated = self._forward_in_memory(
+                parts = self._batching.predict(
                     batch, lambda tiles: self._images(tiles, blocks, uploaded)
                 )
-                owners = [owner for owner, _ in batch]
-                for (owner, tile), (boxes_tile, scores, labels) in zip(batch, parts, strict=True):
-                    block = blocks[owner]
-                    found[owner].append(
-                        move_to_grid(boxes_tile, scores, labels, tile, block, self._edge_px)
-                    )
-                np.add.at(counts, owners, np.stack([np.ones_like(truncated), truncated], axis=1))
+                for (owner, tile), part in zip(batch, parts, strict=True):
+                    found[owner].append(move_to_grid(part, tile, blocks[owner], self._edge_px))
+                    truncated[owner] += part.truncated
         return [
             BlockDetections(
                 Detections.concat(parts),
-                int(ran),
-                len(block.tiles) - int(ran),
-                int(truncated),
-                self._reduced_batch,
+                len(parts),
+                len(block.tiles) - len(parts),
+                count,
+                self._batching.reduced,
             )
-            for block, parts, (ran, truncated) in zip(blocks, found, counts, strict=True)
+            for block, parts, count in zip(blocks, found, truncated, strict=True)
         ]
-
-    @property
-    def weight_bytes(self) -> int:
-        """Memory of the network's weights on the device."""
-        return sum(t.numel() * t.element_size() for t in self._network.state_dict().values())
 
     def staged_bytes(self, dtype: np.dtype[Any]) -> int:
         """Count bytes of host memory that a number of a file takes on its way to the device."""
@@ -168,7 +130,7 @@ class Engine:
     @property
     def slots(self) -> int:
         """How many batches may be computed at once."""
-        return self._slots.left
+        return self._batching.slots.left
 
     def measure(self, tile_px: int, *, threads: int = 1, repeats: int = 3) -> tuple[float, int]:
         """Time the network and the decoding on noise, with boxes everywhere.
@@ -186,9 +148,10 @@ class Engine:
         noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
 
         def forward(times: int) -> None:
-            with self._slots.taken():
+            with self._batching.slots.taken():
                 for _ in range(times):
-                    self._forward(noise, all_boxes=True).truncated_N.cpu()
+                    self._batching.slots.share()
+                    self.predictor.predict(noise, all_boxes=True).truncated_N.cpu()
 
         try:
             with ThreadPoolExecutor(slots) as pool:
@@ -197,16 +160,15 @@ class Engine:
                 list(pool.map(forward, [repeats] * slots))
                 seconds = time.perf_counter() - start
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or not self._slots.withdraw():
+            if not is_out_of_memory(error) or not self._batching.slots.withdraw():
                 raise
             return self.measure(tile_px, threads=threads, repeats=repeats)
         pixels = slots * batch * tile_px**2
         return repeats * pixels / seconds, pixels * _PEAK_BYTES_PER_PX
 
     def batch_size(self, tile_px: int) -> int:
-        """Choose how many tiles of a size go through the network at once."""
-        size = self._batch or max(1, BATCH_PX[self.device.type] // tile_px**2)
-        return min(size, self._reduced_batch or size)
+        """Count the tiles of a size that go into a batch now."""
+        return self._batching.size(tile_px)
 
     def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[_Owned]]:
         """Group tiles that have a valid pixel, with the block they belong to, into batches."""
@@ -280,53 +242,6 @@ class Engine:
         pixels = _values(cut, block.values)  # nobody else's: what follows is in place
         return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~shown, 0.0)
 
-    def _forward_in_memory(
-        self, batch: Sequence[_Owned], images_of: Callable[[Sequence[_Owned]], Tensor]
-    ) -> tuple[list[_Found], NDArray[np.bool_]]:
-        """Detect boxes, scores and labels of each tile, and find which tiles reached a limit."""
-        alone = self._slots.left == 1  # another thread may give up its turn meanwhile
-        try:
-            decoded = self._forward(images_of(batch))
-            return _split(decoded, len(batch)), decoded.truncated_N.cpu().numpy()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error) or (len(batch) == 1 and alone):
-                raise
-        # Outside the handler: its traceback would keep alive what has to be freed.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self._slots.withdraw() or not alone:
-            return self._forward_in_memory(batch, images_of)
-        half = len(batch) // 2
-        self._reduced_batch = min(half, self._reduced_batch or half)
-        halves = [self._forward_in_memory(part, images_of) for part in (batch[:half], batch[half:])]
-        return (
-            [found for parts, _ in halves for found in parts],
-            np.concatenate([truncated for _, truncated in halves]),
-        )
-
-    def _forward(self, images_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
-        self._slots.share()
-        images_NCHW = images_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
-        shape = (images_NCHW.shape[2], images_NCHW.shape[3])
-        if self._tta > 1:
-            outputs = average_views(self._network, images_NCHW, self._tta)
-        elif self.device.type == "cpu" and not all_boxes:
-            wanted = partial(boxes_wanted, settings=self._decode)
-            outputs = self._network.forward_at(images_NCHW, wanted)
-        else:  # a GPU would wait to hear where
-            outputs = self._network(images_NCHW)
-        anchors = self._network.anchors(shape, self.device)
-        return decode(outputs, anchors, shape, self._limited(shape))
-
-    def _limited(self, shape: tuple[int, int]) -> DecodeSettings:
-        """Scale the limits of decoding to tiles of a size: as many boxes to an area as usual."""
-        times = max(1.0, shape[0] * shape[1] / self.card.tile_px**2)
-        return replace(
-            self._decode,
-            candidates=math.ceil(self._decode.candidates * times),
-            max_per_image=math.ceil(self._decode.max_per_image * times),
-        )
-
 
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:
     """Convert (..., bands, height, width) numbers of a file to the values that they stand for."""
@@ -348,22 +263,3 @@ def _torch_ready(pixels: NDArray[Any]) -> NDArray[Any]:
     """Widen unsigned types that torch computes with poorly to the next signed one."""
     wider = {"uint16": np.int32, "uint32": np.int64}.get(pixels.dtype.name)
     return pixels.astype(wider) if wider else np.ascontiguousarray(pixels)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Check whether a device had too little memory; only CUDA has an exception for that."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
-
-
-def _split(decoded: Decoded, images: int) -> list[_Found]:
-    """Split boxes, scores and labels by image of a batch."""
-    ends = np.searchsorted(decoded.image_M.cpu().numpy(), np.arange(1, images))
-    columns = (
-        decoded.boxes_M4.double().cpu().numpy(),
-        decoded.scores_M.float().cpu().numpy(),
-        decoded.labels_M.cpu().numpy(),
-    )
-    return list(zip(*(np.split(column, ends) for column in columns), strict=True))

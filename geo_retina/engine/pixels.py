@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,22 @@ class BlockDetections:
     skipped: int
     truncated: int
     reduced_batch: int | None = None
+
+
+class TileBoxes(NamedTuple):
+    """What was found in one tile.
+
+    Attributes:
+        boxes_tile: (M, 4) float64.
+        scores: (M,) float32.
+        labels: (M,) int64.
+        truncated: whether there may be more.
+    """
+
+    boxes_tile: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    truncated: bool
 
 
 class Stopped(Exception):

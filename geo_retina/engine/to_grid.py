@@ -7,18 +7,11 @@ from numpy.typing import NDArray
 
 from geo_retina import boxes
 from geo_retina.detections import Cut, Detections
-from geo_retina.engine.pixels import BlockPixels, inside
+from geo_retina.engine.pixels import BlockPixels, TileBoxes, inside
 from geo_retina.grid import Tile, Window
 
 
-def move_to_grid(
-    boxes_tile: NDArray[np.float64],
-    scores: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    tile: Tile,
-    block: BlockPixels,
-    edge_px: float,
-) -> Detections:
+def move_to_grid(found: TileBoxes, tile: Tile, block: BlockPixels, edge_px: float) -> Detections:
     """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
 
     Boxes that have no area in the window are dropped, and those whose centre, before or after
@@ -26,8 +19,8 @@ def move_to_grid(
     on valid ground is no other object.
     """
     window = tile.window
-    own = ~_centre_on_padding(boxes_tile, tile, block.plan.tile_px)
-    boxes_tile, scores, labels = boxes_tile[own], scores[own], labels[own]
+    own = ~_centre_on_padding(found.boxes_tile, tile, block.plan.tile_px)
+    boxes_tile, scores, labels = found.boxes_tile[own], found.scores[own], found.labels[own]
     boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
     centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
     col, row = np.floor(centre).astype(np.int64).T

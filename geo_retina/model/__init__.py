@@ -21,7 +21,13 @@ from geo_retina.model.cards import (
 
 if TYPE_CHECKING:
     from geo_retina.model.checkpoints import import_checkpoint
-    from geo_retina.model.model_file import Model, build_network, check_model_output, load_model
+    from geo_retina.model.model_file import (
+        MakePredictor,
+        Model,
+        build_network,
+        check_model_output,
+        load_model,
+    )
 
 __all__ = [
     "FORMAT_VERSION",
@@ -29,6 +35,7 @@ __all__ = [
     "OVERLAP_MARGIN_PX",
     "Band",
     "Card",
+    "MakePredictor",
     "Model",
     "Radiometry",
     "build_network",
@@ -42,6 +49,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "MakePredictor": "model_file",
     "Model": "model_file",
     "build_network": "model_file",
     "check_model_output": "model_file",

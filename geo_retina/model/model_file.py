@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,17 +19,35 @@ from geo_retina.model.cards import Card, find_model, load_card
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.backbones import Backbone
 from geo_retina.nn.heads import Subnet
+from geo_retina.nn.predictor import Predictor
 from geo_retina.nn.pyramid import Pyramid
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import NetworkOptions
+from geo_retina.options import DetectOptions, NetworkOptions
+
+
+class MakePredictor(Protocol):
+    """Makes what finds boxes in place of a model's network: a class, or a function."""
+
+    def __call__(
+        self, model: Model, options: DetectOptions, *, device: str, batch: int | None
+    ) -> Predictor:
+        """Make ready a model on one device; see ``TorchPredictor`` for the arguments."""
 
 
 @dataclass(eq=False)
 class Model:
-    """A RetinaNet and its card."""
+    """A RetinaNet and its card.
+
+    Attributes:
+        network: as it was trained.
+        card: what it takes and finds.
+        predictor: makes what computes boxes in detection; None for the network, through PyTorch.
+            Not written to the file. A cluster is sent it by pickle.
+    """
 
     network: RetinaNet
     card: Card
+    predictor: MakePredictor | None = None
 
     def save(self, path: str | Path, *, half: bool = True, overwrite: bool = False) -> Path:
         """Write weights and card to one file, whole or not at all.
@@ -58,11 +77,18 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over weights and card: equal where detections are equal."""
+        """SHA-256 over weights, card and predictor's name: equal where detections are equal."""
         tensors = self._tensors(half=False)
-        return hashlib.sha256(
-            safetensors_bytes(tensors, metadata={"card": self.card.to_json()})
-        ).hexdigest()
+        data = safetensors_bytes(tensors, metadata={"card": self.card.to_json()})
+        return hashlib.sha256(data + _name(self.predictor).encode()).hexdigest()
+
+
+def _name(predictor: MakePredictor | None) -> str:
+    """Name what computes: classes and functions by where they stand, others by what they show."""
+    if predictor is None:
+        return ""
+    name = getattr(predictor, "__qualname__", None)
+    return f"{predictor.__module__}.{name}" if name else repr(predictor)
 
 
 def check_model_output(path: Path, *, overwrite: bool) -> None:

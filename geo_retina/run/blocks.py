@@ -259,9 +259,9 @@ def run_task_batches(
     while todo:  # again only where a scheduler was lost
         # A scheduler that never was there is a mistake.
         patience_s = run.patience_s if tally.had_workers else 0.0
-        with workers(model, run, patience_s=patience_s) as (client, devices):
+        with workers(model, run, patience_s=patience_s) as (client, name, devices):
             tally.met(_dashboard(client, run))
-            key = EngineKey(model.fingerprint, options, devices, run.batch)
+            key = EngineKey(name, options, devices, run.batch)
             for task_batch, records in _in_flight(client, list(todo.values()), key, run):
                 del todo[task_batch.index]
                 yield task_batch.index, records

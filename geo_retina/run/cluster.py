@@ -10,16 +10,17 @@ import logging
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo_retina.engine import Engine, list_devices
 from geo_retina.errors import RunError
-from geo_retina.model import Model, load_model
+from geo_retina.model import MakePredictor, Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.quiet import raised_levels
 
@@ -44,7 +45,7 @@ class EngineKey:
     """What an engine is made from.
 
     Attributes:
-        model: fingerprint of the model.
+        model: the model's name among the workers, as ``workers`` gives it.
         options: what changes the result.
         devices: devices of a run's workers, the first worker's first.
         batch: tiles through the network at once, or None.
@@ -78,20 +79,20 @@ class _Workplace:
                 )
             return self.engines[place]
 
-    def take(self, fingerprint: str, model: Model) -> None:
+    def take(self, name: str, model: Model) -> None:
         with self.lock:
-            self.models[fingerprint] = model
-            self.users[fingerprint] += 1
+            self.models[name] = model
+            self.users[name] += 1
 
-    def leave(self, fingerprint: str) -> None:
+    def leave(self, name: str) -> None:
         """Forget a model that no run needs any longer."""
         with self.lock:
-            self.users[fingerprint] -= 1
-            if self.users[fingerprint] > 0:
+            self.users[name] -= 1
+            if self.users[name] > 0:
                 return
-            del self.users[fingerprint]
-            self.models.pop(fingerprint, None)
-            for place in [place for place in self.engines if place[0].model == fingerprint]:
+            del self.users[name]
+            self.models.pop(name, None)
+            for place in [place for place in self.engines if place[0].model == name]:
                 del self.engines[place]
 
 
@@ -117,41 +118,53 @@ def engine_here(key: EngineKey) -> Engine:
 @contextmanager
 def workers(
     model: Model, run: RunOptions, *, patience_s: float = 0.0
-) -> Iterator[tuple[Client, tuple[str, ...]]]:
-    """Start a Dask client whose workers have the model, and list the devices they use in turn.
+) -> Iterator[tuple[Client, str, tuple[str, ...]]]:
+    """Start a Dask client whose workers have the model.
 
     Args:
         model: network and card.
         run: how the run is carried out.
         patience_s: for how long to try again to reach the scheduler.
 
+    Yields:
+        The client, the model's name among its workers, and the devices that they use in turn.
+
     Raises:
         RunError: the scheduler asked for cannot be reached.
     """
+    name = _name_among_workers(model)
     if run.scheduler is not None:
-        with raised_levels(_LOOP), _remote_client(model, run.scheduler, patience_s) as client:
-            yield client, (run.device,)  # each worker looks for its own
+        with raised_levels(_LOOP), _remote_client(model, name, run.scheduler, patience_s) as client:
+            yield client, name, (run.device,)  # each worker looks for its own
         return
     from distributed import Client
 
     devices = list_devices(run.device)
     with (
         raised_levels(_LOOP | _CLUSTER),
-        _lent(model),
+        _lent(model, name),
         _local_cluster(run, len(devices)) as cluster,
         Client(cluster) as client,
     ):
-        yield client, devices
+        yield client, name, devices
+
+
+def _name_among_workers(model: Model) -> str:
+    """Name a model so that runs share its engines where they would be the same.
+
+    Two predictors of one name may differ, such as functions made by one function.
+    """
+    return model.fingerprint if model.predictor is None else uuid.uuid4().hex
 
 
 @contextmanager
-def _lent(model: Model) -> Iterator[None]:
+def _lent(model: Model, name: str) -> Iterator[None]:
     """Keep a model for the workers in this process while a run needs it."""
-    _workplace.take(model.fingerprint, model)
+    _workplace.take(name, model)
     try:
         yield
     finally:
-        _workplace.leave(model.fingerprint)
+        _workplace.leave(name)
 
 
 @contextmanager
@@ -177,11 +190,11 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def _remote_client(model: Model, address: str, patience_s: float) -> Iterator[Client]:
+def _remote_client(model: Model, name: str, address: str, patience_s: float) -> Iterator[Client]:
     client = _connect(address, patience_s)
     with client, tempfile.TemporaryDirectory() as folder:
         path = model.save(Path(folder) / "model.safetensors", half=False)
-        plugin = _model_plugin(model.fingerprint, path.read_bytes())
+        plugin = _model_plugin(name, path.read_bytes(), model.predictor)
         try:
             client.register_plugin(plugin)
         except Exception as error:  # Dask sends what a worker raised as a plain one
@@ -222,10 +235,8 @@ def _unregister(client: Client, name: str) -> None:
         return
 
 
-def _model_plugin(fingerprint: str, data: bytes) -> Any:
+def _model_plugin(model: str, data: bytes, predictor: MakePredictor | None) -> Any:
     """Make a plugin that gives the model to every worker once, and takes it back."""
-    import uuid
-
     from distributed import WorkerPlugin
 
     class ModelPlugin(WorkerPlugin):
@@ -233,22 +244,22 @@ def _model_plugin(fingerprint: str, data: bytes) -> Any:
         name = f"geo-retina-model-{uuid.uuid4().hex}"
 
         def setup(self, worker: Any) -> None:
-            receive_model(fingerprint, data)
+            receive_model(model, data, predictor)
 
         def teardown(self, worker: Any) -> None:
-            return_model(fingerprint)
+            return_model(model)
 
     return ModelPlugin()
 
 
-def receive_model(fingerprint: str, data: bytes) -> None:
+def receive_model(name: str, data: bytes, predictor: MakePredictor | None) -> None:
     """Keep a model that was sent to this worker process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         path.write_bytes(data)
-        _workplace.take(fingerprint, load_model(path))
+        _workplace.take(name, replace(load_model(path), predictor=predictor))
 
 
-def return_model(fingerprint: str) -> None:
+def return_model(name: str) -> None:
     """Forget a model in this worker process, unless another run needs it."""
-    _workplace.leave(fingerprint)
+    _workplace.leave(name)

@@ -13,11 +13,18 @@ import shapely
 from affine import Affine
 from rasterio.enums import Resampling
 from support.rasters import control_points, straight_rpcs, write_raster
-from support.stubs import NORTH_UP, UTM, paint, stub_forward, tiny_model
+from support.stubs import (
+    LOADED_BY_RUNS,
+    NORTH_UP,
+    UTM,
+    load_stub_model,
+    paint,
+    stub_model,
+    tiny_model,
+)
 
 from geo_retina import detect, detect_to_file, open_scene
 from geo_retina.cli import main
-from geo_retina.engine import Engine
 from geo_retina.options import DetectOptions, RunOptions
 
 SHAPE = (300, 400)
@@ -30,7 +37,7 @@ CPU = ["--device", "cpu", "--block-px", "256"]
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch, tmp_path):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(LOADED_BY_RUNS, load_stub_model)
     monkeypatch.chdir(tmp_path)
 
 
@@ -92,7 +99,7 @@ def test_polygons_are_in_the_scenes_own_crs(kind):
     profile = {key: value for key, value in profile.items() if value is not None}
     path = write(**profile)
     # White rectangles that are turned in the grid are found by their bounds.
-    found = detect(path, tiny_model(), DetectOptions(score=0.5), RUN)
+    found = detect(path, stub_model(), DetectOptions(score=0.5), RUN)
     assert found.crs == crs
     wanted = places(affine)
     if kind == "control points":
@@ -117,7 +124,7 @@ def test_another_resolution_gives_the_same_ground(file_m):
         crs=UTM,
     )
     out = Path("out.gpkg")
-    report = detect_to_file(path, tiny_model(), out, DetectOptions(score=0.5), RUN)
+    report = detect_to_file(path, stub_model(), out, DetectOptions(score=0.5), RUN)
     check(gpd.read_file(out), places(affine, truth), 0.65)
     assert f"by a factor of {times:.3g} a side" in report.notes[0]
     found = gpd.read_file(out)
@@ -179,7 +186,7 @@ def test_no_detection_lies_on_invalid_ground_and_its_edge_is_no_cut():
         )
     options = DetectOptions(score=0.5, tile_px=160, overlap_px=32)
     out = Path("out.gpkg")
-    report = detect_to_file(path, tiny_model(), out, options, RUN)
+    report = detect_to_file(path, stub_model(), out, options, RUN)
     assert report.skipped_tiles > 0
     found = gpd.read_file(out)
     check(found, places(NORTH_UP, np.array([BOXES[0], [150, 100, 161, 140]])), 0.999)
@@ -263,11 +270,11 @@ def test_a_run_over_real_scenes_of_every_kind(data_root, monkeypatch):
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_values_in_the_models_range_are_detected_whatever_their_type(dtype):
     write(pixels=paint(SHAPE, BOXES).astype(dtype), transform=NORTH_UP, crs=UTM)
-    report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
+    report = detect_to_file("a.tif", stub_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
     assert report.detections == len(BOXES)
     assert f"a.tif has {dtype} pixels, taken as they are" in report.notes[0]
     write("b.tif", pixels=paint(SHAPE, BOXES), transform=NORTH_UP, crs=UTM)
-    detect_to_file("b.tif", tiny_model(), "b.gpkg", DetectOptions(score=0.5), RUN)
+    detect_to_file("b.tif", stub_model(), "b.gpkg", DetectOptions(score=0.5), RUN)
     assert gpd.read_file("b.gpkg").geometry.equals(gpd.read_file("out.gpkg").geometry)
 
 
@@ -280,7 +287,7 @@ def test_ground_whose_values_leave_the_range_is_not_covered(monkeypatch):
     pixels = paint(SHAPE, BOXES).astype(np.int16)
     pixels[:, :20] = -9999
     write(pixels=pixels, transform=NORTH_UP, crs=UTM)
-    report = detect_to_file("a.tif", tiny_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
+    report = detect_to_file("a.tif", stub_model(), "out.gpkg", DetectOptions(score=0.5), RUN)
     (failure,) = {failure.error for failure in report.failures}
     assert "int16 values of -9999 to" in failure
     assert "DetectOptions.stretch=(2, 98)" in failure

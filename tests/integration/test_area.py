@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from support.stubs import NORTH_UP, ROTATED, paint, stub_forward, tiny_model, write_scene
+from support.stubs import NORTH_UP, ROTATED, paint, stub_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, plan_scenes
-from geo_retina.engine import Engine
 from geo_retina.errors import LabelError, OptionError, RunError
 from geo_retina.grid import Grid
 from geo_retina.nn.decoding import Decoded
@@ -26,13 +25,13 @@ PX = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
 SHAPE = (700, 900)
 
 
-def seeing_parts(engine, images_NCHW):
+def seeing_parts(tiles_NCHW):
     """In place of the network: every white rectangle, also the part of one that a tile sees."""
     import torch
     from scipy import ndimage
 
     found = []
-    for i, pixels in enumerate(images_NCHW[:, 0].float().cpu().numpy()):
+    for i, pixels in enumerate(tiles_NCHW[:, 0].float().cpu().numpy()):
         for rows, cols in ndimage.find_objects(ndimage.label(pixels > 0.9)[0]):
             found.append((cols.start, rows.start, cols.stop, rows.stop, i))
     table = torch.tensor(found, dtype=torch.float32).reshape(-1, 5)
@@ -43,7 +42,7 @@ def seeing_parts(engine, images_NCHW):
         scores,
         torch.zeros(len(table), dtype=torch.int64),
         table[:, 4].long(),
-        torch.zeros(len(images_NCHW), dtype=torch.bool),
+        torch.zeros(len(tiles_NCHW), dtype=torch.bool),
     )
 
 
@@ -77,17 +76,14 @@ AREAS = [(300, 250, 420, 340), (10, 10, 60, 50), (400, 100, 402, 600), (120, 300
 
 @pytest.fixture(scope="module")
 def whole(scene):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_forward", seeing_parts)
-        found = detect(scene, tiny_model(), OPTIONS, CPU)
+    found = detect(scene, stub_model(seeing_parts), OPTIONS, CPU)
     assert len(found) > 60
     assert found["joined"].any()
     return found
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_the_area_keeps_what_it_keeps_of_the_whole(tmp_path, monkeypatch, scene, whole, area):
-    monkeypatch.setattr(Engine, "_forward", seeing_parts)
+def test_the_area_keeps_what_it_keeps_of_the_whole(tmp_path, scene, whole, area):
     polygon = ground(ROTATED, *area)
     aoi = write_area(tmp_path / "aoi.gpkg", [polygon])
     for rule, block_px, keeps in (
@@ -95,20 +91,22 @@ def test_the_area_keeps_what_it_keeps_of_the_whole(tmp_path, monkeypatch, scene,
         ("within", 512, whole.within(polygon)),
     ):
         options = dataclasses.replace(OPTIONS, aoi=aoi, aoi_rule=rule)
-        found = detect(scene, tiny_model(), options, dataclasses.replace(CPU, block_px=block_px))
+        run = dataclasses.replace(CPU, block_px=block_px)
+        found = detect(scene, stub_model(seeing_parts), options, run)
         columns = [*PX, "score", "tile", "cut", "joined"]
         np.testing.assert_array_equal(found[columns], whole[keeps][columns])
 
 
-def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, monkeypatch, scene):
+def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, scene):
     """Otherwise the test above would show nothing."""
-    monkeypatch.setattr(Engine, "_forward", seeing_parts)
     extra = []
     for i, area in enumerate(AREAS[2:]):
         aoi = write_area(tmp_path / f"{i}.gpkg", [ground(ROTATED, *area)])
         options = dataclasses.replace(OPTIONS, aoi=aoi)
-        (plan,), _ = plan_scenes(scene, tiny_model().card, options, CPU)
-        report = detect_to_file(scene, tiny_model(), tmp_path / f"{i}.parquet", options, CPU)
+        (plan,), _ = plan_scenes(scene, stub_model().card, options, CPU)
+        report = detect_to_file(
+            scene, stub_model(seeing_parts), tmp_path / f"{i}.parquet", options, CPU
+        )
         extra.append(report.tiles + report.skipped_tiles - plan.chosen_tiles)
         assert report.outside_tiles == len(plan.tiles) - plan.chosen_tiles - extra[-1]
         assert report.outside_tiles > 0
@@ -117,7 +115,6 @@ def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, monkeypatch, 
 
 
 def test_rounds_at_the_border_count_on(tmp_path, monkeypatch, scene):
-    monkeypatch.setattr(Engine, "_forward", seeing_parts)
     patience = []
     real = blocks.workers
 
@@ -133,7 +130,7 @@ def test_rounds_at_the_border_count_on(tmp_path, monkeypatch, scene):
         options = dataclasses.replace(OPTIONS, aoi=aoi)
         patience.clear()
         states = []
-        detect(scene, tiny_model(), options, CPU, progress=states.append)
+        detect(scene, stub_model(seeing_parts), options, CPU, progress=states.append)
         if len(patience) > 1:
             break
     assert patience == [0.0] + [CPU.patience_s] * (len(patience) - 1)
@@ -163,26 +160,24 @@ def test_only_the_area_is_read_in_any_crs(tmp_path, monkeypatch):
     read = []
     real = Scene.read
     monkeypatch.setattr(Scene, "read", lambda s, w: read.append(w) or real(s, w))
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
     options = dataclasses.replace(OPTIONS, aoi=aoi)
-    found = detect(path, tiny_model(), options, CPU)
+    found = detect(path, stub_model(), options, CPU)
     assert read
     for window in read:
         assert (window.row, window.col) > (500, 400)
         assert window.height <= 256
         assert window.width <= 256
-    whole = detect(path, tiny_model(), OPTIONS, CPU)
+    whole = detect(path, stub_model(), OPTIONS, CPU)
     wanted = whole[whole.intersects(polygon)]
     assert 0 < len(wanted) < len(whole)
     np.testing.assert_array_equal(found[PX], wanted[PX])
-    (plan,), _ = plan_scenes(path, tiny_model().card, options, CPU)
+    (plan,), _ = plan_scenes(path, stub_model().card, options, CPU)
     for block in plan.blocks:
         for tile in plan.tiles.tiles_of(block):
             assert shapely.box(*tile.window.box_px).intersects(plan.area_px)
 
 
-def test_scenes_outside_are_no_error_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+def test_scenes_outside_are_no_error_and_counted(tmp_path):
     boxes = np.array([[20, 20, 40, 30]])
     folder = tmp_path / "in"
     folder.mkdir()
@@ -192,24 +187,23 @@ def test_scenes_outside_are_no_error_and_counted(tmp_path, monkeypatch):
     middle = ground(Affine.translation(1000, 0) @ NORTH_UP, 10, 10, 60, 60)
     aoi = write_area(tmp_path / "aoi.gpkg", [middle])
     options = DetectOptions(aoi=aoi)
-    report = detect_to_file(folder, tiny_model(), tmp_path / "a.gpkg", options, CPU)
+    report = detect_to_file(folder, stub_model(), tmp_path / "a.gpkg", options, CPU)
     assert (report.scenes, report.outside_scenes, report.detections) == (1, 2, 1)
     assert report.complete
     assert set(gpd.read_file(report.out)["scene"]) == {"1"}
     nowhere = write_area(tmp_path / "no.gpkg", [shapely.box(0, 0, 1, 1)])
     options = DetectOptions(aoi=nowhere)
-    report = detect_to_file(folder, tiny_model(), tmp_path / "b.gpkg", options, CPU)
+    report = detect_to_file(folder, stub_model(), tmp_path / "b.gpkg", options, CPU)
     assert (report.scenes, report.outside_scenes, report.detections) == (0, 3, 0)
     assert report.complete
     assert len(gpd.read_file(report.out)) == 0
     (folder / "broken.tif").write_bytes(b"no raster")
-    report = detect_to_file(folder, tiny_model(), tmp_path / "c.gpkg", options, CPU)
+    report = detect_to_file(folder, stub_model(), tmp_path / "c.gpkg", options, CPU)
     assert (report.scenes, report.outside_scenes, report.detections) == (0, 3, 0)
     assert [failure.scene for failure in report.failures] == [str(folder / "broken.tif")]
 
 
-def test_a_run_goes_on_with_the_same_area_under_another_name_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+def test_a_run_goes_on_with_the_same_area_under_another_name_only(tmp_path):
     path = write_scene(tmp_path / "a.tif", paint((200, 200), np.array([[20, 20, 40, 30]])))
     here = ground(NORTH_UP, 10, 10, 60, 60)
     first = write_area(tmp_path / "one.gpkg", [here])
@@ -217,10 +211,10 @@ def test_a_run_goes_on_with_the_same_area_under_another_name_only(tmp_path, monk
     third = write_area(tmp_path / "three.gpkg", [ground(NORTH_UP, 10, 10, 61, 60)])
     keep = dataclasses.replace(CPU, keep=True, overwrite=True)
     out = tmp_path / "out.gpkg"
-    detect_to_file(path, tiny_model(), out, DetectOptions(aoi=first), keep)
-    detect_to_file(path, tiny_model(), out, DetectOptions(aoi=second), keep)
+    detect_to_file(path, stub_model(), out, DetectOptions(aoi=first), keep)
+    detect_to_file(path, stub_model(), out, DetectOptions(aoi=second), keep)
     with pytest.raises(RunError, match=r"differs in options\.aoi"):
-        detect_to_file(path, tiny_model(), out, DetectOptions(aoi=third), keep)
+        detect_to_file(path, stub_model(), out, DetectOptions(aoi=third), keep)
 
 
 def test_what_is_no_area_is_refused(tmp_path):
@@ -238,9 +232,9 @@ def test_what_is_no_area_is_refused(tmp_path):
         (str(bare), "no polygon"),
     ]:
         with pytest.raises(LabelError, match=sentence):
-            detect(path, tiny_model(), DetectOptions(aoi=aoi), CPU)
+            detect(path, stub_model(), DetectOptions(aoi=aoi), CPU)
     (plan,), _ = plan_scenes(
-        path, tiny_model().card, DetectOptions(aoi=str(two), aoi_layer="y"), CPU
+        path, stub_model().card, DetectOptions(aoi=str(two), aoi_layer="y"), CPU
     )
     assert not plan.is_outside
     with pytest.raises(OptionError, match="aoi_rule is given without an area"):

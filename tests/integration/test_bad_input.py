@@ -9,10 +9,9 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from shapely import Point, box
-from support.stubs import UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import LOADED_BY_RUNS, UTM, load_stub_model, paint, tiny_model, write_scene
 
 from geo_retina.cli import main
-from geo_retina.engine import Engine
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130]])
 CPU = ["--device", "cpu", "--block-px", "256"]
@@ -22,7 +21,7 @@ CPU = ["--device", "cpu", "--block-px", "256"]
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder with a scene, a model and labels that are all right."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(LOADED_BY_RUNS, load_stub_model)
     write_scene(tmp_path / "good.tif", paint((150, 200), BOXES))
     tiny_model().save(tmp_path / "model.safetensors")
     write_labels("labels.gpkg")

@@ -13,11 +13,10 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import yaml
-from support.stubs import paint, stub_forward, tiny_model, write_scene
+from support.stubs import LOADED_BY_RUNS, load_stub_model, paint, tiny_model, write_scene
 
 from geo_retina.cli import _demo, main
 from geo_retina.config import load_detect_config, load_train_options
-from geo_retina.engine import Engine
 from geo_retina.options import MergeOptions, SynthOptions
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
@@ -28,7 +27,7 @@ CPU = ["--device", "cpu", "--block-px", "256"]
 def here(tmp_path, monkeypatch) -> Path:
     """A folder with a scene of known boxes and a model; the network is a stub that sees them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(LOADED_BY_RUNS, load_stub_model)
     write_scene(tmp_path / "a.tif", paint((300, 400), BOXES), descriptions=("R", "G", "B"))
     tiny_model(description="cars and trees, for tests").save(tmp_path / "m.safetensors")
     return tmp_path

@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from support.stubs import NORTH_UP, UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import (
+    LOADED_BY_RUNS,
+    NORTH_UP,
+    UTM,
+    load_stub_model,
+    paint,
+    tiny_model,
+    write_scene,
+)
 
 from geo_retina.cli import main
-from geo_retina.engine import Engine
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
 MODEL = ["--model", "m.safetensors"]
@@ -25,7 +32,7 @@ CPU = ["--device", "cpu", "--block-px", "256"]
 def here(tmp_path, monkeypatch) -> Path:
     """Two overlapping pieces of one scene, a list, a STAC item, an area and a model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(LOADED_BY_RUNS, load_stub_model)
     pixels = paint((300, 400), BOXES)
     Path("in").mkdir()
     for col in (0, 120):

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from affine import Affine
 from support.reviews import edit, rows_of
-from support.stubs import NORTH_UP, ROTATED, paint, stub_forward, tiny_model, write_scene
+from support.stubs import NORTH_UP, ROTATED, paint, stub_model, tiny_model, write_scene
 
 from geo_retina.boxes import iou, overlapping_pairs
 from geo_retina.detector import detect, detect_to_file
-from geo_retina.engine import Engine
 from geo_retina.errors import OptionError, OutputError, RunError
 from geo_retina.options import DetectOptions, ReviewOptions, RunOptions, SynthOptions
 from geo_retina.review import review_detections
@@ -35,13 +34,8 @@ PX = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
 
 
 @pytest.fixture
-def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
-
-
-@pytest.fixture
 def model():
-    return tiny_model()
+    return stub_model()
 
 
 def scene(path, boxes=BOXES, **how):
@@ -54,7 +48,7 @@ def by_position(frame) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".parquet"])
-def test_objects_keep_their_edges_through_a_file(tmp_path, stub, model, suffix):
+def test_objects_keep_their_edges_through_a_file(tmp_path, model, suffix):
     affine = ROTATED if suffix != ".geojson" else NORTH_UP
     path = scene(tmp_path / "a.tif", affine=affine)
     report = detect_to_file(path, model, tmp_path / f"out{suffix}", run=CPU)
@@ -76,7 +70,7 @@ def test_objects_keep_their_edges_through_a_file(tmp_path, stub, model, suffix):
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".") or ".run" in name]
 
 
-def test_memory_and_file_agree(tmp_path, stub, model):
+def test_memory_and_file_agree(tmp_path, model):
     path = scene(tmp_path / "a.tif")
     detect_to_file(path, model, tmp_path / "out.gpkg", run=CPU)
     file = gpd.read_file(tmp_path / "out.gpkg")
@@ -102,7 +96,7 @@ def test_a_real_network_finds_the_same_in_tiles_as_in_the_whole_image(tmp_path):
     assert same.sum() == len(whole)
 
 
-def test_scenes_of_two_zones_go_to_one_layer_in_degrees(tmp_path, stub, model):
+def test_scenes_of_two_zones_go_to_one_layer_in_degrees(tmp_path, model):
     scene(tmp_path / "a.tif")
     scene(tmp_path / "b.tif", crs="EPSG:32634")
     report = detect_to_file(tmp_path, model, tmp_path / "out.gpkg", run=CPU)
@@ -119,12 +113,12 @@ def test_scenes_of_two_zones_go_to_one_layer_in_degrees(tmp_path, stub, model):
         detect(tmp_path / "*.tif", model, run=CPU, crs="EPSG:nonsense")
 
 
-def test_boxes_are_in_the_files_pixels_where_it_was_resampled(tmp_path, stub):
+def test_boxes_are_in_the_files_pixels_where_it_was_resampled(tmp_path):
     big = BOXES * 4
     path = write_scene(
         tmp_path / "a.tif", paint((1200, 1600), big), affine=Affine(0.125, 0, 4e5, 0, -0.125, 5e6)
     )
-    frame = detect(path, tiny_model(), run=CPU)
+    frame = detect(path, stub_model(), run=CPU)
     np.testing.assert_allclose(by_position(frame), by_position_of(big), atol=2)
 
 
@@ -132,7 +126,7 @@ def by_position_of(boxes: np.ndarray) -> np.ndarray:
     return boxes[np.lexsort(boxes.T[::-1])]
 
 
-def test_an_empty_scene_gives_an_empty_layer(tmp_path, stub, model):
+def test_an_empty_scene_gives_an_empty_layer(tmp_path, model):
     path = scene(tmp_path / "a.tif", np.empty((0, 4)))
     report = detect_to_file(path, model, tmp_path / "out.gpkg", run=CPU)
     assert report.detections == 0
@@ -141,7 +135,7 @@ def test_an_empty_scene_gives_an_empty_layer(tmp_path, stub, model):
     assert {"class", "score", "id", "scene", *PX} <= set(frame.columns)
 
 
-def test_empty_tiles_are_skipped_and_counted(tmp_path, stub, model):
+def test_empty_tiles_are_skipped_and_counted(tmp_path, model):
     pixels = paint((300, 400), BOXES)
     pixels[:, :, 200:] = 0
     path = write_scene(tmp_path / "a.tif", pixels, nodata=0)
@@ -150,7 +144,7 @@ def test_empty_tiles_are_skipped_and_counted(tmp_path, stub, model):
     assert report.detections == 2
 
 
-def test_an_output_is_not_overwritten_unless_asked(tmp_path, stub, model):
+def test_an_output_is_not_overwritten_unless_asked(tmp_path, model):
     path = scene(tmp_path / "a.tif")
     out = tmp_path / "out.gpkg"
     out.write_text("precious")
@@ -161,7 +155,7 @@ def test_an_output_is_not_overwritten_unless_asked(tmp_path, stub, model):
     assert len(gpd.read_file(out)) == 4
 
 
-def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub, model):
+def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, model):
     folder = tmp_path / "scenes"
     folder.mkdir()
     scene(folder / "a.tif")
@@ -188,7 +182,7 @@ def test_a_bad_scene_among_good_ones_is_recorded_and_tried_again(tmp_path, stub,
     assert sorted(os.listdir(tmp_path)) == ["out.gpkg", "scenes"]
 
 
-def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model, monkeypatch):
+def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, model, monkeypatch):
     path = scene(tmp_path / "a.tif")
     whole = Scene.read
 
@@ -210,7 +204,7 @@ def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, stub, model
     assert len(gpd.read_file(report.out)) == 4
 
 
-def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model, monkeypatch):
+def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model):
     path, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
     out.write_text("precious")
     overwrite = dataclasses.replace(CPU, overwrite=True)
@@ -218,28 +212,26 @@ def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model, m
     def broken(*_):
         raise RuntimeError("out of memory\nand a long trace")
 
-    monkeypatch.setattr(Engine, "_forward", broken)
     with pytest.raises(RunError, match=r"nothing could be detected.*RuntimeError: out of memory;"):
-        detect_to_file(path, model, out, run=overwrite)
+        detect_to_file(path, stub_model(broken), out, run=overwrite)
     assert out.read_text() == "precious"
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
     assert detect_to_file(path, model, out, run=overwrite).detections == 4
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "out.gpkg"]
 
 
-def test_runs_in_threads_of_one_process_do_not_disturb_each_other(tmp_path, stub, model):
+def test_runs_in_threads_of_one_process_do_not_disturb_each_other(tmp_path, model):
     from concurrent.futures import ThreadPoolExecutor
 
     paths = [scene(tmp_path / f"{i}.tif") for i in range(4)]
     run = dataclasses.replace(CPU, block_px=128)
-    other = tiny_model(seed=1)
+    other = stub_model(seed=1)
     with ThreadPoolExecutor(4) as pool:
         jobs = zip(paths, [model, model, other, model], strict=True)
         found = list(pool.map(lambda job: detect(*job, DetectOptions(tile_px=96), run), jobs))
     assert [len(frame) for frame in found] == [4] * 4
 
 
-def test_scenes_of_one_stem_are_told_apart(tmp_path, stub, model):
+def test_scenes_of_one_stem_are_told_apart(tmp_path, model):
     for year in ("2018", "2020"):
         (tmp_path / year).mkdir()
         scene(tmp_path / year / "a.tif")
@@ -247,7 +239,7 @@ def test_scenes_of_one_stem_are_told_apart(tmp_path, stub, model):
     assert found["scene"].nunique() == 2
 
 
-def test_a_run_goes_on_from_another_folder(tmp_path, stub, model, monkeypatch):
+def test_a_run_goes_on_from_another_folder(tmp_path, model, monkeypatch):
     (tmp_path / "data").mkdir()
     scene(tmp_path / "data" / "a.tif")
     (tmp_path / "data" / "b.tif").write_text("no raster")
@@ -258,7 +250,7 @@ def test_a_run_goes_on_from_another_folder(tmp_path, stub, model, monkeypatch):
     assert detect_to_file(["a.tif", "b.tif"], model, "../out.gpkg", run=CPU).detections == 8
 
 
-def test_a_read_error_that_heals_is_not_seen(tmp_path, stub, model, monkeypatch):
+def test_a_read_error_that_heals_is_not_seen(tmp_path, model, monkeypatch):
     path = scene(tmp_path / "a.tif")
     whole, tries = Scene.read, []
 
@@ -272,7 +264,7 @@ def test_a_read_error_that_heals_is_not_seen(tmp_path, stub, model, monkeypatch)
     assert len(detect(path, model, run=CPU)) == 4
 
 
-def test_an_interrupted_run_goes_on(tmp_path, stub, model):
+def test_an_interrupted_run_goes_on(tmp_path, model):
     path = scene(tmp_path / "a.tif")
     run = dataclasses.replace(CPU, block_px=128, threads=1)
     options = DetectOptions(tile_px=96)
@@ -303,9 +295,9 @@ def test_an_interrupted_run_goes_on(tmp_path, stub, model):
     assert frames[0].equals(frames[1])
 
 
-def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
+def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path):
     path = scene(tmp_path / "a.tif")
-    weights = model.save(tmp_path / "m.safetensors")
+    weights = tiny_model().save(tmp_path / "m.safetensors")
     out = tmp_path / "out.gpkg"
     code = (
         "import os, sys\n"
@@ -328,7 +320,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, model):
     assert int(second.stdout) == len(unbroken) > 0
 
 
-def test_nothing_listens_beyond_loopback(tmp_path, stub, model):
+def test_nothing_listens_beyond_loopback(tmp_path, model):
     import psutil
 
     path = scene(tmp_path / "a.tif")
@@ -344,9 +336,10 @@ def test_nothing_listens_beyond_loopback(tmp_path, stub, model):
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
-def test_a_cluster_of_processes_gives_the_same(tmp_path, model):
+def test_a_cluster_of_processes_gives_the_same(tmp_path):
     """A scheduler and a worker in processes of their own, the model sent to them."""
     distributed = pytest.importorskip("distributed")
+    model = tiny_model()
     path = scene(tmp_path / "a.tif")
     options = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
     with distributed.LocalCluster(

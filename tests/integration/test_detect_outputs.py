@@ -8,10 +8,9 @@ import json
 import geopandas as gpd
 import numpy as np
 import pytest
-from support.stubs import paint, stub_forward, tiny_model, write_scene
+from support.stubs import paint, stub_model, write_scene
 
 from geo_retina.detector import detect_to_file
-from geo_retina.engine import Engine
 from geo_retina.errors import OptionError, OutputError
 from geo_retina.options import DetectOptions, FilterOptions, RunOptions
 from geo_retina.postprocess import filter_detections
@@ -26,14 +25,13 @@ TILES = DetectOptions(tile_px=96, min_score=0.1)
 
 
 @pytest.fixture
-def scene(tmp_path, monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+def scene(tmp_path):
     return write_scene(tmp_path / "a.tif", paint((300, 400), BOXES))
 
 
 def test_several_outputs_say_the_same_and_where_they_looked(tmp_path, scene):
     outs = [tmp_path / "a.gpkg", tmp_path / "b.parquet"]
-    model = tiny_model()
+    model = stub_model()
     report = detect_to_file(scene, model, outs, TILES, CPU)
     assert report.outs == tuple(outs)
     one, two = map(read_detections, outs)
@@ -65,7 +63,7 @@ def test_a_run_replaces_all_of_its_own_outputs_and_no_others(tmp_path, scene, mo
 
     monkeypatch.setattr(Scene, "read", broken)
     once = dataclasses.replace(CPU, retries=0)
-    assert not detect_to_file(scene, tiny_model(), outs, TILES, once).complete
+    assert not detect_to_file(scene, stub_model(), outs, TILES, once).complete
     missing = gpd.read_file(outs[0], layer="not_covered").geometry
     looked_at = gpd.read_file(outs[0], layer="scanned").geometry
     assert (missing.area.sum() + looked_at.area.sum()) == pytest.approx(300 * 400 * 0.25)
@@ -75,8 +73,8 @@ def test_a_run_replaces_all_of_its_own_outputs_and_no_others(tmp_path, scene, mo
     stranger = tmp_path / "c.gpkg"
     stranger.write_text("precious")
     with pytest.raises(OutputError, match=r"c\.gpkg exists"):
-        detect_to_file(scene, tiny_model(), [*outs, stranger], TILES, CPU)
-    assert detect_to_file(scene, tiny_model(), outs, TILES, CPU).complete
+        detect_to_file(scene, stub_model(), [*outs, stranger], TILES, CPU)
+    assert detect_to_file(scene, stub_model(), outs, TILES, CPU).complete
     assert not (tmp_path / "b.fgb.not_covered.gpkg").exists()
     assert len(read_detections(outs[1])) == 4
     assert stranger.read_text() == "precious"
@@ -84,8 +82,8 @@ def test_a_run_replaces_all_of_its_own_outputs_and_no_others(tmp_path, scene, mo
 
 def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path, scene):
     with pytest.raises(OptionError, match="several different ones"):
-        detect_to_file(scene, tiny_model(), [tmp_path / "a.gpkg"] * 2, run=CPU)
+        detect_to_file(scene, stub_model(), [tmp_path / "a.gpkg"] * 2, run=CPU)
     both = dataclasses.replace(CPU, geometry="both")
     with pytest.raises(OutputError, match="holds one layer"):
-        detect_to_file(scene, tiny_model(), tmp_path / "a.fgb", run=both)
+        detect_to_file(scene, stub_model(), tmp_path / "a.fgb", run=both)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from support.cluster import Cluster
-from support.stubs import paint, stub_forward, tiny_model, write_scene
+from support.stubs import paint, stub_model, tiny_model, white_rectangles, write_scene
 
 from geo_retina.detector import detect, detect_to_file
 from geo_retina.engine import BlockPixels, Engine
@@ -39,11 +39,6 @@ BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [3
 @pytest.fixture
 def scene(tmp_path):
     return write_scene(tmp_path / "a.tif", paint((300, 400), BOXES))
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
 
 
 @pytest.fixture
@@ -139,7 +134,7 @@ def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster)
     assert counts[-1] == states[-1].task_batches  # each unit was counted once
 
 
-def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, monkeypatch):
+def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, monkeypatch):
     whole, tries = Scene.read, []
 
     def broken(self, window):
@@ -152,7 +147,7 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, 
     out = tmp_path / "out.gpkg"
     run = dataclasses.replace(RUN, retries=2)
     options = DetectOptions(tile_px=96)
-    report = detect_to_file(scene, tiny_model(), out, options, run)
+    report = detect_to_file(scene, stub_model(), out, options, run)
     assert len(tries) == 3
     assert [failure.error for failure in report.failures] == ["OSError: bad sector"]
     log = (tmp_path / "out.gpkg.run" / "run.log").read_text()
@@ -161,8 +156,7 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, stub, 
     covered = report.pixels + report.failures[0].window.height * report.failures[0].window.width
     assert covered == 300 * 400
     monkeypatch.undo()
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
-    healed = detect_to_file(scene, tiny_model(), out, options, run)
+    healed = detect_to_file(scene, stub_model(), out, options, run)
     assert (healed.complete, healed.detections) == (True, 4)
 
 
@@ -174,76 +168,58 @@ def whole(path) -> BlockPixels:
     return BlockPixels(*opened.read(window), window, plan, list(plan))
 
 
-@pytest.fixture
-def two_cores():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_little_device_memory_makes_batches_smaller(scene, stub, monkeypatch, two_cores, count):
+def test_too_little_device_memory_makes_batches_smaller(scene, count):
     sizes = []
 
-    def small_device(engine, images):
-        sizes.append(len(images))
-        if len(images) > count:
+    def small_device(tiles_NCHW):
+        sizes.append(len(tiles_NCHW))
+        if len(tiles_NCHW) > count:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return stub_forward(engine, images)
+        return white_rectangles(tiles_NCHW)
 
-    model = tiny_model()
     run = dataclasses.replace(RUN, batch=8, block_px=4096)
-    options = DetectOptions(tile_px=96, precision="bf16")
-    planned = detect(scene, model, options, run)
-    monkeypatch.setattr(Engine, "_forward", small_device)
+    options = DetectOptions(tile_px=96)
+    planned = detect(scene, stub_model(), options, run)
     out = scene.with_suffix(".gpkg")
-    report = detect_to_file(scene, model, out, options, run)
+    report = detect_to_file(scene, stub_model(small_device), out, options, run)
     assert report.reduced_batch == {1: 1, 3: 2}[count]
     assert report.detections == len(planned) == 4
     assert sizes.count(8) == 2  # beside another batch, and alone; that was enough to learn it
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_a_device_too_small_for_two_batches_at_once_serves_one(
-    scene, stub, monkeypatch, two_cores, batch
-):
-    options = DetectOptions(tile_px=96, precision="bf16")
-    engine = Engine(tiny_model(), options, device="cpu", batch=batch)
+def test_a_device_too_small_for_two_batches_at_once_serves_one(scene, batch):
     sizes = []
 
-    def busy_device(engine, images):
-        sizes.append(len(images))
+    def busy_device(tiles_NCHW):
+        sizes.append(len(tiles_NCHW))
         if engine.slots == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return stub_forward(engine, images)
+        return white_rectangles(tiles_NCHW)
 
-    monkeypatch.setattr(Engine, "_forward", busy_device)
+    engine = Engine(stub_model(busy_device), DetectOptions(tile_px=96), batch=batch)
     block = whole(scene)
     found = engine.detect([block])[0]
     assert found.reduced_batch is None  # nothing was halved
     assert len(found.detections) >= 4
     assert sizes[0] == sizes[1] == min(batch, len(block.tiles))
-    assert (engine.slots, engine._slots._free.qsize()) == (1, 1)
+    assert engine.slots == 1
+    assert engine.detect([block])[0].detections == found.detections  # that one is free again
 
 
-def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
-    scene, stub, monkeypatch, two_cores
-):
+def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(scene):
     together = threading.Barrier(2)
     sizes = []
 
-    def busy_device(engine, images):
-        sizes.append(len(images))
+    def busy_device(tiles_NCHW):
+        sizes.append(len(tiles_NCHW))
         if len(sizes) <= 2:
             together.wait(timeout=60)
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return stub_forward(engine, images)
+        return white_rectangles(tiles_NCHW)
 
-    monkeypatch.setattr(Engine, "_forward", busy_device)
-    engine = Engine(
-        tiny_model(), DetectOptions(tile_px=96, precision="bf16"), device="cpu", batch=1
-    )
+    engine = Engine(stub_model(busy_device), DetectOptions(tile_px=96), batch=1)
     block = whole(scene)
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(engine.detect, [[block], [block]])
@@ -253,23 +229,22 @@ def test_two_threads_that_are_short_of_memory_at_once_lose_nothing(
     assert engine.slots == 1
 
 
-def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene, monkeypatch):
-    def no_memory(engine, images):
+def test_one_tile_that_does_not_fit_is_not_covered(tmp_path, scene):
+    def no_memory(tiles_NCHW):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(Engine, "_forward", no_memory)
     with pytest.raises(RunError, match="can't allocate memory"):
-        detect_to_file(scene, tiny_model(), tmp_path / "out.gpkg", OPTIONS, RUN)
+        detect_to_file(scene, stub_model(no_memory), tmp_path / "out.gpkg", OPTIONS, RUN)
 
 
-def test_an_output_folder_that_vanishes_is_one_sentence(tmp_path, scene, stub):
+def test_an_output_folder_that_vanishes_is_one_sentence(tmp_path, scene):
     folder = tmp_path / "results"
     folder.mkdir()
     vanish = once(lambda: shutil.rmtree(folder))
     with pytest.raises(OutputError, match="cannot be written"):
         detect_to_file(
             scene,
-            tiny_model(),
+            stub_model(),
             folder / "out.gpkg",
             DetectOptions(tile_px=96),
             RUN,
@@ -278,11 +253,11 @@ def test_an_output_folder_that_vanishes_is_one_sentence(tmp_path, scene, stub):
 
 
 @pytest.mark.parametrize("when", ["ledger", "output"])
-def test_a_full_disk_loses_nothing(small_disk, scene, stub, when):
+def test_a_full_disk_loses_nothing(small_disk, scene, when):
     options = DetectOptions(tile_px=96)
     out = small_disk / "out.gpkg"
     run = dataclasses.replace(RUN, overwrite=True)
-    detect_to_file(scene, tiny_model(), out, options, run)
+    detect_to_file(scene, stub_model(), out, options, run)
     before = out.read_bytes()
     filler = small_disk / "filler"
 
@@ -293,12 +268,12 @@ def test_a_full_disk_loses_nothing(small_disk, scene, stub, when):
             file.write(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
 
     with pytest.raises(OutputError, match=r"(?i)no space|full|cannot be written"):
-        detect_to_file(scene, tiny_model(), out, options, run, progress=once(fill))
+        detect_to_file(scene, stub_model(), out, options, run, progress=once(fill))
     assert out.read_bytes() == before
     assert [name for name in os.listdir(small_disk) if name.startswith(".")] == []
     filler.unlink()
     states = []
-    report = detect_to_file(scene, tiny_model(), out, options, run, progress=states.append)
+    report = detect_to_file(scene, stub_model(), out, options, run, progress=states.append)
     assert report.detections == 4
     if when == "ledger":
         assert states[0].pixels_before > 0
@@ -307,13 +282,13 @@ def test_a_full_disk_loses_nothing(small_disk, scene, stub, when):
 RUN_ONE = """
 import sys
 from geo_retina.cli import main
-from geo_retina.engine import Engine
+from geo_retina.engine import TorchPredictor
 import time
-plain = Engine._forward
-def slow(self, images):
+plain = TorchPredictor.predict
+def slow(self, tiles):
     time.sleep(0.2)
-    return plain(self, images)
-Engine._forward = slow
+    return plain(self, tiles)
+TorchPredictor.predict = slow
 sys.exit(main())
 """
 
@@ -404,17 +379,15 @@ def test_two_runs_on_one_output_do_not_mix(tmp_path, scene, command):
     assert process.returncode == 0, text
 
 
-def test_threads_of_a_stopped_run_end(scene, monkeypatch):
+def test_threads_of_a_stopped_run_end(scene):
     begun = threading.Event()
     batches = []
 
-    def slow(engine, images):
+    def slow(tiles_NCHW):
         begun.set()
         batches.append(time.monotonic())
         time.sleep(0.1)
-        return stub_forward(engine, images)
-
-    monkeypatch.setattr(Engine, "_forward", slow)
+        return white_rectangles(tiles_NCHW)
 
     def stop():
         assert begun.wait(30)
@@ -423,7 +396,7 @@ def test_threads_of_a_stopped_run_end(scene, monkeypatch):
     start = time.monotonic()
     run = dataclasses.replace(RUN, batch=1, block_px=128)
     with pytest.raises(KeyboardInterrupt):
-        detect(scene, tiny_model(), DetectOptions(tile_px=96), run, progress=once(stop, at=1))
+        detect(scene, stub_model(slow), DetectOptions(tile_px=96), run, progress=once(stop, at=1))
     stopped = len(batches)
     time.sleep(0.5)
     assert len(batches) <= stopped + 1, time.monotonic() - start

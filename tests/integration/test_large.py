@@ -23,12 +23,10 @@ SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from geo_retina import DetectOptions, RunOptions, detect_to_file, plan_scenes
-from geo_retina.engine import Engine
-from support.stubs import stub_forward, tiny_model
+from support.stubs import stub_model
 
 scene, aoi, out = sys.argv[1:]
-Engine._forward = stub_forward
-model, run = tiny_model(), RunOptions(device="cpu")
+model, run = stub_model(), RunOptions(device="cpu")
 start = time.process_time()
 (whole,), _ = plan_scenes(scene, model.card, DetectOptions(), run)
 planned_s = time.process_time() - start

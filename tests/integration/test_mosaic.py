@@ -12,11 +12,10 @@ import rasterio
 import shapely
 from affine import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject
-from support.stubs import NORTH_UP, UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import NORTH_UP, UTM, paint, stub_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, open_scene
 from geo_retina.cli import main
-from geo_retina.engine import Engine
 from geo_retina.errors import RunError, SceneError, SceneMismatchError
 from geo_retina.grid import Window
 from geo_retina.scene import make_mosaic
@@ -25,11 +24,6 @@ CPU = RunOptions(device="cpu", block_px=256)
 MOSAIC = DetectOptions(mosaic=True, tile_px=128, overlap_px=32)
 SHAPE = (500, 640)
 BOXES = np.array([[x, y, x + 12, y + 20] for x in range(15, 600, 37) for y in range(20, 450, 41)])
-
-
-@pytest.fixture(autouse=True)
-def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
 
 
 @pytest.fixture
@@ -70,9 +64,9 @@ def test_the_mosaic_of_pieces_is_the_scene(pieces):
 
 def test_an_object_in_several_scenes_is_found_once(tmp_path, pieces):
     whole, folder = pieces
-    one = detect(whole, tiny_model(), DetectOptions(tile_px=128, overlap_px=32), CPU)
-    apart = detect(folder, tiny_model(), DetectOptions(tile_px=128, overlap_px=32), CPU)
-    report = detect_to_file(folder, tiny_model(), tmp_path / "out.gpkg", MOSAIC, CPU)
+    one = detect(whole, stub_model(), DetectOptions(tile_px=128, overlap_px=32), CPU)
+    apart = detect(folder, stub_model(), DetectOptions(tile_px=128, overlap_px=32), CPU)
+    report = detect_to_file(folder, stub_model(), tmp_path / "out.gpkg", MOSAIC, CPU)
     together = gpd.read_file(report.out)
     assert len(apart) > len(one) == len(BOXES)
     np.testing.assert_allclose(outlines(together), outlines(one), atol=1e-6)
@@ -122,7 +116,7 @@ def test_scattered_scenes_cost_only_their_own_ground(tmp_path):
         affine = NORTH_UP @ Affine.translation(shift, -shift // 2)
         write_scene(tmp_path / f"{i}.tif", paint((200, 200), BOXES[:4]), affine=affine)
     report = detect_to_file(
-        tmp_path, tiny_model(), tmp_path / "out.gpkg", DetectOptions(mosaic=True), CPU
+        tmp_path, stub_model(), tmp_path / "out.gpkg", DetectOptions(mosaic=True), CPU
     )
     found = gpd.read_file(report.out)
     assert len(found) == 2 * 4
@@ -135,14 +129,14 @@ def test_an_area_of_a_mosaic(tmp_path, pieces):
     here = shapely.box(*(NORTH_UP @ (180, 320)), *(NORTH_UP @ (400, 190)))
     gpd.GeoDataFrame(geometry=[here], crs=UTM).to_file(tmp_path / "aoi.gpkg")
     options = DetectOptions(mosaic=True, tile_px=128, overlap_px=32, aoi=str(tmp_path / "aoi.gpkg"))
-    whole = detect(folder, tiny_model(), MOSAIC, CPU)
-    found = detect(folder, tiny_model(), options, CPU)
+    whole = detect(folder, stub_model(), MOSAIC, CPU)
+    found = detect(folder, stub_model(), options, CPU)
     wanted = whole[whole.intersects(here)]
     assert 0 < len(wanted) < len(whole)
     np.testing.assert_array_equal(outlines(found), outlines(wanted))
     corner = shapely.box(*(NORTH_UP @ (600, 490)), *(NORTH_UP @ (630, 460)))
     gpd.GeoDataFrame(geometry=[corner], crs=UTM).to_file(tmp_path / "aoi.gpkg")
-    report = detect_to_file(folder, tiny_model(), tmp_path / "out.gpkg", options, CPU)
+    report = detect_to_file(folder, stub_model(), tmp_path / "out.gpkg", options, CPU)
     assert (report.scenes, report.outside_scenes) == (1, 5)
     assert report.complete
 
@@ -151,12 +145,12 @@ def test_an_unreadable_member_is_reported_and_any_replaced_one_is_noticed(tmp_pa
     _, folder = pieces
     (folder / "broken.tif").write_bytes(b"no raster")
     out = tmp_path / "out.gpkg"
-    report = detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+    report = detect_to_file(folder, stub_model(), out, MOSAIC, CPU)
     assert [os.path.basename(failure.scene) for failure in report.failures] == ["broken.tif"]
     assert report.detections == len(BOXES)
     os.utime(folder / "200_340.tif", ns=(1, 1))
     with pytest.raises(RunError, match=r"200_340\.tif \(the file was replaced\)"):
-        detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+        detect_to_file(folder, stub_model(), out, MOSAIC, CPU)
 
 
 def test_scenes_of_another_kind_are_left_out_and_the_rest_is_done(tmp_path, pieces):
@@ -165,7 +159,7 @@ def test_scenes_of_another_kind_are_left_out_and_the_rest_is_done(tmp_path, piec
     write_scene(kind, paint((64, 64), BOXES[:1]).astype(np.uint16) * 200)
     write_scene(nowhere, paint((64, 64), BOXES[:1]), crs=None)
     out = tmp_path / "out.gpkg"
-    report = detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+    report = detect_to_file(folder, stub_model(), out, MOSAIC, CPU)
     assert report.detections == len(BOXES)
     assert report.scenes == 6
     said = {os.path.basename(failure.scene): failure.error for failure in report.failures}
@@ -176,12 +170,12 @@ def test_scenes_of_another_kind_are_left_out_and_the_rest_is_done(tmp_path, piec
     assert list(missing["scene"]) == [str(kind), str(nowhere)]
     # Done again, the ledger holds all but what failed.
     states = []
-    again = detect_to_file(folder, tiny_model(), out, MOSAIC, CPU, progress=states.append)
+    again = detect_to_file(folder, stub_model(), out, MOSAIC, CPU, progress=states.append)
     assert not states
     assert again.detections == len(BOXES)
     write_scene(nowhere, paint((64, 64), BOXES[:1]))
     with pytest.raises(RunError, match=r"2\.tif: left out, now used"):
-        detect_to_file(folder, tiny_model(), out, MOSAIC, CPU)
+        detect_to_file(folder, stub_model(), out, MOSAIC, CPU)
 
 
 def test_scenes_of_two_kinds_make_no_mosaic(tmp_path):

@@ -111,11 +111,9 @@ def test_scenes_must_come_from_somewhere(pipeline, capsys):
 
 
 def test_a_region_is_detected_scene_by_scene_and_merged(tmp_path, monkeypatch, capsys):
-    from support.stubs import NORTH_UP, paint, stub_forward, tiny_model, write_scene
+    from support.stubs import NORTH_UP, load_stub_model, paint, tiny_model, write_scene
 
-    from geo_retina.engine import Engine
-
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(geo_retina, "load_model", load_stub_model)
     boxes = np.array([[20, 30, 44, 40], [200, 100, 210, 130], [300, 60, 330, 70.0]])
     pixels = paint((200, 400), boxes)
     folder = tmp_path / "scenes"

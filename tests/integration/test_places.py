@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from support.stubs import NORTH_UP, paint, stub_forward, tiny_model, write_scene
+from support.stubs import NORTH_UP, paint, stub_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect_to_file, evaluate
-from geo_retina.engine import Engine
 from geo_retina.errors import LabelError, OutputError, SceneMismatchError
 
 LOCAL = 'LOCAL_CS["Arbitrary",UNIT["metre",1]]'
@@ -19,14 +18,9 @@ OPTIONS = DetectOptions(tile_px=128, overlap_px=64)
 BOXES = np.array([[x, y, x + 16, y + 10] for x in (20, 120, 200) for y in (30, 110, 190)])
 
 
-@pytest.fixture(autouse=True)
-def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
-
-
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model()
+    return stub_model()
 
 
 def degrees_scene(path, west):

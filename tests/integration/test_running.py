@@ -13,11 +13,11 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from shapely import box
-from support.stubs import UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import LOADED_BY_RUNS, UTM, load_stub_model, paint, tiny_model, write_scene
 
 from geo_retina.cli import main
 from geo_retina.detector import detect, detect_to_file
-from geo_retina.engine import Engine
+from geo_retina.engine import TorchPredictor
 from geo_retina.errors import RunError
 from geo_retina.options import DetectOptions, RunOptions
 
@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
+    monkeypatch.setattr(LOADED_BY_RUNS, load_stub_model)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,13 @@ def test_detect_warns_of_tiles_that_reached_a_limit(here):
 
 
 def test_limits_grow_with_a_tiles_area():
-    engine = Engine(tiny_model(), DetectOptions(candidates=100, max_per_tile=7), device="cpu")
-    side = engine.card.tile_px
+    model, options = tiny_model(), DetectOptions(candidates=100, max_per_tile=7)
+    predictor = TorchPredictor(model, options, device="cpu")
+    side = model.card.tile_px
     found = {
         times: (limits.candidates, limits.max_per_image)
         for times in (1, 2, 4)
-        for limits in [engine._limited((side * times // 2, side * times // 2))]
+        for limits in [predictor.settings_for((side * times // 2, side * times // 2))]
     }
     assert found == {1: (100, 7), 2: (100, 7), 4: (400, 28)}
 

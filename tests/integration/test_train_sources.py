@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import warnings
 from pathlib import Path
@@ -17,17 +18,16 @@ from rasterio.shutil import copy
 from support.fields import AFFINE, CRS, field, squares, write_labels, write_scene
 from support.http_server import serve
 from support.rasters import control_points, write_raster
-from support.stubs import stub_forward
+from support.stubs import StubPredictor, white_rectangles
 from support.tiny_training import tiny
 
 from geo_retina.detector import detect
-from geo_retina.engine import Engine
 from geo_retina.errors import TrainingError
 from geo_retina.grid import Grid
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions, SplitOptions
 from geo_retina.scene import open_scene
-from geo_retina.training import train
+from geo_retina.training import epoch_end, train
 
 SIDE = 208
 
@@ -167,10 +167,10 @@ def coco(folder: Path, scenes: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def seen(engine: Any, images_NCHW: Any) -> Any:
-    """In place of the network: every bright square, exactly."""
-    found = images_NCHW.float() > 0.6
-    return stub_forward(engine, found.float() * 2 - 1)
+def bright_squares(tiles_NCHW: Any) -> Any:
+    """Find every bright square, exactly."""
+    found = tiles_NCHW > 0.6
+    return white_rectangles(found.float() * 2 - 1)
 
 
 @pytest.mark.parametrize("kind", ["bare", "affine only"])
@@ -191,9 +191,9 @@ def test_pictures_without_a_place_are_learned_from_and_scored_in_pixels(
     options = dataclasses.replace(options, data=data)
     folder = tmp_path / "run"
     # With all found that there is, the score says whether labels and detections meet.
-    with monkeypatch.context() as patched:
-        patched.setattr(Engine, "_forward", seen)
-        model = train(options, folder=folder)
+    predictor = functools.partial(StubPredictor, find=bright_squares)
+    monkeypatch.setattr(epoch_end, "Model", functools.partial(Model, predictor=predictor))
+    model = train(options, folder=folder)
     [scores] = facts(model)["history"]
     assert scores["f1"] == pytest.approx(1.0)
     assert scores["ap50"] == pytest.approx(1.0)

@@ -17,9 +17,7 @@ from support.fuzzing.dangers import DANGERS
 from support.fuzzing.judging import judge
 from support.fuzzing.kitchen import stock
 from support.fuzzing.targets import TARGETS
-from support.stubs import stub_forward
-
-from geo_retina.engine import Engine
+from support.stubs import LOADED_BY_RUNS, load_stub_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
 
@@ -28,7 +26,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
 def kitchen(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_forward", stub_forward)
+        patch.setattr(LOADED_BY_RUNS, load_stub_model)
         stock(folder)
         yield folder
 

@@ -6,13 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.stubs import ROTATED, paint, stub_forward, tiny_model, write_scene
+from support.stubs import ROTATED, paint, stub_model, write_scene
 
 from geo_retina.detector import detect
-from geo_retina.engine import Engine
 from geo_retina.options import DetectOptions, RunOptions
 
 LARGEST_PX = 30
@@ -43,11 +41,6 @@ tilings = st.tuples(
 )
 
 
-@pytest.fixture(autouse=True)
-def stub(monkeypatch):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
-
-
 @given(scene=scattered(), tiling=tilings)
 @settings(max_examples=12, deadline=None)
 def test_every_tiling_finds_every_object_once(scene, tiling):
@@ -59,7 +52,7 @@ def test_every_tiling_finds_every_object_once(scene, tiling):
         path = write_scene(Path(folder) / "a.tif", paint(shape, boxes), affine=ROTATED)
         found = detect(
             path,
-            tiny_model(),
+            stub_model(),
             DetectOptions(tile_px=tile_px, overlap_px=overlap_px, precision="fp32"),
             RunOptions(device="cpu", block_px=block_px, batch=batch, workers=workers, threads=2),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,8 +106,8 @@ def tiny_model(seed: int = 0, **changes: object):
     return Model(network.eval(), card)
 
 
-def stub_forward(engine, images_NCHW, *, all_boxes=False):
-    """In place of the network: every white rectangle that lies wholly inside its tile.
+def white_rectangles(tiles_NCHW):
+    """Find every white rectangle that lies wholly inside its tile.
 
     A rectangle that meets a tile's side is not found, so that it counts only where a tile sees
     all of it. Its class follows from its form: wide is 0, high is 1.
@@ -113,10 +115,10 @@ def stub_forward(engine, images_NCHW, *, all_boxes=False):
     import torch
     from scipy import ndimage
 
-    from geo_retina.nn.decoding import Decoded
+    from geo_retina import Decoded
 
     boxes, labels, image = [], [], []
-    for i, pixels in enumerate(images_NCHW[:, 0].float().cpu().numpy()):
+    for i, pixels in enumerate(tiles_NCHW[:, 0].float().cpu().numpy()):
         side_y, side_x = pixels.shape
         marked, _ = ndimage.label(pixels > 0.9)
         for rows, cols in ndimage.find_objects(marked):
@@ -129,5 +131,43 @@ def stub_forward(engine, images_NCHW, *, all_boxes=False):
         torch.full((len(boxes),), 0.75),
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(image, dtype=torch.int64),
-        torch.zeros(len(images_NCHW), dtype=torch.bool),
+        torch.zeros(len(tiles_NCHW), dtype=torch.bool),
     )
+
+
+class StubPredictor:
+    """Finds boxes without a network, on the CPU."""
+
+    def __init__(self, model, options, *, device="cpu", batch=None, find=white_rectangles):
+        import torch
+
+        self.device = torch.device("cpu")
+        self.batches_at_once = 2
+        self._batch = batch
+        self._find = find
+
+    def batch_size(self, tile_px):
+        """Count the tiles of a batch."""
+        return self._batch or max(1, (1 << 20) // tile_px**2)
+
+    def predict(self, tiles_NCHW, *, all_boxes=False):
+        """Find what the stub was told to find."""
+        return self._find(tiles_NCHW)
+
+
+def stub_model(find=None, **changes):
+    """A tiny model that finds boxes by a function of a batch of tiles: white rectangles."""
+    predictor = functools.partial(StubPredictor, find=find) if find else StubPredictor
+    return dataclasses.replace(tiny_model(**changes), predictor=predictor)
+
+
+def load_stub_model(name_or_path):
+    """Load a model file, and let it find white rectangles."""
+    from geo_retina.model import load_model
+
+    return dataclasses.replace(load_model(name_or_path), predictor=StubPredictor)
+
+
+LOADED_BY_RUNS = "geo_retina.run.detection_run.load_model"
+"""Where a run loads the model that it is given the name of; ``load_stub_model`` takes its place
+in tests of the command line, which gives runs names only."""

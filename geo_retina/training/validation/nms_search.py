@@ -38,13 +38,13 @@ def search_nms_iou(model: Model, ground: ValidationGround, run: RunOptions) -> M
     ):
         for nms_iou in tried:
             card = replace(model.card, nms_iou=nms_iou)
-            scores = validate(Model(model.network, card), ground, run)
+            scores = validate(replace(model, card=card), ground, run)
             if scores.f1 <= best_f1:
                 break
             best, best_f1 = scored(card, scores, ground), scores.f1
         if best.nms_iou != start:
             break
-    return Model(model.network, best)
+    return replace(model, card=best)
 
 
 def scored(card: Card, scores: ValidationScores, ground: ValidationGround) -> Card:

@@ -6,11 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import torch
 
-from geo_retina.engine.compute_slots import ComputeSlots
+from geo_retina.engine.compute_slots import ComputeSlots, slots_of
 
 
 def turns_of(dtype: torch.dtype = torch.bfloat16) -> ComputeSlots:
-    return ComputeSlots(torch.device("cpu"), dtype)
+    cpu = torch.device("cpu")
+    return ComputeSlots(cpu, slots_of(cpu, dtype))
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
-from support.stubs import UTM, paint, stub_forward, tiny_model, write_scene
+from support.stubs import UTM, paint, stub_model, write_scene
 
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions, detect, open_scene
 from geo_retina.boxes import to_polygons
 from geo_retina.dataset.labelled_scenes import LabelledScene
 from geo_retina.dataset.split import Split, Subset, frame_name
-from geo_retina.engine import Engine
 from geo_retina.scene import Scene
 from geo_retina.training.validation.ground import ValidationGround
 from geo_retina.training.validation.scoring import validate
@@ -21,7 +20,6 @@ from geo_retina.training.validation.scoring import validate
 
 @pytest.mark.parametrize("unit", [UTM, "EPSG:2225"])  # metres; US survey feet
 def test_validation_reads_the_tuning_ground_only(tmp_path, monkeypatch, unit):
-    monkeypatch.setattr(Engine, "_forward", stub_forward)
     boxes = np.array(
         [[x, y, x + 10, y + 16] for x in range(30, 1100, 64) for y in range(40, 1100, 64)], float
     )
@@ -55,11 +53,11 @@ def test_validation_reads_the_tuning_ground_only(tmp_path, monkeypatch, unit):
         split.outlines(Subset.VAL),
     )
     run = RunOptions(device="cpu", block_px=256)
-    whole = detect(path, tiny_model(), options, run)
+    whole = detect(path, stub_model(), options, run)
     read: list[int] = []
     real = Scene.read
     monkeypatch.setattr(Scene, "read", lambda s, w: read.append(w.height * w.width) or real(s, w))
-    scores = validate(tiny_model(), ground, run)
+    scores = validate(stub_model(), ground, run)
     assert scores.f1 == pytest.approx(1.0)
     assert sum(read) < 0.3 * scene.grid.height * scene.grid.width
     assert len(whole) == len(boxes)

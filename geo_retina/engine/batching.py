@@ -1,0 +1,148 @@
+"""Batches through a predictor: as many and as large at once as the device's memory allows.
+
+Shapes: N tiles of a batch, C bands, H W size of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geo_retina.engine.compute_slots import ComputeSlots
+from geo_retina.engine.pixels import TileBoxes
+from geo_retina.errors import ModelError
+from geo_retina.nn.predictor import Decoded, Predictor
+
+_T = TypeVar("_T")
+
+
+class Batching:
+    """Gives batches to a predictor, fewer at once and then smaller ones where memory is short.
+
+    Args:
+        predictor: what computes.
+        classes: number of classes that it may name.
+    """
+
+    def __init__(self, predictor: Predictor, classes: int) -> None:
+        self.slots = ComputeSlots(predictor.device, predictor.batches_at_once)
+        self.reduced: int | None = None
+        """Tiles in a batch, where memory made that fewer than planned."""
+        self._predictor = predictor
+        self._classes = classes
+
+    def size(self, tile_px: int) -> int:
+        """Count the tiles of a size that go into a batch now."""
+        size = self._predictor.batch_size(tile_px)
+        return min(size, self.reduced or size)
+
+    def predict(
+        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor]
+    ) -> list[TileBoxes]:
+        """Find the boxes in a batch; where memory is short, in its halves, and so from then on.
+
+        Args:
+            batch: names of tiles.
+            tiles_of: cuts (N, C, H, W) normalised tiles on the device, which takes memory too.
+
+        Returns:
+            What was found, in the batch's order.
+
+        Raises:
+            RuntimeError: a single tile alone on the device does not fit.
+            ModelError: the predictor's answer is not what was asked for.
+        """
+        alone = self.slots.left == 1  # another thread may give up its turn meanwhile
+        try:
+            return self._predict(batch, tiles_of)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or (len(batch) == 1 and alone):
+                raise
+        # Outside the handler: its traceback would keep alive what has to be freed.
+        if self._predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.slots.withdraw() or not alone:
+            return self.predict(batch, tiles_of)
+        half = len(batch) // 2
+        self.reduced = min(half, self.reduced or half)
+        return [
+            found for part in (batch[:half], batch[half:]) for found in self.predict(part, tiles_of)
+        ]
+
+    def _predict(
+        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor]
+    ) -> list[TileBoxes]:
+        tiles_NCHW = tiles_of(batch)
+        self.slots.share()
+        found = _Arrays.of(self._predictor.predict(tiles_NCHW))
+        fault = found.fault(len(batch), self._classes)
+        if fault:
+            raise ModelError(
+                f"predictor {type(self._predictor).__name__} returned {fault} for "
+                f"{len(batch)} tiles and {self._classes} classes; see Predictor.predict for what "
+                "is expected"
+            )
+        return found.by_tile()
+
+
+class _Arrays(NamedTuple):
+    """What a predictor returned, on this machine."""
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    tile: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> _Arrays:
+        return cls(
+            decoded.boxes_M4.double().cpu().numpy(),
+            decoded.scores_M.float().cpu().numpy(),
+            decoded.labels_M.cpu().numpy(),
+            decoded.image_M.cpu().numpy(),
+            decoded.truncated_N.cpu().numpy(),
+        )
+
+    def fault(self, tiles: int, classes: int) -> str | None:
+        """Say what would be lost or put in a wrong place."""
+        count = len(self.tile)
+        if self.boxes.shape != (count, 4) or {len(self.scores), len(self.labels)} != {count}:
+            return (
+                f"{count} positions, boxes of shape {self.boxes.shape}, {len(self.scores)} scores "
+                f"and {len(self.labels)} labels"
+            )
+        if self.truncated.shape != (tiles,):
+            return f"truncated marks of shape {self.truncated.shape}"
+        if not count:
+            return None
+        if (np.diff(self.tile) < 0).any() or self.tile[0] < 0 or self.tile[-1] >= tiles:
+            return "positions that are not ascending or lie outside the batch"
+        if self.labels.min() < 0 or self.labels.max() >= classes:
+            return f"labels of {self.labels.min()} to {self.labels.max()}"
+        if not (np.isfinite(self.scores).all() and np.isfinite(self.boxes).all()):
+            return "boxes or scores that are not finite"
+        if not (self.boxes[:, 2:] > self.boxes[:, :2]).all():
+            return "boxes without an area"
+        return None
+
+    def by_tile(self) -> list[TileBoxes]:
+        ends = np.searchsorted(self.tile, np.arange(1, len(self.truncated)))
+        columns = (np.split(column, ends) for column in self[:3])
+        return [
+            TileBoxes(boxes, scores, labels, bool(truncated))
+            for boxes, scores, labels, truncated in zip(*columns, self.truncated, strict=True)
+        ]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a device had too little memory; only CUDA has an exception of its own for it."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -1,0 +1,51 @@
+"""The seam between what computes boxes and everything around it.
+
+Shapes: N tiles of a batch, C bands, H W size of a tile, M boxes found, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from geo_retina.nn.decoding import Decoded
+
+__all__ = ["Decoded", "Predictor"]
+
+
+class Predictor(Protocol):
+    """Finds boxes in batches of normalised tiles, on one device.
+
+    Threads share it. It knows neither scenes nor files: tiles come ready for the network, and
+    boxes leave in pixels of their tile.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where tiles are given to it."""
+
+    @property
+    def batches_at_once(self) -> int:
+        """Batches, at least one, that threads may give to it at the same time."""
+
+    def batch_size(self, tile_px: int) -> int:
+        """Count the tiles of that side that a batch should hold; batches may be smaller."""
+
+    def predict(self, tiles_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
+        """Find the boxes in a batch.
+
+        Args:
+            tiles_NCHW: float32 tiles in the card's bands, normalised as the card says; invalid
+                pixels are filled.
+            all_boxes: take the time that ground full of objects takes, for an estimate; what is
+                found is the same.
+
+        Returns:
+            Boxes with an area, by tile, on any device; for every tile, whether it may hold more.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit; fewer at once, then smaller ones are
+                given.
+        """
