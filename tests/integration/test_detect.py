@@ -7,13 +7,22 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import geopandas as gpd
 import numpy as np
 import pytest
 from affine import Affine
 from support.reviews import edit, rows_of
-from support.stubs import NORTH_UP, ROTATED, paint, stub_model, tiny_model, write_scene
+from support.stubs import (
+    NORTH_UP,
+    ROTATED,
+    paint,
+    stub_model,
+    tiny_model,
+    white_rectangles,
+    write_scene,
+)
 
 from geo_retina.boxes import iou, overlapping_pairs
 from geo_retina.detector import detect, detect_to_file
@@ -204,17 +213,23 @@ def test_a_block_that_cannot_be_read_costs_only_its_ground(tmp_path, model, monk
     assert len(gpd.read_file(report.out)) == 4
 
 
-def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path, model):
+def test_where_nothing_could_be_detected_the_old_output_stays(tmp_path):
     path, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
     out.write_text("precious")
     overwrite = dataclasses.replace(CPU, overwrite=True)
+    broken = threading.Event()
+    broken.set()
 
-    def broken(*_):
-        raise RuntimeError("out of memory\nand a long trace")
+    def find(tiles_NCHW):
+        if broken.is_set():
+            raise RuntimeError("out of memory\nand a long trace")
+        return white_rectangles(tiles_NCHW)
 
+    model = stub_model(find)
     with pytest.raises(RunError, match=r"nothing could be detected.*RuntimeError: out of memory;"):
-        detect_to_file(path, stub_model(broken), out, run=overwrite)
+        detect_to_file(path, model, out, run=overwrite)
     assert out.read_text() == "precious"
+    broken.clear()
     assert detect_to_file(path, model, out, run=overwrite).detections == 4
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "out.gpkg"]
 
