@@ -85,7 +85,7 @@ def _inference_copy(network: RetinaNet, device: torch.device, dtype: torch.dtype
 
 
 def _settings(card: Card, options: DetectOptions, device: torch.device) -> DecodeSettings:
-    """What becomes a detection in the card's own tiles."""
+    """Choose what becomes a detection in tiles of the card's size."""
     floor = options.floor
     thresholds = card.thresholds if floor is None else (floor,) * len(card.classes)
     return DecodeSettings(
