@@ -12,11 +12,13 @@ import threading
 import geopandas as gpd
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 from support.reviews import edit, rows_of
 from support.stubs import (
     NORTH_UP,
     ROTATED,
+    StubPredictor,
     paint,
     stub_model,
     tiny_model,
@@ -246,6 +248,28 @@ def test_runs_in_threads_of_one_process_do_not_disturb_each_other(tmp_path, mode
     assert [len(frame) for frame in found] == [4] * 4
 
 
+def test_predictors_of_one_name_are_not_mixed_up(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def choosing(label):
+        class Choosing(StubPredictor):
+            def predict(self, tiles_NCHW, *, all_boxes=False):
+                together.wait(timeout=60)
+                found = white_rectangles(tiles_NCHW)
+                return found._replace(labels_M=torch.full_like(found.labels_M, label))
+
+        return dataclasses.replace(tiny_model(), predictor=Choosing)
+
+    together = threading.Barrier(2)
+    path, models = scene(tmp_path / "a.tif"), [choosing(0), choosing(1)]
+    assert models[0].fingerprint == models[1].fingerprint
+    run = dataclasses.replace(CPU, block_px=4096)
+    with ThreadPoolExecutor(2) as pool:
+        cars, trees = pool.map(lambda model: detect(path, model, run=run), models)
+    assert cars["class"].tolist() == ["car"] * 4
+    assert trees["class"].tolist() == ["tree"] * 4
+
+
 def test_scenes_of_one_stem_are_told_apart(tmp_path, model):
     for year in ("2018", "2020"):
         (tmp_path / year).mkdir()
@@ -368,6 +392,8 @@ def test_a_cluster_of_processes_gives_the_same(tmp_path):
     ) as cluster:
         run = dataclasses.replace(CPU, scheduler=cluster.scheduler_address)
         remote = detect(path, model, options, run)
+        stub = detect(path, stub_model(), DetectOptions(tile_px=96), run)
+    assert by_position(stub).tolist() == by_position_of(BOXES).tolist()
     local = detect(path, model, options, CPU)
     assert len(local) > 0
     assert remote.equals(local)

@@ -19,6 +19,9 @@ from geo_retina.config import load_train_options
 CI_RUN = "ci: run"
 """The note of the block that .ci/run runs."""
 
+PYTHON_RUN = "run: python"
+"""The note of a block of Python that runs by itself."""
+
 PLAIN = "text"
 """Output and drawings: nothing that anybody would run."""
 
@@ -38,7 +41,7 @@ BLOCKS = [block for page in pages() for block in blocks_of(page)]
 def is_run(block: Block) -> bool:
     if block.page in TUTORIALS:
         return block.file is not None or block.language in {"bash", "python"}
-    return block.note == CI_RUN or block.language == "yaml"
+    return block.note in (CI_RUN, PYTHON_RUN) or block.language == "yaml"
 
 
 def test_the_tutorials_work_one_after_the_other(tmp_path, monkeypatch, capsys):
@@ -59,6 +62,14 @@ def test_the_tutorials_work_one_after_the_other(tmp_path, monkeypatch, capsys):
                 ran.add(arguments[0])
     assert ran >= {"demo", "detect", "preview", "filter", "check-labels", "train", "evaluate"}
     assert Path("weekend.gpkg").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.note == PYTHON_RUN], ids=str)
+def test_python_that_runs_by_itself(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "block"})
+    number, *_ = capsys.readouterr().out.split()
+    assert int(number) > 0
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
