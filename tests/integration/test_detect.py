@@ -410,7 +410,7 @@ def test_views_that_a_models_anchors_do_not_share_are_refused(tmp_path):
         DetectOptions(tta=3)
 
 
-def test_a_person_s_entries_outlive_a_new_run(tmp_path, stub, model):
+def test_a_person_s_entries_outlive_a_new_run(tmp_path, model):
     """Only ``discard_review`` ends them; see also tests/unit/vector/writers."""
     path, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
     detect_to_file(path, model, out, run=CPU)

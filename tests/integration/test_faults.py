@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from support.cluster import Cluster
-from support.stubs import paint, stub_model, tiny_model, white_rectangles, write_scene
+from support.stubs import paint, slow_command, stub_model, tiny_model, white_rectangles, write_scene
 
 from geo_retina.detector import detect, detect_to_file
 from geo_retina.engine import BlockPixels, Engine
@@ -279,20 +279,6 @@ def test_a_full_disk_loses_nothing(small_disk, scene, when):
         assert states[0].pixels_before > 0
 
 
-RUN_ONE = """
-import sys
-from geo_retina.cli import main
-from geo_retina.engine import TorchPredictor
-import time
-plain = TorchPredictor.predict
-def slow(self, tiles):
-    time.sleep(0.2)
-    return plain(self, tiles)
-TorchPredictor.predict = slow
-sys.exit(main())
-"""
-
-
 IN_COMMAND = dataclasses.replace(RUN, threads=2, batch=1)
 
 
@@ -300,7 +286,7 @@ IN_COMMAND = dataclasses.replace(RUN, threads=2, batch=1)
 def command(tmp_path, scene):
     weights = tiny_model().save(tmp_path / "m.safetensors")
     flags = "--tile-px 96 --score 0.005 --max-per-tile 20 --precision fp32 --block-px 128"
-    program = [sys.executable, "-c", RUN_ONE, "detect", scene, "--model", weights]
+    program = [sys.executable, "-c", slow_command(0.2), "detect", scene, "--model", weights]
     out = tmp_path / "out.gpkg"
     return [
         *map(str, program),

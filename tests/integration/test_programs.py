@@ -13,23 +13,12 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from support.fields import field
-from support.stubs import paint, tiny_model, write_scene
+from support.stubs import paint, slow_command, tiny_model, write_scene
 from support.tiny_training import tiny
 
 from geo_retina.config import dump_options
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48], [350, 250, 357, 256]])
-SLOWLY = """
-import sys, time
-from geo_retina.cli import main
-from geo_retina.engine import Engine
-plain = Engine._forward
-def slow(self, images):
-    time.sleep(0.1)
-    return plain(self, images)
-Engine._forward = slow
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -40,7 +29,7 @@ def detect(tmp_path):
     flags = "--device cpu --batch 1 --tile-px 96 --score 0.005 --max-per-tile 20 --precision fp32"
     files = ["--model", weights, "--out", tmp_path / "out.gpkg", "--block-px", "128"]
     line = ["detect", scene, *files, *flags.split(), "--progress", "json"]
-    return [sys.executable, "-c", SLOWLY, *map(str, line)]
+    return [sys.executable, "-c", slow_command(0.1), *map(str, line)]
 
 
 def start(command, **streams):

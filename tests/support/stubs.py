@@ -171,3 +171,18 @@ def load_stub_model(name_or_path):
 LOADED_BY_RUNS = "geo_retina.run.detection_run.load_model"
 """Where a run loads the model that it is given the name of; ``load_stub_model`` takes its place
 in tests of the command line, which gives runs names only."""
+
+
+def slow_command(seconds):
+    """Write a program: the command line, whose network takes so much longer for every batch."""
+    return f"""
+import sys, time
+from geo_retina.cli import main
+from geo_retina.engine import TorchPredictor
+plain = TorchPredictor.predict
+def slow(self, tiles, **how):
+    time.sleep({seconds})
+    return plain(self, tiles, **how)
+TorchPredictor.predict = slow
+sys.exit(main())
+"""
