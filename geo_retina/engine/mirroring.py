@@ -73,7 +73,7 @@ def fill(mirrored: Mirrored, *planes: Tensor) -> None:
 
 
 def _mirror_right_and_bottom(shape: tuple[int, ...], height: int, width: int) -> Mirrored:
-    """Mirror as ``_mirror_any`` does, where ground fills the top left corner and no more: a scene's end."""
+    """Mirror as ``_mirror_any`` does at a scene's end, where ground fills the top left corner."""
     rows, cols = (_along(ground, side) for ground, side in zip((height, width), shape, strict=True))
     row, col = np.arange(len(rows)), np.arange(len(cols))
     beyond = (row >= height)[:, None] | (col >= width)
@@ -152,7 +152,7 @@ _FACING = _facing()
 
 
 def _reached(held: NDArray[np.uint8]) -> slice:
-    """Find the rows of cells that lack ground and are filled, and of the nearest cell with ground of each.
+    """Find the rows of cells to fill, and of the nearest cell with ground of each.
 
     That one touches a cell without any, so it lies in such a cell's row, or beside one.
     """
