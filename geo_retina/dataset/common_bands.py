@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from geo_retina.errors import TrainingError
 from geo_retina.options import DataOptions
-from geo_retina.scene import Scene, SceneFile, inspect_file, match_bands
+from geo_retina.scene import Scene, SceneFile, as_scene, inspect_file, match_bands
 
 
 def open_alike(
@@ -30,11 +30,11 @@ def open_alike(
     """
     file = inspect_file(path)
     if options.bands is not None:
-        return file.scene(bands=options.bands, gsd_m=gsd_m)
+        return as_scene(file, bands=options.bands, gsd_m=gsd_m)
     if first is None:
         return _first(file, options.band_names or (), gsd_m)
     if not all(first.band_names):
-        return file.scene(gsd_m=gsd_m)
+        return as_scene(file, gsd_m=gsd_m)
     wanted = list(zip(first.band_names, first.bands, strict=True))
     bands = match_bands(file.labels, wanted)
     if bands is None:
@@ -43,13 +43,13 @@ def open_alike(
             f"{', '.join(first.band_names)}; choose the same bands of all scenes by number with "
             "data.bands, or leave this scene out"
         )
-    return file.scene(bands=bands, gsd_m=gsd_m)
+    return as_scene(file, bands=bands, gsd_m=gsd_m)
 
 
 def _first(file: SceneFile, names: Sequence[str], gsd_m: float | None) -> Scene:
     """Open all bands, in the order of the given names if the file has just these."""
-    scene = file.scene(gsd_m=gsd_m)
+    scene = as_scene(file, gsd_m=gsd_m)
     if len(names) != len(scene.bands):  # said later, where names are given to the bands
         return scene
     bands = match_bands(file.labels, list(zip(names, scene.bands, strict=True)))
-    return scene if bands is None else file.scene(bands=bands, gsd_m=gsd_m)
+    return scene if bands is None else as_scene(file, bands=bands, gsd_m=gsd_m)

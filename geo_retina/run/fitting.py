@@ -28,6 +28,7 @@ from geo_retina.scene import (
     SceneFile,
     ValueMap,
     ValueRange,
+    as_scene,
     inspect_file,
     match_bands,
     sample_values,
@@ -154,11 +155,11 @@ def _at_resolution(
     file: SceneFile, bands: tuple[int, ...], card: Card, options: DetectOptions
 ) -> Scene:
     if options.gsd_m is not None:
-        return file.scene(bands=bands, gsd_m=options.gsd_m)
+        return as_scene(file, bands=bands, gsd_m=options.gsd_m)
     gsd_m = file.placement.grid.gsd_m
     low, high = card.gsd_range_m
     if gsd_m is None or low / _GSD_TOLERANCE <= gsd_m <= high * _GSD_TOLERANCE:
-        return file.scene(bands=bands)
+        return as_scene(file, bands=bands)
     if gsd_m > high * _MOST_UPSAMPLING and not options.force:
         raise SceneMismatchError(
             f"{file.path} has pixels of {gsd_m:.4g} m, model {card.name} holds for {low:.3g} to "
@@ -166,7 +167,7 @@ def _at_resolution(
             f"or resample it to {card.gsd_m:.3g} m all the same with "
             "DetectOptions.force=True"
         )
-    return file.scene(bands=bands, gsd_m=card.gsd_m)
+    return as_scene(file, bands=bands, gsd_m=card.gsd_m)
 
 
 def _tags_for(scene: Scene, card: Card) -> ValueMap | None:

@@ -15,9 +15,16 @@ from geo_retina.scene.finding import (
 )
 from geo_retina.scene.mosaic import Mosaic, make_mosaic
 from geo_retina.scene.naming import match_names
-from geo_retina.scene.opening import SceneFile, count_bands, inspect_file, open_picture, open_scene
+from geo_retina.scene.opening import (
+    as_scene,
+    count_bands,
+    inspect_file,
+    open_picture,
+    open_scene,
+)
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values
+from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
 
@@ -30,6 +37,7 @@ __all__ = [
     "ValueMap",
     "ValueRange",
     "absolute",
+    "as_scene",
     "check_raster_output",
     "common_name",
     "count_bands",

@@ -11,8 +11,9 @@ import pyproj
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.mosaic import Mosaic
-from geo_retina.scene.opening import SceneFile, inspect_file
+from geo_retina.scene.opening import inspect_file
 from geo_retina.scene.reading import Scene
+from geo_retina.scene.scene_file import SceneFile
 
 
 def describe_scene(path: str | Path) -> dict[str, str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 import rasterio
@@ -16,150 +15,13 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from geo_retina.errors import SceneError
 from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Grid
-from geo_retina.scene.bands import ALPHA, BandLabel, Palette, alphas, label_bands, read_palettes
+from geo_retina.scene.bands import ALPHA, alphas, label_bands, read_palettes
 from geo_retina.scene.datasets import listed_rasters, open_dataset, refuse_damage
-from geo_retina.scene.georeferencing import Placement, georeference, metric_grid
+from geo_retina.scene.georeferencing import georeference, metric_grid
 from geo_retina.scene.reading import Scene
+from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import view_of
-
-
-@dataclass(frozen=True, eq=False)
-class SceneFile:
-    """What a file says of itself, before it is decided how it is read.
-
-    Attributes:
-        path: file, or anything else that GDAL opens.
-        labels: what it says of its bands, in order.
-        dtypes: numpy names of the bands' data types.
-        nodatas: nodata value per band; None where there is none.
-        scales: per band, from the file's tags.
-        offsets: per band, from the file's tags.
-        placement: where its pixels lie.
-        overviews: by how much its coarser copies are coarser.
-        declared_alphas: bands (from 1) that GDAL takes for alpha, whatever they are called.
-        has_mask: it has a mask of its own beside its bands.
-        block_px: (height, width) of the blocks in which it is stored.
-        palettes: colour tables per band; None where numbers are brightness.
-    """
-
-    path: str
-    labels: tuple[BandLabel, ...]
-    dtypes: tuple[str, ...]
-    nodatas: tuple[float | None, ...]
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    placement: Placement
-    overviews: tuple[int, ...]
-    declared_alphas: frozenset[int]
-    has_mask: bool
-    block_px: tuple[int, int]
-    palettes: tuple[Palette | None, ...] = ()
-
-    def masks(self, bands: Sequence[int]) -> frozenset[int]:
-        """List alpha bands (from 1) that say what is valid, unless they are read as bands."""
-        return frozenset(sorted(alphas(self.labels) - set(bands))[-1:])
-
-    def scene(
-        self,
-        *,
-        bands: Sequence[int] | None = None,
-        gsd_m: float | None = None,
-        in_colours: bool = False,
-    ) -> Scene:
-        """Fix bands and grid; arguments and errors are those of ``open_scene``.
-
-        With ``in_colours`` a colour table is taken, to be looked at.
-        """
-        chosen = self._choose(bands, in_colours=in_colours)
-        own = self.placement.grid
-        grid, to_file = own, Affine.identity()
-        if self.placement.is_warped:
-            grid, to_file = metric_grid(self.path, self.placement, gsd_m), None
-        elif gsd_m is not None:
-            grid, to_file = _scaled_grid(self.path, own, gsd_m)
-        is_own = to_file is not None and to_file.is_identity
-        return Scene(
-            path=self.path,
-            bands=chosen,
-            grid=grid,
-            dtype=self.dtypes[chosen[0] - 1],
-            band_names=tuple(self._name(band) for band in chosen),
-            grid_to_file=to_file,
-            crs=own.crs,
-            file_gsd_m=own.gsd_m,
-            nodatas=self.nodatas_of(chosen, is_own=is_own),
-            masks=tuple(self.masks(chosen)),
-            has_mask=self.has_mask or bool(self.masks(chosen)),
-            view=None if is_own else view_of(self, chosen, grid, to_file),
-            values=ValueMap.of_tags(
-                [self.scales[band - 1] for band in chosen],
-                [self.offsets[band - 1] for band in chosen],
-            ),
-            palette=self._palette(chosen[:1]),
-            file_block_px=None
-            if to_file is None
-            else (self.block_px[0] / to_file.e, self.block_px[1] / to_file.a),
-            middle_x=self.placement.middle_x,
-        )
-
-    def _palette(self, bands: Sequence[int]) -> Palette | None:
-        """Return the first colour table of some bands."""
-        tables = [self.palettes[band - 1] for band in bands if band <= len(self.palettes)]
-        return next((table for table in tables if table is not None), None)
-
-    def _name(self, band: int) -> str:
-        label = self.labels[band - 1]
-        coloured = label.name or ""  # an alpha band that was asked for is none
-        return label.description or (coloured if coloured != ALPHA else "")
-
-    def nodatas_of(self, bands: tuple[int, ...], *, is_own: bool) -> tuple[float | None, ...]:
-        """Return the nodata values that pixels are compared with: an average may be 0 or 255."""
-        is_unsigned = np.issubdtype(np.dtype(self.dtypes[bands[0] - 1]), np.unsignedinteger)
-        if is_unsigned and not is_own:
-            return (None,) * len(bands)
-        return tuple(self.nodatas[band - 1] for band in bands)
-
-    def _choose(self, bands: Sequence[int] | None, *, in_colours: bool) -> tuple[int, ...]:
-        count = len(self.labels)
-        if bands is None:
-            bands = sorted({label.index for label in self.labels} - alphas(self.labels)) or (1,)
-        missing = [band for band in bands if not 1 <= band <= count]
-        if missing or not bands:
-            raise SceneError(
-                f"{self.path} has {count} bands, but no band {', '.join(map(str, missing))}; name "
-                f"bands from 1 to {count}"
-            )
-        if not in_colours:
-            self.refuse_palette(bands)
-        dtypes = {self.dtypes[band - 1] for band in bands}
-        if len(dtypes) > 1:
-            raise SceneError(
-                f"{self.path} has bands of different data types ({', '.join(sorted(dtypes))}), "
-                "expected one; convert them with gdal_translate -ot"
-            )
-        if "complex" in (dtype := dtypes.pop()):
-            raise SceneError(
-                f"{self.path} has {dtype} pixels, expected real numbers; write their amplitude to "
-                "a file of its own first"
-            )
-        return tuple(bands)
-
-    def refuse_palette(self, bands: Sequence[int] = (1,)) -> None:
-        """Refuse numbers of colours, which are no brightness.
-
-        Args:
-            bands: those to be read, from 1; a file with a colour table has but one.
-
-        Raises:
-            SceneError: one of them is of a colour table.
-        """
-        if self._palette(bands) is not None:
-            raise SceneError(
-                f"{self.path} holds numbers of a colour table (a palette), expected the colours "
-                "themselves; expand it with gdal_translate -expand rgb "
-                f"{quote(self.path)} expanded.tif"
-            )
 
 
 def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
@@ -220,6 +82,50 @@ def _refuse_huge_blocks(dataset: rasterio.DatasetReader, path: str) -> None:
         )
 
 
+def as_scene(
+    file: SceneFile,
+    *,
+    bands: Sequence[int] | None = None,
+    gsd_m: float | None = None,
+    in_colours: bool = False,
+) -> Scene:
+    """Fix bands and grid; arguments and errors are those of ``open_scene``.
+
+    With ``in_colours`` a colour table is taken, to be looked at.
+    """
+    chosen = _choose_bands(file, bands, in_colours=in_colours)
+    own = file.placement.grid
+    grid, to_file = own, Affine.identity()
+    if file.placement.is_warped:
+        grid, to_file = metric_grid(file.path, file.placement, gsd_m), None
+    elif gsd_m is not None:
+        grid, to_file = _scaled_grid(file.path, own, gsd_m)
+    is_own = to_file is not None and to_file.is_identity
+    return Scene(
+        path=file.path,
+        bands=chosen,
+        grid=grid,
+        dtype=file.dtypes[chosen[0] - 1],
+        band_names=tuple(_band_name(file, band) for band in chosen),
+        grid_to_file=to_file,
+        crs=own.crs,
+        file_gsd_m=own.gsd_m,
+        nodatas=file.nodatas_of(chosen, is_own=is_own),
+        masks=tuple(file.masks(chosen)),
+        has_mask=file.has_mask or bool(file.masks(chosen)),
+        view=None if is_own else view_of(file, chosen, grid, to_file),
+        values=ValueMap.of_tags(
+            [file.scales[band - 1] for band in chosen],
+            [file.offsets[band - 1] for band in chosen],
+        ),
+        palette=file.palette(chosen[:1]),
+        file_block_px=None
+        if to_file is None
+        else (file.block_px[0] / to_file.e, file.block_px[1] / to_file.a),
+        middle_x=file.placement.middle_x,
+    )
+
+
 def open_scene(
     path: str | Path, *, bands: Sequence[int] | None = None, gsd_m: float | None = None
 ) -> Scene:
@@ -238,7 +144,7 @@ def open_scene(
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
-    return inspect_file(path).scene(bands=bands, gsd_m=gsd_m)
+    return as_scene(inspect_file(path), bands=bands, gsd_m=gsd_m)
 
 
 def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Scene:
@@ -247,7 +153,7 @@ def open_picture(path: str | Path, *, bands: Sequence[int] | None = None) -> Sce
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
     """
-    return inspect_file(path).scene(bands=bands, in_colours=True)
+    return as_scene(inspect_file(path), bands=bands, in_colours=True)
 
 
 def on_grid(scene: Scene, grid: Grid) -> Scene:
@@ -274,6 +180,40 @@ def count_bands(path: str | Path) -> int:
     """
     with open_dataset(os.fspath(path)) as dataset:
         return int(dataset.count)
+
+
+def _band_name(file: SceneFile, band: int) -> str:
+    label = file.labels[band - 1]
+    coloured = label.name or ""  # an alpha band that was asked for is none
+    return label.description or (coloured if coloured != ALPHA else "")
+
+
+def _choose_bands(
+    file: SceneFile, bands: Sequence[int] | None, *, in_colours: bool
+) -> tuple[int, ...]:
+    count = len(file.labels)
+    if bands is None:
+        bands = sorted({label.index for label in file.labels} - alphas(file.labels)) or (1,)
+    missing = [band for band in bands if not 1 <= band <= count]
+    if missing or not bands:
+        raise SceneError(
+            f"{file.path} has {count} bands, but no band {', '.join(map(str, missing))}; name "
+            f"bands from 1 to {count}"
+        )
+    if not in_colours:
+        file.refuse_palette(bands)
+    dtypes = {file.dtypes[band - 1] for band in bands}
+    if len(dtypes) > 1:
+        raise SceneError(
+            f"{file.path} has bands of different data types ({', '.join(sorted(dtypes))}), "
+            "expected one; convert them with gdal_translate -ot"
+        )
+    if "complex" in (dtype := dtypes.pop()):
+        raise SceneError(
+            f"{file.path} has {dtype} pixels, expected real numbers; write their amplitude to "
+            "a file of its own first"
+        )
+    return tuple(bands)
 
 
 def _scaled_grid(path: str, own: Grid, gsd_m: float) -> tuple[Grid, Affine]:

@@ -8,7 +8,6 @@ GDAL computes it in blocks of its own, so that a pixel does not depend on the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -19,9 +18,7 @@ from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import gdal_name, open_dataset
 from geo_retina.scene.georeferencing import Placement
-
-if TYPE_CHECKING:
-    from geo_retina.scene.opening import SceneFile
+from geo_retina.scene.scene_file import SceneFile
 
 _TOLERANCE_PX = 0.125  # of the source, between exactly transformed positions
 _BLOCK_PX = 512
