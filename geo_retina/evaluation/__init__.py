@@ -10,9 +10,9 @@ from geo_retina.evaluation.matching.match_table import (
     Matched,
     MatchTable,
 )
-from geo_retina.evaluation.metrics.counts import Counts
+from geo_retina.evaluation.metrics.counts import CountError, Counts
 from geo_retina.evaluation.metrics.scores import Confusion, Curve, Scores, SizeScores
-from geo_retina.evaluation.result import CountError, Evaluation
+from geo_retina.evaluation.result import Evaluation
 
 __all__ = [
     "AGREEMENT",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_retina.evaluation.inputs.objects import Problem, gather
+from geo_retina.evaluation.inputs.gathering import gather
+from geo_retina.evaluation.inputs.objects import Problem
 from geo_retina.evaluation.inputs.scored_ground import on_ground
 from geo_retina.evaluation.matching.candidates import inside, overlapping, within
 from geo_retina.evaluation.matching.match_table import IGNORED
@@ -30,10 +31,11 @@ from geo_retina.evaluation.metrics.bootstrap import (
     interval,
 )
 from geo_retina.evaluation.metrics.count_places import count_parts, counting_places
+from geo_retina.evaluation.metrics.counts import CountError
 from geo_retina.evaluation.metrics.scores import Scores
 from geo_retina.evaluation.metrics.sizes import score_sizes
 from geo_retina.evaluation.metrics.subsets import Rows, Tally, rows_by, tally
-from geo_retina.evaluation.result import CountError, Evaluation
+from geo_retina.evaluation.result import Evaluation
 from geo_retina.options import EvaluateOptions
 
 if TYPE_CHECKING:

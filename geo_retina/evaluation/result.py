@@ -6,29 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from geo_retina.evaluation.matching.match_table import MatchTable
-from geo_retina.evaluation.metrics.counts import Counts
+from geo_retina.evaluation.metrics.counts import CountError, Counts
 from geo_retina.evaluation.metrics.scores import Confusion, Scores, SizeScores
-from geo_retina.evaluation.text_table import describe
-
-
-@dataclass(frozen=True)
-class CountError:
-    """Detections minus labels, in all.
-
-    Attributes:
-        total: the difference of those that count; above 0 where too many were found.
-        relative: that over the number of labels; None without labels.
-        interval: 95 % interval (low, high) of ``relative``; None where none was drawn.
-    """
-
-    total: int
-    relative: float | None
-    interval: tuple[float, float] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything by name, ready for JSON."""
-        interval = None if self.interval is None else list(self.interval)
-        return {"total": self.total, "relative": self.relative, "interval": interval}
+from geo_retina.evaluation.text_table import (
+    confusion_table,
+    count_notes,
+    ignored_notes,
+    score_table,
+    size_tables,
+    unpaired_notes,
+    worst_scenes,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,4 +126,20 @@ class Evaluation:
 
     def table(self) -> str:
         """Format the main numbers as text in columns, for people."""
-        return describe(self)
+        since = "" if self.score is None else f", scores from {self.score:g}"
+        rows = {**self.classes, "all": self.overall}
+        tables = [
+            f"matched by {self.matching}{since}",
+            *score_table("class", rows, self.overall.intervals),
+            *size_tables(self.sizes),
+            *confusion_table(self.confusion),
+        ]
+        notes = [
+            *count_notes(self.count_error, self.counts),
+            *worst_scenes(self.scenes),
+            *ignored_notes(self.overall.ignored, self.ignored_labels),
+            *unpaired_notes(self.scenes_without_labels, self.scenes_without_detections),
+        ]
+        if self.block_m is not None:
+            notes.append(f"intervals drawn from ground blocks of {self.block_m:g} m")
+        return "\n".join([*tables, "", *notes])

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from geo_retina.evaluation.metrics.counts import CountError, Counts
 from geo_retina.evaluation.metrics.scores import Confusion, Scores, SizeScores
-
-if TYPE_CHECKING:
-    from geo_retina.evaluation.result import Evaluation
 
 _COLUMNS = {
     "labels": "labels",
@@ -30,28 +27,10 @@ _WORST_SCENES = 3
 _MOST_SCENES = 5
 
 
-def describe(evaluation: Evaluation) -> str:
-    """Format the numbers that people look at first, under one another."""
-    score = evaluation.score
-    since = "" if score is None else f", scores from {score:g}"
-    rows = {**evaluation.classes, "all": evaluation.overall}
-    parts = [f"matched by {evaluation.matching}{since}"]
-    parts += _score_table("class", rows, evaluation.overall.intervals)
-    for unit in ("px", "m"):
-        sizes = [s for s in evaluation.sizes if s.unit == unit]
-        ranges = {
-            _range_text(s): s.overall for s in sizes if s.overall.labels + s.overall.detections
-        }
-        if ranges:
-            parts += ["", *_score_table("size", ranges, {})]
-    if evaluation.confusion is not None:
-        parts += _confusion_table(evaluation.confusion)
-    return "\n".join([*parts, *([""] if len(parts) > 1 else []), *_notes(evaluation)])
-
-
-def _score_table(
+def score_table(
     title: str, rows: Mapping[str, Scores], intervals: Mapping[str, tuple[float, float]]
 ) -> list[str]:
+    """Write one row of scores per name, with the columns that any of them has."""
     fields = [f for f in _COLUMNS if any(getattr(s, f) is not None for s in rows.values())]
     cells = [[title, *(_COLUMNS[f] for f in fields)]]
     cells += [[name, *(_text(getattr(s, f)) for f in fields)] for name, s in rows.items()]
@@ -71,6 +50,20 @@ def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def size_tables(sizes: Sequence[SizeScores]) -> list[str]:
+    """Write the scores of each range of sizes that holds an object, px before m."""
+    lines: list[str] = []
+    for unit in ("px", "m"):
+        rows = {
+            _range_text(each): each.overall
+            for each in sizes
+            if each.unit == unit and each.overall.labels + each.overall.detections
+        }
+        if rows:
+            lines += ["", *score_table("size", rows, {})]
+    return lines
+
+
 def _range_text(size: SizeScores) -> str:
     if not math.isfinite(size.high):
         return f"{size.low:g} {size.unit} and more"
@@ -79,9 +72,9 @@ def _range_text(size: SizeScores) -> str:
     return f"{size.low:g} to {size.high:g} {size.unit}"
 
 
-def _confusion_table(confusion: Confusion) -> list[str]:
+def confusion_table(confusion: Confusion | None) -> list[str]:
     """Format true classes down, found ones across; nothing where the rest says as much."""
-    if not 2 <= len(confusion.names) <= _MOST_CLASSES:
+    if confusion is None or not 2 <= len(confusion.names) <= _MOST_CLASSES:
         return []
     cells = [["true \\ found", *confusion.names, "nothing"]]
     for name, row in zip((*confusion.names, "nothing"), confusion.matrix.tolist(), strict=True):
@@ -89,42 +82,47 @@ def _confusion_table(confusion: Confusion) -> list[str]:
     return ["", *aligned(cells)]
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
-    error = evaluation.count_error
+def count_notes(error: CountError, counts: Mapping[str, Counts]) -> list[str]:
+    """Tell how far the number found is from the number labelled, in all and by part."""
     share = "" if error.relative is None else f", {error.relative:+.1%} of the labels"
     if error.interval is not None:
         share += f" (95 % from {error.interval[0]:+.1%} to {error.interval[1]:+.1%})"
     notes = [f"count error: {error.total:+d}{share}"]
-    for unit, counts in evaluation.counts.items():
-        r2 = "" if counts.r2 is None else f", R2 {counts.r2:.3f}"
+    for unit, each in counts.items():
+        r2 = "" if each.r2 is None else f", R2 {each.r2:.3f}"
         notes.append(
-            f"count error per {unit}, over {len(counts)}: bias {counts.bias:+.2f}, "
-            f"mean absolute {counts.mae:.2f}, root mean square {counts.rmse:.2f}{r2}"
+            f"count error per {unit}, over {len(each)}: bias {each.bias:+.2f}, "
+            f"mean absolute {each.mae:.2f}, root mean square {each.rmse:.2f}{r2}"
         )
-    notes += _worst_scenes(evaluation.scenes)
-    if evaluation.overall.ignored or evaluation.ignored_labels:
-        notes.append(
-            f"do not count: {evaluation.overall.ignored} detections, "
-            f"{evaluation.ignored_labels} labels"
-        )
-    if evaluation.scenes_without_labels:
-        notes.append(
-            f"{evaluation.scenes_without_labels} scenes have detections and no label; their "
-            "detections count as false"
-        )
-    if alone := evaluation.scenes_without_detections:
-        more = f" and {len(alone) - _MOST_SCENES:,} more" if len(alone) > _MOST_SCENES else ""
-        notes.append(
-            f"{len(alone):,} scenes have labels and no detection, so their labels count as missed: "
-            f"{', '.join(alone[:_MOST_SCENES])}{more}; where nothing was found there this is "
-            "right, else the scene column names other files than the detections do"
-        )
-    if evaluation.block_m is not None:
-        notes.append(f"intervals drawn from ground blocks of {evaluation.block_m:g} m")
     return notes
 
 
-def _worst_scenes(scenes: Mapping[str, Scores]) -> list[str]:
+def ignored_notes(detections: int, labels: int) -> list[str]:
+    """Tell how many objects do not count, if any."""
+    if not detections and not labels:
+        return []
+    return [f"do not count: {detections} detections, {labels} labels"]
+
+
+def unpaired_notes(without_labels: int, without_detections: Sequence[str]) -> list[str]:
+    """Tell of scenes that one side alone names."""
+    notes = []
+    if without_labels:
+        notes.append(
+            f"{without_labels} scenes have detections and no label; their detections count as false"
+        )
+    if without_detections:
+        count = len(without_detections)
+        more = f" and {count - _MOST_SCENES:,} more" if count > _MOST_SCENES else ""
+        notes.append(
+            f"{count:,} scenes have labels and no detection, so their labels count as missed: "
+            f"{', '.join(without_detections[:_MOST_SCENES])}{more}; where nothing was found there "
+            "this is right, else the scene column names other files than the detections do"
+        )
+    return notes
+
+
+def worst_scenes(scenes: Mapping[str, Scores]) -> list[str]:
     """Name the scenes with the most false and missed objects."""
     if len(scenes) <= _WORST_SCENES:
         return []

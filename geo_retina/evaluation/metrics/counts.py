@@ -64,3 +64,23 @@ class Counts:
         """Return ``numbers``, with ``names``, ``found`` and ``there`` as lists."""
         columns = {k: getattr(self, k).tolist() for k in ("names", "found", "there")}
         return {**self.numbers(), **columns}
+
+
+@dataclass(frozen=True)
+class CountError:
+    """Detections minus labels, in all.
+
+    Attributes:
+        total: the difference of those that count; above 0 where too many were found.
+        relative: that over the number of labels; None without labels.
+        interval: 95 % interval (low, high) of ``relative``; None where none was drawn.
+    """
+
+    total: int
+    relative: float | None
+    interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything by name, ready for JSON."""
+        interval = None if self.interval is None else list(self.interval)
+        return {"total": self.total, "relative": self.relative, "interval": interval}
