@@ -16,7 +16,8 @@ from torch import Tensor
 
 from geo_retina.errors import TrainingError
 from geo_retina.model import Card, Model, build_network
-from geo_retina.options import RunOptions, ScheduleOptions
+from geo_retina.options import RunOptions
+from geo_retina.options.training_parts import ScheduleOptions
 from geo_retina.plots import draw_training_curves
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.lightning_module import RetinaNetTask

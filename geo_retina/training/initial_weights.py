@@ -12,7 +12,8 @@ from geo_retina.dataset.radiometry import BandStatistics
 from geo_retina.model import Band, Card, Model, Radiometry, build_network, load_model
 from geo_retina.nn.backbones import check_pretrained, load_pretrained, stem_key
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import NetworkOptions, StartOptions
+from geo_retina.options import NetworkOptions
+from geo_retina.options.training_parts import StartOptions
 from geo_retina.scene import common_name
 
 

@@ -22,7 +22,8 @@ from geo_retina.nn.losses import (
     retinanet_loss,
 )
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import AssignOptions, LossOptions, UpdateOptions
+from geo_retina.options import AssignOptions, LossOptions
+from geo_retina.options.training_parts import UpdateOptions
 from geo_retina.training.precision import depthwise_in_single_precision
 
 _LAST = 1e-3  # share of the peak rate at the end

@@ -23,7 +23,7 @@ from geo_retina.errors import TrainingError
 from geo_retina.files import new_file
 from geo_retina.nn.losses import LossSettings, Target
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import UpdateOptions
+from geo_retina.options.training_parts import UpdateOptions
 from geo_retina.training.lightning_module import batch_losses, build_optimizer
 from geo_retina.training.precision import TrainingPrecision, depthwise_in_single_precision
 

@@ -21,7 +21,8 @@ from geo_retina.model import Band, Card, Radiometry, choose_tile_px
 from geo_retina.nn.anchors import fit_anchors
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import CardTexts, NetworkOptions, TrainOptions
+from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.options.training_parts import CardTexts
 from geo_retina.training.initial_weights import (
     about_resolution,
     first_network,

@@ -1,6 +1,7 @@
 """The rooms import only downwards: the contracts in pyproject.toml hold."""
 
 import ast
+import graphlib
 import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -82,3 +83,30 @@ def test_train_options_stay_whole_in_train_and_its_setup_alone():
         "setup.py": {"prepare", "_shareable"},
         "label_check/check.py": {"check_labels"},
     }
+
+
+def _module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(path, modules):
+    """All modules of ours that a file imports, for types alone and inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in modules else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_no_module_is_imported_by_what_it_imports():
+    """Not even for its type: a value knows nothing of the text that is made of it."""
+    modules = {_module_name(path): path for path in _modules()}
+    graph = {
+        name: {each for each in _imported(path, modules) if each in modules and each != name}
+        for name, path in modules.items()
+    }
+    assert graph["geo_retina.evaluation.result"] >= {"geo_retina.evaluation.text_table"}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

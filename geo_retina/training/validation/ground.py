@@ -18,7 +18,8 @@ from geo_retina.dataset.split import Split, Subset
 from geo_retina.errors import SceneError, TrainingError
 from geo_retina.geodesy import move, reproject
 from geo_retina.grid import Grid, Window
-from geo_retina.options import DetectOptions, EvaluateOptions, ScoringOptions
+from geo_retina.options import DetectOptions, EvaluateOptions
+from geo_retina.options.training_parts import ScoringOptions
 from geo_retina.scene import scene_names
 from geo_retina.training.validation.frame import common_crs, meeting_grid
 from geo_retina.vector import to_geodataframe
