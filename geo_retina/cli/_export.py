@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,43 @@ from cyclopts import Group, Parameter
 from geo_retina.cli import _report, _voice
 from geo_retina.options import ChipOptions, DataOptions
 
-PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=1))
+LABELS = Parameter(name="*", group=Group("Labels", sort_key=1))
+PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=2))
 
+
+@dataclass(frozen=True, kw_only=True)
+class ChipLabels:
+    """What of DataOptions is a flag of ``export-chips``."""
+
+    layer: str | None = None
+    """Layer of the labels' file; needed where it holds several."""
+
+    where: str | None = None
+    """Attribute filter on the labels, as in SQL's WHERE."""
+
+    class_column: str | None = None
+    """Column with the class names; left out, all are of one class."""
+
+    scene_column: str | None = None
+    """Column that names the stem of the scene file a label belongs to."""
+
+    point_size_m: float | None = None
+    """Side of the square drawn around point labels."""
+
+    point_size_column: str | None = None
+    """Column with that side, in metres, for each label."""
+
+    encoding: str | None = None
+    """Encoding of the texts in a shapefile that does not say it, such as GBK."""
+
+    ground: str | None = None
+    """Polygons of the ground that was labelled; left out, all of the scenes."""
+
+    bands: tuple[int, ...] | None = None
+    """The files' bands (from 1) to show, one or three; left out, all."""
+
+
+_LABELS = ChipLabels()
 _DEFAULTS = ChipOptions()
 
 
@@ -21,16 +57,8 @@ def export_chips(
     *,
     labels: str,
     out: Path,
-    layer: str | None = None,
-    where: str | None = None,
-    class_column: str | None = None,
-    scene_column: str | None = None,
-    point_size_m: float | None = None,
-    point_size_column: str | None = None,
-    encoding: str | None = None,
-    ground: str | None = None,
-    bands: tuple[int, ...] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reading: Annotated[ChipLabels, LABELS] = _LABELS,
     options: Annotated[ChipOptions, PICTURES] = _DEFAULTS,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
@@ -40,35 +68,15 @@ def export_chips(
         scenes: Files, folders or globs of georeferenced images.
         labels: Vector file with one polygon or point per object.
         out: Folder to make.
-        layer: Layer of the labels' file; needed where it holds several.
-        where: Attribute filter on the labels, as in SQL's WHERE.
-        class_column: Column with the class names; left out, all are of one class.
-        scene_column: Column that names the stem of the scene file a label belongs to.
-        point_size_m: Side of the square drawn around point labels.
-        point_size_column: Column with that side, in metres, for each label.
-        encoding: Encoding of the texts in a shapefile that does not say it, such as GBK.
-        ground: Polygons of the ground that was labelled; left out, all of the scenes.
-        bands: The files' bands (from 1) to show, one or three; left out, all.
         overwrite: Replace a folder that this command made.
+        reading: How labels and scenes are read.
         options: Size, form and split.
         reporting: How the command reports.
     """
     from geo_retina.export import export_chips as export
 
-    data = DataOptions(
-        scenes=tuple(scenes),
-        labels=labels,
-        layer=layer,
-        where=where,
-        class_column=class_column,
-        scene_column=scene_column,
-        point_size_m=point_size_m,
-        point_size_column=point_size_column,
-        encoding=encoding,
-        ground=ground,
-        bands=bands,
-    )
     _voice.check_json(reporting, overwrite=overwrite)
+    data = DataOptions(scenes=tuple(scenes), labels=labels, **vars(reading))
     report = export(data, out, options, overwrite=overwrite)
     pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
     _voice.say(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")

@@ -68,7 +68,7 @@ def as_flags(sentence: str, command: Command | None = None) -> str:
         sentence = form.sub(lambda m: names.by_field.get(m[1], m[0]), sentence)
     if names.is_training:
         return sentence.replace("the override ", "--set ")
-    return _DATA.sub(lambda m: names.arguments.get(m[1], m[0]), sentence)
+    return _DATA.sub(lambda m: names.by_field.get(m[1], m[0]), sentence)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def test_export_stac(monkeypatch, tmp_path, capsys):
         ("merge --out b.gpkg", "RUN"),
         ("detect a.tif --model m --out b.gpkg --score 0.1 --min-score 0.2", "below --min-score"),
         ("export-chips a.tif --labels l --out d --chip-px 3", "--chip-px is 3, expected 16 to"),
+        ("export-chips a.tif --labels l --out d --bands 0", "--bands is 0, expected 1 or more"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(line, told, capsys):
