@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from geo_retina.cli import _report, _voice
 from geo_retina.cli._detect import Detection, Run
 from geo_retina.errors import SceneError
-from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.options import DetectOptions, Padding, RunOptions
 
 if TYPE_CHECKING:
     from geo_retina.model import Card
@@ -27,6 +27,10 @@ _MOST_SCENES = 10
 
 _SCORES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap50": "AP50", "ap": "AP"}
 _PRINT = "data_fingerprint"
+_PADDING: dict[Padding, str] = {
+    "mirror": "where there is no ground it sees the ground beside it, mirrored",
+    "constant": "where there is no ground it sees 0 after normalisation",
+}
 
 
 def models(
@@ -226,6 +230,7 @@ def describe_card(card: Card) -> dict[str, str]:
         f"{card.gsd_range_m[1]:g} m",
         "objects": f"{low_px:.0f} to {high_px:.0f} px wide, mostly {mid_px:.0f} px",
         "tiles": f"up to {card.tile_px} px",
+        "padding": f"{card.padding}, {_PADDING[card.padding]}",
         "overlaps": f"of two detections of a class with an IoU above {card.nms_iou:g}, one is kept",
         "network": f"RetinaNet on {network.backbone}, levels "
         f"{', '.join(f'P{level}' for level in network.levels or ())}, "

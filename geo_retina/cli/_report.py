@@ -79,8 +79,8 @@ def progress(how: _voice.ProgressStyle) -> Iterator[Callable[[Progress], None] |
     elif how == "none":
         yield None
     else:
-        due = every(_LINE_EVERY_S)
-        yield lambda state: _streams.tell(progress_text(state)) if due() else None
+        interval = Interval(_LINE_EVERY_S)
+        yield lambda state: _streams.tell(progress_text(state)) if interval.is_due() else None
 
 
 def is_watched() -> bool:
@@ -88,56 +88,66 @@ def is_watched() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def every(seconds: float) -> Callable[[], bool]:
-    """Make a timer that returns True once per so many seconds, first after that time."""
-    last = time.monotonic()
+class Interval:
+    """Tells whether a time has passed since it last did so; it can be pickled.
 
-    def is_due() -> bool:
-        nonlocal last
+    Args:
+        seconds: that time, counted from now at first.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether it has passed, and begin anew then."""
         now = time.monotonic()
-        if now - last < seconds:
+        if now - self._last < self._seconds:
             return False
-        last = now
+        self._last = now
         return True
-
-    return is_due
 
 
 def training_progress(
     how: _voice.ProgressStyle,
 ) -> bool | Callable[[TrainProgress], None]:
-    """Show how far a training is, as ``progress`` does; True is Lightning's own bar."""
+    """Show how far a training is, as ``progress`` does; True is Lightning's own bar.
+
+    What is called is an object, since several devices need it pickled, which a closure cannot be.
+    """
     if how == "json":
-        return training_events()
+        return TrainingEvents()
     if how == "bar" or (how == "auto" and is_watched()):
         return True
-    return False if how == "none" else training_line()
+    return False if how == "none" else TrainingLine()
 
 
-def training_events() -> Callable[[TrainProgress], None]:
-    """Send how far a training is: an event after each epoch, and one a second in between."""
-    due = every(_EVENT_EVERY_S)
+class TrainingEvents:
+    """Sends how far a training is: an event after each epoch, and one a second in between."""
 
-    def show(state: TrainProgress) -> None:
-        if not due() and state.step not in (0, state.steps):
+    def __init__(self) -> None:
+        self._interval = Interval(_EVENT_EVERY_S)
+
+    def __call__(self, state: TrainProgress) -> None:
+        """Send the event where one is due."""
+        if not self._interval.is_due() and state.step not in (0, state.steps):
             return
         done = state.epoch - 1 + state.step / max(1, state.steps)
         fraction = round(done / max(1, state.epochs), 4)
         text = training_text(state)
         _voice.print_event("progress", fraction=fraction, text=text, **asdict(state))
 
-    return show
 
+class TrainingLine:
+    """Prints how far a training is: a line after each epoch, in long ones a line a minute."""
 
-def training_line() -> Callable[[TrainProgress], None]:
-    """Report a training's progress: a line after each epoch, in long ones a line a minute."""
-    due = every(_LINE_EVERY_S)
+    def __init__(self) -> None:
+        self._interval = Interval(_LINE_EVERY_S)
 
-    def show(state: TrainProgress) -> None:
-        if due() or state.step == state.steps:
+    def __call__(self, state: TrainProgress) -> None:
+        """Print the line where one is due."""
+        if self._interval.is_due() or state.step == state.steps:
             _streams.tell(training_text(state))
-
-    return show
 
 
 def training_text(state: TrainProgress) -> str:

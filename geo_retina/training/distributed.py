@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -66,6 +67,23 @@ def share_batches() -> DDPStrategy:
     Weights that a network does not use, as some backbones have them, must not stop it.
     """
     return _QuietStrategy(start_method="spawn", find_unused_parameters=True, timeout=_PATIENCE)
+
+
+def check_progress(progress: object, count: int) -> None:
+    """Refuse what cannot be handed to the processes of several devices, before anything is read.
+
+    Raises:
+        TrainingError: it cannot be pickled.
+    """
+    if count == 1:
+        return
+    try:
+        pickle.dumps(progress)
+    except Exception as error:  # whatever the object's own way of being pickled raises
+        raise TrainingError(
+            f"progress is {progress!r}, which cannot be pickled ({error}), and {count} devices "
+            "need that; give a function of a module or an object of a class, or lower devices to 1"
+        ) from error
 
 
 def check_devices(count: int, device: torch.device) -> None:

@@ -22,9 +22,15 @@ from geo_retina.errors import GeoRetinaError
 from geo_retina.files import write_text
 from geo_retina.forks import check_forked
 from geo_retina.model import Card, Model, check_model_output
-from geo_retina.options import BatchOptions, LoopOptions, RunOptions, TrainOptions
+from geo_retina.options import RunOptions, TrainOptions
+from geo_retina.options.training_parts import BatchOptions, LoopOptions
 from geo_retina.plots import draw_training_curves
-from geo_retina.training.distributed import SharedSampler, check_devices, share_batches
+from geo_retina.training.distributed import (
+    SharedSampler,
+    check_devices,
+    check_progress,
+    share_batches,
+)
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.epoch_end import Validation
 from geo_retina.training.fingerprints import input_fingerprints
@@ -89,6 +95,7 @@ def train(
     device = choose_device(options.device)
     check_loggers(tensorboard=options.tensorboard)
     check_devices(options.devices, device)
+    check_progress(progress, options.devices)
     record = as_plain(asdict(options))
     # The caller's own random state is left as it was.
     gpus = [device] if device.type == "cuda" else []

@@ -13,10 +13,18 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import yaml
-from support.stubs import LOADED_BY_RUNS, load_stub_model, paint, tiny_model, write_scene
+from support.stubs import (
+    LOADED_BY_RUNS,
+    load_stub_model,
+    paint,
+    tiny_card,
+    tiny_model,
+    write_scene,
+)
 
-from geo_retina.cli import _demo, main
+from geo_retina.cli import _demo, _inspect, main
 from geo_retina.config import load_detect_config, load_train_options
+from geo_retina.model import load_card
 from geo_retina.options import MergeOptions, SynthOptions
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
@@ -138,9 +146,16 @@ def test_models_and_their_info(capsys):
         assert main(["info", name]) == 0
         card = table(capsys.readouterr().out)
         assert card["model"]
+        assert card["padding"].split(",")[0] == load_card(name).padding
         assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, val"])
         assert "labels on the tuning ground" in card["measured on"]
         assert "train labels: " in card["training"]
+
+
+def test_info_says_what_stands_where_there_is_no_ground():
+    for padding in ("mirror", "constant"):
+        text = _inspect.describe_card(tiny_card(padding=padding))["padding"]
+        assert text.startswith(f"{padding}, where there is no ground it sees ")
 
 
 def test_train_then_use_the_model(here, capsys):

@@ -333,7 +333,7 @@ def test_progress_is_a_line_a_minute_elsewhere(half_way, monkeypatch, capsys):
 def test_training_is_told_after_each_epoch_and_once_a_minute(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(_report.time, "monotonic", lambda: now[0])
-    show = _report.training_line()
+    show = _report.TrainingLine()
     for now[0], step in ((10, 50), (61, 60), (70, 70), (80, 100)):
         scores = {"f1": 0.5} if step == 100 else {}
         show(

@@ -149,7 +149,7 @@ def test_a_stream_that_takes_no_more_costs_no_result(evaluation, capsys, monkeyp
 def test_progress_of_a_training_has_a_fraction(capsys):
     from geo_retina.training.progress_lines import TrainProgress
 
-    show = _report.training_events()
+    show = _report.TrainingEvents()
     for step in (0, 60, 100):  # the one in between comes within a second
         show(TrainProgress(2, 4, step, 100, {"loss": 0.25}, {}, 90.0))
     first, last = events(capsys.readouterr().out)

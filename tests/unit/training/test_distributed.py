@@ -11,6 +11,7 @@ import torch
 from support.fields import field
 from support.tiny_training import FakeScores, tiny
 
+from geo_retina.cli._report import TrainingLine
 from geo_retina.dataset.samples import EpochSampler
 from geo_retina.errors import TrainingError
 from geo_retina.training import distributed, epoch_end, loggers, train
@@ -34,15 +35,21 @@ def test_processes_share_each_batch(
     assert together == whole[: len(together)]
 
 
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Without batch norms, whose statistics are each process' own, only rounding differs."""
     scene, labels, _ = field(tmp_path, side=200)
     network = {"backbone": "test_resnet", "channels": 16, "convs": 1, "norm": "none"}
     options = {"network": network, "epochs": 2, "lr": 1e-3, "optimizer": "sgd", "freeze": 4}
     one = train(tiny(scene, labels, **options))
     out = tmp_path / "two.safetensors"
-    two = train(tiny(scene, labels, devices=2, **options), out)
+    two = train(tiny(scene, labels, devices=2, **options), out, progress=TrainingLine())
     assert out.exists()
+    # The first process tells, in words as the command does without a terminal.
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line.split(",")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("class_loss" in line and "f1" in line for line in lines)
     learned, other = one.network.state_dict(), two.network.state_dict()
     for name, tensor in learned.items():
         torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-6)
@@ -52,6 +59,12 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     for a, b in zip(one.card.training["history"], two.card.training["history"], strict=True):
         assert a["class_loss"] == pytest.approx(b["class_loss"], rel=1e-4)
         assert a["box_loss"] == pytest.approx(b["box_loss"], rel=1e-4)
+
+
+def test_progress_that_cannot_be_shared_is_refused_before_anything_is_read() -> None:
+    options = tiny("nowhere.tif", "nowhere.gpkg", devices=2)
+    with pytest.raises(TrainingError, match=r"^progress is .* cannot be pickled .* 2 devices"):
+        train(options, progress=lambda state: None)
 
 
 def test_tensorboard_is_asked_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
