@@ -1,6 +1,7 @@
 """What commands say to programs: events, results, and what this version offers."""
 
 import json
+import pickle
 import sys
 from io import StringIO
 from pathlib import Path
@@ -167,6 +168,7 @@ def test_progress_of_a_training_has_a_fraction(capsys):
 def test_a_training_is_shown_as_asked(how, is_bar, is_told):
     shown = _report.training_progress(how)
     assert (shown is True, callable(shown)) == (is_bar, is_told)
+    assert type(pickle.loads(pickle.dumps(shown))) is type(shown)  # as several devices need
 
 
 def test_api_tells_protocol_commands_with_their_flags_and_models(capsys):
