@@ -60,6 +60,12 @@ class _QuietStrategy(DDPStrategy):
         self._silence.__enter__()  # until the process ends
         super().setup_environment()
 
+    def teardown(self) -> None:
+        """Leave the other processes, whose threads may abort an interpreter that ends with them."""
+        super().teardown()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
 
 def share_batches() -> DDPStrategy:
     """Start one process per device, each begun by this one, whatever program this is.
