@@ -47,7 +47,8 @@ def test_two_processes_learn_what_one_does(
     two = train(tiny(scene, labels, devices=2, **options), out, progress=TrainingLine())
     assert out.exists()
     # The first process tells, in words as the command does without a terminal.
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    lines = [line for line in told if ", step " not in line]  # a slow machine tells of steps too
     assert [line.split(",")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
     assert all("class_loss" in line and "f1" in line for line in lines)
     learned, other = one.network.state_dict(), two.network.state_dict()
