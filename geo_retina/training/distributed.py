@@ -88,7 +88,8 @@ def check_progress(progress: object, count: int) -> None:
     except Exception as error:  # whatever the object's own way of being pickled raises
         raise TrainingError(
             f"progress is {progress!r}, which cannot be pickled ({error}), and {count} devices "
-            "need that; give a function of a module or an object of a class, or lower devices to 1"
+            "need that; give a function of a module or an object of a class, or lower "
+            "TrainOptions.devices to 1"
         ) from error
 
 
