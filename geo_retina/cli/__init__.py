@@ -32,7 +32,7 @@ from geo_retina.cli import (
     _train,
     _voice,
 )
-from geo_retina.cli._option_names import answering, flag_name
+from geo_retina.cli._option_names import answering, flag_name, register
 from geo_retina.errors import GeoRetinaError, OptionError
 
 _PIPE_GONE = 141  # as of a program that SIGPIPE ends
@@ -82,6 +82,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _export.export_stac,
 )
 for _place, _command in enumerate(COMMANDS):
+    register(_command)
     app.command(_command, name=flag_name(_command.__name__), sort_key=_place)
 
 

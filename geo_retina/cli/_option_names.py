@@ -32,6 +32,9 @@ _TRUE = re.compile(r"(?<![\w.])(\w+)=True\b")
 _NAMED = re.compile(r"\bthe (?:argument|option) (\w+)\b")
 _DATA = re.compile(r"\bdata\.(\w+)(?: in the config)?")
 
+_commands: list[Command] = []
+"""All commands, in the order of the help; the command line itself fills it."""
+
 _spoken: ContextVar[Command | None] = ContextVar("command", default=None)
 
 
@@ -42,6 +45,11 @@ def flag_name(field: str) -> str:
     may even say so: ``--radius 6m``.
     """
     return field.removesuffix("_m").removesuffix("_s").replace("_", "-").strip("-")
+
+
+def register(command: Command) -> None:
+    """Let options that another command lacks be named as this one does."""
+    _commands.append(command)
 
 
 @contextmanager
@@ -95,12 +103,10 @@ class _Names:
 
     def option(self, option: str) -> str:
         """Return the name of an option such as ``RunOptions.batch``."""
-        from geo_retina.cli import COMMANDS
-
         group, _, field = option.partition(".")
         if not hasattr(all_options, group):
             return option
-        others = (_names_of(command).options for command in COMMANDS)
+        others = (_names_of(command).options for command in _commands)
         elsewhere = next((known[option] for known in others if option in known), option)
         return self.options.get(option, self.by_field.get(field, elsewhere))
 
