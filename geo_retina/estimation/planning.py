@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.stats import t as student_t
 
@@ -12,7 +14,7 @@ from geo_retina.review.values import Ints
 
 USUAL_SPREAD = 1.2
 """Variance of objects minus what detections say, over detections of a cell plus a half, of the
-bundled model on towns: 0.8 to 1.6, see docs/counting.md."""
+bundled model on towns: 0.6 to 1.7, see docs/guide-counts.md."""
 
 _HALF = 0.5
 
@@ -43,9 +45,12 @@ def plan_target(counts: CellCounts, share: float) -> TargetPlan:
     # Without detections the cells are drawn from all ground alike.
     if alone is None:
         alone = float(x.var()) / (float(x.mean()) + _HALF) + USUAL_SPREAD
+    cells = _fewest(size, mean, spread, share * total)
+    counting = 1 - frame.design.learn_share
     return TargetPlan(
         share=share,
-        cells=_fewest(size, mean, spread, share * total),
+        cells=cells,
+        cells_to_draw=None if cells is None or not counting else math.ceil(cells / counting),
         cells_alone=_fewest(np.array([size.sum()]), np.array([x.mean()]), alone, share * total),
         is_measured=helped is not None,
     )

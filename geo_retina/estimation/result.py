@@ -41,12 +41,14 @@ class TargetPlan:
         share: half of the interval over the total.
         cells: completed cells of use count with the help of the detections; None where even
             all cells would not do.
+        cells_to_draw: cells of both uses among which so many are to count by.
         cells_alone: the same without detections.
         is_measured: whether from the spread of completed cells; otherwise from what is usual.
     """
 
     share: float
     cells: int | None
+    cells_to_draw: int | None
     cells_alone: int | None
     is_measured: bool
 
@@ -134,5 +136,6 @@ def _plan_lines(plan: TargetPlan) -> list[str]:
     alone = "all" if plan.cells_alone is None else f"{plan.cells_alone:,}"
     return [
         f"+-{plan.share:.1%} takes about {plan.cells:,} completed cells to count by, "
-        f"{alone} without detections, {whence}"
+        f"{alone} without detections, {whence}; geo-retina review --cells {plan.cells_to_draw} "
+        "draws as many beside those to learn from"
     ]
