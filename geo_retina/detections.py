@@ -46,6 +46,11 @@ class Detections:
         tile: (N,) int64, index of the tile that found it.
         cut: (N,) uint8, bits of ``Cut``.
         joined: (N,) bool, made of fragments by the merge.
+
+    Example:
+        >>> from geo_retina import Detections
+        >>> len(Detections.empty())
+        0
     """
 
     boxes_px: NDArray[np.float64]

@@ -62,6 +62,12 @@ def detect(
     Warns:
         UserWarning: a tile reached a limit and may hold more objects, a batch did not fit into
             the device's memory, or a scene has no CRS.
+
+    Example:
+        >>> from geo_retina import DetectOptions, RunOptions, detect
+        >>> found = detect("scene.tif", "demo", DetectOptions(score=0.6), RunOptions(device="cpu"))
+        >>> sorted(found["class"].unique())
+        ['tree', 'vehicle']
     """
     options, run = options or DetectOptions(), run or RunOptions()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -119,6 +125,12 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         GeoRetinaError: nothing could be done: no scene or model can be used, every block
             failed, the output exists or cannot be written, or an earlier run of it differs.
             An older output is left as it was.
+
+    Example:
+        >>> from geo_retina import RunOptions, detect_to_file
+        >>> report = detect_to_file("scene.tif", "demo", "found.gpkg", run=RunOptions(device="cpu"))
+        >>> report.complete, report.crs
+        (True, 'EPSG:32632')
     """
     start = time.perf_counter()
     outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]

@@ -46,6 +46,15 @@ class Grid:
         height: rows.
         width: columns.
         pixel_m: side of a pixel in metres, where there is no CRS to tell; None for unknown.
+
+    Example:
+        >>> import pyproj
+        >>> from affine import Affine
+        >>> from geo_retina import Grid
+        >>> crs = pyproj.CRS("EPSG:32632")
+        >>> grid = Grid(crs, Affine(0.5, 0, 500_000, 0, -0.5, 5_300_000), 100, 200)
+        >>> grid.shape, round(grid.gsd_m, 3)
+        ((100, 200), 0.5)
     """
 
     crs: pyproj.CRS | None

@@ -42,6 +42,13 @@ def estimate(path: str | Path, options: EstimateOptions = EstimateOptions()) -> 
 
     Raises:
         LabelError: the file has no review, or the completed cells allow no valid estimate.
+
+    Example:
+        >>> from geo_retina import estimate
+        >>> total = estimate("reviewed.gpkg").overall.total
+        >>> low, high = total.interval
+        >>> low <= total.value <= high
+        True
     """
     counts = read_counts(path, options)
     plan = None if options.target is None else plan_target(counts, options.target)

@@ -154,6 +154,12 @@ def compare(
 
     Raises:
         LabelError: as ``evaluate``.
+
+    Example:
+        >>> from geo_retina import compare
+        >>> comparison = compare("detections.gpkg", "detections.gpkg", "labels.gpkg")
+        >>> comparison.labels["only_a"], comparison.labels["only_b"]
+        (0, 0)
     """
     first = prepare(a, labels, options)
     # The same blocks for both, also where only detections could tell their side.

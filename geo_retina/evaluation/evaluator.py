@@ -83,6 +83,13 @@ def evaluate(
         LabelError: a file or a column is missing, has gaps or no CRS, or detections and
             labels name no scene, or no class, in common; or there would be too many cells or
             blocks of ground.
+
+    Example:
+        >>> from geo_retina import EvaluateOptions, evaluate
+        >>> options = EvaluateOptions(class_column="class", resamples=0)
+        >>> evaluation = evaluate("detections.gpkg", "labels.gpkg", options)
+        >>> evaluation.overall.f1 > 0.9
+        True
     """
     return assess(prepare(detections, labels, options), options)
 

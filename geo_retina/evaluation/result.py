@@ -46,6 +46,12 @@ class Evaluation:
         confusion: between classes; None where classes were not told apart.
         gsd_m: metres a pixel behind sizes in px, the median over the detections; or None.
         block_m: side of the ground blocks behind the intervals; None where none was drawn.
+
+    Example:
+        >>> from geo_retina import evaluate
+        >>> evaluation = evaluate("detections.gpkg", "labels.gpkg")
+        >>> list(evaluation.matches.labels_frame().columns)[:2]
+        ['row', 'class']
     """
 
     matching: str

@@ -75,6 +75,12 @@ def export_chips(
         SceneMismatchError: the pixels do not fit a PNG of 8 bits.
         OutputError: the folder exists, or cannot be written.
         GeoRetinaError: scenes or labels cannot be used.
+
+    Example:
+        >>> from geo_retina import ChipOptions, DataOptions, export_chips
+        >>> data = DataOptions(scenes=("scene.tif",), labels="labels.gpkg", class_column="class")
+        >>> export_chips(data, "chips", ChipOptions(chip_px=256, val_fraction=0.0)).pictures
+        {'train': 4, 'val': 0}
     """
     options, out = options or ChipOptions(), Path(out)
     _check_folder(out, overwrite=overwrite)

@@ -51,6 +51,11 @@ def export_onnx(
         ModelError: the model cannot be used, or packages that the export needs are missing.
         OptionError: ``tile_px`` is no multiple of the stride.
         OutputError: the file exists, or cannot be written.
+
+    Example:
+        >>> from geo_retina import export_onnx
+        >>> export_onnx("demo", "demo.onnx", tile_px=128).name
+        'demo.onnx'
     """
     out = Path(out)
     check_file_output(out, [".onnx"], overwrite=overwrite)

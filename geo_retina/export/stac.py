@@ -36,6 +36,11 @@ def export_stac(
     Raises:
         ModelError: the model cannot be used.
         OutputError: the file exists, or cannot be written.
+
+    Example:
+        >>> from geo_retina import export_stac
+        >>> export_stac("demo", "demo.json").name
+        'demo.json'
     """
     out = Path(out)
     check_file_output(out, [".json"], overwrite=overwrite)

@@ -60,6 +60,12 @@ def write_report(
     Raises:
         OutputError: the folder holds a report already or cannot be written.
         SceneError: a scene has no CRS, or cannot be read.
+
+    Example:
+        >>> from geo_retina import evaluate, write_report
+        >>> evaluation = evaluate("detections.gpkg", "labels.gpkg")
+        >>> write_report(evaluation, "report").name
+        'report.html'
     """
     folder = Path(folder)
     check_report(folder, overwrite=overwrite)

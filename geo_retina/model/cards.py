@@ -97,6 +97,12 @@ class Card:
         metrics: scores, and what they were measured on.
         training: resolved options, data fingerprint, package versions.
         format_version: version of this card's form.
+
+    Example:
+        >>> from geo_retina import Card, load_model
+        >>> card = load_model("demo").card
+        >>> Card.from_json(card.to_json()) == card
+        True
     """
 
     name: str
@@ -263,7 +269,13 @@ def choose_tile_px(object_px: float, stride_px: int) -> int:
 
 
 def bundled_models() -> dict[str, Path]:
-    """List the files of the models that come with the package, by name, sorted."""
+    """List the files of the models that come with the package, by name, sorted.
+
+    Example:
+        >>> from geo_retina import bundled_models
+        >>> list(bundled_models())
+        ['demo', 'trees-naip']
+    """
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 

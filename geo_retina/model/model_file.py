@@ -43,6 +43,13 @@ class Model:
         card: what it takes and finds.
         predictor: makes what computes boxes in detection; None for the network, through PyTorch.
             Not written to the file. A cluster is sent it by pickle.
+
+    Example:
+        >>> from geo_retina import Model, load_model
+        >>> model = load_model("demo")
+        >>> path = Model(model.network, model.card).save("copy.safetensors")
+        >>> load_model(path).card == model.card
+        True
     """
 
     network: RetinaNet
@@ -146,6 +153,12 @@ def load_model(name_or_path: str | Path) -> Model:
     Raises:
         ModelError: there is no such model, the file is corrupt or of a newer format, or its
             weights do not fit its card.
+
+    Example:
+        >>> from geo_retina import load_model
+        >>> model = load_model("demo")
+        >>> model.card.classes
+        ('vehicle', 'tree', 'tank')
     """
     path = find_model(name_or_path)
     card = load_card(path)

@@ -71,7 +71,13 @@ class MergeOptions:
 @accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class DetectOptions:
-    """What changes the detections of a run; part of its fingerprint."""
+    """What changes the detections of a run; part of its fingerprint.
+
+    Example:
+        >>> from geo_retina import DetectOptions, MergeOptions
+        >>> DetectOptions(score=0.5, merge=MergeOptions(iou=0.3)).merge.iou
+        0.3
+    """
 
     score: float | None = None
     """Keep detections from this score on; left out, the model's own threshold per class."""

@@ -26,7 +26,14 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """A whole training run; the YAML file of ``geo-retina train`` has these keys."""
+    """A whole training run; the YAML file of ``geo-retina train`` has these keys.
+
+    Example:
+        >>> from geo_retina import DataOptions, LossOptions, TrainOptions
+        >>> data = DataOptions(scenes=("scene.tif",), labels="labels.gpkg")
+        >>> TrainOptions(data=data, loss=LossOptions(gamma=1.5)).loss.gamma
+        1.5
+    """
 
     data: DataOptions
     """Scenes and labels."""

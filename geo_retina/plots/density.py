@@ -107,6 +107,12 @@ def draw_density(
             no scene was given.
         OptionError: the cells are not of a size, or too small for that much ground.
         OutputError: the map exists or cannot be written.
+
+    Example:
+        >>> from geo_retina import draw_density
+        >>> density = draw_density("detections.gpkg", "density.tif", cell_m=20)
+        >>> density.total > density.most
+        True
     """
     if not (cell_m > 0 and math.isfinite(cell_m)):
         raise OptionError(f"cells of {cell_m:g} m have no ground; give more than 0 m")

@@ -85,6 +85,13 @@ def draw_preview(
         LabelError: the detections have a CRS and the scene none, or the other way round.
         OutputError: the picture cannot be written.
         SceneError: the scene cannot be read.
+
+    Example:
+        >>> import geopandas
+        >>> from geo_retina import draw_preview, open_scene
+        >>> found = geopandas.read_file("detections.gpkg", layer="detections")
+        >>> str(draw_preview(open_scene("scene.tif"), found, "preview.png"))
+        'preview.png'
     """
     boxes = _place(scene, detections)
     pixels, valid, scale = scene.overview(_OVERVIEW_PX)

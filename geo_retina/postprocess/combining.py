@@ -98,6 +98,12 @@ def combine_runs(
             scanned, or lies in a plane from which no way leads to the result's CRS.
         OptionError: no file was named, the CRS is unknown, or an option does not apply.
         OutputError: the output cannot be written, or exists.
+
+    Example:
+        >>> from geo_retina import combine_runs
+        >>> report = combine_runs(["detections.gpkg", "detections.gpkg"], "one.gpkg")
+        >>> report.read == 2 * report.written
+        True
     """
     outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))
     options = options or MergeOptions()

@@ -93,6 +93,12 @@ def filter_detections(
         OptionError: nothing was asked for that the file could answer, such as a score below
             the one from which it was written, or a class that its model does not know.
         OutputError: the output cannot be written, or exists.
+
+    Example:
+        >>> from geo_retina import FilterOptions, filter_detections
+        >>> report = filter_detections("detections.gpkg", "sure.gpkg", FilterOptions(score=0.7))
+        >>> 0 < report.kept < report.read
+        True
     """
     options = options or FilterOptions()
     outs = tuple(Path(o) for o in ([out] if isinstance(out, (str, Path)) else out))

@@ -102,6 +102,12 @@ def review_detections(path: str | Path, options: ReviewOptions | None = None) ->
         LabelError: the file is no such one, or an entry in it has no meaning.
         OptionError: fewer cells are asked for than can be drawn in strata.
         OutputError: the file is locked, or cannot be written.
+
+    Example:
+        >>> from geo_retina import ReviewOptions, review_detections
+        >>> options = ReviewOptions(cells=20, cell_size_m=20.0)
+        >>> review_detections("detections.gpkg", options).cells_added
+        20
     """
     path, options = Path(path), options or ReviewOptions()
     if not is_package(path):

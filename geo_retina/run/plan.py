@@ -178,6 +178,13 @@ def plan_scenes(
         SceneError: a path names nothing.
         LabelError: the area of interest cannot be read.
         GeoRetinaError: no scene can be used; the first one's error.
+
+    Example:
+        >>> from geo_retina import DetectOptions, RunOptions, load_model, plan_scenes
+        >>> card, run = load_model("demo").card, RunOptions(device="cpu")
+        >>> plans, failures = plan_scenes("scene.tif", card, DetectOptions(), run)
+        >>> len(plans), failures
+        (1, [])
     """
     paths = find_scenes(scenes, asset=options.asset)
     area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)

@@ -47,6 +47,11 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
     Raises:
         SceneError: a path does not exist, a folder or glob holds no raster, or a list or STAC
             document cannot be understood.
+
+    Example:
+        >>> from geo_retina import find_scenes
+        >>> find_scenes("*.tif")
+        ['scene.tif']
     """
     found: dict[str, str] = {}
     for given in [paths] if isinstance(paths, (str, Path)) else paths:

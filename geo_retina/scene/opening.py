@@ -143,6 +143,12 @@ def open_scene(
 
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
+
+    Example:
+        >>> from geo_retina import open_scene
+        >>> scene = open_scene("scene.tif")
+        >>> scene.grid.shape, scene.grid.gsd_m, scene.bands
+        ((512, 512), 0.3, (1, 2, 3))
     """
     return as_scene(inspect_file(path), bands=bands, gsd_m=gsd_m)
 

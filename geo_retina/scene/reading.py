@@ -68,6 +68,13 @@ class Scene:
             where it was warped.
         palette: colours of the first band's numbers; None where they are brightness. Only
             ``open_picture`` gives such scenes.
+
+    Example:
+        >>> from geo_retina import open_scene
+        >>> scene = open_scene("scene.tif", bands=(3, 2, 1))
+        >>> pixels, valid = scene.read(scene.grid.window)
+        >>> pixels.shape, valid.shape
+        ((3, 512, 512), (512, 512))
     """
 
     path: str

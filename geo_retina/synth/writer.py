@@ -67,6 +67,12 @@ def draw_scene(
 
     Raises:
         OutputError: an output exists, or its folder does not, or cannot be written.
+
+    Example:
+        >>> from geo_retina import SynthOptions, draw_scene
+        >>> options = SynthOptions(height=256, width=256, seed=3)
+        >>> draw_scene("drawn.tif", options, truth="drawn.gpkg").path.name
+        'drawn.tif'
     """
     path, truth = Path(path), None if truth is None else Path(truth)
     check_file_output(path, [".tif", ".tiff"], overwrite=overwrite)

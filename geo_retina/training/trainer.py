@@ -86,6 +86,12 @@ def train(
         TrainingError: the ground or the labels allow no training, or the folder holds a run
             that does not fit.
         GeoRetinaError: scenes, labels or options cannot be used.
+
+    Example:
+        >>> from geo_retina import load_train_options, train
+        >>> model = train(load_train_options("train.yaml"), "example.safetensors")
+        >>> model.card.name, model.card.classes
+        ('example', ('tree', 'vehicle'))
     """
     target = None if out is None else Path(out)
     if target is not None:

@@ -57,6 +57,17 @@ VALUES = {
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
     "ReviewReport",
 }
+SHOWN = {
+    "Card",
+    "DetectOptions",
+    "Detections",
+    "Evaluation",
+    "Grid",
+    "Model",
+    "Scene",
+    "TrainOptions",
+}
+"""Values that have an example, as the verbs have: the rest are what a verb returns or is given."""
 OPTIONS = {
     *(
         "AssignOptions",
@@ -163,3 +174,14 @@ def test_command_line_starts_light():
 def test_what_models_are_is_told_without_loading_pytorch(words):
     code = f"from geo_retina.cli import main; assert main({words!r}) == 0"
     assert loaded_by(code) & HEAVY <= {"cyclopts", "numpy"}
+
+
+@pytest.mark.parametrize("name", sorted(VERBS | SHOWN))
+def test_what_is_public_has_an_example_that_runs(name):
+    """It runs as a doctest, on files that tests/support/examples.py makes."""
+    from doctest import DocTestParser
+
+    examples = DocTestParser().get_examples(inspect.getdoc(getattr(geo_retina, name)))
+    assert any(name.lower() in example.source.lower() for example in examples[1:])
+    assert any(example.want for example in examples)
+    assert not any(example.options for example in examples)  # such as to skip it

@@ -62,6 +62,11 @@ def check_labels(
     Raises:
         OutputError: the folder holds a report already, or cannot be written.
         GeoRetinaError: scenes, labels or options cannot be used at all.
+
+    Example:
+        >>> from geo_retina import check_labels, load_train_options
+        >>> print(check_labels(load_train_options("train.yaml")).text().splitlines()[0])
+        check of the labels for example
     """
     folder = None if out is None else Path(out)
     if folder is not None:  # before minutes are spent on reading
