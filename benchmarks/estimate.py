@@ -8,8 +8,8 @@ the validation ground, which trees-naip was not trained on; and Palm Springs and
 was trained on, so that it is better there than it would be elsewhere. A poor detector is made of
 it by a score threshold of 0.55: it misses a quarter and more. 2,000 times, cells are drawn as
 ``geo-retina review`` draws them, their objects are taken from the labels, and the total of all
-cells is estimated. Plain sampling draws as many cells of all ground alike. Needs GEO_RETINA_DATA
-or ../shared/data; without it, drawn scenes only. Detections are kept in --work.
+cells is estimated. Plain sampling draws as many cells of all ground alike. Needs GEO_RETINA_DATA;
+without it, drawn scenes only. Detections are kept in --work.
 """
 
 from __future__ import annotations

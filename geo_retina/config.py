@@ -48,8 +48,8 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
     """Read the YAML file of a training run.
 
     In the paths of scenes, labels, ground, areas and the cache, ``~`` and ``$VARIABLES`` are
-    expanded and relative ones are taken from the file's own folder. ``$GEO_RETINA_DATA``,
-    where unset, is ``../shared/data`` beside the project that the file's folder lies in.
+    expanded and relative ones are taken from the file's own folder. ``GEO_RETINA_DATA``
+    names the folder of the data that the configs in the repository refer to.
 
     Args:
         path: the file; its keys are the fields of TrainOptions.

@@ -22,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of real test data: GEO_RETINA_DATA, or ../shared/data beside the project."""
+    """The folder of real test data: GEO_RETINA_DATA."""
     root = Path(os.environ.get("GEO_RETINA_DATA", PROJECT / ".." / "shared" / "data")).resolve()
     if not root.is_dir():
         pytest.skip(f"needs the real test data, which is not at {root}; set GEO_RETINA_DATA")

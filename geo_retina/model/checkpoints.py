@@ -246,7 +246,7 @@ def _count_classes(state: Mapping[str, Tensor], path: Path) -> int:
     if anchors != expected or rest or uneven or not count:
         raise ModelError(
             f"{path} has {anchors} anchors in a cell, expected torchvision's {expected} (3 sizes x "
-            "3 ratios); a network with anchors of its own cannot be told from its weights"
+            "3 ratios); a network with anchors of its own cannot be recognised by its weights"
         )
     return count
 

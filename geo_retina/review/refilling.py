@@ -238,7 +238,7 @@ def _prepare(
     if 0 < options.cells < fewest:
         raise OptionError(
             f"ReviewOptions.cells is {options.cells}, expected at least {fewest}, two of each use "
-            "in each zone, without which no spread can be told; draw more, or give fewer zones"
+            "in each zone, without which no spread can be estimated; draw more, or give fewer zones"
         )
     create_review_tables(database, source.geometry, source.srs_id, only=REVIEW_TABLES)
     write_frame(database, frame, options)

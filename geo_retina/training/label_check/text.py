@@ -157,7 +157,7 @@ def find_warnings(found: LabelNumbers, *, window_px: int) -> list[str]:
     said += _class_warnings(found)
     if found.sides_px[50] < _SMALL_PX:
         said.append(
-            f"the middle label is {found.sides_px[50]:.1f} px wide, and little can be told from "
+            f"the middle label is {found.sides_px[50]:.1f} px wide, and little can be seen in "
             "so few pixels; resample the scenes to finer pixels with data.gsd_m"
         )
     if found.longest_px > window_px:
