@@ -15,9 +15,10 @@ from tests.support import Feedback, start_qgis
 QGIS = start_qgis()
 
 import processing
-from qgis.core import QgsProcessingException, QgsRasterLayer, QgsVectorLayer
+from qgis.core import QgsProcessingException, QgsProject, QgsRasterLayer, QgsVectorLayer
 
 from geo_retina.command import Choice, clean_environment
+from geo_retina.review_session import open_session
 from geo_retina.settings import keep_choice
 
 COMMAND = os.environ.get("GEO_RETINA_COMMAND", "")
@@ -92,6 +93,32 @@ class TestEndToEnd(unittest.TestCase):
         )
         self.assertEqual(given["NOT_COVERED"], 1)
         self.assertTrue(any("b.tif" in text for text in self.feedback.warnings))
+
+    def test_a_review_that_geo_retina_made_is_filled_in_and_read_back(self) -> None:
+        found = self.folder / "review.gpkg"
+        found.write_bytes((self.folder / "demo" / "detections.gpkg").read_bytes())
+        uri = f"{found}|layername=detections"
+        given = self.run_algorithm("reviewqueue", DETECTIONS=uri, BUDGET=6, CELLS=8)
+        self.assertEqual((given["CASES"], given["CELLS_OPEN"]), (6, 8))
+        session = open_session(str(found))
+        self.addCleanup(QgsProject.instance().clear)
+        columns = [field.name() for field in session.review.fields()]
+        session.decide("accepted")
+        session.decide("rejected")
+        session.redraw(session.feature.geometry().buffer(1, 1))
+        session.move(1, to_open=True)
+        for item in session.items:
+            if item.layer == "cells":
+                session.place = session.items.index(item)
+                session.finish_cell()
+        session.save()
+        self.assertEqual([field.name() for field in session.review.fields()], columns)
+        again = self.run_algorithm("reviewqueue", DETECTIONS=uri, BUDGET=6, CELLS=8)
+        self.assertEqual(again["CELLS_OPEN"], 0)
+        statuses = {feature["status"] for feature in open_session(str(found)).review.getFeatures()}
+        self.assertLessEqual({"accepted", "rejected", "changed"}, statuses)
+        counts = self.run_algorithm("estimatecounts", DETECTIONS=uri)
+        self.assertIn("95", Path(counts["HTML"]).read_text(encoding="utf-8"))
 
     @unittest.skipIf(sys.platform == "win32" or os.geteuid() == 0, "root may write anywhere")
     def test_a_folder_that_cannot_be_written(self) -> None:
