@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geo_retina.errors import OptionError, RunError
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
+    Outputs,
     Progress,
     RunReport,
+    carry_out,
+    check_all_covered,
+    check_any_covered,
+    explain,
+    find_earlier,
+    leave_ledger,
     limit_notes,
+    merged_tables,
     notes_on,
-    prepare,
-    read_manifest,
-    run_folder,
+    open_ledger,
+    plan_run,
+    report_on,
 )
-from geo_retina.scene import fingerprint
-from geo_retina.vector import Target, check_target, to_geodataframe, write_outputs
+from geo_retina.vector import to_geodataframe, write_outputs
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -70,25 +75,19 @@ def detect(
         ['tree', 'vehicle']
     """
     options, run = options or DetectOptions(), run or RunOptions()
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        detection_run = prepare(
-            scenes, model, options, run, outs=[Path(folder) / "found.parquet"], crs=crs
-        )
-        stack.callback(detection_run.ledger.close)
-        detection_run.carry_out(progress)
-        tables = list(detection_run.tables())
-        if detection_run.failures:
-            first = detection_run.failures[0]
-            raise RunError(
-                f"{len(detection_run.failures)} parts of the scenes could not be covered, the "
-                f"first is {first.scene}: {first.error}; detect_to_file keeps what was found "
-                "elsewhere"
-            )
-    noted = [scene for scene in detection_run.scenes if scene.crs is None or scene.taken_in]
-    limits = limit_notes(detection_run.tally["truncated"], detection_run.reduced_batch)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Outputs(Path(folder) / "run")
+        plan = plan_run(scenes, model, options, run, outputs=outputs, crs=crs)
+        with closing(open_ledger(plan)) as ledger:
+            detection_run = carry_out(plan, ledger, progress)
+            check_all_covered(detection_run)
+            tables = list(merged_tables(detection_run))
+    totals = detection_run.totals
+    noted = [scene for scene in plan.scenes if scene.crs is None or scene.taken_in]
+    limits = limit_notes(totals.truncated_tiles, totals.reduced_batch)
     for note in (*notes_on(noted), *limits):
         warnings.warn(note, stacklevel=2)
-    return to_geodataframe(tables, detection_run.crs)
+    return to_geodataframe(tables, plan.crs)
 
 
 def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option values
@@ -133,40 +132,22 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         (True, 'EPSG:32632')
     """
     start = time.perf_counter()
-    outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]
     options, run = options or DetectOptions(), run or RunOptions()
-    if not outs or len({o.resolve() for o in outs}) < len(outs):
-        raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
-    found = None if run.restart else read_manifest(run_folder(outs[0]))
-    own = {} if found is None else found.get("written", {})
-    foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
-    targets = [Target(o, run.overwrite or o not in foreign, run.discard_review) for o in outs]
-    replaces = any(o.exists() for o in foreign)
-    for target in targets:
-        check_target(target, run.geometry)
-    if found is not None:
-        run = dataclasses.replace(run, block_px=found["block_px"])
-    detection_run = prepare(scenes, model, options, run, outs=outs, crs=crs)
-    with contextlib.closing(detection_run.ledger):
-        # A scene that cannot be read may be the one that shows the area, and an older file may
-        # hold what was found there.
-        if not detection_run.carry_out(progress) and (
-            detection_run.is_wanted or (detection_run.failures and replaces)
-        ):
-            raise detection_run.failed_everywhere()
-        rows = write_outputs(
-            targets,
-            detection_run.tables(),
-            detection_run.companions,
-            crs=detection_run.crs,
-            classes=detection_run.model.card.classes,
+    outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]
+    outputs = find_earlier(outs, run)
+    plan = plan_run(scenes, model, options, run, outputs=outputs, crs=crs)
+    with closing(open_ledger(plan)) as ledger:
+        detection_run = carry_out(plan, ledger, progress)
+        check_any_covered(detection_run)
+        written = write_outputs(
+            outputs.targets,
+            merged_tables(detection_run),
+            explain(detection_run),
+            crs=plan.crs,
+            classes=plan.model.card.classes,
             geometry=run.geometry,
         )
-        detection_run.ledger.log.info("wrote %d objects to %s", rows, ", ".join(map(str, outs)))
-        if detection_run.failures:
-            detection_run.ledger.update(
-                {"written": {str(o.resolve()): fingerprint(str(o)) for o in outs}}
-            )
-        elif not run.keep:
-            detection_run.ledger.remove()
-    return detection_run.report(outs, rows, time.perf_counter() - start)
+        ledger.log.info("wrote %d objects to %s", written.rows, ", ".join(map(str, outs)))
+        complete = not detection_run.failures
+        leave_ledger(ledger, outputs, complete=complete, keep=run.keep)
+    return report_on(detection_run, written, time.perf_counter() - start)

@@ -123,17 +123,17 @@ def combine_runs(
     crs_of_outs = list(dict.fromkeys(file_crs(o, target_crs) or target_crs for o in outs))
     _check_ways(runs, [target_crs, *crs_of_outs])
     work = _Work.of(runs, options, target_crs)
-    rows = write_outputs(
+    written = write_outputs(
         targets,
         work.tables(),
-        work.companions,
+        work.companions(),
         crs=target_crs,
         classes=work.classes,
         geometry="polygon",
     )
     return CombineReport(
         read=work.read,
-        written=rows,
+        written=written.rows,
         suppressed=work.suppressed,
         joined=len(work.joined),
         exact=len(work.lattices.grids) == 1,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,58 +114,59 @@ def filter_detections(
         crs = stream.crs
         area = None if options.aoi is None else _area(path, options, crs)
         choice = _Choice(str(path), options, thresholds, area, crs)
-        head = next(stream.tables, None)
+        rows = _Looked(stream.tables)
+        head = next(rows, None)
         is_points = head is not None and _are_points(path, head)
         targets = [Target(o, overwrite, discard_review) for o in outs]
         for target in targets:
             check_target(target, "polygon")
-        kept = write_outputs(
+        written = write_outputs(
             targets,
-            choice.of(head, stream.tables),
-            lambda: _filtered(companions, options, thresholds, _cutter(area, crs), raised=raised),
+            choice.of(() if head is None else chain([head], rows)),
+            _filtered(companions, options, thresholds, _cutter(area, crs), raised=raised),
             crs=crs,
             classes=choice.classes,
             geometry="point" if is_points else "polygon",
         )
-    counts = {name: choice.counts[name] for name in choice.classes}
-    return FilterReport(choice.read, kept, counts, thresholds, raised, outs)
+    counts = dict(written.counts)
+    return FilterReport(rows.count, written.rows, counts, thresholds, raised, outs)
 
 
-@dataclass(eq=False)
+class _Looked:
+    """Tables of a file on their way, whose rows nobody knows before they were read."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self.count = 0
+        self._tables = tables
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self
+
+    def __next__(self) -> pa.Table:
+        table = next(self._tables)
+        self.count += table.num_rows
+        return table
+
+
+@dataclass(frozen=True, eq=False)
 class _Choice:
-    """Tells which rows to keep, and counts."""
+    """Tells which rows to keep."""
 
     path: str
     options: FilterOptions
     thresholds: Mapping[str, float]
     area: Area | None
     crs: pyproj.CRS | None
-    read: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
+    @property
+    def classes(self) -> list[str]:
+        """The classes that may be kept, as far as they are known."""
         known = [name for name in self.thresholds if name != _ANY]
-        self.classes: list[str] = [
-            n for n in known if not self.options.classes or n in self.options.classes
-        ]
+        return [n for n in known if not self.options.classes or n in self.options.classes]
 
-    def of(self, head: pa.Table | None, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    def of(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Filter the rows, part by part."""
-        if head is None:
-            return
-        yield self._kept(head)
-        for table in rest:
-            yield self._kept(table)
-
-    def _kept(self, table: pa.Table) -> pa.Table:
-        self.read += table.num_rows
-        table = table.filter(pa.array(self._mask(table)))
-        if "class" in table.column_names:
-            for row in table["class"].value_counts().to_pylist():
-                self.counts[row["values"]] += row["counts"]
-                if row["values"] not in self.classes:
-                    self.classes.append(row["values"])
-        return table
+        return (table.filter(pa.array(self._mask(table))) for table in tables)
 
     def _mask(self, table: pa.Table) -> NDArray[np.bool_]:
         mask = np.ones(table.num_rows, dtype=bool)

@@ -25,8 +25,8 @@ from geo_retina.errors import GeoRetinaError, RunError, SceneMismatchError
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
-from geo_retina.run.block_results import BlockResult
 from geo_retina.run.cluster import EngineKey, engine_here, workers
+from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import BlockJob, TaskBatch
 from geo_retina.scene import Mosaic

@@ -1,15 +1,47 @@
-"""From the blocks of a scene to its objects, a row of blocks at a time."""
+"""From the blocks of a run to its objects, a row of blocks at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Block
 from geo_retina.merge import in_order, merge_tiles
 from geo_retina.options import MergeOptions
-from geo_retina.run.ledger import SceneRecord
+from geo_retina.run.detection_run import DetectionRun
+from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.run.plan import ScenePlan
+from geo_retina.run.provenance import as_counted
+from geo_retina.run.tiles_of_interest import on_area
+from geo_retina.vector import detections_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TABLE_ROWS = 1 << 16
+"""Polygons made at once; each takes a kilobyte."""
+
+
+def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
+    """Stream tables of merged detections, by scene and position; holds one at a time."""
+    plan, options = run.plan, run.plan.options
+    for record in run.records:
+        scene_plan = plan.by_index[record.scene_index]
+        for merged in merge_scene(record, scene_plan, options.merge):
+            if scene_plan.area_px is not None:
+                chosen = on_area(merged.boxes_px, scene_plan.area_px, options.aoi_rule)
+                merged = merged.take(chosen)
+            for start in range(0, len(merged), _TABLE_ROWS):
+                table = detections_table(
+                    merged.part(start, min(start + _TABLE_ROWS, len(merged))),
+                    scene_plan.scene.grid,
+                    classes=plan.model.card.classes,
+                    scene=plan.names[scene_plan.index],
+                    to_file=scene_plan.scene.grid_to_file,
+                    crs=plan.crs,
+                )
+                yield as_counted(table, scene_plan, plan.crs)
 
 
 def merge_scene(

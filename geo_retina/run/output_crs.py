@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyproj
 
 from geo_retina.errors import SceneMismatchError
@@ -19,8 +21,8 @@ from geo_retina.run.plan import Failure, ScenePlan
 
 
 def choose_output_crs(
-    wanted: str | None, plans: list[ScenePlan], failures: list[Failure]
-) -> tuple[list[ScenePlan], pyproj.CRS | None]:
+    wanted: str | None, plans: Sequence[ScenePlan]
+) -> tuple[list[ScenePlan], list[Failure], pyproj.CRS | None]:
     """Choose the output's CRS, given, common or fallback, and the scenes that can be placed in it.
 
     Scenes without a CRS, or in a local one, share a file only with others of it; among others, they
@@ -29,11 +31,10 @@ def choose_output_crs(
     Args:
         wanted: name or text of a CRS; None for the scenes' own.
         plans: of all scenes that can be used.
-        failures: scenes that cannot be placed there are added.
 
     Returns:
-        The plans of the scenes that can be placed in the CRS, and the CRS; None for scenes that
-        have none.
+        The plans of the scenes that can be placed in the CRS, the other scenes, and the CRS; None
+        for scenes that have none.
 
     Raises:
         OptionError: ``wanted`` is no CRS.
@@ -43,18 +44,18 @@ def choose_output_crs(
     found = [plan.scene.crs for plan in plans if not plan.is_outside]
     found = found or [plan.scene.crs for plan in plans]
     if target is None and all(is_same(crs, found[0]) for crs in found):
-        return plans, found[0]
+        return list(plans), [], found[0]
     target = target or pyproj.CRS.from_user_input(FALLBACK_CRS)
-    placed = []
+    placed, misplaced = [], []
     for plan in plans:
         reason = _why_not(plan, target)
         if reason is None:
             placed.append(plan)
         else:
-            failures.append(Failure(plan.scene.path, reason))
+            misplaced.append(Failure(plan.scene.path, reason))
     if not placed:
-        raise SceneMismatchError(failures[-1].error)
-    return placed, target
+        raise SceneMismatchError(misplaced[-1].error)
+    return placed, misplaced, target
 
 
 def _why_not(plan: ScenePlan, target: pyproj.CRS) -> str | None:

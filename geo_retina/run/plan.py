@@ -155,8 +155,6 @@ def plan_scenes(
     card: Card,
     options: DetectOptions,
     run: RunOptions,
-    *,
-    name: str | None = None,
 ) -> tuple[list[ScenePlan], list[Failure]]:
     """Fit scenes to a model and cut them into tiles and blocks.
 
@@ -167,7 +165,6 @@ def plan_scenes(
         card: card of the model.
         options: what changes the result.
         run: how it is carried out.
-        name: of the mosaic, where one is asked for; left out, from ``scenes``.
 
     Returns:
         Plans in the order of the scenes, those outside the area of interest without blocks, or
@@ -187,6 +184,21 @@ def plan_scenes(
         (1, [])
     """
     paths = find_scenes(scenes, asset=options.asset)
+    return plan_found(paths, card, options, run, name=mosaic_name(scenes))
+
+
+def plan_found(
+    paths: Sequence[str], card: Card, options: DetectOptions, run: RunOptions, *, name: str
+) -> tuple[list[ScenePlan], list[Failure]]:
+    """Fit scenes that were found to a model, and cut them, as ``plan_scenes`` does.
+
+    Args:
+        paths: one for each scene.
+        card: card of the model.
+        options: what changes the result.
+        run: how it is carried out.
+        name: of the mosaic, where one is asked for.
+    """
     area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
     opened: list[tuple[int, Scene]] = []
     failures: list[Failure] = []
@@ -203,7 +215,7 @@ def plan_scenes(
         raise first_error
     pictures: Sequence[tuple[int, Scene | Mosaic]] = opened
     if options.mosaic:
-        mosaic, refused = make_mosaic([scene for _, scene in opened], name or mosaic_name(scenes))
+        mosaic, refused = make_mosaic([scene for _, scene in opened], name)
         pictures = [(0, mosaic)]
         failures += [Failure(scene.path, str(error)) for scene, error in refused]
     plans = [

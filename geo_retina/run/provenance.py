@@ -20,14 +20,26 @@ from geo_retina.geodesy import are_expressible, is_connected, is_same
 from geo_retina.grid import Window
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions
+from geo_retina.run.detection_run import DetectionRun
 from geo_retina.run.plan import Failure, ScenePlan
 from geo_retina.scene import Mosaic
-from geo_retina.vector import outline_table, turn_to
+from geo_retina.vector import Companions, outline_table, turn_to
 
 _PACKAGES = (
     *("geo-retina", "torch", "torchvision", "timm", "numpy", "rasterio", "shapely", "pyproj"),
     *("pyogrio", "pyarrow"),
 )
+
+
+def explain(run: DetectionRun) -> Companions:
+    """Build the layers and metadata that explain the detections of a run."""
+    plan = run.plan
+    plans = {plan.names[each.index]: each for each in plan.scene_plans}
+    return Companions(
+        scanned=scanned_table(plans, run.failures, plan.crs),
+        not_covered=not_covered_table(run.failures, plan.crs),
+        metadata=describe_run(plan.model, plan.options, [scene.path for scene in plan.scenes]),
+    )
 
 
 def scanned_table(

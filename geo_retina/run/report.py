@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geo_retina.geodesy import crs_label
+from geo_retina.run.detection_run import DetectionRun
+from geo_retina.run.fitting import notes_on
 from geo_retina.run.plan import Failure
 from geo_retina.scene import ValueMap
+from geo_retina.vector import Written, file_crs
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,39 @@ class RunReport:
     def complete(self) -> bool:
         """Whether all ground was covered."""
         return not self.failures
+
+
+def report_on(run: DetectionRun, written: Written, seconds: float) -> RunReport:
+    """Report on a run whose outputs are written.
+
+    Args:
+        run: how it was carried out.
+        written: what its merged detections came to.
+        seconds: wall time.
+    """
+    plan, totals = run.plan, run.totals
+    outs = tuple(target.path for target in plan.outputs.targets)
+    crs = file_crs(outs[0], plan.crs) if plan.crs else None
+    return RunReport(
+        out=outs[0],
+        detections=written.rows,
+        counts=dict(written.counts),
+        crs=None if crs is None else crs_label(crs),
+        scenes=totals.scenes,
+        pixels=totals.pixels,
+        seconds=seconds,
+        tiles=totals.tiles,
+        skipped_tiles=totals.skipped_tiles,
+        truncated_tiles=totals.truncated_tiles,
+        outside_tiles=totals.outside_tiles,
+        outside_scenes=totals.outside_scenes,
+        joined=written.joined,
+        reduced_batch=totals.reduced_batch,
+        failures=run.failures,
+        outs=outs,
+        notes=notes_on(plan.scenes),
+        stretches=plan.stretches,
+    )
 
 
 def limit_notes(truncated_tiles: int, reduced_batch: int | None) -> tuple[str, ...]:

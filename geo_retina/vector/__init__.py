@@ -38,6 +38,7 @@ from geo_retina.vector.writers.outputs import (
     read_metadata,
     write_outputs,
 )
+from geo_retina.vector.writers.rows import Written
 from geo_retina.vector.writers.styles import CLASS_COLOURS, class_style, plain_style, write_styles
 from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 
@@ -52,6 +53,7 @@ __all__ = [
     "LabelLayer",
     "Stream",
     "Target",
+    "Written",
     "check_has_place",
     "check_output",
     "check_target",

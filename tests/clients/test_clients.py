@@ -78,7 +78,7 @@ def folder(tmp_path_factory) -> Path:
         write_outputs(
             [Target(folder / name, False) for name in names],
             [rows],
-            lambda: Companions(ground, ground.slice(0, 0), {"model": "tiny"}),
+            Companions(ground, ground.slice(0, 0), {"model": "tiny"}),
             crs=CRS,
             classes=CLASSES,
             geometry=geometry,

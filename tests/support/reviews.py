@@ -110,7 +110,7 @@ def write_found(path, xy, *, score=None, name=None, half=1.0, ground=None, cut=N
     write_outputs(
         [Target(path, True)],
         [table],
-        lambda: Companions(scanned, None, about),
+        Companions(scanned, None, about),
         crs=crs,
         classes=("a", "b"),
         geometry="polygon",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def write_parquet(
     schema: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     crs: pyproj.CRS | None,
-    about: Callable[[], Mapping[str, str]] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write batches with WKB in ``geometry`` to a GeoParquet file, each as a row group.
 
@@ -39,7 +39,7 @@ def write_parquet(
         schema: of every batch. A struct column ``bbox`` joins it.
         batches: written one by one; none give a valid file without rows.
         crs: stored as PROJJSON; None says that there is none.
-        about: asked at the end for further texts of the file's footer, by key.
+        about: further texts of the file's footer, by key.
     """
     import pyarrow.parquet as pq
 
@@ -58,7 +58,7 @@ def write_parquet(
             writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, column], schema=whole))
         # Types and bounds are known only now; the footer is written last.
         geo = json.dumps(_metadata(bounds, kinds, crs))
-        writer.add_key_value_metadata({**(about() if about else {}), "geo": geo})
+        writer.add_key_value_metadata({**(about or {}), "geo": geo})
 
 
 def _bounds(wkb: pa.Array) -> tuple[list[pa.Array], set[str]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ from geo_retina.vector.readers.frames import is_parquet
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
 from geo_retina.vector.writers.review_carrying import carry_review, check_review_kept
-from geo_retina.vector.writers.rows import Shape
+from geo_retina.vector.writers.rows import Shape, Written
 from geo_retina.vector.writers.spool import Spool
 from geo_retina.vector.writers.styles import (
     NOT_COVERED_COLOUR,
@@ -90,12 +89,12 @@ class Companions:
 def write_outputs(
     targets: Sequence[Target],
     tables: Iterable[pa.Table],
-    finish: Callable[[], Companions],
+    companions: Companions,
     *,
     crs: pyproj.CRS | None,
     classes: Sequence[str],
     geometry: Geometry,
-) -> int:
+) -> Written:
     """Write detections and what explains them to one or several files.
 
     All files are moved into place when all are complete, so a failure leaves every older output
@@ -104,13 +103,14 @@ def write_outputs(
     Args:
         targets: where to, at least one; suffixes say the formats.
         tables: as ``detections_table`` makes them, of one schema; read once, one at a time.
-        finish: gives the companions, once all tables have been read.
+        companions: what explains them.
         crs: CRS of all geometries.
-        classes: in the order of the legend.
+        classes: in the order of the legend; others that turn up in the tables follow them.
         geometry: polygons, their centres, or both, which only a GeoPackage holds.
 
     Returns:
-        Detections written.
+        What was written, which is counted on the way: counting before would take a second merge,
+        or all detections in memory. Its counts are in the order of the legend, none left out.
 
     Raises:
         OutputError: a target could not be written or is not fit for what it should hold.
@@ -118,7 +118,6 @@ def write_outputs(
     for target in targets:
         check_target(target, geometry)
         check_has_place(target.path, crs)
-    companions = cache(finish)
     with ExitStack() as stack:
         paths = stack.enter_context(new_files([Output(t.path, t.overwrite) for t in targets]))
         needs_spool = len(targets) > 1 or geometry == "both" or _has_shapefile(targets)
@@ -126,18 +125,23 @@ def write_outputs(
             parked = stack.enter_context(scratch_beside(targets[0].path))
             tables = Spool(parked / "rows.arrow", tables)
             _check_sizes(targets, tables)
-        rows = 0
+        written = Written(0, {}, 0)
         for path, target in zip(paths, targets, strict=True):
             draft = _Draft(path, target.path, crs, geometry)
-            rows = draft.write_detections(tables, companions)
-            draft.write_companions(companions(), classes)
+            written = _in_order(draft.write_detections(tables, companions), classes)
+            draft.write_companions(companions, list(written.counts))
         for path, target in zip(paths, targets, strict=True):
             if target.overwrite and not target.discard_review:
-                carry_review(target.path, path, companions().scanned, crs)
-        written = {name for path in paths for name in os.listdir(path.parent)}
+                carry_review(target.path, path, companions.scanned, crs)
+        names = {name for path in paths for name in os.listdir(path.parent)}
     for target in targets:
-        _forget_stale(target.path, written)
-    return rows
+        _forget_stale(target.path, names)
+    return written
+
+
+def _in_order(written: Written, classes: Sequence[str]) -> Written:
+    """Put the counts of given classes first, which are 0 where there are none."""
+    return replace(written, counts={**dict.fromkeys(classes, 0), **written.counts})
 
 
 def check_target(target: Target, geometry: Geometry) -> None:
@@ -251,19 +255,15 @@ class _Draft:
     crs: pyproj.CRS | None
     geometry: Geometry
 
-    def write_detections(
-        self, tables: Iterable[pa.Table], companions: Callable[[], Companions]
-    ) -> int:
-        def about() -> dict[str, str]:
-            return {PARQUET_KEY: json.dumps(dict(companions().metadata))}
-
+    def write_detections(self, tables: Iterable[pa.Table], companions: Companions) -> Written:
+        about = {PARQUET_KEY: json.dumps(dict(companions.metadata))}
         shape: Shape = "point" if self.geometry == "point" else "asis"
         layer = Layer(DETECTIONS, self.crs, shape, about=about)
-        rows = write_draft(self.path, tables, layer, target=self.target)
+        written = write_draft(self.path, tables, layer, target=self.target)
         if self.geometry == "both":
             points = Layer(POINTS, self.crs, "point", append=True)
             write_draft(self.path, tables, points, target=self.target)
-        return rows
+        return written
 
     def write_companions(self, companions: Companions, classes: Sequence[str]) -> None:
         if is_package(self.path):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -36,6 +39,21 @@ BATCH_ROWS = 131_072
 _LOOK_ROWS = 4096
 
 
+@dataclass(frozen=True)
+class Written:
+    """What one pass over tables wrote.
+
+    Attributes:
+        rows: how many.
+        counts: rows by class, in the order in which the classes came; those without one in none.
+        joined: rows that were made of fragments.
+    """
+
+    rows: int
+    counts: Mapping[str, int]
+    joined: int
+
+
 class Rows:
     """Tables as a stream of batches with ids, in the CRS of the file.
 
@@ -45,7 +63,6 @@ class Rows:
     Attributes:
         schema: columns of the batches, ``id`` first.
         geometry_type: of the first rows, as OGR calls it; polygons where there are none.
-        count: rows handed out so far.
     """
 
     def __init__(
@@ -60,7 +77,8 @@ class Rows:
         self._turn = full_turn(target) if bounded else None
         self._source, self._target, self._shape = source, target, shape
         self._error: BaseException | None = None
-        self.count = 0
+        self._count = self._joined = 0
+        self._classes: Counter[str] = Counter()
         iterator = iter(tables)
         # Drivers want the geometry type first, so look ahead to the first table with rows.
         head: list[pa.Table] = []
@@ -74,6 +92,11 @@ class Rows:
         self.schema = pa.schema([pa.field("id", pa.int64()), *self._columns])
         self.geometry_type = "Point" if shape == "point" else _geometry_type(first)
 
+    @property
+    def written(self) -> Written:
+        """What was handed out."""
+        return Written(self._count, dict(self._classes), self._joined)
+
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
             for batch in even_batches(self._tables):
@@ -84,13 +107,21 @@ class Rows:
             raise
 
     def _finish(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        ids = pa.array(np.arange(self.count, self.count + batch.num_rows))
-        self.count += batch.num_rows
+        ids = pa.array(np.arange(self._count, self._count + batch.num_rows))
+        self._note(batch)
         arrays = [
             self._place(batch.column(f.name)) if f.name == GEOMETRY else batch.column(f.name)
             for f in self._columns
         ]
         return pa.RecordBatch.from_arrays([ids, *arrays], schema=self.schema)
+
+    def _note(self, batch: pa.RecordBatch) -> None:
+        self._count += batch.num_rows
+        if "class" in batch.schema.names:
+            for each in batch.column("class").drop_null().value_counts().to_pylist():
+                self._classes[each["values"]] += each["counts"]
+        if "joined" in batch.schema.names:
+            self._joined += pc.sum(batch.column("joined")).as_py() or 0
 
     def _place(self, wkb: pa.Array) -> pa.Array:
         moves = not is_same(self._source, self._target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from geo_retina.vector.formats import (
     short_names,
 )
 from geo_retina.vector.writers.geoparquet import write_parquet
-from geo_retina.vector.writers.rows import Rows, Shape
+from geo_retina.vector.writers.rows import Rows, Shape, Written
 
 _SHAPEFILE = "ESRI Shapefile"
 
@@ -38,7 +38,7 @@ class Layer:
         shape: write geometries as they are, or the centres of boxes.
         append: add the layer to a file that exists.
         geometry_type: as OGR calls it; left out, that of the first rows.
-        about: asked at the end for texts that a Parquet file carries in its footer, by key.
+        about: texts that a Parquet file carries in its footer, by key.
     """
 
     name: str = "detections"
@@ -46,7 +46,7 @@ class Layer:
     shape: Shape = "asis"
     append: bool = False
     geometry_type: str | None = None
-    about: Callable[[], Mapping[str, str]] | None = None
+    about: Mapping[str, str] | None = None
 
 
 def write_vector(
@@ -81,10 +81,10 @@ def write_vector(
     check_output(path, overwrite=overwrite)
     check_has_place(path, crs)
     with new_file(path, overwrite=overwrite) as draft:
-        return write_draft(draft, tables, Layer(layer, crs), target=path)
+        return write_draft(draft, tables, Layer(layer, crs), target=path).rows
 
 
-def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target: Path) -> int:
+def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target: Path) -> Written:
     """Write one layer of a file that is not in its place yet.
 
     Args:
@@ -94,7 +94,7 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
         target: the file's place to be, for messages.
 
     Returns:
-        Rows written.
+        What was written.
 
     Raises:
         OutputError: the disk refuses.
@@ -108,7 +108,7 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
             write_parquet(draft, rows.schema, rows, crs, layer.about)
         else:
             _write_gdal(draft, rows, crs, layer)
-    return rows.count
+    return rows.written
 
 
 def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:

@@ -75,7 +75,7 @@ def run(
     write_outputs(
         [Target(path, True)],
         [rows],
-        lambda: Companions(scanned, nowhere, metadata),
+        Companions(scanned, nowhere, metadata),
         crs=grid.crs,
         classes=classes,
         geometry="polygon",

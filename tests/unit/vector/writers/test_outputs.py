@@ -30,6 +30,7 @@ from geo_retina.vector import (
     write_outputs,
 )
 from geo_retina.vector.formats import check_shapefile_size, shapefile_table_bytes
+from geo_retina.vector.writers import outputs
 from geo_retina.vector.writers.outputs import companion_path
 from geo_retina.vector.writers.spool import Spool
 from geo_retina.vector.writers.styles import read_styles
@@ -73,9 +74,10 @@ def companions(missing=1, **changes):
     return Companions(scanned, nowhere, {**METADATA, "min_score": "0.0"} | changes)
 
 
-def write(paths, tables, finish=companions, *, overwrite=False, geometry="polygon"):
+def write(paths, tables, about=None, *, overwrite=False, geometry="polygon"):
     targets = [Target(path, overwrite) for path in paths]
-    return write_outputs(targets, tables, finish, crs=UTM, classes=CLASSES, geometry=geometry)
+    about = about or companions()
+    return write_outputs(targets, tables, about, crs=UTM, classes=CLASSES, geometry=geometry).rows
 
 
 def layers(path):
@@ -134,7 +136,7 @@ def test_other_formats_have_it_beside_them(tmp_path, suffix):
     assert len(gpd.read_file(companion_path(path, "not_covered"))) == 1
     assert read_metadata(path)["model"] == "tiny"
     # Once all ground is covered, nothing says that some is not.
-    write([path], [table(some(5))], lambda: companions(missing=0), overwrite=True)
+    write([path], [table(some(5))], companions(missing=0), overwrite=True)
     assert not companion_path(path, "not_covered").exists()
     assert scanned.exists()
 
@@ -163,8 +165,8 @@ def test_polygons_points_or_both(tmp_path):
         write([tmp_path / "a.shp"], [], geometry="both")
 
 
-@pytest.mark.parametrize("stage", ["tables", "finish"])
-def test_a_failure_leaves_all_old_outputs(tmp_path, stage):
+@pytest.mark.parametrize("stage", ["tables", "metadata"])
+def test_a_failure_leaves_all_old_outputs(tmp_path, stage, monkeypatch):
     paths = [tmp_path / f"a{suffix}" for suffix in (".gpkg", ".shp", ".parquet")]
     write(paths, [table(some(7))])
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -174,12 +176,36 @@ def test_a_failure_leaves_all_old_outputs(tmp_path, stage):
         if stage == "tables":
             raise ZeroDivisionError
 
-    def finish():
+    def fail(*_):
         raise ZeroDivisionError
 
+    if stage == "metadata":  # all detections have been written then
+        monkeypatch.setattr(outputs, "_write_metadata", fail)
     with pytest.raises(ZeroDivisionError):
-        write(paths, tables(), finish if stage == "finish" else companions, overwrite=True)
+        write(paths, tables(), overwrite=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("names", [["a.gpkg"], ["a.parquet"], ["a.fgb", "a.shp"], []])
+def test_what_was_written_is_counted_by_class_on_the_way(tmp_path, names):
+    """Also where both layers of a GeoPackage, or several files, read the rows twice."""
+    many = [some(150_000, 1), some(0), some(400, 2)]
+    tables = iter([table(each) for each in many])
+    classes = ["bus", CLASSES[1]]
+    found = write_outputs(
+        [Target(tmp_path / name, False) for name in names or ["both.gpkg"]],
+        tables,
+        companions(),
+        crs=UTM,
+        classes=classes,
+        geometry="polygon" if names else "both",
+    )
+    labels = np.concatenate([each.labels for each in many])
+    counts = {name: int((labels == i).sum()) for i, name in enumerate(CLASSES)}
+    assert found.rows == 150_400
+    assert dict(found.counts) == {"bus": 0, **counts}
+    assert list(found.counts)[:2] == classes
+    assert found.joined == sum(int(each.joined.sum()) for each in many) > 0
 
 
 def test_a_file_that_appears_meanwhile_keeps_all_from_moving(tmp_path):
@@ -220,6 +246,9 @@ def test_a_shapefile_has_no_missing_class(tmp_path):
     write([tmp_path / "a.shp", tmp_path / "a.gpkg"], [rows])
     assert gpd.read_file(tmp_path / "a.shp")["class"].tolist() == ["unknown", "car"]
     assert gpd.read_file(tmp_path / "a.gpkg")["class"].isna().tolist() == [True, False]
+    # They are of no class in a legend, and in no count.
+    kept = filter_detections(tmp_path / "a.gpkg", tmp_path / "b.gpkg", FilterOptions(score=0.0))
+    assert (kept.kept, kept.counts) == (2, {"car": 1, "ship": 0})
 
 
 def test_small_tables_share_row_groups(tmp_path):
@@ -279,7 +308,7 @@ def test_an_area_keeps_centres_and_cuts_the_ground(tmp_path):
 def test_what_is_not_chosen_by_score_is_what_a_run_would_have_found(tmp_path):
     """So nothing is said of seams: the file was written from these thresholds on."""
     path, out, area = (tmp_path / name for name in ("a.gpkg", "b.gpkg", "area.gpkg"))
-    write([path], [table(some(50))], lambda: companions(min_score="null"))
+    write([path], [table(some(50))], companions(min_score="null"))
     ground = GRID.pixels_to_crs(np.array([[0.0, 0], [3000, 0], [3000, 1500], [0, 1500]]))
     gpd.GeoSeries([shapely.Polygon(ground)], crs=UTM).to_file(area, layer="north")
     gpd.GeoSeries([GROUND[0]], crs=UTM).to_file(area, layer="all")
@@ -315,7 +344,7 @@ def test_a_file_of_others_can_be_filtered_by_score(tmp_path):
 
 def test_what_a_file_cannot_answer_is_refused(tmp_path):
     path = tmp_path / "a.gpkg"
-    write([path], [table(some(5))], lambda: companions(min_score="0.3"))
+    write([path], [table(some(5))], companions(min_score="0.3"))
     for options, match in {
         FilterOptions(score=0.2): r"class car from score 0\.3 on.*DetectOptions\.min_score=0\.2",
         FilterOptions(classes=("boat",)): "has no class boat; it has car, ship",
@@ -325,7 +354,7 @@ def test_what_a_file_cannot_answer_is_refused(tmp_path):
     with pytest.raises(OptionError, match="would be replaced"):
         filter_detections(path, path, FilterOptions(score=0.5), overwrite=True)
     without = tmp_path / "c.gpkg"
-    write([without], [table(some(5))], lambda: companions(min_score="null"))
+    write([without], [table(some(5))], companions(min_score="null"))
     with pytest.raises(OptionError, match=r"class ship from score 0\.7 on"):
         filter_detections(without, tmp_path / "b.gpkg", FilterOptions(score=0.6))
     options = FilterOptions(score=0.6, classes=("car",))

@@ -150,7 +150,7 @@ def _mergeable(folder):
     write_outputs(
         [Target(path, True)],
         [table],
-        lambda: Companions(scanned, None, {}),
+        Companions(scanned, None, {}),
         crs=crs,
         classes=("a",),
         geometry="polygon",

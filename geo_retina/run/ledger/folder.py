@@ -22,9 +22,14 @@ from filelock import FileLock
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError
 from geo_retina.files import new_file, write_text
-from geo_retina.run.block_results import BlockResult, check_results, read_results, write_results
-from geo_retina.run.guard import BEGUN, LOCK, LOG, holds_only, lock_folder, open_log
-from geo_retina.run.manifest import MANIFEST, check_continues, foreign_folder, read_manifest
+from geo_retina.run.ledger.block_results import (
+    BlockResult,
+    check_results,
+    read_results,
+    write_results,
+)
+from geo_retina.run.ledger.guard import BEGUN, LOCK, LOG, holds_only, lock_folder, open_log
+from geo_retina.run.ledger.manifest import MANIFEST, check_continues, foreign_folder, read_manifest
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from geo_retina.errors import RunError
 from geo_retina.files import parse_json
-from geo_retina.run.guard import BEGUN, holds_only
+from geo_retina.run.ledger.guard import BEGUN, holds_only
 
 MANIFEST = "manifest.json"
 """Its file in the folder of a run."""

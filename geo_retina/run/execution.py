@@ -1,0 +1,121 @@
+"""Carry out a plan: rounds of blocks, recorded in the ledger, until nothing is left to detect."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence, Set
+
+import numpy as np
+
+from geo_retina.run.blocks import Progress, Tally, run_task_batches
+from geo_retina.run.detection_run import DetectionRun, total
+from geo_retina.run.ledger.block_results import BlockResult
+from geo_retina.run.ledger.folder import Ledger
+from geo_retina.run.plan import BlockJob, pack_task_batches
+from geo_retina.run.run_plan import RunPlan
+from geo_retina.run.tiles_of_interest import missing_tiles
+
+
+def open_ledger(plan: RunPlan) -> Ledger:
+    """Open the ledger of a run, new or with what an earlier try finished; it is to be closed.
+
+    Raises:
+        RunError: an earlier run of the output differs, or is still going on.
+        OutputError: it cannot be written.
+    """
+    return Ledger.open(plan.outputs.folder, plan.manifest, restart=plan.run.restart)
+
+
+def carry_out(
+    plan: RunPlan, ledger: Ledger, progress: Callable[[Progress], None] | None
+) -> DetectionRun:
+    """Detect every block that the ledger does not hold yet.
+
+    Args:
+        plan: what to do.
+        ledger: of the run; it holds the detections afterwards.
+        progress: called after every finished task batch.
+
+    Returns:
+        The run and its totals. Its detections are read from the ledger's folder, which must stay.
+
+    Raises:
+        RunError: there are no workers.
+        OutputError: the ledger cannot be written.
+    """
+    done = ledger.blocks_done()
+    ledger.log.info("%d blocks are done", len(done))
+    for failure in plan.unusable:
+        ledger.log.warning("%s cannot be used: %s", failure.scene, failure.error)
+    jobs = [job for scene_plan in plan.scene_plans for job in scene_plan.jobs]
+    todo = [job for job in jobs if _key(job) not in done]
+    asked: set[tuple[int, int]] = set()
+    tally = Tally(_pixels(plan, done), progress)
+    while True:
+        _detect(plan, ledger, todo, tally)
+        asked |= {_key(job) for job in todo}
+        todo = [job for job in _needed_at_borders(plan, ledger) if _key(job) not in asked]
+        if not todo:
+            return total(plan, ledger.scenes())
+
+
+def _key(job: BlockJob) -> tuple[int, int]:
+    return job.scene_index, job.block.index
+
+
+def _detect(plan: RunPlan, ledger: Ledger, todo: Sequence[BlockJob], tally: Tally) -> None:
+    """Detect some blocks and record them."""
+    task_batches = pack_task_batches(todo, plan.run.block_px, first=ledger.next_task_batch())
+    ledger.log.info("%d blocks to do in %d units", len(todo), len(task_batches))
+    results = run_task_batches(task_batches, plan.model, plan.options, plan.run, tally)
+    # Closed at once when something goes wrong here, so that workers stop.
+    with contextlib.closing(results):
+        for task_batch, records in results:
+            ledger.write(task_batch, records)
+            _log(plan, ledger, task_batch, records)
+
+
+def _needed_at_borders(plan: RunPlan, ledger: Ledger) -> list[BlockJob]:
+    """Find tiles outside the area of interest that decide about objects at its border."""
+    if plan.options.aoi is None:
+        return []
+    jobs = []
+    for record in ledger.scenes():
+        scene_plan = plan.by_index.get(record.scene_index)
+        if scene_plan is None or scene_plan.area_px is None:
+            continue
+        tiles = scene_plan.tiles
+        known = np.zeros((tiles.rows, tiles.cols), np.bool_)
+        for result in record.results:
+            block = scene_plan.block(result.block)
+            rows, cols = block.tile_rows, block.tile_cols
+            known[rows.start : rows.stop, cols.start : cols.stop] |= result.error is None
+        missing = missing_tiles(
+            record.undecided(), tiles, known, scene_plan.area_px, plan.options.merge
+        )
+        first = len(scene_plan.blocks)
+        jobs += [scene_plan.job(scene_plan.block(first + tile)) for tile in missing.tolist()]
+    return jobs
+
+
+def _pixels(plan: RunPlan, blocks: Set[tuple[int, int]]) -> int:
+    """Count pixels of ground of blocks, by scene and block, each once."""
+    plans = plan.by_index
+    cores = [
+        plans[scene].tiles.core_of(plans[scene].block(block))
+        for scene, block in blocks
+        if scene in plans
+    ]
+    return sum(core.height * core.width for core in cores)
+
+
+def _log(plan: RunPlan, ledger: Ledger, task_batch: int, records: Sequence[BlockResult]) -> None:
+    log = ledger.log
+    found = sum(len(each.detections) + len(each.undecided) for each in records)
+    log.info("unit %d: %d blocks, %d detections", task_batch, len(records), found)
+    for record in records:
+        path = plan.by_index[record.scene_index].scene.path
+        if record.error is not None:
+            log.warning("%s, block %d: %s", path, record.block, record.error)
+        if record.reduced_batch is not None:
+            log.warning("device memory: batches of %d tiles", record.reduced_batch)

@@ -1,0 +1,1 @@
+"""What a run has done so far, on disk: its folder, its manifest, and the results of its blocks."""

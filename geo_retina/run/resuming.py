@@ -1,0 +1,82 @@
+"""Resuming: what an earlier try of a run left, and what this one leaves to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geo_retina.errors import OptionError
+from geo_retina.options import RunOptions
+from geo_retina.run.ledger.folder import Ledger
+from geo_retina.run.ledger.manifest import read_manifest
+from geo_retina.scene import fingerprint
+from geo_retina.vector import Target, check_target
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run leaves what it does.
+
+    Attributes:
+        folder: of its ledger, until all is written.
+        targets: the files to write; none where the result stays in memory.
+        replaces: whether they take the place of a file that no earlier try of this run wrote.
+        block_px: size of the blocks of an earlier try, which are gone on with; None without one.
+    """
+
+    folder: Path
+    targets: tuple[Target, ...] = ()
+    replaces: bool = False
+    block_px: int | None = None
+
+
+def find_earlier(outs: Sequence[Path], run: RunOptions) -> Outputs:
+    """Look for an earlier try beside the outputs, and refuse outputs that cannot be written.
+
+    Args:
+        outs: files to be written; the ledger's folder lies beside the first.
+        run: whether to go on with an earlier try, and to replace files that it did not write.
+
+    Raises:
+        OptionError: no output is named, or one twice.
+        OutputError: one exists and is not to be replaced, or cannot hold what it should.
+        RunError: the ledger's folder is no run's, or damaged.
+    """
+    if not outs or len({o.resolve() for o in outs}) < len(outs):
+        raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
+    folder = run_folder(outs[0])
+    found = None if run.restart else read_manifest(folder)
+    own = {} if found is None else found.get("written", {})
+    foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
+    targets = tuple(Target(o, run.overwrite or o not in foreign, run.discard_review) for o in outs)
+    for target in targets:
+        check_target(target, run.geometry)
+    return Outputs(
+        folder,
+        targets,
+        replaces=any(o.exists() for o in foreign),
+        block_px=None if found is None else found["block_px"],
+    )
+
+
+def leave_ledger(ledger: Ledger, outputs: Outputs, *, complete: bool, keep: bool) -> None:
+    """Remove the ledger of a run whose outputs are written, unless it is of use.
+
+    Args:
+        ledger: of the run.
+        outputs: that it wrote.
+        complete: whether all ground was covered; else the same command retries what failed, and
+            may replace what this one wrote.
+        keep: keep it in any case.
+    """
+    if not complete:
+        paths = [target.path for target in outputs.targets]
+        ledger.update({"written": {str(p.resolve()): fingerprint(str(p)) for p in paths}})
+    elif not keep:
+        ledger.remove()
+
+
+def run_folder(out: Path) -> Path:
+    """Name the folder where the ledger of an output lies."""
+    return out.with_name(f"{out.name}.run")

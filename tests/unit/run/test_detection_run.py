@@ -1,0 +1,123 @@
+"""A run as a value: planned, carried out and totalled before anything of it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.stubs import tiny_model, write_scene
+
+from geo_retina.detector import detect_to_file
+from geo_retina.errors import RunError
+from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run import Outputs, carry_out, explain, merged_tables, open_ledger, plan_run
+from geo_retina.scene import Scene
+
+OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
+RUN = RunOptions(device="cpu", block_px=160, threads=1, retries=0)
+
+
+def noise(shape, seed):
+    return np.random.default_rng(seed).integers(0, 255, (3, *shape)).astype(np.uint8)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Two scenes, the second with a strip without data, and a file that is none."""
+    pixels = noise((200, 260), 2)
+    pixels[:, :, 130:] = 0
+    (tmp_path / "c.tif").write_text("no raster")
+    write_scene(tmp_path / "a.tif", noise((180, 300), 1))
+    write_scene(tmp_path / "b.tif", pixels, nodata=0)
+    return [tmp_path / name for name in ("a.tif", "b.tif", "c.tif")]
+
+
+def fail_at(monkeypatch, name, corner):
+    whole = Scene.read
+
+    def read(self, window):
+        if str(self.path).endswith(name) and (window.row, window.col) == corner:
+            raise OSError("bad sector")
+        return whole(self, window)
+
+    monkeypatch.setattr(Scene, "read", read)
+
+
+@contextmanager
+def carried_out(scenes, folder, progress=None):
+    """Carry out a run whose ledger is open within."""
+    model, outputs = tiny_model(), Outputs(folder)
+    plan = plan_run(scenes, model, OPTIONS, RUN, outputs=outputs, crs=None)
+    with closing(open_ledger(plan)) as ledger:
+        yield carry_out(plan, ledger, progress)
+
+
+def test_totals_are_complete_before_a_table_is_read(tmp_path, scenes, monkeypatch):
+    fail_at(monkeypatch, "a.tif", (0, 0))
+    with carried_out(scenes, tmp_path / "run") as run:
+        first, second = run.plan.scene_plans
+        assert [failure.scene for failure in run.failures] == [str(scenes[2]), str(scenes[0])]
+        lost = run.failures[1].window
+        totals = run.totals
+        assert totals.blocks == len(first.blocks) + len(second.blocks) - 1
+        assert totals.pixels == 180 * 300 + 200 * 260 - lost.height * lost.width
+        lost_tiles = len(first.tiles.tiles_of(first.blocks[0]))
+        planned = len(first.tiles) + len(second.tiles)
+        assert totals.tiles + totals.skipped_tiles == planned - lost_tiles
+        step, tile = second.tiles.step_px, second.tiles.tile_px
+        empty_cols = sum(col * step >= 130 for col in range(second.tiles.cols))
+        assert totals.skipped_tiles == second.tiles.rows * empty_cols > 0
+        assert tile < 130
+        assert totals.truncated_tiles == totals.tiles  # noise fills every tile up to its limit
+        assert (totals.scenes, totals.outside_tiles, totals.outside_scenes) == (2, 0, 0)
+
+
+def test_reading_the_tables_changes_nothing_of_a_run(tmp_path, scenes, monkeypatch):
+    fail_at(monkeypatch, "a.tif", (0, 0))
+    with carried_out(scenes[:2], tmp_path / "run") as run:
+        before = run.totals, run.failures, explain(run)
+        tables = pa.concat_tables(merged_tables(run))
+        assert pa.concat_tables(merged_tables(run)).equals(tables)
+        assert tables.num_rows > 0
+        after = run.totals, run.failures, explain(run)
+    assert after[:2] == before[:2]
+    assert after[2].scanned.equals(before[2].scanned)
+    assert after[2].not_covered.equals(before[2].not_covered)
+    assert after[2].not_covered.num_rows == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.failures = ()
+
+
+def test_a_run_that_goes_on_has_the_totals_of_one_that_was_not_stopped(tmp_path, scenes):
+    with carried_out(scenes, tmp_path / "whole") as whole:
+        expected = pa.concat_tables(merged_tables(whole))
+    states = []
+
+    def stop(state):
+        if state.task_batches_done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), carried_out(scenes, tmp_path / "run", stop):
+        pass
+    with carried_out(scenes, tmp_path / "run", states.append) as resumed:
+        assert states[0].pixels_before > 0
+        assert resumed.totals == whole.totals
+        assert pa.concat_tables(merged_tables(resumed)).equals(expected)
+
+
+def test_what_a_scene_left_that_is_gone_is_no_result(tmp_path, scenes, monkeypatch):
+    """Its blocks are finished, but all of the scene that can be read fails."""
+    out = tmp_path / "out.gpkg"
+    run = dataclasses.replace(RUN, block_px=4096, overwrite=True)
+    first, second = scenes[:2]
+    fail_at(monkeypatch, "b.tif", (0, 0))
+    assert not detect_to_file([first, second], tiny_model(), out, OPTIONS, run).complete
+    out.write_text("older")
+    first.rename(tmp_path / "a.moved")
+    first.write_text("no raster")
+    with pytest.raises(RunError, match=r"nothing could be detected, .* bad sector"):
+        detect_to_file([first, second], tiny_model(), out, OPTIONS, run)
+    assert out.read_text() == "older"
