@@ -6,13 +6,13 @@ Shapes: N batch, C channels, H W size.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from geo_retina.errors import ModelError
+from geo_retina.nn.followers import find_followers
 from geo_retina.nn.retinanet import RetinaNet
 
 _TOLERANCE = 1e-3
@@ -43,9 +43,16 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
     generator = torch.Generator().manual_seed(0)
     trial_NCHW = torch.randn(1, folded.backbone.in_channels, side, side, generator=generator)
     with torch.no_grad():
-        partners, before = _partners(folded, trial_NCHW)
+        norms, outputs = find_followers(
+            folded,
+            trial_NCHW,
+            leads=lambda conv: True,
+            follows=lambda layer: isinstance(layer, nn.BatchNorm2d),
+        )
+        before = _flat(outputs)
         names = {module: name for name, module in folded.named_modules()}
-        for norm, conv in partners.items():
+        for conv, norm in norms.items():
+            assert isinstance(norm, nn.BatchNorm2d)
             _merge(conv, norm)
             folded.set_submodule(names[norm], _remainder(norm))
         after = _flat(folded(trial_NCHW))
@@ -55,36 +62,6 @@ def fold_batch_norms(network: RetinaNet) -> RetinaNet:
             f"{float((before - after).abs().max()):g}, expected rounding only; run it unfolded"
         )
     return folded.to(weight.device, weight.dtype)
-
-
-def _partners(
-    network: RetinaNet, trial_NCHW: Tensor
-) -> tuple[dict[nn.BatchNorm2d, nn.Conv2d], Tensor]:
-    """Find convolutions whose output goes into one batch norm only, and the network's output."""
-    made_by: dict[int, nn.Conv2d] = {}
-    alive: list[Tensor] = []  # ids are unique among living tensors only
-    found: dict[nn.BatchNorm2d, set[nn.Conv2d | None]] = {}
-
-    def leave_conv(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        made_by[id(output)] = module
-        alive.append(output)
-
-    def enter_norm(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(module, nn.BatchNorm2d)
-        found.setdefault(module, set()).add(made_by.get(id(inputs[0])))
-
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(leave_conv))
-        elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(enter_norm))
-    output = _flat(network(trial_NCHW))
-    for hook in hooks:
-        hook.remove()
-    only = {norm: next(iter(convs)) for norm, convs in found.items() if len(convs) == 1}
-    return {norm: conv for norm, conv in only.items() if conv is not None}, output
 
 
 def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geo_retina.nn.followers import find_followers
 from geo_retina.nn.retinanet import RetinaNet
 
 _ATTRIBUTES: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -49,13 +50,19 @@ def fuse_layers(network: RetinaNet) -> RetinaNet:
         generator = torch.Generator().manual_seed(0)
         trial_NCHW = torch.randn(shape, generator=generator)
         trial_NCHW = trial_NCHW.to(weight.dtype, memory_format=torch.channels_last)
-        followers, before = _followers(fused, trial_NCHW)
+        followers, before = find_followers(
+            fused, trial_NCHW, leads=_can_fuse, follows=lambda layer: type(layer) in _ATTRIBUTES
+        )
         names = {module: name for name, module in fused.named_modules()}
         for conv, activation in followers.items():
             fused.set_submodule(names[conv], _FusedConv(conv, activation))
             fused.set_submodule(names[activation], nn.Identity())
-        after = _tensors(fused(trial_NCHW))
-    same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        after = fused(trial_NCHW)
+    same = all(
+        torch.equal(a, b)
+        for one, other in zip(before, after, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
     return fused if same else network
 
 
@@ -116,37 +123,6 @@ def _has_operator(dtype: torch.dtype) -> bool:
     return bool(output.item() == 4)
 
 
-def _followers(
-    network: RetinaNet, trial_NCHW: Tensor
-) -> tuple[dict[nn.Conv2d, nn.Module], list[Tensor]]:
-    """Find activations that follow one convolution directly, by that, and the network's outputs."""
-    made_by: dict[int, tuple[nn.Conv2d, int]] = {}
-    alive: list[Tensor] = []  # ids are unique among living tensors only
-    seen: dict[nn.Module, set[nn.Conv2d | None]] = {}
-
-    def leave_conv(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        made_by[id(output)] = module, output._version
-        alive.append(output)
-
-    def enter_activation(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        conv, version = made_by.pop(id(inputs[0]), (None, 0))
-        # A sum in place, as of a residual block, lies between them where the version rose.
-        seen.setdefault(module, set()).add(conv if inputs[0]._version == version else None)
-
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and _can_fuse(module):
-            hooks.append(module.register_forward_hook(leave_conv))
-        elif type(module) in _ATTRIBUTES:
-            hooks.append(module.register_forward_pre_hook(enter_activation))
-    outputs = _tensors(network(trial_NCHW))
-    for hook in hooks:
-        hook.remove()
-    pairs = ((convs, act) for act, convs in seen.items() if len(convs) == 1)
-    return {conv: act for (conv,), act in pairs if conv is not None}, outputs
-
-
 def _can_fuse(conv: nn.Conv2d) -> bool:
     """Check whether a convolution pads with zeros, alike on all sides or as TensorFlow does."""
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
@@ -167,7 +143,3 @@ def _same_padding(kernel: int, stride: int, side: int) -> tuple[int, int]:
     """Count zeros before and after a side that give the output a cell for each begun stride."""
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
-
-
-def _tensors(outputs: tuple[list[Tensor], list[Tensor]]) -> list[Tensor]:
-    return [tensor for tensors in outputs for tensor in tensors]
