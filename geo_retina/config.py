@@ -37,7 +37,7 @@ DATA_VARIABLE = "GEO_RETINA_DATA"
 
 _DATA_BESIDE_PROJECT = Path("..", "shared", "data")
 _PATH_KEYS = {
-    "data": ("scenes", "labels", "ground"),
+    "data": ("scenes", "labels", "review", "ground"),
     "split": ("areas",),
     "samples": ("cache_folder",),
 }

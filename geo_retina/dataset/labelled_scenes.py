@@ -20,7 +20,8 @@ from geo_retina.dataset.box_index import BoxIndex
 from geo_retina.dataset.common_bands import open_alike
 from geo_retina.dataset.label_placement import Placed, put_labels_on_scenes
 from geo_retina.dataset.naming import name_warnings, names_another, with_stems
-from geo_retina.dataset.regions import Regions, ground_under
+from geo_retina.dataset.regions import Regions, without
+from geo_retina.dataset.reviewed import Reviewed, read_reviewed
 from geo_retina.dataset.sources import LabelCounts, Source, number_classes, read_source_layers
 from geo_retina.dataset.stray_labels import why_on_no_scene
 from geo_retina.errors import LabelError, TrainingError
@@ -39,6 +40,14 @@ def _no_boxes() -> NDArray[np.float64]:
     return np.empty((0, 4))
 
 
+def _no_points() -> NDArray[np.float64]:
+    return np.empty((0, 2))
+
+
+def _no_numbers() -> NDArray[np.float64]:
+    return np.empty(0)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledScene:
     """A scene and what is known about its ground.
@@ -51,6 +60,9 @@ class LabelledScene:
         ground_px: the labelled ground as one geometry in grid pixels, or None for all of it.
         ignored_px: (K, 4) float64 boxes that are neither object nor background.
         places: distinct places that its labels name, sorted.
+        weights: (N,) float64 how often samples are drawn around each label; None for all alike.
+        rejected_px: (K, 2) float64 centres x, y of false finds that a person rejected.
+        rejected_weights: (K,) float64 how often samples are drawn around these.
     """
 
     scene: Scene
@@ -59,6 +71,9 @@ class LabelledScene:
     ground_px: Any | None
     ignored_px: NDArray[np.float64] = field(default_factory=_no_boxes)
     places: tuple[str, ...] = ()
+    weights: NDArray[np.float64] | None = None
+    rejected_px: NDArray[np.float64] = field(default_factory=_no_points)
+    rejected_weights: NDArray[np.float64] = field(default_factory=_no_numbers)
 
     @property
     def gsd_m(self) -> float:
@@ -151,6 +166,7 @@ class TrainingSet:
             scene's, and on scenes that no label names.
         ground: the polygons of the labelled ground as they were read, or None for all ground.
         point_size_m: the middle size of point labels; None for others.
+        reviewed: what the card tells of a review among the labels; None without one.
     """
 
     scenes: tuple[LabelledScene, ...]
@@ -162,6 +178,7 @@ class TrainingSet:
     warnings: tuple[str, ...] = ()
     ground: LabelLayer | None = None
     point_size_m: float | None = None
+    reviewed: dict[str, Any] | None = None
 
 
 def load_training_set(
@@ -184,13 +201,17 @@ def load_training_set(
     sources, ignore = read_source_layers(
         options, place_column=None if options.ground else place_column
     )
+    reviewed = read_reviewed(options)
+    if reviewed is not None:
+        sources.append(reviewed.source)
     classes = number_classes(sources, options)
     placed = [put_labels_on_scenes(source, scenes) for source in sources]
     ground = Regions.read_ground(options, place_column)
     if ground is not None:
         ground = with_stems(ground, scenes, options.ground_scene_column)
         _check_named(ground.layer, scenes, options)
-    labelled = _gather(scenes, sources, placed, ground, ignore)
+    known = _Ground(ground, tuple(ignore), reviewed, is_only=len(sources) == 1)
+    labelled = _gather(scenes, sources, placed, known)
     counts = tuple(
         _count(source, part, labelled, classes)
         for source, part in zip(sources, placed, strict=True)
@@ -219,6 +240,7 @@ def load_training_set(
         warnings,
         None if ground is None else ground.layer,
         _middle_size(sources),
+        None if reviewed is None else reviewed.about,
     )
 
 
@@ -227,7 +249,9 @@ def _open_scenes(options: DataOptions) -> list[Scene]:
     paths = find_scenes(options.scenes, asset=options.asset)
     first = _open(paths[0], options)
     scenes = [first, *(_open(path, options, first) for path in paths[1:])]
-    in_pixels = all(source.path.lower().endswith(".json") for source in options.sources)
+    in_pixels = options.review is None and all(
+        source.path.lower().endswith(".json") for source in options.sources
+    )
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):
         if len(scene.bands) != len(first.bands) or scene.value_dtype != first.value_dtype:
@@ -271,12 +295,41 @@ def _in_frame_of_its_own(
     return replace(scene, grid=replace(scene.grid, affine=affine))
 
 
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """All that tells which ground was labelled.
+
+    Attributes:
+        labelled: polygons of it; None where that is all ground.
+        ignore: ground to be ignored.
+        reviewed: what a person looked at.
+        is_only: there are no other labels than these.
+    """
+
+    labelled: Regions | None
+    ignore: tuple[Regions, ...]
+    reviewed: Reviewed | None
+    is_only: bool
+
+    def under(self, scene: Scene) -> Any | None:
+        """Find the labelled ground of a scene in grid pixels; None for all of the grid."""
+        found = None if self.labelled is None else self.labelled.under(scene)
+        if self.reviewed is not None:
+            found = self.reviewed.ground(scene, found, is_only=self.is_only)
+        return without(scene, found, self.ignore)
+
+    def rejected_on(self, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give places of rejected finds on a scene, in grid pixels, and their weights."""
+        if self.reviewed is None:
+            return _no_points(), _no_numbers()
+        return self.reviewed.rejected_on(scene)
+
+
 def _gather(
     scenes: Sequence[Scene],
     sources: Sequence[Source],
     placed: Sequence[Placed],
-    ground: Regions | None,
-    ignore: Sequence[Regions],
+    ground: _Ground,
 ) -> tuple[LabelledScene, ...]:
     """Bring the labels of all layers together, scene by scene, layer by layer."""
     every = Placed.concat(placed)
@@ -288,21 +341,25 @@ def _gather(
     numbers = np.concatenate([source.numbers for source in sources])
     ignored = np.concatenate([source.ignored for source in sources])
     places = np.concatenate([source.places for source in sources])
+    weights = np.concatenate([source.weights for source in sources])
     order = np.argsort(every.scene, kind="stable")
     ends = np.cumsum(np.bincount(every.scene, minlength=len(scenes)))[:-1]
     gathered = []
     for scene, part in zip(scenes, np.split(order, ends), strict=True):
         rows, boxes_px = row[part], every.boxes_px[part]
         is_object = ~ignored[rows]
+        rejected = ground.rejected_on(scene)
         named = {str(name) for name in places[rows] if name is not None}
         gathered.append(
             LabelledScene(
                 scene,
                 boxes_px[is_object],
                 numbers[rows[is_object]],
-                ground_under(scene, ground, ignore),
+                ground.under(scene),
                 boxes_px[~is_object],
                 tuple(sorted(named)),
+                None if (weights == 1).all() else weights[rows[is_object]],
+                *rejected,
             )
         )
     return tuple(gathered)
@@ -379,6 +436,9 @@ def _fingerprint(scenes: Sequence[LabelledScene], classes: Sequence[str]) -> str
         digest.update(repr((each.scene.name, grid.shape, tuple(grid.affine)[:6])).encode())
         digest.update(each.boxes_px.tobytes() + each.labels.tobytes())
         digest.update(each.ignored_px.tobytes())
+        for more in (each.weights, each.rejected_px, each.rejected_weights):
+            if more is not None and len(more):
+                digest.update(more.tobytes())
         if each.ground_px is not None:
             digest.update(shapely.to_wkb(each.ground_px))
     return digest.hexdigest()

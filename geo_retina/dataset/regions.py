@@ -84,13 +84,12 @@ def footprint(grid: Grid, margin_px: float = 1.0) -> Any:
     return boxes.to_polygons(outline, grid)[0]
 
 
-def ground_under(scene: Scene, ground: Regions | None, ignore: Sequence[Regions]) -> Any | None:
-    """Find the labelled ground of a scene in grid pixels, without what is to be ignored.
+def without(scene: Scene, labelled: Any | None, ignore: Sequence[Regions]) -> Any | None:
+    """Take ground to be ignored from the labelled ground of a scene, in grid pixels.
 
     Returns:
         One geometry, prepared for many queries, or None for all of the grid.
     """
-    labelled = None if ground is None else ground.under(scene)
     for regions in ignore:
         hidden = regions.under(scene)
         if shapely.is_empty(hidden):

@@ -7,7 +7,7 @@ on over the epochs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.pixel_cache import CachedReader
 from geo_retina.dataset.radiometry import BandStatistics
 from geo_retina.dataset.split import Split, Subset
-from geo_retina.dataset.windows import Spot, WindowDraw, label_window, window_with
+from geo_retina.dataset.windows import Spot, WindowDraw, label_window, on_train_ground, window_with
 from geo_retina.grid import Window
 from geo_retina.nn.losses import Target
 from geo_retina.options import SampleOptions
@@ -137,6 +137,15 @@ class TrainSamples(Dataset[Sample]):
             visible,
         )
 
+    def rejected(self) -> dict[Spot, float]:
+        """List false finds on training ground that a person rejected, with their weights."""
+        found: dict[Spot, float] = {}
+        for number, each in enumerate(self.scenes):
+            on = on_train_ground(each, self._split, each.rejected_px)
+            for (x, y), weight in zip(each.rejected_px[on], each.rejected_weights[on], strict=True):
+                found[Spot(number, float(x), float(y))] = float(weight)
+        return {spot: weight for spot, weight in found.items() if weight > 0}
+
     def window(self, number: int) -> tuple[int, Window]:
         """Draw a window anywhere on training ground, unscaled, by number: scene and window."""
         rng = np.random.default_rng([self._seed, number, 0xA17])
@@ -150,16 +159,25 @@ class EpochSampler(Sampler[int | HardDraw]):
         per_epoch: samples in an epoch.
         seed: decides which numbers are drawn around hard places.
         hard_share: share of samples drawn around hard places, where there are any.
+        rejected: places that are hard from the start, and how often each is drawn.
 
     Attributes:
         hard: places where the model found what is not there; samples are drawn around them.
     """
 
-    def __init__(self, per_epoch: int, *, seed: int = 0, hard_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        per_epoch: int,
+        *,
+        seed: int = 0,
+        hard_share: float = 0.0,
+        rejected: Mapping[Spot, float] | None = None,
+    ) -> None:
         self._per_epoch = per_epoch
         self._epoch = 0
         self._seed = seed
         self._hard_share = hard_share
+        self._rejected = dict(rejected or {})
         self.hard: tuple[Spot, ...] = ()
 
     def set_epoch(self, epoch: int) -> None:
@@ -174,12 +192,17 @@ class EpochSampler(Sampler[int | HardDraw]):
         return iter([self._key(number) for number in range(start, start + self._per_epoch)])
 
     def _key(self, number: int) -> int | HardDraw:
-        if not self.hard:
+        if not self.hard and not self._rejected:
             return number
         rng = np.random.default_rng([self._seed, number, 0x4A2D])
         if rng.random() >= self._hard_share:
             return number
-        return HardDraw(number, self.hard[rng.integers(len(self.hard))])
+        if not self._rejected:
+            return HardDraw(number, self.hard[rng.integers(len(self.hard))])
+        spots = [*self._rejected, *self.hard]
+        upto = np.cumsum([*self._rejected.values(), *[1.0] * len(self.hard)])
+        at = np.searchsorted(upto, rng.random() * upto[-1], side="right")
+        return HardDraw(number, spots[at])
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[Target]]:

@@ -75,6 +75,12 @@ class Source:
         return np.full(len(self), None, dtype=object) if found is None else found
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) how often samples are drawn around each label."""
+        found = self.layer.weights if isinstance(self.layer, LabelLayer) else None
+        return np.ones(len(self)) if found is None else found
+
+    @property
     def by_place(self) -> int:
         """Labels that name no scene although the others do."""
         if not isinstance(self.layer, LabelLayer) or self.layer.scenes is None:
@@ -223,7 +229,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     classes = options.class_names or tuple(sorted(found)) or (ONE_CLASS,)
     present = {class_of[name] for name in found if name in class_of}
     unknown = [name for name in classes if name not in present]
-    if unknown and options.classes is not None:
+    if unknown and options.classes is not None and options.review is None:
         column = next((s.options.class_column for s in sources if s.options.class_column), "class")
         raise LabelError(
             f"no label in {', '.join(source.options.path for source in sources)} has {column} = "
@@ -231,6 +237,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
             f"{it_has(unknown[0], sorted(found), none='no class at all', say='it holds')}"
             f"{_doubts(sources, sorted(found))}"
         )
+    # Who corrects a model names all its classes, and need not have met each of them.
     for name in class_of.keys() - found if options.classes is not None else ():
         log.warning(
             "no label in %s is called %s, which data.classes takes for %s; %s",

@@ -32,12 +32,14 @@ class TrainObjects:
         index: (N,) position among that scene's labels.
         label: (N,) class.
         sides_px: (N, 2) width and height in grid pixels.
+        weight: (N,) how often samples are drawn around each.
     """
 
     scene: NDArray[np.int64]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     sides_px: NDArray[np.float64]
+    weight: NDArray[np.float64]
 
     def per_class(self, classes: Sequence[str]) -> dict[str, int]:
         """Count objects by class, in the order of the classes."""
@@ -58,7 +60,8 @@ def objects_on(part: Subset, training_set: TrainingSet, split: Split) -> TrainOb
         on = each.holds(centres_px) & split.on(part, each.scene.grid, centres_px)
         index = np.flatnonzero(on)
         sides_px = each.boxes_px[index, 2:] - each.boxes_px[index, :2]
-        columns.append((np.full(len(index), number), index, each.labels[index], sides_px))
+        weights = np.ones(len(index)) if each.weights is None else each.weights[index]
+        columns.append((np.full(len(index), number), index, each.labels[index], sides_px, weights))
     return TrainObjects(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
@@ -137,7 +140,7 @@ class WindowDraw:
         random = rng.random()
         if self._of_class and random < self._options.object_share:
             of_class = self._of_class[rng.integers(len(self._of_class))]
-            row = of_class[rng.integers(len(of_class))]
+            row = self._one_of(rng, of_class)
             number = int(self.objects.scene[row])
             centre = self._scenes[number].centre_px(int(self.objects.index[row]))
             return number, window_with(rng, centre, self._scenes[number].scene, frame)
@@ -147,6 +150,14 @@ class WindowDraw:
             if not _shows_object(self._scenes[number], window):
                 break
         return number, window
+
+    def _one_of(self, rng: np.random.Generator, rows: NDArray[np.int64]) -> np.int64:
+        """Draw one of some objects, by their weights."""
+        weights = self.objects.weight[rows]
+        if (weights == weights[0]).all():
+            return np.int64(rows[rng.integers(len(rows))])
+        upto = np.cumsum(weights)
+        return np.int64(rows[np.searchsorted(upto, rng.random() * upto[-1], side="right")])
 
     def plain_frame(self) -> Frame:
         """Return the frame of a window before augmentation."""

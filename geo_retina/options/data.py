@@ -103,9 +103,13 @@ class DataOptions:
     asset: str | None = None
     """Key of the asset that is taken of STAC items; left out, an item's only image."""
 
-    labels: str | tuple[LabelOptions, ...]
+    labels: str | tuple[LabelOptions, ...] = ()
     """Vector file with one polygon or point per object, or several layers of them, each a path
-    or a group of LabelOptions."""
+    or a group of LabelOptions. May be left out where there is a review."""
+
+    review: str | None = None
+    """GeoPackage that `geo-retina review` prepared and a person looked at: objects, false finds
+    and completed cells to learn from. Cells to count by are left out."""
 
     layer: str | None = None
     """Layer of the file; needed where it holds several."""
@@ -179,8 +183,13 @@ class DataOptions:
             object.__setattr__(self, "labels", str(self.labels))
         if not isinstance(self.labels, str):
             object.__setattr__(self, "labels", tuple(self.labels))
-        if not any(not source.ignore for source in self.sources):
-            raise OptionError("DataOptions.labels is empty, expected at least one layer of labels")
+        if hasattr(self.review, "__fspath__"):
+            object.__setattr__(self, "review", str(self.review))
+        if self.review is None and not any(not source.ignore for source in self.sources):
+            raise OptionError(
+                "DataOptions.labels is empty, expected at least one layer of labels, "
+                "or a review in DataOptions.review"
+            )
         if isinstance(self.classes, list):
             object.__setattr__(self, "classes", tuple(self.classes))
         if self.classes is not None and not self.classes:

@@ -63,8 +63,9 @@ class TrainOptions:
     """A model file or bundled model to start from: its network, weights, bands and radiometry
     are taken, and other classes than its own get a fresh class output."""
 
-    freeze: int = 0
-    """Stages of the backbone that keep their first weights, from the image on."""
+    freeze: int | Literal["auto"] = 0
+    """Stages of the backbone that keep their first weights, from the image on; auto chooses them
+    by the number of labels: the fewer, the more."""
 
     freeze_norms: bool = False
     """Keep all batch norms of the backbone as they start, as for very small batches."""
@@ -157,7 +158,6 @@ class TrainOptions:
                 "epochs": (1, INFINITY),
                 "samples_per_epoch": (1, INFINITY),
                 "batch": (1, INFINITY),
-                "freeze": (0, 4),
                 "accumulate": (1, INFINITY),
                 "clip_norm": (1e-9, INFINITY),
                 "momentum": (0, 0.9999),
@@ -173,6 +173,8 @@ class TrainOptions:
                 "radius_m": (1e-6, INFINITY),
             },
         )
+        if self.freeze != "auto":
+            check(self, {"freeze": (0, 4)})
         if self.lr != "find":
             check(self, {"lr": (0, INFINITY)})
         if self.batch % self.devices:

@@ -28,7 +28,7 @@ class StartOptions:
 
     weights: str | None
     pretrained: bool
-    freeze: int
+    freeze: int | Literal["auto"]
     freeze_norms: bool
 
 

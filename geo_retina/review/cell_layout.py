@@ -98,8 +98,7 @@ def lay_cells(ground: Ground, centres: Floats, side: float, options: ReviewOptio
 
 def cell_squares(ground: Texts, frame: Frame, cells: Ints) -> Texts:
     """(n,) the ground inside cells, as multi-polygons."""
-    design = frame.design
-    squares = _boxes(design, frame.row[cells], frame.col[cells])
+    squares = frame.squares(cells)
     tree = shapely.STRtree(ground)
     at, part = tree.query(squares, predicate="intersects")
     pieces = shapely.intersection(squares[at], ground[part])

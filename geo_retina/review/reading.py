@@ -149,6 +149,10 @@ def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases
     handed = {name: _pick(column, at) for name, column in found.items()}
     _check_classes(rows, path)
     weight = _numbers(rows["weight"])
+    if (weight < 0).any():
+        raise LabelError(
+            f"{path} has a case of weight {weight.min():g} in its layer review, expected 0 or more"
+        )
     geometry = _geometries(rows["geom"])
     where = _centres(geometry)
     # A row whose polygon was deleted still has the place where it was found.

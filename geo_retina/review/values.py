@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyproj
+import shapely
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
@@ -67,6 +69,22 @@ class Frame:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of how the cells lie and in which order they are drawn."""
+        digest = hashlib.sha256(repr(self.design).encode())
+        for column in (self.row, self.col, self.stratum, self.place):
+            digest.update(column.astype("<i8").tobytes())
+        digest.update("".join(use[0] for use in self.use).encode())
+        return digest.hexdigest()
+
+    def squares(self, cells: Ints) -> Texts:
+        """Outline cells as (n,) polygons: whole squares, with or without ground."""
+        design = self.design
+        x = design.x_min + self.col[cells] * design.width
+        y = design.y_min + self.row[cells] * design.height
+        return np.asarray(shapely.box(x, y, x + design.width, y + design.height), dtype=object)
 
     def cell_at(self, points: Floats) -> Ints:
         """Find the cell that holds each point.

@@ -40,12 +40,33 @@ def load_start(options: StartOptions, backbone: str) -> Model | None:
     return None
 
 
+_FREEZE_BELOW = ((200, 3), (1000, 2), (5000, 1))
+"""Stages of the backbone that few labels would rather spoil than mend, by number of labels."""
+
+
+def stages_to_freeze(options: StartOptions, labels: int, stages: int) -> int:
+    """Choose how many stages of the backbone stay as they are.
+
+    Args:
+        options: with ``freeze`` a number, which is kept, or ``auto``.
+        labels: on training ground.
+        stages: that the backbone has.
+    """
+    if options.freeze != "auto":
+        return options.freeze
+    if options.weights is None and not options.pretrained:
+        return 0  # there is nothing to keep
+    wanted = next((number for most, number in _FREEZE_BELOW if labels < most), 0)
+    return min(wanted, stages)
+
+
 def first_network(
     options: StartOptions,
     network: NetworkOptions,
     bands: Sequence[Band],
     classes: Sequence[str],
     start: Model | None,
+    labels: int,
 ) -> tuple[RetinaNet, str]:
     """Build the network and give it its first weights.
 
@@ -55,6 +76,7 @@ def first_network(
         bands: that it sees.
         classes: that it tells apart.
         start: model to start from; its architecture is ``network``.
+        labels: on training ground.
 
     Returns:
         The network, and a sentence on where its weights came from.
@@ -69,7 +91,8 @@ def first_network(
         source = load_pretrained(built.backbone)
     else:
         source = "Started from scratch."
-    built.backbone.freeze(options.freeze, norms=options.freeze_norms)
+    stages = stages_to_freeze(options, labels, len(built.backbone.levels))
+    built.backbone.freeze(stages, norms=options.freeze_norms)
     return built, source
 
 

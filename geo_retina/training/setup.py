@@ -102,7 +102,9 @@ def prepare(options: TrainOptions) -> Preparation:
     seen = _bands(options.data.band_names, scenes[0].bands, scenes[0].band_names)
     bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
     resolved = resolve_network(own, objects) if start is None else start.card.network
-    network, source = first_network(options.start, resolved, seen, training_set.classes, start)
+    network, source = first_network(
+        options.start, resolved, seen, training_set.classes, start, len(objects.label)
+    )
     card = replace(
         _first_card(options.texts, training_set, objects, seen, bands.radiometry, resolved),
         padding=options.samples.padding,
@@ -119,6 +121,8 @@ def prepare(options: TrainOptions) -> Preparation:
         "first_weights": source,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+    if training_set.reviewed is not None:
+        training["review"] = training_set.reviewed
     card = replace(card, training=training)
     loss = loss_settings(options.loss, options.assign, objects.per_class(training_set.classes))
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
@@ -136,6 +140,7 @@ def _shareable(options: TrainOptions) -> dict[str, Any]:
         labels=_name(data.labels)
         if isinstance(data.labels, (str, Path))
         else tuple(replace(each, path=_name(each.path)) for each in data.labels),
+        review=_name(data.review),
         ground=_name(data.ground),
     )
     weights = _name(options.weights)

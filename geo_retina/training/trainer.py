@@ -145,7 +145,12 @@ def _fit(
     per_epoch = options.batches.samples_per_epoch or max(
         options.batches.batch, round(samples.train_px / options.samples.window_px**2)
     )
-    sampler = EpochSampler(per_epoch, seed=options.seed, hard_share=options.samples.hard_share)
+    sampler = EpochSampler(
+        per_epoch,
+        seed=options.seed,
+        hard_share=options.samples.hard_share,
+        rejected=samples.rejected(),
+    )
     loader = _loader(samples, sampler, options.batches, device)
     precision, lr = _settle(prepared, options, device, folder, loader)
     task = RetinaNetTask(

@@ -191,7 +191,7 @@ def test_wrong_keys_and_values_are_one_sentence_each(write, text, said):
     ("text", "said"),
     [
         ("", "data is missing"),
-        ("data: {scenes: [a.tif]}", "data.labels is missing"),
+        ("data: {scenes: [a.tif]}", "data.labels is empty"),
         ("data: {scenes: a.tif, labels: b}", "expected a valid list"),
         ("data: {scenes: [], labels: b}", "data.scenes is empty"),
         ("data: {scenes: [1], labels: b}", "data.scenes.0 is 1, expected a valid string"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _POINT, _POLYGON, _MULTIPOINT, _MULTIPOLYGON = 0, 3, 4, 6
-_COLUMNS = ("class_names", "scenes", "sizes_m", "ignored", "places")
+_COLUMNS = ("class_names", "scenes", "sizes_m", "ignored", "places", "weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,7 @@ class LabelLayer:
             was named.
         ignored: (N,) which labels are neither object nor background, or None for none of them.
         places: (N,) text of the column that ground is split by, or None where none was named.
+        weights: (N,) how often samples are drawn around each label, or None for all alike.
         repaired: polygons that were invalid and were made valid.
         dropped_null: features left out for having no geometry.
         dropped_empty: features left out for an empty one.
@@ -63,6 +64,7 @@ class LabelLayer:
     sizes_m: NDArray[np.float64] | None = None
     ignored: NDArray[np.bool_] | None = None
     places: NDArray[np.object_] | None = None
+    weights: NDArray[np.float64] | None = None
     repaired: int = 0
     dropped_null: int = 0
     dropped_empty: int = 0

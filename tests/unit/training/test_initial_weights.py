@@ -32,7 +32,7 @@ def options(**how: object):
 
 
 def taken_over(bands, classes, start):
-    return first_network(options().start, TINY_NETWORK, bands, classes, start)
+    return first_network(options().start, TINY_NETWORK, bands, classes, start, 100)
 
 
 def test_the_same_bands_and_classes_keep_every_weight() -> None:
