@@ -15,7 +15,16 @@ from geo_retina.errors import LabelError
 from geo_retina.files import parse_json
 from geo_retina.geodesy import missing_crs, reproject
 from geo_retina.options import EstimateOptions, it_has
-from geo_retina.review import NO_CELL, Cases, Frame, Review, Sample, read_review, samples_of
+from geo_retina.review import (
+    NO_CELL,
+    Cases,
+    Frame,
+    Review,
+    Sample,
+    read_review,
+    refuse_trained_cells,
+    samples_of,
+)
 from geo_retina.review.detections import pair_places
 from geo_retina.review.values import Flags, Floats, Ints, Texts
 from geo_retina.vector import read_detections, read_metadata
@@ -99,7 +108,8 @@ def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
         options: what counts.
 
     Raises:
-        LabelError: the file, or that of the labels, cannot be read, or has no review.
+        LabelError: the file, or that of the labels, cannot be read, or has no review; or the
+            model was trained on cells to count by.
     """
     review = read_review(path)
     found, sides = _read_found(path, review, options)
@@ -107,6 +117,7 @@ def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
         review = _labelled(review, options, sorted(set(found.name)))
     samples = samples_of(review)
     cells = np.concatenate([s.cells for s in samples]).astype(np.int64)
+    refuse_trained_cells(path, review.frame, cells)
     in_done = np.isin(found.cell, cells)
     cases = review.cases
     is_true = np.isin(cases.status.astype(str), (*TRUE_STATUSES, "new"))

@@ -1,5 +1,6 @@
 """Let a person look at detections and correct them, inside their GeoPackage."""
 
+from geo_retina.review.overlap import refuse_trained_cells
 from geo_retina.review.reading import read_review
 from geo_retina.review.refilling import ReviewReport, review_detections
 from geo_retina.review.samples import samples_of
@@ -14,6 +15,7 @@ __all__ = [
     "ReviewReport",
     "Sample",
     "read_review",
+    "refuse_trained_cells",
     "review_detections",
     "samples_of",
 ]

@@ -37,7 +37,7 @@ class Choice:
 def choose_cases(
     found: Places,
     other: Places | None,
-    is_known: Flags,
+    turn: Ints,
     occupied: Floats,
     count: int,
     random_state: int,
@@ -50,7 +50,8 @@ def choose_cases(
     Args:
         found: detections, also below the threshold.
         other: those of another run, or labels; None where there is nothing to compare with.
-        is_known: (N,) detections that are no candidates; (N + M,) with other places.
+        turn: (N,) 0 for what comes first, 1 for what comes after all of these, -1 for what is no
+            candidate; (N + M,) with other places.
         occupied: (K, 2) places of cases that wait already.
         count: cases wanted at the most.
         random_state: of the order among equals.
@@ -65,7 +66,7 @@ def choose_cases(
     random = np.random.default_rng(random_state).random(len(centre))
     block = _blocks(centre, count)
     queues = {
-        reason: _order(np.where(is_known, 0.0, severity), block, random)
+        reason: _order(np.where(turn < 0, 0.0, severity), block, turn, random)
         for reason, severity in severities.items()
     }
     apart = _APART * float(np.median(found.side)) if len(found) else 1.0
@@ -149,13 +150,14 @@ def _blocks(centre: Floats, count: int) -> Ints:
     return np.asarray(row * number + col)
 
 
-def _order(severity: Floats, block: Ints, random: Floats) -> list[int]:
-    """Positions of candidates: the first of every block, then the second, and so on."""
+def _order(severity: Floats, block: Ints, turn: Ints, random: Floats) -> list[int]:
+    """List candidates: the first of every block, then the second, and so on, turn by turn."""
     own = np.flatnonzero(severity > 0)
-    own = own[np.lexsort((random[own], -severity[own], block[own]))]
-    start = np.flatnonzero(np.diff(block[own], prepend=-1))
+    group = 2 * block + turn
+    own = own[np.lexsort((random[own], -severity[own], group[own]))]
+    start = np.flatnonzero(np.diff(group[own], prepend=-1))
     rank = np.arange(len(own)) - np.repeat(start, np.diff(np.append(start, len(own))))
-    return [int(k) for k in own[np.lexsort((random[own], -severity[own], rank))]]
+    return [int(k) for k in own[np.lexsort((random[own], -severity[own], rank, turn[own]))]]
 
 
 def _take_turns(

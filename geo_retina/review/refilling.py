@@ -297,15 +297,20 @@ def _queue(
     waits = _waits(review)
     drawn = np.append(review.is_drawn, False)
     excluded = is_known | drawn[review.frame.cell_at(found.centre)]
+    centre = found.centre
     if other is not None:
         i, _ = pair_places(other.centre, _centres(cases.geometry), other.side / 2)
         stands = np.zeros(len(other), bool)
         stands[i] = True
         excluded = np.append(excluded, stands | drawn[review.frame.cell_at(other.centre)])
+        centre = np.concatenate([centre, other.centre])
+    # Cases are for training, so the ground of cells that may be drawn to count by comes last.
+    counting = np.append(review.frame.use == "count", False)
+    turn = np.where(excluded, -1, counting[review.frame.cell_at(centre)].astype(np.int64))
     chosen = choose_cases(
         found,
         other,
-        excluded,
+        turn,
         occupied=_centres(cases.geometry[waits]),
         count=options.budget - int(waits.sum()),
         random_state=review.frame.design.random_state,

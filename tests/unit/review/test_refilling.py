@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import shapely
 
 from geo_retina.errors import LabelError, OptionError, OutputError
 from geo_retina.options import ReviewOptions
-from geo_retina.review import NO_CELL, read_review, review_detections
+from geo_retina.review import NO_CELL, read_review, refuse_trained_cells, review_detections
 from geo_retina.vector.review_layers import to_blobs
 from geo_retina.vector.writers.editing import edit_package
 from geo_retina.vector.writers.styles import read_styles
@@ -319,3 +320,36 @@ def test_files_that_cannot_be_reviewed(tmp_path):
         review_detections(tmp_path / "plain.gpkg")
     with pytest.raises(OptionError, match="are both given"):
         ReviewOptions(against="a.gpkg", labels="b.gpkg")
+
+
+def test_cases_keep_off_cells_to_count_by_where_there_are_others(found):
+    """What is trained on must not be counted by when more cells are drawn later."""
+    review_detections(found, SMALL)
+    review = read_review(found)
+    rows = read(found, "review").query("reason == 'uncertain'")  # of which there are many
+    cell = review.frame.cell_at(shapely.get_coordinates(rows.geometry.centroid))
+    assert len(cell) > 5
+    assert (review.frame.use[cell] == "learn").all()
+
+
+def test_cells_that_were_trained_on_are_no_sample(found):
+    review_detections(found, SMALL)
+    edit(found, "UPDATE cells SET status = 'done'")
+    review = read_review(found)
+    counted = np.flatnonzero(review.is_done & (review.frame.use == "count"))
+    refuse_trained_cells(found, review.frame, counted)
+    for frame, cells, overlaps in (
+        (review.frame.fingerprint, counted[:2].tolist(), True),
+        ("another", counted.tolist(), False),
+        (review.frame.fingerprint, [], False),
+    ):
+        card = {"name": "m", "training": {"review": {"frame": frame, "cells": cells}}}
+        with closing(sqlite3.connect(found)) as database, database:
+            database.execute("DELETE FROM metadata WHERE name = 'model_card'")
+            row = ("model_card", json.dumps(card))
+            database.execute("INSERT INTO metadata (name, value) VALUES (?, ?)", row)
+        if overlaps:
+            with pytest.raises(LabelError, match="2 completed cells to count by, such as cell"):
+                refuse_trained_cells(found, review.frame, counted)
+        else:
+            refuse_trained_cells(found, review.frame, counted)
