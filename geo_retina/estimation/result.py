@@ -136,6 +136,6 @@ def _plan_lines(plan: TargetPlan) -> list[str]:
     alone = "all" if plan.cells_alone is None else f"{plan.cells_alone:,}"
     return [
         f"+-{plan.share:.1%} takes about {plan.cells:,} completed cells to count by, "
-        f"{alone} without detections, {whence}; geo-retina review --cells {plan.cells_to_draw} "
-        "draws as many beside those to learn from"
+        f"{alone} without detections, {whence}; a review of {plan.cells_to_draw} cells "
+        "has as many beside those to learn from"
     ]
