@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _flags, _voice
+from geo_retina.cli import _flags, _report, _voice
 from geo_retina.errors import OptionError
 from geo_retina.options import EstimateOptions, EvaluateOptions
 
@@ -76,7 +76,9 @@ def _prepare_report(
     from geo_retina.scene import find_scenes, open_picture
 
     check_report(folder, overwrite=overwrite)
-    return [open_picture(path) for path in find_scenes(scenes)] if scenes else []
+    pictures = [open_picture(path) for path in find_scenes(scenes)] if scenes else []
+    _report.warn_of_other_rasters(pictures)
+    return pictures
 
 
 def compare(

@@ -68,7 +68,9 @@ def preview(
     found = read_detections(detections)
     if score is not None:
         found = found[found["score"] >= score]
-    draw_preview(open_picture(scene, bands=bands), found, out, crops=crops)
+    picture = open_picture(scene, bands=bands)
+    _report.warn_of_other_rasters([picture])
+    draw_preview(picture, found, out, crops=crops)
     _voice.say(f"written to {out}")
     _voice.result(reporting, {"out": out})
 
@@ -85,6 +87,7 @@ def _map_density(
     from geo_retina.scene import open_picture
 
     ground = None if scene is None else open_picture(scene)
+    _report.warn_of_other_rasters([] if ground is None else [ground])
     made = draw_density(
         detections, out, cell_m=cell_m, scene=ground, score=score, overwrite=overwrite
     )

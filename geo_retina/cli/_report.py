@@ -18,6 +18,7 @@ from geo_retina.files import write_text
 if TYPE_CHECKING:
     from geo_retina.detector import RunReport
     from geo_retina.run import Failure, Progress
+    from geo_retina.scene import Scene
     from geo_retina.training import TrainProgress
 
 _EVENT_EVERY_S = 1.0
@@ -281,6 +282,15 @@ def warn_of_limits(report: RunReport) -> None:
 
     for note in limit_notes(report.truncated_tiles, report.reduced_batch):
         warn(note)
+
+
+def warn_of_other_rasters(scenes: Sequence[Scene]) -> None:
+    """Warn where files hold more rasters than the first, which is read."""
+    from geo_retina.scene import note_other_rasters
+
+    note = note_other_rasters(scenes)
+    if note is not None:
+        warn(f"note: {note}")
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:

@@ -28,7 +28,7 @@ from geo_retina.errors import LabelError, TrainingError
 from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions
-from geo_retina.scene import Scene, find_scenes
+from geo_retina.scene import Scene, find_scenes, note_other_rasters
 from geo_retina.vector import LabelLayer
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def load_training_set(
         _count(source, part, labelled, classes)
         for source, part in zip(sources, placed, strict=True)
     )
-    warnings = (
+    doubts = (
         *(
             why_on_no_scene(source, scenes)
             for source, count in zip(sources, counts, strict=True)
@@ -227,7 +227,8 @@ def load_training_set(
     total = LabelCounts.total(counts)
     log.info("%s", total)
     if not total.used:
-        raise TrainingError(_no_labels_sentence(options, total, len(scenes), warnings))
+        raise TrainingError(_no_labels_sentence(options, total, len(scenes), doubts))
+    warnings = (*doubts, *filter(None, [note_other_rasters(scenes)]))
     for warning in warnings if log_warnings else ():
         log.warning("%s", warning)
     return TrainingSet(

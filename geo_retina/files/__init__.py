@@ -8,6 +8,7 @@ from geo_retina.files.output_checks import (
     make_report_folder,
 )
 from geo_retina.files.subdatasets import (
+    find_spelling,
     from_folder,
     is_subdataset,
     subdataset_driver,
@@ -21,6 +22,7 @@ __all__ = [
     "check_file_output",
     "check_overwrite",
     "check_parent",
+    "find_spelling",
     "from_folder",
     "is_subdataset",
     "make_report_folder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
@@ -50,16 +51,33 @@ def with_file(path: str, change: Callable[[str], str]) -> str:
     return f"{before}{change(file)}{after}"
 
 
+def find_spelling(path: str, folder: str | Path = "") -> str | None:
+    """Find a file or folder by its path, or by what is the same path for people.
+
+    Slashes may be those of Windows, and accents parted from their letters, as macOS does, or not.
+
+    Args:
+        path: as it was given.
+        folder: from which it goes.
+
+    Returns:
+        The path from the folder as the disk has it; None where there is no such file.
+    """
+    slashed = dict.fromkeys((path, path.replace("\\", "/")))
+    forms = [unicodedata.normalize(form, each) for form in ("NFC", "NFD") for each in slashed]
+    spellings = (os.path.join(folder, each) for each in dict.fromkeys((*slashed, *forms)))
+    return next((each for each in spellings if os.path.exists(each)), None)
+
+
 def from_folder(folder: str | Path, path: str) -> str:
-    """Resolve a path that a file of a folder names, which may be one as Windows writes it.
+    """Resolve a path that a file of a folder names, found as ``find_spelling`` does.
 
     An absolute path of Windows stays as it was given where there is no such file.
     """
-    spellings = [os.path.join(folder, each) for each in (path, path.replace("\\", "/"))]
-    found = next((each for each in spellings if os.path.exists(each)), None)
+    found = find_spelling(path, folder)
     if found is None and PureWindowsPath(path).is_absolute():
         return path
-    return os.path.normpath(found or spellings[0])
+    return os.path.normpath(found or os.path.join(folder, path))
 
 
 def _parts(path: str) -> tuple[str, str, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from html import escape
 from io import BytesIO
 from typing import Any
@@ -19,6 +20,7 @@ from geo_retina.errors import SceneError
 from geo_retina.evaluation import FALSE, KINDS, TRUE, Matched, MatchTable
 from geo_retina.geodesy import missing_crs, reproject
 from geo_retina.grid import Window
+from geo_retina.options import same_text
 from geo_retina.plots.display import Display
 from geo_retina.scene import Scene
 
@@ -142,7 +144,8 @@ class _Side:
     def __init__(self, objects: Matched, crs: pyproj.CRS) -> None:
         self._objects, self._crs = objects, crs
         self._tree = shapely.STRtree(objects.geometries)
-        self._named = np.asarray(objects.scene, dtype=str)
+        form = cache(same_text)  # of the few scenes that many objects name
+        self._named = np.array([form(str(name)) for name in objects.scene], dtype=object)
 
     def on(self, scene: Scene, name: str, window: Window) -> _Placed:
         """Place the objects that touch a window of a scene, in their order."""
@@ -152,7 +155,7 @@ class _Side:
         outline = shapely.segmentize(frame, max(window.height, window.width) / 16)
         ground = shapely.transform(outline, grid.pixels_to_crs)
         near = np.sort(self._tree.query(reproject(np.array([ground]), grid.crs, self._crs)[0]))
-        near = near[(self._named[near] == "") | (self._named[near] == name)]
+        near = near[(self._named[near] == "") | (self._named[near] == same_text(name))]
         shapes = reproject(objects.geometries[near], self._crs, grid.crs)
         shapes = shapely.transform(shapes, grid.crs_to_pixels)
         on = shapely.intersects(shapes, frame)

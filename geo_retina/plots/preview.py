@@ -21,6 +21,7 @@ from shapely import STRtree
 
 from geo_retina.errors import LabelError
 from geo_retina.grid import Window
+from geo_retina.options import same_text
 from geo_retina.plots.display import Display
 from geo_retina.plots.saving import save_figure
 from geo_retina.scene import Scene
@@ -113,9 +114,10 @@ def draw_preview(
 def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
     """Move the detections that lie on the scene into its pixels."""
     if "scene" in detections.columns:
-        tied_to = set(detections["scene"].dropna())
-        if scene.name in tied_to or len(tied_to) > 1:
-            detections = detections[detections["scene"] == scene.name]
+        named = detections["scene"].map(lambda name: same_text(str(name)), na_action="ignore")
+        own, tied_to = same_text(scene.name), set(named.dropna())
+        if own in tied_to or len(tied_to) > 1:
+            detections = detections[named == own]
     if (detections.crs is None) != (scene.grid.crs is None) and len(detections):
         without, with_ = (
             ("detections", "scene") if detections.crs is None else ("scene", "detections")

@@ -25,7 +25,7 @@ from geo_retina.errors import GeoRetinaError, RunError, SceneMismatchError
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
-from geo_retina.run.cluster import EngineKey, engine_here, workers
+from geo_retina.run.cluster import EngineKey, engine_here, find_dashboard, workers
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import BlockJob, TaskBatch
@@ -260,7 +260,7 @@ def run_task_batches(
         # A scheduler that never was there is a mistake.
         patience_s = run.patience_s if tally.had_workers else 0.0
         with workers(model, run, patience_s=patience_s) as (client, name, devices):
-            tally.met(_dashboard(client, run))
+            tally.met(find_dashboard(client, run))
             key = EngineKey(name, options, devices, run.batch)
             for task_batch, records in _in_flight(client, list(todo.values()), key, run):
                 del todo[task_batch.index]
@@ -271,16 +271,6 @@ def run_task_batches(
 def _pixels(task_batch: TaskBatch) -> int:
     cores = (job.tiles.core_of(job.block) for job in task_batch.jobs)
     return sum(core.height * core.width for core in cores)
-
-
-def _dashboard(client: Client, run: RunOptions) -> str | None:
-    """Find where Dask shows its work; without bokeh, a cluster of our own has no dashboard."""
-    from importlib.util import find_spec
-
-    if run.scheduler is None and find_spec("bokeh") is None:
-        return None
-    link: str | None = client.dashboard_link
-    return link
 
 
 def _in_flight(

@@ -36,6 +36,8 @@ _LOOP = {"tornado.application": logging.CRITICAL}
 _CLUSTER = dict.fromkeys(("distributed", "distributed.client"), logging.ERROR)
 """A cluster that lives for one run comes and goes without a word."""
 
+_LOOPBACK = "127.0.0.1"
+
 _MOST_ENGINES = 8
 """Engines that a worker process keeps: one a device, for the runs it met last."""
 
@@ -157,6 +159,22 @@ def _name_among_workers(model: Model) -> str:
     return model.fingerprint if model.predictor is None else uuid.uuid4().hex
 
 
+def find_dashboard(client: Client, run: RunOptions) -> str | None:
+    """Find where Dask shows its work; without bokeh, a cluster of our own has no dashboard."""
+    from importlib.util import find_spec
+
+    from distributed.utils import format_dashboard_link
+
+    if run.scheduler is not None:
+        link: str | None = client.dashboard_link
+        return link
+    if find_spec("bokeh") is None:
+        return None
+    # Dask names the address of the machine, where nothing listens.
+    port = client.scheduler_info(n_workers=0)["services"]["dashboard"]
+    return str(format_dashboard_link(_LOOPBACK, port))
+
+
 @contextmanager
 def _lent(model: Model, name: str) -> Iterator[None]:
     """Keep a model for the workers in this process while a run needs it."""
@@ -180,8 +198,8 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
             threads_per_worker=run.threads,
             processes=False,
             # Left alone, Dask's status pages listen on every interface.
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
+            dashboard_address=f"{_LOOPBACK}:0",
+            worker_dashboard_address=f"{_LOOPBACK}:0",
             memory_limit=0,
             silence_logs=False,  # Dask's own way takes it from other threads' clusters
         )

@@ -31,6 +31,7 @@ from geo_retina.scene import (
     as_scene,
     inspect_file,
     match_bands,
+    note_other_rasters,
     sample_values,
 )
 
@@ -109,7 +110,8 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
             f"because their values lie in the model's {other[0][1]} at the {looked_at:,} pixels "
             "looked at; ground where they do not is reported as not covered"
         )
-    return tuple(notes)
+    others = note_other_rasters(scenes)
+    return tuple(notes if others is None else [*notes, others])
 
 
 def _and_more(scenes: Sequence[Scene]) -> str:

@@ -5,7 +5,7 @@ A scene is a picklable handle: paths and numbers, never an open dataset.
 
 from geo_retina.scene.bands import Palette, common_name, match_bands
 from geo_retina.scene.datasets import BLOCK_CACHE_BYTES
-from geo_retina.scene.describing import describe_reading, describe_scene
+from geo_retina.scene.describing import describe_reading, describe_scene, note_other_rasters
 from geo_retina.scene.finding import (
     absolute,
     find_scenes,
@@ -50,6 +50,7 @@ __all__ = [
     "match_bands",
     "match_names",
     "mosaic_name",
+    "note_other_rasters",
     "open_picture",
     "open_scene",
     "sample_values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,21 @@ def describe_scene(path: str | Path) -> dict[str, str]:
             "more rasters": ", ".join(dataset.subdatasets),
         }
     return {label: text for label, text in rows.items() if text}
+
+
+def note_other_rasters(scenes: Sequence[Scene]) -> str | None:
+    """Note which scenes are the first of several rasters in their file; None where none is."""
+    first = [scene for scene in scenes if len(scene.rasters) > 1]
+    if not first:
+        return None
+    names = first[0].rasters
+    others = f"name another as {names[1]}, or this one as {names[0]} to leave this note out"
+    if len(first) == 1:
+        return f"{first[0].path} holds {len(names)} rasters, of which the first is read; {others}"
+    return (
+        f"{len(first):,} scenes, such as {first[0].path}, hold several rasters, of which the first "
+        f"is read; {others}"
+    )
 
 
 _PLACED_BY = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import SceneError
-from geo_retina.files import from_folder, is_subdataset, read_text, subdataset_file, with_file
+from geo_retina.files import (
+    find_spelling,
+    from_folder,
+    is_subdataset,
+    read_text,
+    subdataset_file,
+    with_file,
+)
 from geo_retina.scene.remote import is_remote
 from geo_retina.scene.stac_items import find_assets, is_stac
 
@@ -107,7 +115,7 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]
         return find_assets(path, asset)
     if is_remote(path):
         return [path]
-    path = _with_slashes(path)
+    path = _as_on_disk(path)
     if os.path.isfile(path):
         return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else [path]
     if os.path.isdir(path):
@@ -124,22 +132,23 @@ def _expand_inside(path: str) -> list[str]:
     """Expand a raster inside a file, or inside each file that a glob in its name matches."""
     file = subdataset_file(path)
     if is_remote(file) or not _is_pattern(file):
-        return [with_file(path, _with_slashes)]
+        return [with_file(path, _as_on_disk)]
     matches = _match(file)
     if not matches:
         raise SceneError(f"no file matches {file}")
     return [path.replace(file, match, 1) for match in matches]
 
 
-def _with_slashes(path: str) -> str:
-    """Return a path as it is, or one that Windows wrote where that is none here.
+def _as_on_disk(path: str) -> str:
+    """Return a path as it is, or as the disk spells it, or one that Windows wrote.
 
     It stays as it was given where no such file, folder or glob is found, for the message.
     """
-    if "\\" not in path or os.path.exists(path):
-        return path
+    found = find_spelling(path)
+    if found is not None or "\\" not in path:
+        return found or path
     other = path.replace("\\", "/")
-    return other if os.path.exists(other) or _match(other) else path
+    return other if _match(other) else path
 
 
 def _is_pattern(path: str) -> bool:
@@ -147,6 +156,12 @@ def _is_pattern(path: str) -> bool:
 
 
 def _match(pattern: str) -> list[str]:
+    """Find files that match a glob as it is, or with accents as the disk may have them."""
+    forms = (pattern, *(unicodedata.normalize(form, pattern) for form in ("NFC", "NFD")))
+    return next(filter(None, map(_glob, dict.fromkeys(forms))), [])
+
+
+def _glob(pattern: str) -> list[str]:
     """Find files that match a glob, without those that programs leave beside rasters.
 
     Folders that stand before the first one that does not exist are taken by their names, so that

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from geo_retina.errors import LabelError
 from geo_retina.files import subdataset_file
+from geo_retina.options import same_text
 from geo_retina.scene.finding import stem
 
 _RANKS = 4
@@ -23,7 +24,8 @@ def match_names(
 
     A name means the scene whose path ends in it, with or without suffix; then the one of its file
     name, of its stem, and last of its stem in another case. What a better rule has found, a later
-    one does not touch. Slashes may be those of Windows, and characters percent-encoded.
+    one does not touch. Slashes may be those of Windows, and characters percent-encoded. Accents
+    may be parted from their letters, as macOS does, unless scenes differ in nothing else.
 
     Args:
         names: as labels have them.
@@ -37,10 +39,11 @@ def match_names(
     Raises:
         LabelError: a name could mean several scenes, or names that differ could mean one.
     """
+    form = same_text if len(set(map(same_text, paths))) == len(set(paths)) else str
     keys: list[dict[str, list[int]]] = [{} for _ in range(_RANKS)]
     for scene, path in enumerate(paths):
         for rank, key in _scene_keys(path):
-            keys[rank].setdefault(key, []).append(scene)
+            keys[rank].setdefault(form(key), []).append(scene)
     found: dict[int, int] = {}
     for rank in range(_RANKS):
         claimed = set(found.values())
@@ -48,11 +51,11 @@ def match_names(
         for number, name in enumerate(names):
             if number in found:
                 continue
-            scenes = {i for key in _name_keys(name, rank) for i in keys[rank].get(key, ())}
+            scenes = {i for key in _name_keys(name, rank) for i in keys[rank].get(form(key), ())}
             if scenes - claimed:
                 fresh[number] = _only(scenes - claimed, name, paths, given_in)
         if rank or alone:
-            _refuse_twins(fresh, names, paths, given_in)
+            _refuse_twins(fresh, names if alone else list(map(form, names)), paths, given_in)
         found |= fresh
     return dict(sorted(found.items()))
 
@@ -73,7 +76,8 @@ def _refuse_twins(
 ) -> None:
     by_scene: dict[int, list[str]] = {}
     for number, scene in found.items():
-        by_scene.setdefault(scene, []).append(names[number])
+        if names[number] not in by_scene.get(scene, ()):
+            by_scene.setdefault(scene, []).append(names[number])
     for scene, twins in by_scene.items():
         if len(twins) > 1:
             raise LabelError(

@@ -59,6 +59,7 @@ def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile
             has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
             block_px=tuple(dataset.block_shapes[0]),
             palettes=read_palettes(dataset),
+            rasters=tuple(dataset.subdatasets),
         )
 
 
@@ -123,6 +124,7 @@ def as_scene(
         if to_file is None
         else (file.block_px[0] / to_file.e, file.block_px[1] / to_file.a),
         middle_x=file.placement.middle_x,
+        rasters=file.rasters,
     )
 
 

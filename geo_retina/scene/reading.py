@@ -68,6 +68,7 @@ class Scene:
             where it was warped.
         palette: colours of the first band's numbers; None where they are brightness. Only
             ``open_picture`` gives such scenes.
+        rasters: GDAL's names of all rasters in the file, where this is the first of several.
 
     Example:
         >>> from geo_retina import open_scene
@@ -94,6 +95,7 @@ class Scene:
     file_block_px: tuple[float, float] | None = None
     middle_x: float = 0.0
     palette: Palette | None = None
+    rasters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -30,6 +30,8 @@ class SceneFile:
         has_mask: it has a mask of its own beside its bands.
         block_px: (height, width) of the blocks in which it is stored.
         palettes: colour tables per band; None where numbers are brightness.
+        rasters: GDAL's names of all rasters in the file, where it has several and this is the
+            first, as of a TIFF with several pages.
     """
 
     path: str
@@ -44,6 +46,7 @@ class SceneFile:
     has_mask: bool
     block_px: tuple[int, int]
     palettes: tuple[Palette | None, ...] = ()
+    rasters: tuple[str, ...] = ()
 
     def masks(self, bands: Sequence[int]) -> frozenset[int]:
         """List alpha bands (from 1) that say what is valid, unless they are read as bands."""

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from geo_retina.errors import SceneError
-from geo_retina.files import parse_json, read_text
+from geo_retina.files import find_spelling, parse_json, read_text
 from geo_retina.scene.remote import fetch_json, is_remote
 
 _ENDINGS = (".json", ".geojson")
@@ -171,6 +171,5 @@ def _resolve(href: str, base: str) -> str:
 
 
 def _local(path: str) -> str:
-    """Find the file that an address names: as it is, percent-encoded, or with backslashes."""
-    spellings = (path, unquote(path), path.replace("\\", "/"), unquote(path).replace("\\", "/"))
-    return next((each for each in spellings if os.path.exists(each)), path)
+    """Find the file that an address names: as it is, or percent-encoded."""
+    return find_spelling(path) or find_spelling(unquote(path)) or path

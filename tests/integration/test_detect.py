@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import threading
+import urllib.request
 
 import geopandas as gpd
 import numpy as np
@@ -31,6 +33,7 @@ from geo_retina.detector import detect, detect_to_file
 from geo_retina.errors import OptionError, OutputError, RunError
 from geo_retina.options import DetectOptions, ReviewOptions, RunOptions, SynthOptions
 from geo_retina.review import review_detections
+from geo_retina.run.cluster import find_dashboard, workers
 from geo_retina.scene import Scene
 from geo_retina.synth import draw_scene
 
@@ -373,6 +376,19 @@ def test_nothing_listens_beyond_loopback(tmp_path, model):
     detect(path, model, run=CPU, progress=look)
     assert listening  # Dask's own servers, or this test sees nothing
     assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_the_dashboard_is_where_it_is_said_to_be(monkeypatch):
+    """At the address of the machine, which Dask would name, nothing answers."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: True if name == "bokeh" else found(name)
+    )
+    with workers(tiny_model(), CPU) as (client, *_):
+        link = find_dashboard(client, CPU)
+        assert link.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(link, timeout=30) as answer:
+            assert answer.status == 200
 
 
 def test_a_cluster_of_processes_gives_the_same(tmp_path):

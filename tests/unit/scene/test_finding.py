@@ -242,3 +242,26 @@ def test_folders_hold_what_programs_leave_beside_rasters(tmp_path):
     assert find_scenes(tmp_path) == wanted
     found = find_scenes(str(tmp_path / "*"))
     assert found == sorted([*wanted, str(tmp_path / "notes.md")])
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("given", "on_disk"), [(NFC, NFD), (NFD, NFC)])
+def test_accents_may_be_parted_from_their_letters(tmp_path, given, on_disk):
+    """A list of macOS beside files that came by way of Linux, or the other way round."""
+    (tmp_path / on_disk).mkdir()
+    scene = write_scene(tmp_path / on_disk / f"{on_disk}.tif", PIXELS)
+    named = f"{given}/{given}.tif"
+    (tmp_path / "list.txt").write_text(f"{named}\n", encoding="utf-8")
+    (tmp_path / "globs.txt").write_text(f"{given}/{given[:3]}*.tif\n", encoding="utf-8")
+    write_json(tmp_path / "item.json", item("a", image=image(named)))
+    ways = (named, given, f"{given}/*.tif", "list.txt", "globs.txt", "item.json")
+    for way in ways:
+        assert find_scenes(tmp_path / way) == [str(scene)], way
+
+
+def test_of_two_spellings_the_one_given_is_taken(tmp_path):
+    paths = [write_scene(tmp_path / f"{name}.tif", PIXELS) for name in (NFC, NFD)]
+    for path in paths:
+        assert find_scenes(path) == [str(path)]

@@ -56,3 +56,29 @@ def test_what_could_mean_several_is_refused():
     assert match_names(["q", "q.tif"], ["/d/q.tif"], given_in="l") == {0: 0, 1: 0}
     with pytest.raises(LabelError, match="l has 2 names"):
         match_names(["q", "q.tif"], ["/d/q.tif"], given_in="l", alone=True)
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("given", [NFC, NFD])
+@pytest.mark.parametrize("on_disk", [NFC, NFD])
+@pytest.mark.parametrize("name", ["{}.tif", "{}", "north/{}.tif", "{}.TIF", "NORTH/{}.png"])
+def test_accents_may_be_parted_from_their_letters(given, on_disk, name):
+    paths = [f"/d/north/{on_disk}.tif", "/d/cafe.tif"]
+    assert match_names([name.format(given)], paths, given_in="l") == {0: 0}
+
+
+def test_percent_encoded_accents_too():
+    assert match_names(["cafe%CC%81.tif"], [f"/d/{NFC}.tif"], given_in="l") == {0: 0}
+
+
+def test_both_spellings_of_one_scene_mean_it():
+    assert match_names([NFC, NFD], [f"/d/{NFD}.tif"], given_in="l") == {0: 0, 1: 0}
+    with pytest.raises(LabelError, match="l has 2 names that could be"):
+        match_names([NFC, NFD], [f"/d/{NFD}.tif"], given_in="l", alone=True)
+
+
+def test_scenes_that_differ_in_nothing_else_are_told_apart():
+    paths = [f"/d/{NFD}.tif", f"/d/{NFC}.tif"]
+    assert match_names([NFC, NFD], paths, given_in="l") == {0: 1, 1: 0}

@@ -1,17 +1,21 @@
 """Rasters inside files, by the names that GDAL and our own messages give them."""
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import shapely
 from support.rasters import write_raster
-from support.stubs import NORTH_UP
+from support.stubs import NORTH_UP, tiny_model
 
 from geo_retina.cli import main
 from geo_retina.config import load_train_options
+from geo_retina.dataset.labelled_scenes import load_training_set
 from geo_retina.errors import SceneError
 from geo_retina.files import is_subdataset, subdataset_file, with_file
-from geo_retina.scene import describe_scene, find_scenes, open_scene
+from geo_retina.options import DataOptions
+from geo_retina.scene import describe_scene, find_scenes, note_other_rasters, open_scene
 
 PLACED = {"crs": "EPSG:32633", "transform": NORTH_UP}
 PIXELS = np.random.default_rng(0).integers(1, 255, (3, 40, 50)).astype(np.uint8)
@@ -148,3 +152,55 @@ def test_a_colon_may_belong_to_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a:b.nc").write_bytes(b"")
     assert subdataset_file("netcdf:a:b.nc:v") == "a:b.nc"
+
+
+# --- more rasters than the first ------------------------------------------------------------
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """A TIFF of two pages, a model, and a label on the first page."""
+    path = tmp_path / "pages.tif"
+    for append in ("NO", "YES"):
+        write_raster(path, PIXELS, APPEND_SUBDATASET=append, **PLACED)
+    tiny_model().save(tmp_path / "tiny.safetensors")
+    corners = [NORTH_UP @ (5, 5), NORTH_UP @ (15, 15)]
+    shape = shapely.box(*np.min(corners, axis=0), *np.max(corners, axis=0))
+    frame = gpd.GeoDataFrame({"class": ["a"], "score": [0.9]}, geometry=[shape], crs="EPSG:32633")
+    frame.to_file(tmp_path / "labels.gpkg")
+    return path
+
+
+SAID = "pages.tif holds 2 rasters, of which the first is read; name another as GTIFF_DIR:2:"
+
+
+def test_a_page_that_is_named_needs_no_note(pages):
+    assert open_scene(f"GTIFF_DIR:1:{pages}").rasters == ()
+    assert note_other_rasters([open_scene(f"GTIFF_DIR:2:{pages}")]) is None
+    one = open_scene(pages)
+    assert SAID in note_other_rasters([one])
+    assert "2 scenes, such as" in note_other_rasters([one, one])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan {pages} --model {folder}/tiny.safetensors",
+        "detect {pages} --model {folder}/tiny.safetensors --out {folder}/a.gpkg --device cpu",
+        "preview {folder}/labels.gpkg {pages} --out {folder}/a.png",
+        "preview {folder}/labels.gpkg {pages} --density 5 --out {folder}/a.tif",
+    ],
+)
+def test_a_file_of_several_pages_is_not_read_without_a_word(pages, command, capsys):
+    assert main(command.format(pages=pages, folder=pages.parent).split()) == 0
+    assert SAID in capsys.readouterr().err
+
+
+def test_labels_of_a_file_of_several_pages_are_told_of_it(pages, caplog):
+    data = DataOptions(
+        scenes=(str(pages),), labels=str(pages.parent / "labels.gpkg"), class_column="class"
+    )
+    with caplog.at_level("WARNING"):
+        training_set = load_training_set(data)
+    assert SAID in training_set.warnings[-1]
+    assert SAID in caplog.text
