@@ -11,6 +11,8 @@ from support.stubs import NORTH_UP, paint, stub_model, write_scene
 
 from geo_retina import DetectOptions, RunOptions, detect_to_file, evaluate
 from geo_retina.errors import LabelError, OutputError, SceneMismatchError
+from geo_retina.html_report.crops import worst_places
+from geo_retina.scene import open_picture
 
 LOCAL = 'LOCAL_CS["Arbitrary",UNIT["metre",1]]'
 CPU = RunOptions(device="cpu", block_px=256, overwrite=True, restart=True)
@@ -44,6 +46,39 @@ def test_longitudes_have_no_end(tmp_path, model, west):
     labels = found[["class", "geometry"]].copy()
     labels.geometry = labels.geometry.translate(xoff=-360.0 if west > 0 else 360.0)
     assert evaluate(out, labels).overall.f1 == 1.0
+
+
+@pytest.mark.parametrize("west", [179.9994, -180.0006])
+def test_pictures_of_a_report_show_what_lies_beyond_180(tmp_path, model, west):
+    scene = degrees_scene(tmp_path / "scene.tif", west)
+    out = tmp_path / "out.gpkg"
+    detect_to_file(scene, model, out, OPTIONS, CPU)
+    labels = gpd.read_file(out, layer="detections")[["class", "geometry"]].iloc[:5]
+    labels.geometry = labels.geometry.translate(xoff=-360.0 if west > 0 else 360.0)
+    matches = evaluate(out, labels).matches
+    places = worst_places(matches, [open_picture(scene)], ["scene"])
+    assert sum(place.wrong for place in places) == len(BOXES) - 5
+    assert sum(len(place.marks) for place in places) == len(BOXES) + 5  # of either side
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, -360), (-360, 0)])
+def test_a_mosaic_over_180_is_one_scene(tmp_path, model, first, second):
+    """Two files that overlap by 56 px, each counted as some program may."""
+    boxes = [[x, y, x + 16, y + 10] for x in (20, 120, 230, 300, 400) for y in (30, 110, 190)]
+    pixels = paint((256, 456), np.array(boxes))
+    side = 0.5 / 110_600
+    step = side / np.cos(np.radians(10))
+    paths = []
+    for name, col, turn in (("a", 0, first), ("b", 200, second)):
+        west = 180 + turn + (col - 230) * step
+        affine = Affine(step, 0, west, 0, -side, 10)
+        part = pixels[:, :, col : col + 256]
+        paths.append(write_scene(tmp_path / f"{name}.tif", part, affine=affine, crs="EPSG:4326"))
+    options = DetectOptions(tile_px=128, overlap_px=64, mosaic=True)
+    out = tmp_path / "out.gpkg"
+    assert detect_to_file(paths, model, out, options, CPU).detections == len(boxes)
+    x_min, _, x_max, _ = gpd.read_file(out, layer="detections").total_bounds
+    assert 0 < x_max - x_min < 456 * step
 
 
 def test_geojson_has_no_longitude_beyond_180(tmp_path, model):

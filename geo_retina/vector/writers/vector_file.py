@@ -111,12 +111,24 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
     return rows.written
 
 
+def _is_bound(crs: pyproj.CRS | None) -> bool:
+    """Check whether a CRS, or a part of it, is bound to another by a datum shift."""
+    return crs is not None and (crs.is_bound or any(map(_is_bound, crs.sub_crs_list)))
+
+
 def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:
-    """Refuse GeoJSON of an image without georeferencing on Earth, before work is spent on it.
+    """Refuse a format that cannot say where its objects lie, before work is spent on it.
 
     Raises:
-        OutputError: there is no CRS to come from, or a local one.
+        OutputError: GeoJSON, of an image without georeferencing on Earth; or a shapefile in a CRS
+            with parameters of a datum shift (``+towgs84``), which a .prj file cannot hold.
     """
+    if path.suffix.lower() == ".shp" and _is_bound(crs):
+        raise OutputError(
+            f"{path} would lose the datum shift (towgs84) of the CRS, which a .prj file cannot "
+            "hold, and lie beside its place; write .gpkg instead, or another CRS, such as "
+            "EPSG:4326"
+        )
     if path.suffix.lower() != ".geojson" or is_on_earth(crs):
         return
     lacks = "no CRS" if crs is None else f"the local CRS {crs_label(crs)}, which has no place on it"

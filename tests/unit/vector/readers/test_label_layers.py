@@ -14,6 +14,7 @@ import shapely
 from affine import Affine
 
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import reproject
 from geo_retina.grid import Grid
 from geo_retina.vector import label_boxes, label_layer, read_detections, read_ground, read_labels
 
@@ -351,3 +352,21 @@ def test_collections_within_collections_explode_to_single_parts(tmp_path, depth)
     labels = read_labels(path)
     assert len(labels) == 2 + depth
     assert shapely.area(labels.geometries).tolist() == [1.0, 2.0] + [2.0] * depth
+
+
+@pytest.mark.parametrize(
+    ("code", "x", "y"),
+    [(31467, 3.5e6, 5.5e6), (27700, 4e5, 3e5), (4267, -100, 40), (28992, 155e3, 463e3)],
+)
+def test_a_prj_without_authority_is_recognised(tmp_path, code, x, y):
+    """Each is of a datum of its own, tens to hundreds of metres from WGS 84."""
+    path = tmp_path / "labels.shp"
+    shape = shapely.Point(x, y).buffer(1e-5 if abs(x) <= 180 else 1.0)
+    frame([shape], code, kind=["a"]).to_file(path)
+    path.with_suffix(".prj").write_text(pyproj.CRS(code).to_wkt("WKT1_ESRI"))
+    assert "AUTHORITY" not in path.with_suffix(".prj").read_text()
+    read = read_labels(path)
+    found = reproject(read.geometries, read.crs, pyproj.CRS(4326))[0].centroid
+    move = pyproj.Transformer.from_crs(code, 4326, always_xy=True)
+    expected = shapely.Point(move.transform(x, y))
+    assert found.distance(expected) < 1e-7  # a centimetre

@@ -298,6 +298,31 @@ def test_geojson_needs_a_place(tmp_path):
         write_vector(tmp_path / "a.geojson", [], crs=None, overwrite=False)
 
 
+BOUND = pyproj.CRS(
+    "+proj=utm +zone=33 +ellps=bessel +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7 +type=crs"
+)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_datum_shift_is_kept_or_refused(tmp_path, suffix):
+    """Without it these points would lie 170 m away."""
+    shapes = shapely.points([[400_000.0, 5_500_000.0], [400_100.0, 5_500_000.0]])
+    rows = pa.table({"geometry": pa.array(shapely.to_wkb(shapes))})
+    path = tmp_path / f"found{suffix}"
+    if suffix == ".shp":
+        for crs in (BOUND, pyproj.crs.CompoundCRS("with heights", [BOUND, "EPSG:5773"])):
+            with pytest.raises(OutputError, match="would lose the datum shift"):
+                write_vector(path, [rows], crs=crs, overwrite=False)
+        assert list(tmp_path.iterdir()) == []
+        return
+    write_vector(path, [rows], crs=BOUND, overwrite=False)
+    frame = read_detections(path)
+    move = pyproj.Transformer.from_crs(BOUND, "EPSG:4326", always_xy=True)
+    expected = move.transform([400_000.0, 400_100.0], [5_500_000.0] * 2)
+    found = frame.to_crs("EPSG:4326").geometry
+    np.testing.assert_allclose([found.x, found.y], expected, atol=1e-9)
+
+
 def test_an_image_without_a_place(tmp_path):
     grid = Grid(None, Affine.identity(), 3000, 3000)
     for suffix in (".gpkg", ".shp", ".parquet", ".fgb"):
