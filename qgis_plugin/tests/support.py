@@ -114,6 +114,7 @@ class Feedback(QgsProcessingFeedback):
         self.warnings: list[str] = []
         self.errors: list[str] = []
         self.texts: list[str] = []
+        self.console: list[str] = []
         self.fractions: list[float] = []
         self.progressChanged.connect(self.fractions.append)
 
@@ -128,6 +129,9 @@ class Feedback(QgsProcessingFeedback):
 
     def setProgressText(self, text: str) -> None:
         self.texts.append(text)
+
+    def pushConsoleInfo(self, text: str) -> None:
+        self.console.append(text)
 
     def pushCommandInfo(self, text: str) -> None:
         pass

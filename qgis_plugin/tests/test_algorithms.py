@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import threading
 import time
@@ -93,7 +94,7 @@ class TestProvider(InQgis):
             names,
             {
                 *("detect", "plan", "filter", "merge", "checklabels", "train", "evaluate"),
-                *("compare", "reviewqueue", "estimatecounts", "status"),
+                *("compare", "reviewqueue", "estimatecounts", "status", "install"),
             },
         )
         for algorithm in provider.algorithms():
@@ -385,6 +386,55 @@ class TestStatus(InQgis):
         self.assertFalse(given["USABLE"])
         self.assertIn("to install: pip install geo-retina", given["TEXT"])
         self.assertIn("no geo-retina was found", self.feedback.errors[0])
+
+
+FAKE_UV = """#!/bin/sh
+echo "uv $*"
+case "$1" in
+  venv) for folder; do :; done; mkdir -p "$folder/bin"; touch "$folder/pyvenv.cfg";;
+  pip) cp {program} "$(dirname "$4")/geo-retina"; exit {code};;
+esac
+"""
+
+
+class TestInstall(InQgis):
+    def use(self, code: int = 0) -> None:
+        """Put a program that stands in for uv on the PATH, alone but for the shell's own."""
+        tools = self.folder / "tools"
+        tools.mkdir(exist_ok=True)
+        program = fake_program(tools, models=[TREES])
+        uv = tools / "uv"
+        uv.write_text(FAKE_UV.format(program=shlex.quote(str(program)), code=code))
+        uv.chmod(0o755)
+        self.addCleanup(os.environ.__setitem__, "PATH", os.environ["PATH"])
+        os.environ["PATH"] = f"{tools}:/usr/bin:/bin"
+
+    def test_an_environment_is_made_tried_and_remembered(self) -> None:
+        self.use()
+        place = self.folder / "Umgebung 1"
+        given = self.run_algorithm("install", FOLDER=str(place))
+        self.assertEqual(given["COMMAND"], str(place / "bin" / "geo-retina"))
+        self.assertEqual(QgsSettings().value("geo_retina/command"), given["COMMAND"])
+        self.assertIn(
+            f"uv pip install --python {place}/bin/python geo-retina", self.feedback.console
+        )
+        self.run_algorithm("install", FOLDER=str(place))  # an environment may be made anew
+
+    def test_a_failure_is_told_and_nothing_remembered(self) -> None:
+        self.use(code=1)
+        with self.assertRaisesRegex(QgsProcessingException, "uv failed with exit code 1"):
+            self.run_algorithm("install", FOLDER=str(self.folder / "env"))
+        self.assertFalse(QgsSettings().value("geo_retina/command"))
+
+    def test_folders_of_qgis_and_folders_with_something_in_them_are_refused(self) -> None:
+        self.use()
+        plugin = Path(__file__).parents[1] / "geo_retina"
+        for place in (plugin / "env", Path(QgsApplication.prefixPath()) / "env"):
+            with self.assertRaisesRegex(QgsProcessingException, "which is QGIS's own"):
+                self.run_algorithm("install", FOLDER=str(place))
+            self.assertFalse(place.exists())
+        with self.assertRaisesRegex(QgsProcessingException, "holds something else"):
+            self.run_algorithm("install", FOLDER=str(self.folder))
 
 
 if __name__ == "__main__":

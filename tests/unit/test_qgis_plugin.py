@@ -34,7 +34,7 @@ def test_it_is_pyqgis_and_the_standard_library_alone(path):
     allowed = set(sys.stdlib_module_names) | {"qgis", "processing"}
     assert imported(path) <= allowed
     ast.parse(path.read_text("utf-8"), feature_version=OLDEST_PYTHON)
-    if path.name in {"command.py", "process.py"}:
+    if path.name in {"command.py", "process.py", "installer.py"}:
         assert "qgis" not in imported(path)
 
 
@@ -68,6 +68,7 @@ def test_every_flag_that_it_gives_exists():
 
     known = {flag for name in app if not name.startswith("-") for flag in _api.flags_of(app, name)}
     known |= {"--api", "--devices", "--no-cost"}
+    known |= {"--python", "--allow-existing"}  # uv's
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str):

@@ -23,7 +23,7 @@ from ..i18n import tr
 from ..settings import choice, keep_choice
 from .base import FOLDER, Algorithm, show_text
 
-_ANY_FILE = "All files (*)"
+ANY_FILE = "All files (*)"
 """QGIS's own filter wants a dot in the name."""
 
 
@@ -55,11 +55,11 @@ class Status(Algorithm):
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Define the parameters."""
         command = QgsProcessingParameterFile(
-            "COMMAND", tr("geo-retina program"), optional=True, fileFilter=_ANY_FILE
+            "COMMAND", tr("geo-retina program"), optional=True, fileFilter=ANY_FILE
         )
         self.add(command, about=tr("Left out, the one that is remembered, else that on the PATH"))
         python = QgsProcessingParameterFile(
-            "PYTHON", tr("or a Python that has it"), optional=True, fileFilter=_ANY_FILE
+            "PYTHON", tr("or a Python that has it"), optional=True, fileFilter=ANY_FILE
         )
         self.add(python, about=tr("Used where there is no geo-retina on the PATH"))
         keep = QgsProcessingParameterBoolean("REMEMBER", tr("Remember this choice"), False)
