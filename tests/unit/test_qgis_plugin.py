@@ -104,3 +104,20 @@ def test_it_passes_its_own_tests_in_qgis():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "OK" in done.stderr, done.stderr
+
+
+def test_texts_go_to_translators_and_what_they_did_is_kept(tmp_path):
+    script = [sys.executable, ROOT / "scripts" / "translate-qgis-plugin", "xx", "--out", tmp_path]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    waiting = int(done.stdout.split(": ")[-1].split()[0])
+    assert waiting > 100
+    path = tmp_path / "geo_retina_xx.ts"
+    source = '<source>Detect objects</source>\n      <translation type="unfinished" />'
+    text = path.read_text("utf-8")
+    assert text.count(source) == 1
+    path.write_text(
+        text.replace(source, "<source>Detect objects</source><translation>Δ</translation>")
+    )
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split(": ")[-1].split()[0]) == waiting - 1
+    assert "<translation>Δ</translation>" in path.read_text("utf-8")
