@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import geo_retina.forks  # noqa: F401 - it must be there when a process forks
 
 if TYPE_CHECKING:
+    from geo_retina.calibration import CalibrationReport, calibrate
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import RunReport, detect, detect_to_file
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from geo_retina.options import (
         PRESETS,
         AssignOptions,
+        CalibrateOptions,
         ChipOptions,
         DataOptions,
         DetectOptions,
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "AssignOptions",
+    "CalibrateOptions",
+    "CalibrationReport",
     "Card",
     "ChipOptions",
     "ChipReport",
@@ -114,6 +118,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "bundled_models",
+    "calibrate",
     "check_labels",
     "combine_runs",
     "compare",
@@ -140,6 +145,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "calibration": "calibrate CalibrationReport",
     "config": "load_train_options",
     "detections": "Detections",
     "detector": "detect detect_to_file RunReport",
@@ -152,7 +158,7 @@ _NAMES_BY_MODULE = {
     "html_report": "write_report",
     "model": "bundled_models Card import_checkpoint load_model Model",
     "nn.predictor": "Decoded Predictor",
-    "options": "AssignOptions ChipOptions DataOptions DetectOptions "
+    "options": "AssignOptions CalibrateOptions ChipOptions DataOptions DetectOptions "
     "EstimateOptions EvaluateOptions "
     "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "
     "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",

@@ -67,6 +67,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _train.train,
     _train.check_labels,
     _import.import_,
+    _import.calibrate,
     _measure.evaluate,
     _measure.compare,
     _measure.estimate,

@@ -1,4 +1,4 @@
-"""``geo-retina import``."""
+"""``geo-retina import`` and ``calibrate``: models from other models, without training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from geo_retina.cli import _flags, _inspect, _report, _voice
-from geo_retina.options import ImportOptions
+from geo_retina.options import CalibrateOptions, DataOptions, ImportOptions
+
+CHOICE = Parameter(name="*", group=Group("What is chosen", sort_key=1))
+
+_DEFAULTS = CalibrateOptions()
 
 
 def import_(
@@ -39,3 +43,62 @@ def import_(
     _voice.say(_report.columns(_inspect.describe_card(model.card)))
     _voice.say(f"written to {out}; train starts from it with weights: {out.name}")
     _voice.result(reporting, {"out": out, "card": json.loads(model.card.to_json())})
+
+
+def calibrate(
+    model: Annotated[str, Parameter(name="MODEL")],
+    /,
+    *,
+    scenes: list[str],
+    labels: str,
+    out: Path,
+    layer: str | None = None,
+    where: str | None = None,
+    class_column: str | None = None,
+    scene_column: str | None = None,
+    point_size_m: float | None = None,
+    ground: str | None = None,
+    bands: tuple[int, ...] | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    options: Annotated[CalibrateOptions, CHOICE] = _DEFAULTS,
+    reporting: _voice.Reports = _voice.REPORTING,
+) -> None:
+    """Fit a model's thresholds, suppression and scores to a few labelled scenes.
+
+    Its weights stay. `detect` with the new model writes the column `probability` beside `score`.
+
+    Args:
+        model: Name of a bundled model, or a model file.
+        scenes: Files, folders or globs of the labelled scenes.
+        labels: Vector file with one polygon or point per object.
+        out: Model file to write, ending .safetensors.
+        layer: Layer of the labels' file; needed where it holds several.
+        where: Attribute filter on the labels, as in SQL's WHERE.
+        class_column: Column with the class names; left out, all are of the only class.
+        scene_column: Column that names the stem of the scene file a label belongs to.
+        point_size_m: Side of the square around point labels; left out, the model's usual object.
+        ground: Polygons of the ground that was labelled; left out, all of the scenes.
+        bands: The files' bands (from 1) that the model sees; left out, as its card says.
+        overwrite: Replace an existing output.
+        options: What is chosen anew.
+        reporting: How the command reports.
+    """
+    from geo_retina.calibration import calibrate as fit
+
+    _voice.check_json(reporting, overwrite=overwrite)
+    data = DataOptions(
+        scenes=tuple(scenes),
+        labels=labels,
+        layer=layer,
+        where=where,
+        class_column=class_column,
+        scene_column=scene_column,
+        point_size_m=point_size_m,
+        ground=ground,
+        bands=bands,
+    )
+    report = fit(model, data, out, options, overwrite=overwrite)
+    _voice.say(report.text())
+    _voice.say(f"written to {out}")
+    card = json.loads(report.card.to_json())
+    _voice.result(reporting, {"out": out, **report.to_dict(), "card": card})

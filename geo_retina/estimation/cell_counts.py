@@ -27,11 +27,9 @@ from geo_retina.review import (
 )
 from geo_retina.review.detections import pair_places
 from geo_retina.review.values import Flags, Floats, Ints, Texts
-from geo_retina.vector import read_detections, read_metadata
+from geo_retina.vector import PROBABILITY, read_detections, read_metadata
 from geo_retina.vector.readers.frames import read_frame
 from geo_retina.vector.review_layers import TRUE_STATUSES
-
-PROBABILITY = "probability"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

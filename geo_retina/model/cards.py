@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from geo_retina.errors import GeoRetinaError, ModelError, OptionError
@@ -72,6 +73,36 @@ class Radiometry:
 
 
 @dataclass(frozen=True)
+class ScoreMap:
+    """How scores of a class become probabilities: logit p = intercept + slope logit s.
+
+    Attributes:
+        intercept: above 0 where scores are too low.
+        slope: above 0, so that a better score never has the lower probability.
+    """
+
+    intercept: float
+    slope: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.intercept) and 0 < self.slope < math.inf):
+            raise ModelError(
+                f"a map of scores has the intercept {self.intercept} and the slope {self.slope}, "
+                "expected finite numbers, the second above 0"
+            )
+
+    @staticmethod
+    def logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute log(s / (1 - s)), for scores up to 1e-6 off their ends."""
+        inside = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
+        return np.asarray(np.log(inside / (1 - inside)))
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn (N,) scores into probabilities."""
+        return np.asarray(1 / (1 + np.exp(-self.intercept - self.slope * self.logits(scores))))
+
+
+@dataclass(frozen=True)
 class Card:
     """All that is needed to use a model rightly, and to know where it came from.
 
@@ -91,6 +122,8 @@ class Card:
         padding: what the network is shown where there is no valid ground: ``mirror`` for the
             ground beside it, mirrored; ``constant`` for 0 after normalisation, as some networks
             of other programs learned it. Cards of before that do not say mean ``mirror``.
+        score_maps: how scores become probabilities, one for each class; none where the model was
+            not calibrated.
         description: what it finds, in what imagery.
         licence: licence of the weights.
         attribution: whom a user must name.
@@ -117,6 +150,7 @@ class Card:
     thresholds: tuple[float, ...]
     nms_iou: float = 0.5
     padding: Padding = "mirror"
+    score_maps: tuple[ScoreMap, ...] = ()
     description: str = ""
     licence: str = ""
     attribution: str = ""
@@ -138,6 +172,11 @@ class Card:
         if not 0 <= self.nms_iou <= 1:
             raise ModelError(
                 f"card of {self.name} has an nms_iou of {self.nms_iou}, expected 0 to 1"
+            )
+        if len(self.score_maps) not in (0, len(self.classes)):
+            raise ModelError(
+                f"card of {self.name} has {len(self.score_maps)} maps of scores for "
+                f"{len(self.classes)} classes, expected one for each, or none"
             )
         self._check_numbers()
         if self.padding not in get_args(Padding):
@@ -173,6 +212,21 @@ class Card:
                 "such as uint8"
             )
 
+    def probabilities(
+        self, scores: NDArray[np.float32], labels: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """Turn scores into probabilities, where the model was calibrated.
+
+        Args:
+            scores: (N,) of detections.
+            labels: (N,) positions in ``classes``.
+        """
+        probabilities = np.empty(len(scores), np.float64)
+        for label, each in enumerate(self.score_maps):
+            rows = labels == label
+            probabilities[rows] = each.apply(scores[rows].astype(np.float64))
+        return probabilities
+
     @property
     def stride_px(self) -> int:
         """Coarsest stride of the network: tile sides and origins are multiples of it."""
@@ -206,6 +260,7 @@ class Card:
             raw = {key: _tuples(value) for key, value in _with_new_keys(raw).items()}
             raw["bands"] = tuple(Band(**band) for band in raw["bands"])
             raw["radiometry"] = Radiometry(**raw["radiometry"])
+            raw["score_maps"] = tuple(ScoreMap(**each) for each in raw.get("score_maps", ()))
             raw["network"] = NetworkOptions(**raw["network"])
             card = cls(**raw)
             # Built first, as pydantic passes over keys that nobody knows.

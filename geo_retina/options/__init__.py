@@ -4,6 +4,7 @@ Frozen, keyword-only, checked at birth. Python, YAML and the command line all sp
 dataclasses; nowhere else is a default written.
 """
 
+from geo_retina.options.calibration import CalibrateOptions
 from geo_retina.options.checks import (
     INFINITY,
     it_has,
@@ -38,6 +39,7 @@ __all__ = [
     "INFINITY",
     "PRESETS",
     "AssignOptions",
+    "CalibrateOptions",
     "ChipForm",
     "ChipOptions",
     "DataOptions",

@@ -23,6 +23,7 @@ from geo_retina.postprocess.lattices import Lattices, lattices_of, with_joined_s
 from geo_retina.postprocess.polygons import overlaps_across
 from geo_retina.vector import (
     DETECTION_SCHEMA,
+    PROBABILITY,
     Companions,
     Target,
     check_target,
@@ -34,6 +35,7 @@ from geo_retina.vector import (
     reproject_rings,
     reproject_table,
     rings_to_wkb,
+    with_probability,
     wkb_to_rings,
     write_outputs,
 )
@@ -234,17 +236,19 @@ class _Work:
     def tables(self) -> Iterator[pa.Table]:
         """Stream the kept rows as they were, file by file, then the joined objects."""
         row = scene = 0
-        yield DETECTION_SCHEMA.empty_table()
+        schema = _schema(self.runs)
+        yield schema.empty_table()
         for run in self.runs:
             names = {s.name: self.names[scene + k] for k, s in enumerate(run.scenes)}
             with open_stream(run.path) as stream:
                 for table in stream.tables:
                     mask = pa.array(self.kept[row : row + table.num_rows])
                     row += table.num_rows
-                    yield _in_schema(table.filter(mask), names, run.crs, self.crs)
+                    kept = table.filter(mask)
+                    yield _in_schema(kept, names, (run.crs, self.crs), schema)
             scene += len(run.scenes)
         for scene in np.unique(self.joined.tile):
-            yield self._joined(int(scene))
+            yield _filled(self._joined(int(scene)), schema)
 
     def _joined(self, scene: int) -> pa.Table:
         """Build the objects of several fragments, the first of which lies in a scene."""
@@ -271,20 +275,41 @@ class _Work:
         return Companions(scanned, _without(missing, scanned), metadata)
 
 
+def _schema(runs: Sequence[Run]) -> pa.Schema:
+    """Give the columns of the result: those of ``detections_table``, and probabilities if any."""
+    for run in runs:
+        with open_stream(run.path) as stream:
+            first = next(iter(stream.tables), None)
+        if first is not None and PROBABILITY in first.column_names:
+            return with_probability(DETECTION_SCHEMA.empty_table(), np.empty(0)).schema
+    return DETECTION_SCHEMA
+
+
 def _in_schema(
-    table: pa.Table, names: dict[str, str], source: pyproj.CRS, target: pyproj.CRS
+    table: pa.Table,
+    names: dict[str, str],
+    systems: tuple[pyproj.CRS, pyproj.CRS],
+    schema: pa.Schema,
 ) -> pa.Table:
-    """Convert a file's rows to ``detections_table``'s schema; columns that it lacks are null."""
+    """Convert a file's rows to the columns and, of ``systems``, from the first to the second."""
+    source, target = systems
     rings = wkb_to_rings(geometry_of(table))
     assert rings is not None  # it was read before
     wkb = rings_to_wkb(reproject_rings(rings, source, target))
     renamed = pa.array([names[name] for name in table["scene"].to_pylist()], pa.string())
     given = {**{n: table[n] for n in table.column_names}, "geometry": wkb, "scene": renamed}
+    return _filled(pa.table(given), schema)
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a table to some columns; those that it lacks are null."""
     columns = [
-        given[f.name].cast(f.type) if f.name in given else pa.nulls(table.num_rows, f.type)
-        for f in DETECTION_SCHEMA
+        table[f.name].cast(f.type)
+        if f.name in table.column_names
+        else pa.nulls(table.num_rows, f.type)
+        for f in schema
     ]
-    return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:

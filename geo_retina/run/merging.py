@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from geo_retina.detections import Detections
 from geo_retina.grid import Block
 from geo_retina.merge import in_order, merge_tiles
@@ -14,7 +16,7 @@ from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.run.plan import ScenePlan
 from geo_retina.run.provenance import as_counted
 from geo_retina.run.tiles_of_interest import on_area
-from geo_retina.vector import detections_table
+from geo_retina.vector import DETECTION_SCHEMA, detections_table, with_probability
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +28,9 @@ _TABLE_ROWS = 1 << 16
 def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
     """Stream tables of merged detections, by scene and position; holds one at a time."""
     plan, options = run.plan, run.plan.options
+    card = plan.model.card
+    if card.score_maps:  # columns are those of the first table, which may be the only one
+        yield with_probability(DETECTION_SCHEMA.empty_table(), np.empty(0))
     for record in run.records:
         scene_plan = plan.by_index[record.scene_index]
         for merged in merge_scene(record, scene_plan, options.merge):
@@ -33,14 +38,17 @@ def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
                 chosen = on_area(merged.boxes_px, scene_plan.area_px, options.aoi_rule)
                 merged = merged.take(chosen)
             for start in range(0, len(merged), _TABLE_ROWS):
+                part = merged.part(start, min(start + _TABLE_ROWS, len(merged)))
                 table = detections_table(
-                    merged.part(start, min(start + _TABLE_ROWS, len(merged))),
+                    part,
                     scene_plan.scene.grid,
-                    classes=plan.model.card.classes,
+                    classes=card.classes,
                     scene=plan.names[scene_plan.index],
                     to_file=scene_plan.scene.grid_to_file,
                     crs=plan.crs,
                 )
+                if card.score_maps:
+                    table = with_probability(table, card.probabilities(part.scores, part.labels))
                 yield as_counted(table, scene_plan, plan.crs)
 
 

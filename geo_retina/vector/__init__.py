@@ -20,6 +20,7 @@ from geo_retina.vector.readers.off_ground import Ground, explain_elsewhere, is_e
 from geo_retina.vector.readers.positions import Centres, layer_crs, stream_centres
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
+    PROBABILITY,
     cut_table,
     detections_table,
     geometry_of,
@@ -27,6 +28,7 @@ from geo_retina.vector.tables import (
     reproject_table,
     to_geodataframe,
     turn_to,
+    with_probability,
 )
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
 from geo_retina.vector.writers.geopackage_layers import write_layers
@@ -45,6 +47,7 @@ from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 __all__ = [
     "CLASS_COLOURS",
     "DETECTION_SCHEMA",
+    "PROBABILITY",
     "Area",
     "Centres",
     "CocoLabels",
@@ -90,6 +93,7 @@ __all__ = [
     "stream_centres",
     "to_geodataframe",
     "turn_to",
+    "with_probability",
     "wkb_to_rings",
     "write_layers",
     "write_outputs",

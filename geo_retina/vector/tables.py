@@ -43,6 +43,9 @@ DETECTION_SCHEMA = pa.schema(
 )
 """Columns of ``detections_table``, in order."""
 
+PROBABILITY = "probability"
+"""Column beside ``score`` where the model was calibrated."""
+
 _MULTIPOLYGON = 6
 _FAR_FROM_LEAP = 3 / 8
 """Share of a turn up to which a scene does not reach where longitudes leap."""
@@ -199,6 +202,18 @@ def geometry_of(table: pa.Table) -> pa.Array:
     """Return the WKB of a table in one piece."""
     wkb = table[GEOMETRY].combine_chunks()
     return wkb if isinstance(wkb, pa.Array) else pa.concat_arrays(wkb.chunks)
+
+
+def with_probability(table: pa.Table, probabilities: NDArray[np.float64]) -> pa.Table:
+    """Add the probabilities of a calibrated model beside the scores.
+
+    Args:
+        table: from ``detections_table``.
+        probabilities: (N,) of its rows.
+    """
+    after_score = table.column_names.index("score") + 1
+    values = pa.array(np.asarray(probabilities, np.float64))
+    return table.add_column(after_score, PROBABILITY, values)
 
 
 def to_geodataframe(tables: Iterable[pa.Table], crs: pyproj.CRS | None) -> gpd.GeoDataFrame:

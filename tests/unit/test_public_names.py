@@ -34,6 +34,7 @@ HEAVY = {
 }
 
 VERBS = {
+    "calibrate",
     "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
@@ -43,6 +44,7 @@ VERBS = {
 }
 VALUES = {
     *(
+        "CalibrationReport",
         "Card",
         "Comparison",
         "CountEstimate",
@@ -71,6 +73,7 @@ SHOWN = {
 OPTIONS = {
     *(
         "AssignOptions",
+        "CalibrateOptions",
         "DataOptions",
         "DetectOptions",
         "EvaluateOptions",

@@ -88,6 +88,24 @@ def validate(
         run: how detections are carried out.
         thresholds: score threshold of each class; left out, those that suit it best there.
     """
+    found = detect_on_ground(model, ground, run)
+    every = evaluate(found, ground.truth, ground.options)
+    classes = model.card.classes
+    chosen = choose_thresholds(every, found, classes) if thresholds is None else tuple(thresholds)
+    least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
+    kept = found[found["score"] >= least]
+    scores = evaluate(kept, ground.truth, ground.options)
+    return ValidationScores(chosen, scores, every.ap50, every.ap, kept)
+
+
+def detect_on_ground(model: Model, ground: ValidationGround, run: RunOptions) -> gpd.GeoDataFrame:
+    """Detect from the lowest score on; keep what has its centre on the ground.
+
+    Args:
+        model: to detect with.
+        ground: where.
+        run: how detections are carried out.
+    """
     paths = [each.scene.path for each in ground.scenes]
     with tempfile.TemporaryDirectory() as folder:
         options = ground.detect_options
@@ -102,13 +120,7 @@ def validate(
     found = keep_on_val_ground(found, ground)
     if not found["scene"].isin(ground.truth["scene"]).any():
         found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
-    every = evaluate(found, ground.truth, ground.options)
-    classes = model.card.classes
-    chosen = choose_thresholds(every, found, classes) if thresholds is None else tuple(thresholds)
-    least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
-    kept = found[found["score"] >= least]
-    scores = evaluate(kept, ground.truth, ground.options)
-    return ValidationScores(chosen, scores, every.ap50, every.ap, kept)
+    return found
 
 
 def _detect(
