@@ -122,6 +122,14 @@ def calibrate(
 
     Raises:
         GeoRetinaError: the scenes or labels cannot be used, or are too few, or the file exists.
+
+    Example:
+        >>> from geo_retina import CalibrateOptions, DataOptions, calibrate
+        >>> data = DataOptions(scenes="scene.tif", labels="labels.gpkg", class_column="class")
+        >>> options = CalibrateOptions(search_nms=False)
+        >>> report = calibrate("demo", data, "calibrated.safetensors", options)
+        >>> len(report.card.score_maps) == len(report.card.classes)
+        True
     """
     out = Path(out)
     check_model_output(out, overwrite=overwrite)
