@@ -16,9 +16,10 @@ from geo_retina.calibration.fitting import (
     fit_elsewhere,
     limits,
 )
+from geo_retina.calibration.learn_cells import read_learn_cells
 from geo_retina.calibration.score_maps import calibration_error
 from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
-from geo_retina.errors import LabelError
+from geo_retina.errors import LabelError, OptionError
 from geo_retina.evaluation import compare, evaluate
 from geo_retina.grid import Grid
 from geo_retina.model import Card, Model, check_model_output, load_model
@@ -134,18 +135,32 @@ def calibrate(
     out = Path(out)
     check_model_output(out, overwrite=overwrite)
     start = model if isinstance(model, Model) else load_model(model)
-    ground = _ground(start.card, data, options)
+    ground, reviewed = _ground(start.card, data, options)
     trials = [_try(start, start.card.nms_iou, ground, run)]
     if options.search_nms:
         trials += _other_suppressions(start, trials[0], ground, run)
     best = max(trials, key=lambda trial: trial.f1)  # the first, where none is better
     report = _report(out, start.card, trials[0], best, ground)
+    if reviewed is not None:  # nobody may count by these cells
+        report = replace(report, card=_with_review(report.card, reviewed))
     Model(start.network, report.card).save(out, overwrite=overwrite)
     return report
 
 
-def _ground(card: Card, data: DataOptions, options: CalibrateOptions) -> ValidationGround:
-    """Gather the scenes and labels, read as the model sees them."""
+def _with_review(card: Card, reviewed: dict[str, Any]) -> Card:
+    about = {**card.metrics["calibration"], "review": reviewed}
+    return replace(card, metrics={**card.metrics, "calibration": about})
+
+
+def _ground(
+    card: Card, data: DataOptions, options: CalibrateOptions
+) -> tuple[ValidationGround, dict[str, Any] | None]:
+    """Gather the scenes and labels, read as the model sees them, and what to tell of a review."""
+    if data.review is not None and data.labels:
+        raise OptionError(
+            "data.review and data.labels are both given, expected one of them to calibrate on; "
+            "leave one out"
+        )
     filled = replace(
         data,
         bands=data.bands or tuple(band.index for band in card.bands),
@@ -153,20 +168,27 @@ def _ground(card: Card, data: DataOptions, options: CalibrateOptions) -> Validat
         gsd_m=data.gsd_m or card.gsd_m,
         point_size_m=data.point_size_m or card.object_px[1] * card.gsd_m,
         # A few scenes need not show every class.
-        classes=data.classes or (None if data.class_column else card.classes),
+        classes=data.classes or (None if data.class_column or data.review else card.classes),
     )
     training_set = load_training_set(filled)
     _check_classes(training_set, card)
     scoring = ScoringOptions(
         bands=filled.bands, gsd_m=filled.gsd_m, radius_m=options.radius_m, precision="auto"
     )
-    ground = choose_ground(training_set, _everywhere, "the labelled ground", scoring)
+    if data.review is None:
+        ground = choose_ground(training_set, _everywhere, "the labelled ground", scoring)
+    else:
+        cells = read_learn_cells(data.review)
+        about = (
+            f"{int(cells.chosen.sum())} completed cells of use learn of {Path(data.review).name}"
+        )
+        ground = choose_ground(training_set, cells, about, scoring, cells.outlines)
     if ground.objects < _FEWEST_LABELS:
         raise LabelError(
             f"{ground.objects} labels lie on the scenes, expected {_FEWEST_LABELS} or more, as "
             "fewer cannot tell one threshold from another; label more, or keep the model"
         )
-    return ground
+    return ground, training_set.reviewed
 
 
 def _everywhere(grid: Grid, points_px: Any) -> Any:

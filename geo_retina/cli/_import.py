@@ -50,7 +50,8 @@ def calibrate(
     /,
     *,
     scenes: list[str],
-    labels: str,
+    labels: str | None = None,
+    review: str | None = None,
     out: Path,
     layer: str | None = None,
     where: str | None = None,
@@ -71,6 +72,7 @@ def calibrate(
         model: Name of a bundled model, or a model file.
         scenes: Files, folders or globs of the labelled scenes.
         labels: Vector file with one polygon or point per object.
+        review: In place of labels, a GeoPackage under review: its completed cells of use learn.
         out: Model file to write, ending .safetensors.
         layer: Layer of the labels' file; needed where it holds several.
         where: Attribute filter on the labels, as in SQL's WHERE.
@@ -88,7 +90,8 @@ def calibrate(
     _voice.check_json(reporting, overwrite=overwrite)
     data = DataOptions(
         scenes=tuple(scenes),
-        labels=labels,
+        labels=labels or (),
+        review=review,
         layer=layer,
         where=where,
         class_column=class_column,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
     cells = np.concatenate([s.cells for s in samples]).astype(np.int64)
     refuse_trained_cells(path, review.frame, cells)
     in_done = np.isin(found.cell, cells)
+    _check_untouched(path, review.frame, cells)
     cases = review.cases
     is_true = np.isin(cases.status.astype(str), (*TRUE_STATUSES, "new"))
     true = _true_objects(cases, np.isin(cases.cell, cells) & is_true)
@@ -136,6 +138,31 @@ def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
         outside=outside,
         is_matched=not as_handed_out,
     )
+
+
+def _check_untouched(path: str | Path, frame: Frame, cells: Ints) -> None:
+    """Refuse detections of a model that was fitted to cells which are to count by.
+
+    Raises:
+        LabelError: its card names some of them.
+    """
+    for about in _fitted_to(read_metadata(path)):
+        used = np.intersect1d(about.get("cells", []), cells)
+        if about.get("frame") == frame.fingerprint and len(used):
+            raise LabelError(
+                f"{path} holds detections of a model that was fitted to {len(used)} of the cells "
+                "to count by, expected one that saw none of them, or the count would look "
+                "better than it is; detect with another model, or draw cells on other ground"
+            )
+
+
+def _fitted_to(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """List what models behind detections, of one run or several, tell of cells they saw."""
+    for each in parse_json(metadata.get("merged_from", "{}")).values():
+        yield from _fitted_to(each)
+    card = parse_json(metadata.get("model_card", "{}"))
+    for about in (card.get("training", {}), card.get("metrics", {}).get("calibration", {})):
+        yield about.get("review") or {}
 
 
 def _take(objects: Objects, index: Flags | Ints) -> Objects:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import geopandas as gpd
@@ -13,6 +15,7 @@ import shapely
 import geo_retina
 from geo_retina.cli import main
 from geo_retina.model import Model, load_card, load_model
+from geo_retina.review import read_review
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +135,69 @@ def test_too_few_labels_and_other_classes_are_refused(folder, tmp_path, capsys):
     assert main([*command, "--labels", str(other)]) == 1
     assert "whale" in capsys.readouterr().err
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def reviewed(folder):
+    """Detections of the demo model, every drawn cell of which a person completed."""
+    path = folder / "reviewed.gpkg"
+    geo_retina.detect_to_file(folder / "scene.tif", "demo", path)
+    options = geo_retina.ReviewOptions(cell_size_m=20.0, cells=60)
+    geo_retina.review_detections(path, options)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE cells SET status = 'done'")
+    return path
+
+
+@pytest.fixture(scope="module")
+def of_review(folder, reviewed):
+    out = folder / "of_review.safetensors"
+    command = [
+        "calibrate",
+        str(folder / "wrong.safetensors"),
+        "--scenes",
+        str(folder / "scene.tif"),
+    ]
+    command += ["--review", str(reviewed), "--no-search-nms", "--out", str(out)]
+    assert main(command) == 0
+    return out
+
+
+def test_completed_cells_to_learn_from_stand_for_labels(reviewed, of_review):
+    about = load_card(of_review).metrics["calibration"]
+    review = read_review(reviewed)
+    learn = np.flatnonzero(review.frame.use == "learn")
+    inside = np.isin(review.cases.cell, learn[review.is_done[learn]])
+    assert about["labels"] == inside.sum()
+    assert set(about["review"]["cells"]) <= set(learn)
+    assert about["gain"] > 0.1
+
+
+def test_an_estimate_refuses_a_model_that_saw_cells_to_count_by(folder, reviewed, of_review):
+    again = folder / "again.gpkg"
+    again.write_bytes(reviewed.read_bytes())
+    scene = str(folder / "scene.tif")
+
+    def estimate_with(model):
+        command = ["detect", scene, "--model", str(model), "--out", str(again), "--overwrite"]
+        assert main(command) == 0
+        return geo_retina.estimate(again)
+
+    honest = estimate_with(of_review)
+    assert honest.cells == 30
+    card = load_card(of_review)
+    about = dict(card.metrics["calibration"])
+    review = read_review(reviewed)
+    counting = np.flatnonzero(review.is_done & (review.frame.use == "count"))
+    about["review"] = {**about["review"], "cells": counting[:2].tolist()}
+    wrong = replace(card, metrics={**card.metrics, "calibration": about})
+    Model(load_model(of_review).network, wrong).save(folder / "saw.safetensors")
+    with pytest.raises(geo_retina.LabelError, match="fitted to 2 of the cells to count by"):
+        estimate_with(folder / "saw.safetensors")
+
+
+def test_labels_and_a_review_exclude_each_other(folder, reviewed, capsys):
+    command = ["calibrate", "demo", "--scenes", str(folder / "scene.tif"), "--out"]
+    command += [str(folder / "y.safetensors"), "--review", str(reviewed)]
+    assert main([*command, "--labels", str(folder / "truth.gpkg")]) == 2
+    assert "--review and --labels are both given" in capsys.readouterr().err
