@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from geo_retina.cli import _report, _voice
 from geo_retina.errors import OutputError
+from geo_retina.files import write_text
 from geo_retina.options import EvaluateOptions, RunOptions, SynthOptions
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _claim(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
 
 
 def _write_summary(folder: Path, values: dict[str, Any]) -> None:
-    _report.write_text(folder / SUMMARY, json.dumps(values, indent=2) + "\n")
+    write_text(folder / SUMMARY, json.dumps(values, indent=2) + "\n")
 
 
 def _preview(scene: Path, found: Path, picture: Path) -> None:

@@ -25,15 +25,12 @@ from geo_retina.options.detection import (
 from geo_retina.options.estimation import EstimateOptions, Estimator
 from geo_retina.options.evaluation import EvaluateOptions
 from geo_retina.options.importing import ImportOptions
+from geo_retina.options.losses import AssignOptions, LossOptions
 from geo_retina.options.network import PRESETS, NetworkOptions, Padding
 from geo_retina.options.output import ChipForm, ChipOptions, FilterOptions
 from geo_retina.options.review import ReviewOptions
 from geo_retina.options.synth import SynthOptions
-from geo_retina.options.training import (
-    AssignOptions,
-    LossOptions,
-    TrainOptions,
-)
+from geo_retina.options.training import TrainOptions
 
 __all__ = [
     "INFINITY",

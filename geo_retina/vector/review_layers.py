@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -164,7 +165,7 @@ def package_crs(database: sqlite3.Connection, layer: str) -> pyproj.CRS | None:
     return pyproj.CRS.from_wkt(definition)
 
 
-def to_blobs(geometries: NDArray, srs_id: int) -> list[bytes | None]:
+def to_blobs(geometries: NDArray[np.object_], srs_id: int) -> list[bytes | None]:
     """Encode geometries as GeoPackages hold them: a head with their bounds, then WKB."""
     head = b"GP\x00\x03" + srs_id.to_bytes(4, "little", signed=True)
     bounds = shapely.bounds(geometries)[:, [0, 2, 1, 3]].astype("<f8")

@@ -62,7 +62,7 @@ def centres(rings: Rings) -> NDArray[np.float64]:
     return np.asarray(rings[:, :4].mean(axis=1))
 
 
-def _to_wkb(xy: NDArray[np.float64], layout: np.dtype, head: NDArray) -> pa.ChunkedArray:
+def _to_wkb(xy: NDArray[np.float64], layout: np.dtype, head: NDArray[np.void]) -> pa.ChunkedArray:
     chunks = [
         _chunk(xy[start : start + _CHUNK_ROWS], layout, head)
         for start in range(0, len(xy), _CHUNK_ROWS)
@@ -70,7 +70,7 @@ def _to_wkb(xy: NDArray[np.float64], layout: np.dtype, head: NDArray) -> pa.Chun
     return pa.chunked_array(chunks, pa.binary())
 
 
-def _chunk(xy: NDArray[np.float64], layout: np.dtype, head: NDArray) -> pa.Array:
+def _chunk(xy: NDArray[np.float64], layout: np.dtype, head: NDArray[np.void]) -> pa.Array:
     rows = np.empty(len(xy), layout)
     rows["head"] = head
     rows["xy"] = xy

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
@@ -120,6 +121,11 @@ def test_release_notes_are_the_section_of_the_tag():
         notes("v0.2.1", "0.2.0", log)
     with pytest.raises(ValueError, match=r"no section '## \[0\.3\.0\] - YYYY-MM-DD'"):
         notes("v0.3.0", "0.3.0", log)
+
+
+def test_the_package_says_that_it_is_typed_and_is_checked_strictly():
+    assert resources.files(geo_retina).joinpath("py.typed").is_file()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["strict"]
 
 
 def test_the_package_runs_as_a_module():
