@@ -25,7 +25,7 @@ from rasterio.enums import Resampling
 from geo_retina.errors import SceneError
 from geo_retina.grid import Grid, Window
 from geo_retina.scene.bands import Palette
-from geo_retina.scene.datasets import open_dataset, refuse_damage
+from geo_retina.scene.datasets import open_dataset, refuse_damage, sources_read
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
@@ -146,8 +146,8 @@ class Scene:
         inside = np.s_[
             row - window.row : bottom - window.row, col - window.col : right - window.col
         ]
-        with self._dataset() as dataset:
-            part = Window(row, col, bottom - row, right - col)
+        part = Window(row, col, bottom - row, right - col)
+        with self._dataset(part) as dataset:
             self._read_into(dataset, part, pixels[:, *inside], valid[inside])
         return pixels, valid
 
@@ -236,10 +236,24 @@ class Scene:
             known = masked_valid(dataset, self._indexes, self._masks, **how)
         return pixels, valid if known is None else valid & known, scale
 
+    def _file_bounds(self, part: Window | None) -> tuple[float, float, float, float] | None:
+        """Bound what a part of the grid is read from, in the file's pixels; None if warped."""
+        if part is None or self.grid_to_file is None:
+            return None
+        ends = [(part.col, part.row), (part.col + part.width, part.row + part.height)]
+        (x, y), (x2, y2) = (self.grid_to_file @ end for end in ends)
+        margin = 0.0 if self.view is None else 2 + 2 * self.resampling_factor
+        return min(x, x2) - margin, min(y, y2) - margin, max(x, x2) + margin, max(y, y2) + margin
+
     @contextmanager
-    def _dataset(self) -> Iterator[rasterio.DatasetReader]:
+    def _dataset(self, part: Window | None = None) -> Iterator[rasterio.DatasetReader]:
+        """Open the file, or its view, to read a part of the grid, or with None any of it."""
         try:
-            with gdal_settings(self.path), refuse_damage(self.path):
+            with (
+                gdal_settings(self.path),
+                refuse_damage(self.path),
+                sources_read(self.path, self._file_bounds(part)),
+            ):
                 yield _handles.get(self.path, self.view)
         except SceneError:
             _handles.drop(self.path)
