@@ -168,7 +168,7 @@ def load_stub_model(name_or_path):
     return dataclasses.replace(load_model(name_or_path), predictor=StubPredictor)
 
 
-LOADED_BY_RUNS = "geo_retina.run.detection_run.load_model"
+LOADED_BY_RUNS = "geo_retina.run.run_plan.load_model"
 """Where a run loads the model that it is given the name of; ``load_stub_model`` takes its place
 in tests of the command line, which gives runs names only."""
 
