@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
 from affine import Affine
 
+from geo_retina.config import load_train_options
 from geo_retina.dataset.labelled_scenes import load_training_set
 from geo_retina.dataset.samples import EpochSampler, HardDraw
 from geo_retina.dataset.windows import Spot, train_objects
@@ -191,3 +193,11 @@ def test_a_person_s_database_is_only_read(place):
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert path.read_bytes() == before
+
+
+def test_the_config_that_adapts_a_model():
+    root = Path(__file__).parents[3]
+    changes = ["data.review=mine.gpkg", "data.scenes=[town.tif]"]
+    options = load_train_options(root / "configs" / "adapt.yaml", changes)
+    assert Path(options.data.review).name == "mine.gpkg"
+    assert (options.freeze, options.weights, options.data.labels) == ("auto", "trees-naip", ())

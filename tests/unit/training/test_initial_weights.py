@@ -15,12 +15,14 @@ from support.tiny_training import FakeScores, tiny
 from geo_retina.dataset.radiometry import BandStatistics
 from geo_retina.errors import ModelError
 from geo_retina.model import Band, Radiometry
+from geo_retina.options.training_parts import StartOptions
 from geo_retina.training import epoch_end, train
 from geo_retina.training.initial_weights import (
     about_resolution,
     first_network,
     keep_radiometry,
     load_start,
+    stages_to_freeze,
 )
 
 RGB = tiny_card().bands
@@ -144,3 +146,20 @@ def test_fine_tuning_from_a_file_with_frozen_stages(
             # The average of equal weights differs from them in the last bit at most.
             torch.testing.assert_close(after[name], before[name], rtol=1e-6, atol=1e-7)
     assert not torch.equal(before["pyramid.smooth.p2.weight"], after["pyramid.smooth.p2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "weights", "labels", "stages"),
+    [
+        ("auto", "trees-naip", 150, 3),
+        ("auto", "trees-naip", 200, 2),
+        ("auto", "trees-naip", 4999, 1),
+        ("auto", "trees-naip", 5000, 0),
+        ("auto", None, 10, 0),
+        (1, None, 10, 1),
+    ],
+)
+def test_stages_to_freeze(freeze, weights, labels, stages):
+    start = StartOptions(weights=weights, pretrained=False, freeze=freeze, freeze_norms=False)
+    assert stages_to_freeze(start, labels, 4) == stages
+    assert stages_to_freeze(start, labels, 0) == (0 if freeze == "auto" else stages)
