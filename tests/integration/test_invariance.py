@@ -1,7 +1,7 @@
 """What must not change when the same ground comes in another form, with both bundled models.
 
 Ground of ``trees-naip`` is real: each scene of the shared data beside its mirror images, so that no
-seam shows. Ground of ``demo`` is drawn. Positions are pixels of the files throughout.
+seam shows; it is slow. Ground of ``demo`` is drawn. Positions are pixels of the files throughout.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def trees(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return Ground("trees-naip", tuple(paths), geo_retina.DetectOptions(bands=(1, 2, 3, 4)), 0.6)
 
 
-@pytest.fixture(params=["demo", "trees"])
+@pytest.fixture(params=["demo", pytest.param("trees", marks=pytest.mark.slow)])
 def ground(request: pytest.FixtureRequest) -> Ground:
     found: Ground = request.getfixturevalue(request.param)
     return found
