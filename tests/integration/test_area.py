@@ -227,7 +227,7 @@ def test_what_is_no_area_is_refused(tmp_path):
     bare.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     for aoi, sentence in [
         (points, "points or lines"),
-        (str(two), "--aoi-layer"),
+        (str(two), r"DetectOptions\.aoi_layer"),
         (str(tmp_path / "none.gpkg"), "does not exist"),
         (str(bare), "no polygon"),
     ]:
