@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geo_retina.calibration.fitting import (
     Fit,
@@ -17,10 +18,9 @@ from geo_retina.calibration.fitting import (
     limits,
 )
 from geo_retina.calibration.learn_cells import read_learn_cells
-from geo_retina.calibration.score_maps import calibration_error
 from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.evaluation import compare, evaluate
+from geo_retina.evaluation import compare, evaluate, measure_reliability
 from geo_retina.grid import Grid
 from geo_retina.model import Card, Model, check_model_output, load_model
 from geo_retina.options import CalibrateOptions, DataOptions, RunOptions, it_has
@@ -267,6 +267,11 @@ def _other_suppressions(
     return []
 
 
+def _error(predicted: NDArray[np.float64], matched: MatchedScores) -> float | None:
+    measured = measure_reliability(predicted, matched.is_true)
+    return None if measured is None else measured.error
+
+
 def _report(
     out: Path, card: Card, first: _Trial, best: _Trial, ground: ValidationGround
 ) -> CalibrationReport:
@@ -285,10 +290,8 @@ def _report(
         f1_after=compared.b.f1 if is_judged else None,
         gain=difference.difference if is_judged else None,
         interval=difference.interval if is_judged else None,
-        ece_before=calibration_error(best.matched.scores, best.matched.is_true),
-        ece_after=calibration_error(best.probabilities, best.matched.is_true)
-        if is_judged
-        else None,
+        ece_before=_error(best.matched.scores, best.matched),
+        ece_after=_error(best.probabilities, best.matched) if is_judged else None,
     )
     about = {
         **report.to_dict(),

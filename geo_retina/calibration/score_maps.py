@@ -17,8 +17,6 @@ Floats = NDArray[np.float64]
 _PRIOR = 1.0
 """Standard deviation of a and log b around the map that leaves scores as they are."""
 
-_BINS = 10
-
 
 def fit_score_map(scores: Floats, is_true: NDArray[np.bool_]) -> ScoreMap:
     """Fit the map under which the detections that are true are likeliest.
@@ -62,17 +60,3 @@ def best_threshold(scores: Floats, probabilities: Floats, labels: int) -> float 
     best = int(np.argmax(f1))
     below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
     return float((ranked[best] + below) / 2)
-
-
-def calibration_error(probabilities: Floats, is_true: NDArray[np.bool_]) -> float | None:
-    """Tell how far probabilities are off the shares of true ones, on average (ECE).
-
-    Over ten parts of equal number, by probability (Naeini et al. 2015 have parts of equal width;
-    equal number leaves none of them to chance). None without detections.
-    """
-    if not len(probabilities):
-        return None
-    order = np.argsort(probabilities, kind="stable")
-    parts = np.array_split(order, min(_BINS, len(order)))
-    off = [abs(probabilities[each].mean() - is_true[each].mean()) * len(each) for each in parts]
-    return float(sum(off) / len(order))

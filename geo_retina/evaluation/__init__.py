@@ -11,6 +11,7 @@ from geo_retina.evaluation.matching.match_table import (
     MatchTable,
 )
 from geo_retina.evaluation.metrics.counts import CountError, Counts
+from geo_retina.evaluation.metrics.reliability import Reliability, measure_reliability
 from geo_retina.evaluation.metrics.scores import Confusion, Curve, Scores, SizeScores
 from geo_retina.evaluation.result import Evaluation
 
@@ -29,8 +30,10 @@ __all__ = [
     "Evaluation",
     "MatchTable",
     "Matched",
+    "Reliability",
     "Scores",
     "SizeScores",
     "compare",
     "evaluate",
+    "measure_reliability",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from geo_retina.evaluation.matching.match_table import MatchTable
+from geo_retina.evaluation.matching.match_table import IGNORED, TRUE, MatchTable
 from geo_retina.evaluation.metrics.counts import CountError, Counts
+from geo_retina.evaluation.metrics.reliability import Reliability, measure_reliability
 from geo_retina.evaluation.metrics.scores import Confusion, Scores, SizeScores
 from geo_retina.evaluation.text_table import (
     confusion_table,
@@ -101,6 +102,13 @@ class Evaluation:
         """Overall average precision over IoU 0.5 to 0.95."""
         return self.overall.ap
 
+    @property
+    def reliability(self) -> Reliability | None:
+        """How the scores of detections that count compare with the share of true ones."""
+        found = self.matches.detections
+        counts = found.outcome != IGNORED
+        return measure_reliability(found.score[counts], found.outcome[counts] == TRUE)
+
     def summary(self) -> dict[str, Any]:
         """Return the single numbers, overall and by class: few enough for a model's card."""
         return {
@@ -126,6 +134,7 @@ class Evaluation:
             "scenes": {name: scores.to_dict() for name, scores in self.scenes.items()},
             "counts": {unit: counts.to_dict() for unit, counts in self.counts.items()},
             "confusion": None if self.confusion is None else self.confusion.to_dict(),
+            "reliability": None if self.reliability is None else self.reliability.to_dict(),
             "gsd_m": self.gsd_m,
             "block_m": self.block_m,
         }

@@ -84,6 +84,7 @@ def write_report(
         sections.notes(facts),
         sections.scores(facts),
         sections.curves(facts),
+        sections.reliability(facts),
         sections.errors(facts),
         sections.pictures(facts, places),
         sections.confusion(facts),

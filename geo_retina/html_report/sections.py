@@ -132,6 +132,28 @@ def _thresholds(facts: Facts, curve: Mapping[str, Any]) -> str:
     return f"<h3>By score threshold</h3>{by_score.svg('rates by threshold', marks)}{keys}{note}"
 
 
+def reliability(facts: Facts) -> str:
+    """Plot the share of true detections over their score."""
+    known = facts.get("reliability")
+    if not known:
+        return ""
+    plane = Plot((0, 1), (0, 1.02), "score", "share of true ones")
+    points = zip(known["predicted"], known["share"], known["detections"], strict=True)
+    marks = [
+        plane.line([(0, 0), (1, 1)], "s1"),
+        *(
+            plane.dot(x, y, "s0", f"{n:,} detections of mean score {x:.3f}: {y:.1%} are true")
+            for x, y, n in points
+        ),
+    ]
+    note = (
+        '<p class="quiet">Each dot is a tenth of the detections, by score; on the line, scores are '
+        f"probabilities. The expected calibration error is {facts.show('reliability', 'error')}; "
+        "<code>geo-retina calibrate</code> fits probabilities.</p>"
+    )
+    return _section("Reliability of scores", plane.svg("reliability of scores", marks) + note)
+
+
 def _points(curve: Mapping[str, Any], x: str, y: str) -> list[tuple[float, float]]:
     pairs = zip(curve[x], curve[y], strict=True)
     return [(a, b) for a, b in pairs if a is not None and b is not None]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from geo_retina.calibration.fitting import MatchedScores, fit_classes, fit_elsewhere, limits
-from geo_retina.calibration.score_maps import best_threshold, calibration_error, fit_score_map
+from geo_retina.calibration.score_maps import best_threshold, fit_score_map
 from geo_retina.errors import ModelError
+from geo_retina.evaluation import measure_reliability
 from geo_retina.model import ScoreMap, load_card
 
 
@@ -66,15 +67,6 @@ def test_a_threshold_does_not_part_equal_scores():
     assert best_threshold(np.empty(0), np.empty(0), 3) is None
 
 
-def test_the_calibration_error_is_the_mean_distance_to_the_share_of_true_ones():
-    probabilities = np.full(100, 0.75)
-    is_true = np.arange(100) % 2 == 0
-    assert calibration_error(probabilities, is_true) == pytest.approx(0.25)
-    scores, truth = drawn(20_000, ScoreMap(0.0, 1.0))
-    assert calibration_error(scores, truth) < 0.02
-    assert calibration_error(np.empty(0), np.empty(0, bool)) is None
-
-
 def matched(n=2000, seed=0, few=10):
     scores, is_true = drawn(n, ScoreMap(-0.5, 1.2), seed)
     random = np.random.default_rng(seed)
@@ -99,7 +91,7 @@ def test_blocks_are_judged_by_what_was_fitted_to_others():
     whole = fit_classes(table, ("a", "b"), (0.5, 0.5))
     same = table.scores >= limits(table.name, ("a", "b"), whole.thresholds)
     assert 0 < (kept != same).mean() < 0.1
-    assert calibration_error(probabilities, table.is_true) < 0.04
+    assert measure_reliability(probabilities, table.is_true).error < 0.04
     # What a block holds changes nothing for itself.
     one = table.block == table.block[0]
     turned = MatchedScores(
