@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing, contextmanager
 
+import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.stubs import tiny_model, write_scene
+import shapely
+from affine import Affine
+from support.stubs import NORTH_UP, UTM, tiny_model, write_scene
 
+from geo_retina.detections import Detections
 from geo_retina.detector import detect_to_file
 from geo_retina.errors import RunError
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import Outputs, carry_out, explain, merged_tables, open_ledger, plan_run
+from geo_retina.run.detection_run import total
+from geo_retina.run.ledger.block_results import BlockResult
+from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.scene import Scene
 
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
@@ -121,3 +128,26 @@ def test_what_a_scene_left_that_is_gone_is_no_result(tmp_path, scenes, monkeypat
     with pytest.raises(RunError, match=r"nothing could be detected, .* bad sector"):
         detect_to_file([first, second], tiny_model(), out, OPTIONS, run)
     assert out.read_text() == "older"
+
+
+def test_a_member_that_tiles_beside_the_area_show_is_counted_once(tmp_path):
+    """Border objects may need single tiles beside the area, and those show further members."""
+    for name, col in (("a", 0), ("b", 300)):
+        affine = NORTH_UP @ Affine.translation(col, 0)
+        write_scene(tmp_path / f"{name}.tif", noise((200, 300), col), affine=affine)
+    area = shapely.box(*(NORTH_UP @ (20, 180)), *(NORTH_UP @ (200, 20)))
+    gpd.GeoDataFrame(geometry=[area], crs=UTM).to_file(tmp_path / "area.gpkg")
+    options = dataclasses.replace(OPTIONS, mosaic=True, aoi=str(tmp_path / "area.gpkg"))
+    outputs = Outputs(tmp_path / "run")
+    scenes = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    plan = plan_run(scenes, tiny_model(), options, RUN, outputs=outputs, crs=None)
+    (mosaic,) = plan.scene_plans
+    assert len(mosaic.blocks) < len(mosaic.tiles.blocks(RUN.block_px))
+    beside = len(mosaic.blocks) + mosaic.tiles.cols - 1  # the last tile of the first row
+    for more, expected in ([], (1, 1)), ([beside], (2, 0)):
+        results = tuple(
+            BlockResult(0, index, mosaic.block(index).window, Detections.empty(), tiles=1)
+            for index in (*range(len(mosaic.blocks)), *more)
+        )
+        totals = total(plan, [SceneRecord(0, results, {}, None)]).totals
+        assert (totals.scenes, totals.outside_scenes) == expected
