@@ -24,6 +24,7 @@ import numpy as np
 from comparing import compare, match
 from rivals import centre_owner, greedy_union, score_nms
 from simulation import Sight, see, spread
+from soft_and_fused import fuse, soft_nms
 
 from geo_retina.boxes import Boxes, iou
 from geo_retina.detections import Detections
@@ -57,6 +58,8 @@ RULES: dict[str, Rule] = {
     "score-ordered NMS": score_nms,
     "greedy union (SAHI's default)": greedy_union,
     "centre ownership": centre_owner,
+    "soft-NMS": soft_nms,
+    "weighted box fusion": fuse,
 }
 
 

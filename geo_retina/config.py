@@ -24,7 +24,7 @@ from geo_retina.options import (
     TrainOptions,
     unknown_key,
 )
-from geo_retina.options.aliases import OLD_OPTIONS, with_new_names
+from geo_retina.options.aliases import GONE_OPTIONS, OLD_OPTIONS, with_new_names, without_gone
 
 if TYPE_CHECKING:
     import yaml
@@ -102,6 +102,9 @@ def read_detect_config(path: str | Path) -> dict[str, Any]:
     """
     old = OLD_OPTIONS["DetectOptions"]
     values = with_new_names(_read_yaml(Path(path)), old, source=f"{path}: ")
+    if isinstance(values.get("merge"), dict):
+        gone = GONE_OPTIONS["MergeOptions"]
+        values["merge"] = without_gone(values["merge"], gone, "merge.", source=f"{path}: ")
     known = {f.name for options in (DetectOptions, RunOptions) for f in fields(options)}
     _refuse_keys(values, known, "", str(path))
     for options in (DetectOptions, RunOptions):

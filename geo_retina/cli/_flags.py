@@ -15,7 +15,13 @@ from cyclopts.config import Dict
 from geo_retina.cli import _voice
 from geo_retina.cli._option_names import flag_name
 from geo_retina.options import split_names
-from geo_retina.options.aliases import OLD_OPTIONS, OldNameWarning, with_new_names
+from geo_retina.options.aliases import (
+    GONE_OPTIONS,
+    OLD_OPTIONS,
+    OldNameWarning,
+    gone_option,
+    with_new_names,
+)
 
 DETECTION = Parameter(name="*", group=Group("Detection (changes what is found)", sort_key=1))
 RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sort_key=2))
@@ -32,8 +38,13 @@ def with_new_flags(tokens: Sequence[str]) -> list[str]:
     """Replace old flags by those of today.
 
     Raises:
-        OptionError: a flag is given by both its names.
+        OptionError: a flag is given by both its names, or is none any more.
     """
+    prefix = "--" if "merge" in tokens[:1] else "--merge."
+    gone = {f"{prefix}{flag_name(field)}" for field in GONE_OPTIONS["MergeOptions"]}
+    for token in tokens:
+        if token.partition("=")[0] in gone:
+            raise gone_option(f"{token} is given", token.partition("=")[0])
     old = {
         f"--{flag_name(before)}": f"--{flag_name(now)}"
         for before, now in OLD_OPTIONS["DetectOptions"].items()

@@ -23,7 +23,6 @@ All overlaps are computed in grid pixels, in float64. ``docs/merging.md`` says w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +33,6 @@ from geo_retina.errors import OptionError
 from geo_retina.grid import Block, TilePlan
 from geo_retina.merge.joining import facing, join, withheld
 from geo_retina.merge.order import in_order, rank
-from geo_retina.merge.others import check_size, fuse, soft_nms
 from geo_retina.merge.pairs import Pairs, Whole
 from geo_retina.merge.seams import Span, contested, meets_others, reach
 from geo_retina.merge.selecting import Overlaps, select
@@ -71,14 +69,11 @@ def merge_tiles(
     ``joined`` ones pass through untouched, so merging twice changes nothing. Without
     ``options.join`` no pair faces each other: fragments compete like all others.
 
-    This is ``options.method`` "select"; the two others, which look at neither cuts nor seams,
-    are for those who compare: see ``others``.
-
     Args:
         detections: those of any tiles of the plan, in any order, after suppression within
             each tile.
         plan: the tiles that ``detections.tile`` counts.
-        options: method and thresholds.
+        options: thresholds.
 
     Returns:
         The surviving detections, boxes unchanged, and the joined ones, ``in_order``. The result
@@ -87,11 +82,8 @@ def merge_tiles(
 
     Raises:
         ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
-        OptionError: there are too many detections for the method.
     """
     _check_tiles(detections, plan)
-    if options.method != "select":
-        return in_order(_merge_otherwise(detections, plan, options))
     decided = [
         (rows, *_decide(part, (rows.start, rows.stop), (0, plan.cols), plan, options))
         for rows, part in _bands(detections, plan)
@@ -134,15 +126,12 @@ def merge_block(
     Returns:
         Two sets, each ``in_order``: the final ones, as ``merge_tiles`` of the whole scene has them,
         and the open ones, whose fate other blocks decide. The open ones of all blocks merged
-        together, and all final ones, are the merge of everything at once. All are open where
-        ``options.method`` is not "select", as the others know no partition.
+        together, and all final ones, are the merge of everything at once.
 
     Raises:
         ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
     """
     _check_tiles(detections, plan)
-    if options.method != "select":
-        return Detections.empty(), in_order(detections)
     rows, cols = block.tile_rows, block.tile_cols
     final, undecided = _decide(
         detections, (rows.start, rows.stop), (cols.start, cols.stop), plan, options
@@ -169,8 +158,6 @@ def undecided_with(
         ValueError: a tile is not one of the plan's, or a box reaches beyond its tile.
     """
     _check_tiles(detections, plan)
-    if options.method != "select":  # the others know no partition
-        return Detections.empty()
     first_row, last_row, first_col, last_col = tiles_met(detections, plan, options).T
     # Unknown tiles above and left of each corner, so that any rectangle's count is four of them.
     counts = np.zeros((plan.rows + 1, plan.cols + 1), np.int64)
@@ -295,7 +282,7 @@ def merge_scenes(
         but for which of equal ones stays.
 
     Raises:
-        OptionError: rank or method are for tiles only.
+        OptionError: the rank is for tiles only.
         ValueError: a detection is of none of the scenes.
     """
     check_scene_options(options)
@@ -314,30 +301,16 @@ def merge_scenes(
 
 
 def check_scene_options(options: MergeOptions) -> None:
-    """Refuse what is no way of merging scenes.
+    """Refuse a rank that scenes are not merged by.
 
     Raises:
-        OptionError: rank or method are for tiles only.
+        OptionError: it is for tiles only.
     """
-    if (options.rank, options.method) != ("whole", "select"):
+    if options.rank != "whole":
         raise OptionError(
-            "runs are merged by keeping the best, whole boxes first; rank "
-            f"{options.rank} with method {options.method} is for tiles only"
+            f"runs are merged whole boxes first; MergeOptions.rank={options.rank} is for tiles "
+            "only, leave it out"
         )
-
-
-def _merge_otherwise(detections: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
-    _check_windows(detections, plan)
-    is_contested = contested(detections, plan, options)
-    check_size(int(is_contested.sum()), options)
-    rivals = detections.take(is_contested)
-    ranked = rivals.take(rank(rivals, plan, replace(options, rank="score")))
-    merged = (
-        soft_nms(ranked, plan, options)
-        if options.method == "soft-nms"
-        else fuse(ranked, plan, options)
-    )
-    return Detections.concat([detections.take(~is_contested), merged])
 
 
 def _positions(values: Whole, among: Whole) -> Whole:

@@ -14,9 +14,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TestTimeViews = Literal[1, 2, 4, 8]
 Geometry = Literal["polygon", "point", "both"]
 RankOrder = Literal["whole", "owner", "score"]
-MergeMethod = Literal["select", "soft-nms", "fuse"]
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions:
     """How detections of neighbouring tiles become one set of objects."""
@@ -44,16 +44,6 @@ class MergeOptions:
     """Who is decided first: whole boxes, then cut ones; owner, of the whole ones, those in the
     part that their own tile owns; score looks at nothing else."""
 
-    method: MergeMethod = "select"
-    """select keeps the best; to compare with, in memory only: soft-nms lowers the scores of
-    overlapped ones, fuse takes weighted means."""
-
-    soft_sigma: float = 0.5
-    """How gently soft-nms lowers scores: by exp(-IoU^2 / sigma)."""
-
-    soft_score: float = 0.3
-    """What soft-nms lowers below this score is dropped."""
-
     def __post_init__(self) -> None:
         check(
             self,
@@ -62,8 +52,6 @@ class MergeOptions:
                 "share": (0, 1),
                 "join_iou": (0, 1),
                 "edge_px": (0, INFINITY),
-                "soft_sigma": (1e-6, INFINITY),
-                "soft_score": (0, 1),
             },
         )
 

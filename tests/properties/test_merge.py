@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -261,57 +260,3 @@ def test_meeting_finds_every_pair_once(data, at_once, strips):
     ):
         found = [pair for chunk in meeting(d.boxes_px, group, d.tile) for pair in chunk.tolist()]
     assert sorted(found) == brute_pairs(d.boxes_px, group, d.tile)
-
-
-class NaiveSoft(Naive):
-    """Soft-NMS as its paper's loop: the best left lowers all others."""
-
-    def merged(self) -> Detections:
-        left = {i: self.score[i] for i in range(len(self.box))}
-        rows = []
-        while left:
-            best = min(left, key=lambda i: (-left[i], self.rank(i)))
-            score = left.pop(best)
-            if score < self.options.soft_score:
-                break
-            rows.append((*self.row(best)[:1], score, *self.row(best)[2:]))
-            for i in left:
-                if self.tile[i] != self.tile[best] and self.comparable(i, best):
-                    left[i] *= np.exp(-(self.iou(i, best) ** 2) / self.options.soft_sigma)
-        columns = list(zip(*rows, strict=True)) or [[]] * 6
-        return in_order(Detections(np.reshape(columns[0], (-1, 4)), *columns[1:]))
-
-    def iou(self, d: int, e: int) -> float:
-        shared = self.shared(d, e)
-        union = self.area(d) + self.area(e) - shared
-        return shared / union if union > 0 else 0.0
-
-
-@given(st.data(), merge_options(), st.sampled_from([0.0, 0.3]))
-def test_soft_nms_equals_its_loop(data, options, least):
-    options = replace(options, method="soft-nms", rank="score", soft_score=least)
-    detections, plan = data.draw(scenes(options, most=20))
-    merged = merge_tiles(detections, plan, options)
-    slow = NaiveSoft(detections, plan, options).merged()
-    contested = slow.scores > least + 1e-6  # on the threshold, rounding decides
-    assert len(slow.take(contested)) == (merged.scores > least + 1e-6).sum()
-    if len(merged) == len(slow):
-        np.testing.assert_array_equal(merged.boxes_px, slow.boxes_px)
-        np.testing.assert_allclose(merged.scores, slow.scores, rtol=1e-5)
-
-
-@given(st.data(), merge_options(), seeds)
-def test_fusing_keeps_to_what_was_found(data, options, seed):
-    options = replace(options, method="fuse")
-    detections, plan = data.draw(scenes(options))
-    shuffled = detections.take(np.random.default_rng(seed).permutation(len(detections)))
-    fused = merge_tiles(detections, plan, options)
-    assert fused == merge_tiles(shuffled, plan, options)
-    assert len(fused) <= len(detections)
-    single = as_rows(fused.take(~fused.joined))
-    before = {row.tobytes() for row in as_rows(detections)}
-    assert all(row.tobytes() in before for row in single)
-    if len(fused):
-        assert (fused.boxes_px.min(axis=0) >= detections.boxes_px.min(axis=0) - 1e-9).all()
-        assert (fused.boxes_px.max(axis=0) <= detections.boxes_px.max(axis=0) + 1e-9).all()
-        assert fused.scores.max() <= detections.scores.max()

@@ -31,3 +31,18 @@ def test_an_old_key_in_a_config(capsys, tmp_path):
     assert "views is the old name of tta" in told
     assert "Warning" not in told  # a sentence, not Python's own form of a warning
     assert told.count("old name") == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [*ARGUMENTS, "--merge.method", "soft-nms"],
+        [*ARGUMENTS, "--merge.soft-sigma=0.4"],
+        ["merge", "a.gpkg", "--out", "b.gpkg", "--method", "fuse"],
+    ],
+)
+def test_a_flag_that_is_none_any_more(capsys, given):
+    assert main(given) == 2
+    told = capsys.readouterr().err
+    assert "soft-nms and fuse are in benchmarks/soft_and_fused.py of the source now" in told
+    assert "leave --" in told

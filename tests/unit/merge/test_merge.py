@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from geo_retina.detections import Cut, Detections
-from geo_retina.errors import OptionError
 from geo_retina.grid import TilePlan
-from geo_retina.merge import in_order, merge_block, merge_tiles, others, rank
+from geo_retina.merge import in_order, merge_block, merge_tiles, rank
 from geo_retina.options import MergeOptions
 
 # Two tiles, columns 0 to 100 and 64 to 164.
@@ -260,43 +259,6 @@ def test_a_crowd_takes_time_but_no_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
-
-
-PAIR = (
-    ([70, 10, 80, 20], 0.9, LEFT),
-    ([72, 10, 82, 20], 0.6, RIGHT),
-    ([10, 10, 20, 20], 0.2, LEFT),
-)
-
-
-def test_soft_nms_lowers_the_score_by_the_overlap():
-    found = detections(*PAIR)
-    merged = merge_tiles(found, TWO, MergeOptions(method="soft-nms", soft_score=0.1))
-    lowered = 0.6 * np.exp(-((2 / 3) ** 2) / 0.5)
-    np.testing.assert_allclose(merged.scores, np.float32([0.2, 0.9, lowered]))
-    merged = merge_tiles(found, TWO, MergeOptions(method="soft-nms", soft_score=0.3))
-    # What no other tile sees keeps its score, whatever it is.
-    assert boxes_of(merged) == [[10, 10, 20, 20], [70, 10, 80, 20]]
-
-
-def test_fusing_takes_the_mean_by_score():
-    merged = merge_tiles(detections(*PAIR), TWO, MergeOptions(method="fuse"))
-    np.testing.assert_allclose(merged.boxes_px, [[10, 10, 20, 20], [70.8, 10, 80.8, 20]])
-    np.testing.assert_allclose(merged.scores, np.float32([0.2, 0.75]))
-    assert merged.joined.tolist() == [False, True]
-    assert merge_tiles(merged, TWO, MergeOptions(method="fuse")) == merged
-
-
-def test_other_methods_know_no_partition_and_a_limit(monkeypatch):
-    options = MergeOptions(method="fuse")
-    final, left = merge_block(detections(*PAIR), TWO, TWO.blocks(100)[0], options)
-    assert len(final) == 0
-    assert len(left) == 3
-    monkeypatch.setattr(others, "MOST", 1)
-    with pytest.raises(
-        OptionError, match=r"2 detections lie where tiles overlap.* fuse takes 1 at"
-    ):
-        merge_tiles(detections(*PAIR), TWO, options)
 
 
 def test_an_owner_may_come_first_or_the_score_alone():

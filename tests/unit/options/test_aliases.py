@@ -11,7 +11,7 @@ from support.stubs import tiny_card
 from geo_retina.config import load_detect_config, load_train_options
 from geo_retina.errors import ModelError, OptionError
 from geo_retina.model import Card, bundled_models, load_card
-from geo_retina.options import DetectOptions, SplitOptions
+from geo_retina.options import DetectOptions, MergeOptions, RunOptions, SplitOptions
 from geo_retina.options.aliases import OLD_CARD_KEYS, OLD_OPTIONS, OldNameWarning
 
 DATA = "data: {scenes: [a.tif], labels: b.gpkg}\n"
@@ -69,6 +69,27 @@ def test_a_config_of_detecting(tmp_path):
     both = write(tmp_path / "both.yaml", "views: 4\ntta: 4\n")
     with pytest.raises(OptionError, match=r"both\.yaml: views and tta are both given"):
         load_detect_config(both)
+
+
+def test_options_that_are_none_any_more(tmp_path):
+    """What a resolved config of before says is read where it changes nothing, else refused."""
+    default = "merge: {iou: 0.3, method: select, soft_sigma: 0.5, soft_score: 0.3}\n"
+    with pytest.warns(OldNameWarning, match=r"d\.yaml: merge\.\w+ is no option any more") as told:
+        read = load_detect_config(write(tmp_path / "d.yaml", default))
+    assert read == (DetectOptions(merge=MergeOptions(iou=0.3)), RunOptions())
+    assert len(told) == 3
+    for given in ("method: fuse", "method: soft-nms", "soft_sigma: 0.7", "soft_score: 0.1"):
+        key, value = given.split(": ")
+        path = write(tmp_path / "refused.yaml", f"merge: {{{given}}}\n")
+        said = (
+            rf"merge\.{key} is {value}, but .* in benchmarks/soft_and_fused\.py .* leave {key} out"
+        )
+        with pytest.raises(OptionError, match=said):
+            load_detect_config(path)
+    with pytest.raises(OptionError, match=r"MergeOptions\.method is fuse, .* in benchmarks/"):
+        MergeOptions(method="fuse")
+    with pytest.warns(OldNameWarning, match=r"MergeOptions\.method is no option"):
+        assert MergeOptions(method="select") == MergeOptions()
 
 
 def test_a_card():

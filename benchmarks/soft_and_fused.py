@@ -1,6 +1,6 @@
-"""Two other methods of merging, for those who compare: soft-NMS and weighted box fusion.
+"""Two other ways of merging, to compare with: soft-NMS and weighted box fusion.
 
-They need all detections of a scene at once, and take no account of what a tile's edge cut. No
+Both visit the detections of a scene one by one, and take no account of what a tile's edge cut. No
 library serves: ensemble-boxes works in float32 on coordinates from 0 to 1, in which a scene's
 pixels cannot be told apart, and compares all pairs.
 """
@@ -8,52 +8,50 @@ pixels cannot be told apart, and compares all pairs.
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.boxes import iou
 from geo_retina.detections import Detections
-from geo_retina.errors import OptionError
 from geo_retina.grid import TilePlan
+from geo_retina.merge import in_order, rank
 from geo_retina.merge.pairs import Pairs, meeting
+from geo_retina.merge.seams import contested
 from geo_retina.merge.selecting import rivals
 from geo_retina.options import MergeOptions
 
-MOST = 1_000_000
-"""Detections in overlaps that these methods take; they visit them one by one."""
+_DEFAULTS = MergeOptions()
 
 
-def check_size(count: int, options: MergeOptions) -> None:
-    """Refuse what would take hours.
-
-    Raises:
-        OptionError: there are too many.
-    """
-    if count > MOST:
-        raise OptionError(
-            f"{count} detections lie where tiles overlap, merge.method {options.method} takes "
-            f"{MOST} at the most; use merge.method select"
-        )
-
-
-def soft_nms(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
+def soft_nms(
+    detections: Detections,
+    plan: TilePlan,
+    options: MergeOptions = _DEFAULTS,
+    *,
+    sigma: float = 0.5,
+    least_score: float = 0.3,
+) -> Detections:
     """Lower the scores of detections that better ones of other tiles overlap.
 
     Bodla et al. 2017, arXiv:1704.04503, with the Gaussian penalty: a kept detection multiplies
-    the score of every other one by exp(-IoU^2 / ``options.soft_sigma``).
+    the score of every other one by exp(-IoU^2 / ``sigma``).
 
     Args:
-        ranked: by score.
+        detections: clipped to their tiles' windows.
         plan: the tiles that found them.
-        options: which may compete, sigma, and the least score.
+        options: which may compete.
+        sigma: how gently scores are lowered.
+        least_score: what is lowered below it is dropped.
 
     Returns:
-        Those that end with ``options.soft_score`` or more, in no order.
+        What no other tile sees, and those that end with ``least_score`` or more, in order.
     """
+    alone, ranked = _divided(detections, plan, options)
     pairs, overlap = _overlaps(ranked, plan, options)
     neighbours = _neighbours(pairs, len(ranked))
-    factor = np.exp(-(overlap**2) / options.soft_sigma).tolist()
+    factor = np.exp(-(overlap**2) / sigma).tolist()
     ends = pairs.tolist()
     scores = ranked.scores.astype(np.float64).tolist()
     heap = [(-score, i) for i, score in enumerate(scores)]
@@ -63,7 +61,7 @@ def soft_nms(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detec
         score, i = heapq.heappop(heap)
         if kept[i] or -score != scores[i]:
             continue  # an older score of it
-        if -score < options.soft_score:
+        if -score < least_score:
             break
         kept[i] = True
         for pair in neighbours[i]:
@@ -74,10 +72,10 @@ def soft_nms(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detec
     softened = Detections(
         ranked.boxes_px, scores, ranked.labels, ranked.tile, ranked.cut, ranked.joined
     )
-    return softened.take(kept)
+    return in_order(Detections.concat([alone, softened.take(kept)]))
 
 
-def fuse(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detections:
+def fuse(detections: Detections, plan: TilePlan, options: MergeOptions = _DEFAULTS) -> Detections:
     """Replace detections of one object from several tiles by their weighted mean.
 
     After Solovyev et al. 2021, arXiv:1910.13302: by score, each detection goes to the cluster
@@ -85,15 +83,16 @@ def fuse(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detection
     are those of detections that it meets itself, and hold one of each tile.
 
     Args:
-        ranked: by score.
+        detections: clipped to their tiles' windows.
         plan: the tiles that found them.
         options: which may go together, and the IoU.
 
     Returns:
-        One per cluster, in no order: the mean of the boxes, weighted by score, the mean score,
-        label and tile of the best, the sides that are cut in all; flagged ``joined`` where
-        there are several.
+        What no other tile sees, and one per cluster, in order: the mean of the boxes, weighted
+        by score, the mean score, label and tile of the best, the sides that are cut in all;
+        flagged ``joined`` where there are several.
     """
+    alone, ranked = _divided(detections, plan, options)
     pairs, _ = _overlaps(ranked, plan, options)
     neighbours = _neighbours(pairs, len(ranked))
     ends, tiles = pairs.tolist(), ranked.tile.tolist()
@@ -117,7 +116,18 @@ def fuse(ranked: Detections, plan: TilePlan, options: MergeOptions) -> Detection
             means.append(box)
             sums.append(weights[i])
             seen_by.append({tiles[i]})
-    return _fused(ranked, np.array(cluster_of, np.int64), means)
+    fused = _fused(ranked, np.array(cluster_of, np.int64), means)
+    return in_order(Detections.concat([alone, fused]))
+
+
+def _divided(
+    detections: Detections, plan: TilePlan, options: MergeOptions
+) -> tuple[Detections, Detections]:
+    """Part what no other tile sees from the others, these by score."""
+    is_contested = contested(detections, plan, options)
+    seen_twice = detections.take(is_contested)
+    by_score = rank(seen_twice, plan, replace(options, rank="score"))
+    return detections.take(~is_contested), seen_twice.take(by_score)
 
 
 def _fused(ranked: Detections, cluster: NDArray[np.int64], means: list[list[float]]) -> Detections:
