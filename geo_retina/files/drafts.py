@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,9 @@ _SIDECARS = {
     ".tiff": _RASTER_PARTS,
 }
 """What programs leave beside a file, by its suffix, and would take for a part of a new one."""
+
+_MANY = 16
+"""Files from which on they are synced so many at a time."""
 
 _ASIDE = ".replaced"
 """In a folder of drafts: what they take the place of."""
@@ -160,7 +164,8 @@ def _take_folder(path: Path) -> tuple[Path, int | None]:
         if lock is None and not is_new:
             continue
         try:
-            _clear(folder)
+            if not is_new:
+                _clear(folder)
         except OSError:
             if lock is not None:
                 os.close(lock)
@@ -205,9 +210,16 @@ def _clear(folder: Path) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            _sync(Path(root, name))
+    """Wait until all that is in a folder is on the disk, many files at a time."""
+    walked = list(os.walk(folder))
+    files = [Path(root, name) for root, _, names in walked for name in names]
+    if len(files) < _MANY:
+        for path in files:
+            _sync(path)
+    else:
+        with ThreadPoolExecutor(_MANY) as pool:
+            list(pool.map(_sync, files))
+    for root, _, _ in walked[1:]:  # the first will not outlive the move
         _sync(Path(root))
 
 
@@ -234,15 +246,15 @@ def _move_into_place(moves: Sequence[tuple[Path, Path]]) -> None:
             # The file itself comes last: where it is, its parts are.
             parts = sorted(draft.parent.iterdir(), key=lambda part: part.name == draft.name)
             new = {part.name for part in parts}
-            aside = draft.parent / _ASIDE
-            aside.mkdir()
             # Journals go first: SQLite would replay an older file's into the new one.
             for old in [each for name in new for each in _sidecars(target.with_name(name))]:
                 if old.name not in new and os.path.lexists(old):
-                    os.replace(old, aside / old.name)
-                    undo.append((aside / old.name, old))
+                    aside = _keep_at(draft.parent, old)
+                    os.replace(old, aside)
+                    undo.append((aside, old))
             for part in parts:
-                _move(part, target.with_name(part.name), aside, undo)
+                is_last = draft == moves[-1][0] and part == parts[-1]
+                _move(part, target.with_name(part.name), undo, is_last=is_last)
     except OSError:
         for kept, place in reversed(undo):
             with suppress(OSError):
@@ -250,11 +262,16 @@ def _move_into_place(moves: Sequence[tuple[Path, Path]]) -> None:
         raise
 
 
-def _move(part: Path, place: Path, aside: Path, undo: list[tuple[Path | None, Path]]) -> None:
+def _keep_at(folder: Path, old: Path) -> Path:
+    """Make a place in a folder of drafts for what a draft replaces."""
+    (folder / _ASIDE).mkdir(exist_ok=True)
+    return folder / _ASIDE / old.name
+
+
+def _move(part: Path, place: Path, undo: list[tuple[Path | None, Path]], *, is_last: bool) -> None:
     """Move one file or folder into place, with the permissions of what it replaces."""
-    kept = aside / place.name
     found = os.stat(place) if place.exists() else None
-    mode = None if part.is_dir() else aside.parent.stat().st_mode & 0o666
+    mode = None if part.is_dir() else part.parent.stat().st_mode & 0o666
     if found is not None:
         mode = stat.S_IMODE(found.st_mode)
     if mode is not None:
@@ -263,9 +280,11 @@ def _move(part: Path, place: Path, aside: Path, undo: list[tuple[Path | None, Pa
     if found is None:
         undo.append((None, place))
     elif part.is_dir():
+        kept = _keep_at(part.parent, place)
         os.replace(place, kept)  # a folder with something in it cannot be replaced
         undo.append((kept, place))
-    else:
+    elif not is_last:  # what comes last is there or not, and nothing after it can fail
+        kept = _keep_at(part.parent, place)
         with suppress(OSError):  # a file system without hard links
             os.link(place, kept, follow_symlinks=False)
             undo.append((kept, place))

@@ -61,13 +61,20 @@ def test_all_is_on_the_disk_before_it_is_moved_and_its_name_after(tmp_path, call
     with new_file(tmp_path / "a") as draft:
         draft.mkdir()
         (draft / "picture.png").write_text("1")
-    folder = str(draft.parent)
-    assert set(calls[:3]) == {
-        ("sync", f"{folder}/a/picture.png"),
-        ("sync", f"{folder}/a"),
-        ("sync", folder),
-    }
-    assert calls[3:] == [("move", str(tmp_path / "a")), ("sync", str(tmp_path))]
+    assert calls == [
+        ("sync", f"{draft}/picture.png"),
+        ("sync", str(draft)),
+        ("move", str(tmp_path / "a")),
+        ("sync", str(tmp_path)),
+    ]
+
+
+def test_many_files_are_synced_each(tmp_path, calls):
+    with new_file(tmp_path / "a") as draft:
+        draft.mkdir()
+        for number in range(50):
+            (draft / str(number)).write_text("1")
+    assert {where for what, where in calls[:50]} == {f"{draft}/{number}" for number in range(50)}
 
 
 def test_nothing_waits_for_the_disk_where_a_loss_costs_nothing(tmp_path, monkeypatch):
