@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-import urllib.error
-import urllib.request
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import rasterio
 from rasterio.env import getenv, hasenv
 
 from geo_retina.errors import SceneError
 from geo_retina.files import is_subdataset, parse_json, subdataset_file
+
+if TYPE_CHECKING:
+    import urllib3
 
 # Left at GDAL's default, as they changed neither requests nor bytes of reading windows of a COG
 # (tests/unit/scene/test_remote.py counts them): VSI_CACHE, GDAL_INGESTED_BYTES_AT_OPEN,
@@ -60,7 +62,9 @@ _ASKS_FOR_ACCESS = ("not defined", "InvalidCredentials", "No valid")
 
 _REFUSED = ("response code: 401", "response code: 403", "AccessDenied", "SignatureDoesNotMatch")
 
-_TRIES = 4
+_HEADERS = {"Accept": "application/geo+json, application/json", "User-Agent": "geo-retina"}
+_RETRIES = 3
+_REDIRECTS = 10
 _WAIT_S = 0.5
 _TIMEOUT_S = 60
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -124,21 +128,45 @@ def fetch_json(address: str) -> Any:
         raise SceneError(
             f"{address} is not read from there; give the document's https address or a local copy"
         )
-    request = urllib.request.Request(
-        address,
-        headers={"Accept": "application/geo+json, application/json", "User-Agent": "geo-retina"},
+    import urllib3
+
+    patience = urllib3.Retry(
+        None,
+        connect=_RETRIES,
+        read=_RETRIES,
+        status=_RETRIES,
+        other=_RETRIES,
+        redirect=_REDIRECTS,
+        backoff_factor=_WAIT_S,
+        status_forcelist=_PASSING,
+        raise_on_status=False,
+        respect_retry_after_header=False,  # hours, if the server likes
     )
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-                return parse_json(answer.read())
-        except urllib.error.HTTPError as error:
-            if error.code not in _PASSING or not tries_left:
-                raise SceneError(f"{address} answered {error.code} {error.reason}") from error
-        except (OSError, TimeoutError) as error:
-            if not tries_left:
-                raise SceneError(f"{address} cannot be reached: {error}") from error
-        except ValueError as error:
-            raise SceneError(f"{address} is not JSON: {error}") from error
-        time.sleep(_WAIT_S * 2 ** (_TRIES - 1 - tries_left))
-    raise AssertionError("the last try returns or raises")
+    try:
+        with _pool_for(address) as pool:
+            answer = pool.request(
+                "GET", address, headers=_HEADERS, retries=patience, timeout=_TIMEOUT_S
+            )
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        fault = getattr(error, "reason", None) or error
+        raise SceneError(f"{address} cannot be reached: {fault.__cause__ or fault}") from error
+    if answer.status >= 400:
+        raise SceneError(f"{address} answered {answer.status} {answer.reason}")
+    try:
+        return parse_json(answer.data)
+    except ValueError as error:
+        raise SceneError(f"{address} is not JSON: {error}") from error
+
+
+def _pool_for(address: str) -> urllib3.PoolManager:
+    """Open connections to an address, through the proxy that the system names for it."""
+    import urllib3
+
+    parts = urlsplit(address)
+    proxy = getproxies().get(parts.scheme.lower())
+    if proxy is None or proxy_bypass(parts.netloc):
+        return urllib3.PoolManager()
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    user = urllib3.util.parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers)

@@ -15,6 +15,7 @@ from support.stubs import write_scene
 
 from geo_retina.errors import SceneError
 from geo_retina.scene import find_scenes, fingerprint, mosaic_name
+from geo_retina.scene.remote import fetch_json
 
 PIXELS = np.zeros((3, 64, 64), np.uint8)
 
@@ -159,6 +160,27 @@ def test_remote_items_heal_and_pages_are_followed(tmp_path, scenes, monkeypatch)
         assert not server.requests
         with pytest.raises(SceneError, match="answered 404"):
             find_scenes(f"{server.url}/none.json")
+        assert server.requests["none.json"] == 1
+        server.status = 503
+        with pytest.raises(SceneError, match="answered 503"):
+            find_scenes(f"{server.url}/first.json")
+        assert server.requests["first.json"] == 4
+
+
+def test_remote_documents_come_through_the_proxy_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr("geo_retina.scene.remote._WAIT_S", 0.01)
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    address = "http://stac.example/x.json"
+    with serve(tmp_path) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        with pytest.raises(SceneError, match="answered 404"):
+            find_scenes(address)
+        assert list(server.requests) == [address]
+    with pytest.raises(SceneError, match=r"stac\.example/x\.json cannot be reached: .*refused"):
+        find_scenes(address)  # nobody is there any more
+    with pytest.raises(SceneError, match="cannot be reached: Invalid IPv6"):
+        fetch_json("http://[stac/x.json")
 
 
 def test_a_vrts_version_covers_its_sources(tmp_path, scenes):
