@@ -13,6 +13,7 @@ from geo_retina.options.losses import AssignOptions, LossOptions
 from geo_retina.options.network import PRESETS, NetworkOptions
 from geo_retina.options.training_parts import (
     BatchOptions,
+    BestBy,
     CardTexts,
     LoopOptions,
     ScheduleOptions,
@@ -133,6 +134,11 @@ class TrainOptions:
 
     validate_every: int = 1
     """Epochs between validations on the validation ground."""
+
+    best_by: BestBy = "auto"
+    """What the best epoch is chosen by: f1; f1_and_ap, the mean of F1 and AP50:95; f1_band, the
+    mean F1 over thresholds up to 0.1 around the best one. auto is f1_and_ap for labels scored by
+    IoU and f1_band for points. Of equal epochs the last one is kept."""
 
     picture_every: int = 1
     """Validations between pictures of predicted beside labelled objects; 0 for none."""

@@ -11,6 +11,9 @@ from typing import Literal
 from geo_retina.options.data import SampleOptions
 from geo_retina.options.detection import Precision
 
+BestBy = Literal["auto", "f1", "f1_and_ap", "f1_band"]
+"""What epochs are compared by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardTexts:
@@ -72,6 +75,7 @@ class ScheduleOptions:
     patience: int | None
     validate_every: int
     picture_every: int
+    best_by: BestBy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from geo_retina.plots import draw_training_curves
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.lightning_module import RetinaNetTask
 from geo_retina.training.run_folder import RunFolder
+from geo_retina.training.validation.epoch_measure import Measure, choose_measure
 from geo_retina.training.validation.ground import ValidationGround
 from geo_retina.training.validation.nms_search import scored
 from geo_retina.training.validation.pictures import choose_places, draw_places
@@ -32,10 +33,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best epoch so far."""
+    """The best epoch so far.
+
+    Attributes:
+        epoch: its number, from 1.
+        value: what it was chosen by.
+        weights: the averaged weights after it.
+        card: with its thresholds and scores.
+    """
 
     epoch: int
-    f1: float
+    value: float
     weights: Mapping[str, Tensor]
     card: Card
 
@@ -69,10 +77,22 @@ class Validation(Callback):
     @property
     def exhausted(self) -> bool:
         """Whether so many validations in a row were no better that training should end."""
-        if self.schedule.patience is None or self.best is None:
+        values = [value for _, value in self._validated()]
+        if self.schedule.patience is None or not values:
             return False
-        scored = [record["epoch"] for record in self.history if "f1" in record]
-        return sum(epoch > self.best.epoch for epoch in scored) >= self.schedule.patience
+        # An epoch that only equals the best is kept, but is no better.
+        return len(values) - 1 - values.index(max(values)) >= self.schedule.patience
+
+    @property
+    def measure(self) -> Measure:
+        """What epochs are compared by; also the name of its value in the history."""
+        by_radius = self.ground.options.radius_m is not None
+        return choose_measure(self.schedule.best_by, by_radius=by_radius)
+
+    def _validated(self) -> list[tuple[int, float]]:
+        """List the epochs that were validated, each with what it is compared by."""
+        name = self.measure
+        return [(each["epoch"], each[name]) for each in self.history if name in each]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop a run again that had ended early when it was killed."""
@@ -108,16 +128,17 @@ class Validation(Callback):
         with torch.random.fork_rng(devices=[]):
             model = Model(self.average.network, self.card)
             scores = validate(model, self.ground, RunOptions(device=str(self.device)))
-        if self.best is None or scores.f1 > self.best.f1:
+        value = scores.measure(self.measure)
+        if self.best is None or value >= self.best.value:
             state = self.average.network.state_dict()
             weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-            self.best = Best(epoch, scores.f1, weights, scored(self.card, scores, self.ground))
-        validations = 1 + sum("f1" in record for record in self.history)
+            self.best = Best(epoch, value, weights, scored(self.card, scores, self.ground))
+        validations = 1 + len(self._validated())
         if self.schedule.picture_every and (validations - 1) % self.schedule.picture_every == 0:
             out = self.folder.path / "pictures" / f"epoch-{epoch:04d}.png"
             out.parent.mkdir(exist_ok=True)
             draw_places(self._places, self.ground, scores.found, out)
-        return scores.numbers()
+        return {**scores.numbers(), self.measure: value}
 
     @cached_property
     def _places(self) -> Any:
@@ -129,7 +150,7 @@ class Validation(Callback):
         best = None
         if self.best is not None:
             card = self.best.card.to_json()
-            best = {"epoch": self.best.epoch, "f1": self.best.f1, "card": card}
+            best = {"epoch": self.best.epoch, "value": self.best.value, "card": card}
             best["weights"] = dict(self.best.weights)
         return {"history": json.dumps(self.history), "best": best}
 
@@ -138,8 +159,17 @@ class Validation(Callback):
         self.history[:] = json.loads(state_dict["history"])
         best = state_dict["best"]
         self.best = best and Best(
-            best["epoch"], best["f1"], best["weights"], Card.from_json(best["card"])
+            best["epoch"], best["value"], best["weights"], Card.from_json(best["card"])
         )
+
+    def _decision(self, best: Best) -> dict[str, Any]:
+        """Tell for the card which epoch was kept, by what, and how far it was ahead."""
+        others = [each for each in self._validated() if each[0] != best.epoch]
+        told = {"best_epoch": best.epoch, "best_by": self.measure, "best_value": best.value}
+        if not others:
+            return told
+        epoch, value = max(others, key=lambda each: (each[1], each[0]))
+        return {**told, "next_epoch": epoch, "best_lead": best.value - value}
 
     def best_model(self, facts: Mapping[str, Any]) -> Model:
         """Build the network of the best epoch on the CPU; ``facts`` go into its training record.
@@ -151,7 +181,7 @@ class Validation(Callback):
             raise TrainingError(
                 "training was stopped before its first validation, so there is no model"
             )
-        record = {**facts, "best_epoch": self.best.epoch, "history": self.history}
+        record = {**facts, **self._decision(self.best), "history": self.history}
         card = self.best.card
         card = replace(card, training={**card.training, **record})
         card = Card.from_json(card.to_json())  # equal to what a reader of the file gets

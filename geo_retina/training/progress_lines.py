@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from geo_retina.training.epoch_end import Validation
 
-_SCORES = ("f1", "precision", "recall", "ap50")
+_SCORES = ("f1", "precision", "recall", "ap50", "ap", "f1_and_ap", "f1_band")
 _NO_LOSS = (*_SCORES, "epoch", "lr")
 
 

@@ -30,6 +30,7 @@ from geo_retina.training.initial_weights import (
     load_start,
 )
 from geo_retina.training.lightning_module import loss_settings
+from geo_retina.training.validation.epoch_measure import choose_measure
 from geo_retina.training.validation.ground import (
     SCORE_FLOOR,
     ValidationGround,
@@ -88,6 +89,7 @@ def prepare(options: TrainOptions) -> Preparation:
             "no label lies on the training ground; lower split.val_fraction or split.block_m"
         )
     val_ground = choose_val_ground(training_set, split, options.scoring)
+    choose_measure(options.best_by, by_radius=val_ground.options.radius_m is not None)
     test = None
     if split.has_test:
         about = f"the test ground: {split.describe(Subset.TEST)}"

@@ -17,6 +17,7 @@ from geo_retina.evaluation import Evaluation, evaluate
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.quiet import ignored_warnings
+from geo_retina.training.validation.epoch_measure import Measure, measure_epoch
 from geo_retina.training.validation.frame import laid_out
 from geo_retina.training.validation.ground import (
     SCORE_FLOOR,
@@ -44,6 +45,7 @@ class ValidationScores:
         ap50: average precision at IoU 0.5 of all detections; None for points.
         ap: the same over IoU 0.5 to 0.95.
         found: the detections from those scores on.
+        every: the evaluation of all detections.
     """
 
     thresholds: tuple[float, ...]
@@ -51,6 +53,7 @@ class ValidationScores:
     ap50: float | None
     ap: float | None
     found: gpd.GeoDataFrame
+    every: Evaluation
 
     @property
     def f1(self) -> float:
@@ -64,8 +67,13 @@ class ValidationScores:
             "precision": self.at_thresholds.precision,
             "recall": self.at_thresholds.recall,
             "ap50": self.ap50,
+            "ap": self.ap,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def measure(self, by: Measure) -> float:
+        """Compute the number by which epochs are compared."""
+        return measure_epoch(by, self.f1, self.ap, self.every)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the single numbers, ready for JSON."""
@@ -95,7 +103,7 @@ def validate(
     least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
     kept = found[found["score"] >= least]
     scores = evaluate(kept, ground.truth, ground.options)
-    return ValidationScores(chosen, scores, every.ap50, every.ap, kept)
+    return ValidationScores(chosen, scores, every.ap50, every.ap, kept, every)
 
 
 def detect_on_ground(model: Model, ground: ValidationGround, run: RunOptions) -> gpd.GeoDataFrame:

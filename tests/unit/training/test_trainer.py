@@ -29,6 +29,7 @@ from geo_retina.training.precision import choose_training_precision, depthwise_i
 from geo_retina.training.run_folder import as_plain
 from geo_retina.training.setup import choose_tile_px, prepare
 from geo_retina.training.validation.ground import keep_on_val_ground
+from geo_retina.training.validation.scoring import ValidationScores
 
 
 def tiny(scene, labels, **how):
@@ -220,34 +221,38 @@ def test_an_error_while_reading_stays_one_sentence(scene_and_labels, monkeypatch
         train(tiny(*scene_and_labels, workers=workers))
 
 
-def test_the_best_epoch_is_kept_not_the_last(scene_and_labels, monkeypatch):
-    """Scores rise, fall and rise less: the second of four epochs must be the result."""
-    scores = iter([0.1, 0.7, 0.3, 0.6])
+@pytest.mark.parametrize(
+    ("best_by", "f1", "ap", "told"),
+    [
+        # F1 alone would take the second of four epochs, both together take the third.
+        ("auto", [0.1, 0.7, 0.65, 0.6], [0.0, 0.2, 0.4, 0.2], ("f1_and_ap", 3, 0.525, 2, 0.075)),
+        # Of equal ones the last, whose boxes were trained for longest.
+        ("f1", [0.1, 0.7, 0.7, 0.6], [0.0, 0.2, 0.4, 0.3], ("f1", 3, 0.7, 2, 0.0)),
+    ],
+)
+def test_the_best_epoch_is_kept_and_the_card_says_why(
+    scene_and_labels, monkeypatch, best_by, f1, ap, told
+):
     seen = []
 
-    class Scores:
-        thresholds = (0.25,)
-        found = None
-
-        def __init__(self):
-            self.f1 = next(scores)
-
-        def numbers(self):
-            return {"f1": self.f1}
-
-        def to_dict(self):
-            return {"f1": self.f1}
-
     def fake(model, ground, run):
+        at = len(seen)
         seen.append({k: v.clone() for k, v in model.network.state_dict().items()})
-        return Scores()
+        kept = SimpleNamespace(f1=f1[at], precision=None, recall=None, summary=dict)
+        return ValidationScores((0.25,), kept, None, ap[at], None, None)
 
     monkeypatch.setattr(epoch_end, "validate", fake)
-    model = train(tiny(*scene_and_labels, epochs=4, samples_per_epoch=4))
-    assert model.card.training["best_epoch"] == 2
+    options = tiny(*scene_and_labels, epochs=4, samples_per_epoch=4, best_by=best_by)
+    model = train(options)
+    training = model.card.training
+    by, epoch, value, other, lead = told
+    assert [training[key] for key in ("best_by", "best_epoch", "next_epoch")] == [by, epoch, other]
+    assert training["best_value"] == pytest.approx(value)
+    assert training["best_lead"] == pytest.approx(lead)
+    assert training["history"][epoch - 1][by] == pytest.approx(value)
     assert model.card.thresholds == (0.25,)
     own = model.network.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in seen[1].items())
+    assert all(torch.equal(own[name], tensor) for name, tensor in seen[epoch - 1].items())
     assert not all(torch.equal(own[name], tensor) for name, tensor in seen[3].items())
 
 
