@@ -119,7 +119,8 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     Raises:
         ModelError: the levels or anchors are not given, or the backbone is not known.
     """
-    if options.levels is None or options.anchor_sides_px is None:
+    ratios = options.anchor_ratios
+    if options.levels is None or options.anchor_sides_px is None or ratios is None:
         raise ModelError("a network needs levels and anchor sides; fit them to the labels first")
     backbone = Backbone(options.backbone, in_channels=in_channels, bn_eps=options.bn_eps)
     pyramid = Pyramid(
@@ -133,10 +134,10 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     anchor_grid = AnchorGrid(
         tuple(2**level for level in options.levels),
         options.anchor_sides_px,
-        options.anchor_ratios,
+        ratios,
         round_corners=options.round_anchors,
     )
-    anchors = len(options.anchor_sides_px[0]) * len(options.anchor_ratios)
+    anchors = len(options.anchor_sides_px[0]) * len(ratios)
     class_subnet, box_subnet = (
         Subnet(options.channels, options.convs, outputs, anchors, norm=options.norm, prior=prior)
         for outputs, prior in ((classes, options.prior), (4, None))

@@ -7,6 +7,7 @@ Shapes: H W image size, A anchors per cell, M labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +20,12 @@ _CACHED_SHAPES = 8
 _FINEST, _COARSEST = 2, 6
 _LEAST_SIDE, _GREATEST_SIDE = 2.5, 6.0  # sides that a level serves, in strides
 _COVERED = 0.97
-_MOST_SIDES = 4
+_MOST_SIDES = _MOST_RATIOS = 4
+_PAYS = 0.01
+"""Share of the labels that one more anchor a cell must let fit."""
+
+_ENOUGH = 20_000
+"""Labels that stand for all when shapes are tried."""
 
 
 class AnchorGrid:
@@ -106,22 +112,47 @@ def cell_anchors(sides: Sequence[float], ratios: Sequence[float]) -> Tensor:
     return torch.stack([-width, -height, width, height], dim=1) / 2
 
 
+@dataclass(frozen=True)
+class FittedAnchors:
+    """Anchors that were fitted to labels.
+
+    Attributes:
+        levels: pyramid levels, ascending.
+        sides_px: square roots of the anchors' areas for each level, ascending.
+        ratios: heights over widths, ascending, for every side.
+    """
+
+    levels: tuple[int, ...]
+    sides_px: Sides
+    ratios: tuple[float, ...]
+
+    @property
+    def per_cell(self) -> int:
+        """Number of anchors of one cell."""
+        return len(self.sides_px[0]) * len(self.ratios)
+
+
 def fit_anchors(
-    box_sides_wh: Tensor, *, levels: Sequence[int] | None
-) -> tuple[tuple[int, ...], Sides]:
-    """Choose pyramid levels and square anchors for the sizes of the labels.
+    box_sides_wh: Tensor,
+    *,
+    levels: Sequence[int] | None,
+    ratios: Sequence[float] | None = None,
+    turned: bool = False,
+) -> FittedAnchors:
+    """Choose pyramid levels and anchors for the sizes and shapes of the labels.
 
     A level of stride s serves sides from 2.5 s to 6 s; the fewest levels from 2 to 6 are taken
     that serve the 2nd to the 98th percentile (of equally many, the finer). Each level then gets
-    the fewest sides, at most 4, with which 97 % of the labels have an anchor of shape IoU 0.5
-    or more; elongated labels, which no square fits, can leave it at fewer.
+    up to 4 sides, and every side up to 4 ratios, the centres of as many groups: the fewest
+    anchors a cell with which 97 % of the labels have one of shape IoU 0.5 or more, of equally
+    many those of fewer ratios. Where no such set does, more anchors are taken only while they
+    pay, which is 1 % of the labels for each.
 
     Args:
         box_sides_wh: (M, 2) widths and heights in pixels of the image that the network sees.
         levels: levels to use; None chooses them.
-
-    Returns:
-        levels, and the anchors' sides in pixels for each of them, ascending.
+        ratios: heights over widths to use; None chooses them.
+        turned: the network sees every label turned by a quarter, too.
 
     Raises:
         ModelError: there is no label, or one without extent.
@@ -132,14 +163,58 @@ def fit_anchors(
             f"anchors cannot be fitted to {len(wh)} labels some of which have no extent, expected "
             "at least one and every side above 0; check the labels or give anchor_sides_px"
         )
-    side = wh.prod(dim=1).sqrt()
-    chosen = tuple(levels) if levels is not None else _choose_levels(side)
-    sides: Sides = ()
-    for count in range(1, _MOST_SIDES + 1):
-        sides = _sides(side.log(), chosen, count)
-        if _best_shape_iou(wh, sides).ge(0.5).double().mean() >= _COVERED:
-            break
-    return chosen, sides
+    chosen = tuple(levels) if levels is not None else _choose_levels(wh.prod(dim=1).sqrt())
+    if len(wh) > _ENOUGH:
+        drawn = torch.randperm(len(wh), generator=torch.Generator().manual_seed(0))
+        wh = wh[drawn[:_ENOUGH]]
+    if turned:
+        wh = torch.cat([wh, wh.flip(1)])
+    log_side = wh.prod(dim=1).sqrt().log()
+    sides = [_sides(log_side, chosen, count) for count in range(1, _MOST_SIDES + 1)]
+    shapes = _ratio_sets(wh) if ratios is None else [tuple(ratios)]
+    sets = [FittedAnchors(chosen, each, some) for some in shapes for each in sides]
+    sets.sort(key=lambda each: (each.per_cell, len(each.ratios)))
+    best, best_fit = sets[0], -1.0
+    for each in sets:
+        fit = shape_coverage(wh, each.sides_px, each.ratios)
+        if fit - best_fit > _PAYS * (each.per_cell - best.per_cell):
+            best, best_fit = each, fit
+        if fit >= _COVERED:
+            return each
+    return best
+
+
+def shape_coverage(
+    box_sides_wh: Tensor, sides_px: Sequence[Sequence[float]], ratios: Sequence[float]
+) -> float:
+    """Compute the share of labels whose shape has an anchor of IoU 0.5 or more, centre on centre.
+
+    Args:
+        box_sides_wh: (M, 2) widths and heights in pixels; M is 1 or more.
+        sides_px: square roots of the anchors' areas for each pyramid level.
+        ratios: heights over widths of the anchors, for every side.
+    """
+    wh = box_sides_wh.double()
+    area = wh.prod(dim=1)
+    best = torch.zeros_like(area)
+    for side in {side for level in sides_px for side in level}:
+        for ratio in ratios:
+            width, height = side / ratio**0.5, side * ratio**0.5
+            overlap = wh[:, 0].clamp(max=width) * wh[:, 1].clamp(max=height)
+            best = best.maximum(overlap / (area + side**2 - overlap))
+    return float((best >= 0.5).double().mean())
+
+
+def _ratio_sets(wh: Tensor) -> list[tuple[float, ...]]:
+    """List sets of ratios to try: squares, then centres of one to four groups of the labels'."""
+    log_ratio = (wh[:, 1] / wh[:, 0]).log()
+    found: list[tuple[float, ...]] = [(1.0,)]
+    for count in range(1, _MOST_RATIOS + 1):
+        centres = _centres(log_ratio, torch.zeros((), dtype=torch.float64), count).exp().tolist()
+        some = tuple(sorted({round(ratio, 2) for ratio in centres} - {0.0}))
+        if len(some) == count and some not in found:
+            found.append(some)
+    return found
 
 
 def _choose_levels(side: Tensor) -> tuple[int, ...]:
@@ -184,11 +259,3 @@ def _centres(values: Tensor, default: Tensor, count: int) -> Tensor:
 def _quantile(values: Tensor, quantiles: Tensor) -> Tensor:
     """Find the nearest order statistics; torch.quantile refuses more than 16 million values."""
     return values.sort().values[(quantiles * len(values)).long().clamp(max=len(values) - 1)]
-
-
-def _best_shape_iou(wh: Tensor, sides: Sides) -> Tensor:
-    """Compute (M,) greatest IoU of each label with a concentric square anchor of any level."""
-    square = torch.tensor(sides, dtype=torch.float64).reshape(1, -1)
-    overlap = wh[:, :1].minimum(square) * wh[:, 1:].minimum(square)
-    iou = overlap / (wh.prod(dim=1, keepdim=True) + square**2 - overlap)
-    return iou.amax(dim=1)

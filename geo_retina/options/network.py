@@ -42,8 +42,9 @@ class NetworkOptions:
     anchor_sides_px: tuple[tuple[float, ...], ...] | None = None
     """Anchor sides (square root of the area) of each level; left out, fitted to the labels."""
 
-    anchor_ratios: tuple[float, ...] = (1.0,)
-    """Height over width of the anchors, for every side."""
+    anchor_ratios: tuple[float, ...] | None = None
+    """Height over width of the anchors, for every side; left out, fitted to the labels together
+    with the sides, or squares where the sides are given."""
 
     round_anchors: bool = False
     """Round anchor corners to whole pixels, as torchvision does."""
@@ -73,6 +74,8 @@ class NetworkOptions:
                 "such as (3, 4, 5)"
             )
         if self.anchor_sides_px is not None:
+            if self.anchor_ratios is None:
+                object.__setattr__(self, "anchor_ratios", (1.0,))
             counts = {len(sides) for sides in self.anchor_sides_px}
             if len(counts) != 1 or 0 in counts:
                 raise OptionError(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
 from geo_retina.dataset.radiometry import BandStatistics, measure_bands
@@ -18,11 +17,11 @@ from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import TrainObjects, train_objects
 from geo_retina.errors import TrainingError
 from geo_retina.model import Band, Card, Radiometry, choose_tile_px
-from geo_retina.nn.anchors import fit_anchors
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.options.training_parts import CardTexts
+from geo_retina.training.anchor_fit import about_anchors, anchors_fit, resolve_network
 from geo_retina.training.initial_weights import (
     about_resolution,
     first_network,
@@ -103,7 +102,14 @@ def prepare(options: TrainOptions) -> Preparation:
     )
     seen = _bands(options.data.band_names, scenes[0].bands, scenes[0].band_names)
     bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
-    resolved = resolve_network(own, objects) if start is None else start.card.network
+    resolved = (
+        resolve_network(own, objects, turned=options.samples.flips)
+        if start is None
+        else start.card.network
+    )
+    misfit = about_anchors(anchors_fit(resolved, objects.sides_px), options.assign)
+    if misfit is not None:
+        log.warning("%s", misfit)
     network, source = first_network(
         options.start, resolved, seen, training_set.classes, start, len(objects.label)
     )
@@ -153,25 +159,6 @@ def _shareable(options: TrainOptions) -> dict[str, Any]:
 
 def _name(path: Any) -> Any:
     return None if path is None else Path(path).name
-
-
-def resolve_network(options: NetworkOptions, objects: TrainObjects) -> NetworkOptions:
-    """Fit the levels and anchors that the options leave open to the objects' sizes.
-
-    Raises:
-        TrainingError: anchor sides are given without the levels they are for.
-    """
-    if options.anchor_sides_px is not None:
-        if options.levels is None:
-            raise TrainingError(
-                "network.anchor_sides_px is given without network.levels; give both, or neither "
-                "to have them fitted to the labels"
-            )
-        return options
-    sides = torch.from_numpy(objects.sides_px)
-    levels, sides_px = fit_anchors(sides, levels=options.levels)
-    log.info("pyramid levels %s with anchor sides %s px", levels, sides_px)
-    return replace(options, levels=levels, anchor_sides_px=sides_px)
 
 
 def _first_card(

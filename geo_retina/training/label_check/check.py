@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
 from geo_retina.dataset.split import Split, Subset, split_ground
@@ -18,16 +19,16 @@ from geo_retina.files import make_report_folder, write_text
 from geo_retina.geodesy import crs_label
 from geo_retina.grid import Window
 from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
-from geo_retina.nn.anchors import fit_anchors
+from geo_retina.nn.anchors import FittedAnchors, fit_anchors, shape_coverage
 from geo_retina.options import NetworkOptions, SampleOptions, SplitOptions, TrainOptions
 from geo_retina.plots import LabelledView, draw_samples, draw_sizes
+from geo_retina.training.anchor_fit import about_anchors
 from geo_retina.training.label_check.numbers import LabelNumbers
 from geo_retina.training.label_check.report import LabelReport
 from geo_retina.training.label_check.statistics import (
     IOU_STEPS,
     PERCENTILES,
     WindowNumbers,
-    anchor_coverage,
     count_subset,
     histogram,
     max_ious,
@@ -80,9 +81,12 @@ def check_labels(
     split, problem = _try_split(training_set, options.split, seed)
     own = options.resolved_network
     windows = _windows(training_set, split, samples, seed)
-    numbers = _measure(options.name, training_set, split, own, windows)
+    numbers = _measure(options.name, training_set, split, own, windows, turned=samples.flips)
     warnings = [*training_set.warnings, *([problem] if problem else [])]
     warnings += find_warnings(numbers, window_px=samples.window_px)
+    fit = numbers.anchor_coverage if numbers.own_coverage is None else numbers.own_coverage
+    misfit = about_anchors(fit, options.assign)
+    warnings += [misfit] if misfit else []
     report = LabelReport(**vars(numbers), warnings=tuple(warnings))
     if folder is not None:
         anchors = own.anchor_sides_px or report.anchor_sides_px
@@ -111,6 +115,8 @@ def _measure(
     split: Split,
     own: NetworkOptions,
     windows: WindowNumbers | None,
+    *,
+    turned: bool,
 ) -> LabelNumbers:
     scenes = [each.scene for each in training_set.scenes]
     gsds_m = [each.gsd_m for each in training_set.scenes]
@@ -118,10 +124,8 @@ def _measure(
     area_side = np.sqrt(sides.prod(axis=1))
     longest_px = float(np.percentile(sides.max(axis=1), 99))
     ious = np.concatenate([max_ious(each) for each in training_set.scenes])
-    levels, anchors = fit_anchors(torch.from_numpy(sides), levels=None)
-    own_coverage = None
-    if own.anchor_sides_px is not None:
-        own_coverage = anchor_coverage(sides, own.anchor_sides_px, own.anchor_ratios)
+    all_sides = torch.from_numpy(sides)
+    anchors, own_coverage = _anchors(all_sides, own, turned=turned)
     used = [part for part in Subset if part is not Subset.TEST or split.has_test]
     crs = [_crs_text(each) for each in training_set.scenes]
     shapes = np.array([scene.grid.shape for scene in scenes])
@@ -144,13 +148,26 @@ def _measure(
         histogram_px=histogram(area_side),
         overlap={step: float((ious > step).mean()) for step in IOU_STEPS},
         windows=windows,
-        levels=levels,
-        anchor_sides_px=anchors,
-        anchor_coverage=anchor_coverage(sides, anchors, (1.0,)),
+        levels=anchors.levels,
+        anchor_sides_px=anchors.sides_px,
+        anchor_ratios=anchors.ratios,
+        anchor_coverage=shape_coverage(all_sides, anchors.sides_px, anchors.ratios),
         own_coverage=own_coverage,
-        tile_px=choose_tile_px(longest_px, 2 ** max(_BACKBONE_LEVEL, *levels)),
+        tile_px=choose_tile_px(longest_px, 2 ** max(_BACKBONE_LEVEL, *anchors.levels)),
         overlap_px=int(np.ceil(longest_px)) + OVERLAP_MARGIN_PX,
     )
+
+
+def _anchors(
+    sides: Tensor, own: NetworkOptions, *, turned: bool
+) -> tuple[FittedAnchors, float | None]:
+    """Fit anchors as training would, and see how many labels fit those of the options, if any."""
+    if own.anchor_sides_px is None:
+        fitted = fit_anchors(sides, levels=own.levels, ratios=own.anchor_ratios, turned=turned)
+        return fitted, None
+    assert own.anchor_ratios is not None
+    fitted = fit_anchors(sides, levels=None, turned=turned)
+    return fitted, shape_coverage(sides, own.anchor_sides_px, own.anchor_ratios)
 
 
 def _pair(shape: NDArray[np.int64]) -> tuple[int, int]:

@@ -30,7 +30,8 @@ class LabelNumbers:
         overlap: share of labels whose greatest IoU with another is above a step.
         windows: what samples would show; None where there is no ground to draw from.
         levels: pyramid levels that suit the labels.
-        anchor_sides_px: anchors for them.
+        anchor_sides_px: sides of anchors that suit them.
+        anchor_ratios: heights over widths of these, for every side.
         anchor_coverage: share of labels that have an anchor of their shape.
         own_coverage: the same for the anchors of the options; None where they give none.
         tile_px: side of a tile in detection.
@@ -55,6 +56,7 @@ class LabelNumbers:
     windows: WindowNumbers | None
     levels: tuple[int, ...]
     anchor_sides_px: tuple[tuple[float, ...], ...]
+    anchor_ratios: tuple[float, ...]
     anchor_coverage: float
     own_coverage: float | None
     tile_px: int

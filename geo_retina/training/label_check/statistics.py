@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,25 +122,6 @@ def _inside(each: LabelledScene, shape: tuple[int, int], row: int, col: int) -> 
     rows, cols = np.arange(row, row + shape[0]), np.arange(col, col + shape[1])
     grid = each.scene.grid
     return ((rows >= 0) & (rows < grid.height))[:, None] & ((cols >= 0) & (cols < grid.width))[None]
-
-
-def anchor_coverage(
-    sides: NDArray[np.float64], anchors: Sequence[Sequence[float]], ratios: Sequence[float]
-) -> float:
-    """Share of labels whose shape has an anchor of IoU 0.5 or more, centre on centre.
-
-    Args:
-        sides: (N, 2) widths and heights in pixels; N is 1 or more.
-        anchors: sides for each pyramid level.
-        ratios: heights over widths of the anchors.
-    """
-    best = np.zeros(len(sides))
-    for side in {side for level in anchors for side in level}:
-        for ratio in ratios:
-            wide, high = side / math.sqrt(ratio), side * math.sqrt(ratio)
-            overlap = np.minimum(sides[:, 0], wide) * np.minimum(sides[:, 1], high)
-            best = np.maximum(best, overlap / (sides.prod(axis=1) + wide * high - overlap))
-    return float((best >= 0.5).mean())
 
 
 def histogram(values: NDArray[np.float64]) -> list[tuple[float, float, int]]:

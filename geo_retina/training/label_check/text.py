@@ -10,7 +10,6 @@ from geo_retina.training.label_check.numbers import LabelNumbers
 _BAR = 40  # characters of the longest bar
 _FEW = 30  # labels from which a class can be scored and given a threshold
 _SMALL_PX = 4.0  # a side under which the finest level sees a single cell
-_COVERED = 0.9
 _CROWDED = 0.5  # IoU of labels that suppression can hardly tell from one object found twice
 
 
@@ -130,7 +129,11 @@ def _windows(found: LabelNumbers) -> list[tuple[str, str]]:
 def _suggestions(found: LabelNumbers) -> list[tuple[str, str]]:
     levels = ", ".join(str(level) for level in found.levels)
     sides = ", ".join(f"[{', '.join(f'{s:g}' for s in level)}]" for level in found.anchor_sides_px)
-    text = f"levels [{levels}], sides [{sides}] px: {found.anchor_coverage:.1%} of labels fit one"
+    ratios = ", ".join(f"{ratio:g}" for ratio in found.anchor_ratios)
+    text = (
+        f"levels [{levels}], sides [{sides}] px, ratios [{ratios}]: "
+        f"{found.anchor_coverage:.1%} of labels fit one"
+    )
     rows = [("anchors", text)]
     if found.own_coverage is not None:
         rows.append(
@@ -175,11 +178,6 @@ def find_warnings(found: LabelNumbers, *, window_px: int) -> list[str]:
             f"{found.overlap[_CROWDED]:.1%} of labels overlap another by an IoU above "
             f"{_CROWDED:g}; such objects are found only with an nms_iou above that, and then "
             "other objects are more often found twice"
-        )
-    if found.own_coverage is not None and found.own_coverage < _COVERED:
-        said.append(
-            f"only {found.own_coverage:.1%} of labels fit an anchor of the config; leave "
-            "network.anchor_sides_px and levels out to have them fitted"
         )
     return said
 

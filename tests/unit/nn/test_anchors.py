@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from geo_retina.errors import ModelError
-from geo_retina.nn.anchors import AnchorGrid, fit_anchors
+from geo_retina.nn.anchors import (
+    AnchorGrid,
+    FittedAnchors,
+    cell_anchors,
+    fit_anchors,
+    shape_coverage,
+)
 
 SIDES = tuple(
     (float(x), float(int(x * 2 ** (1 / 3))), float(int(x * 2 ** (2 / 3)))) for x in (32, 64, 128)
@@ -89,7 +96,9 @@ def coverage(wh: torch.Tensor, sides: tuple[tuple[float, ...], ...]) -> float:
 
 
 def test_labels_of_one_size_need_one_anchor() -> None:
-    assert fit_anchors(squares(*[13.0] * 50), levels=None) == ((2,), ((13.0,),))
+    assert fit_anchors(squares(*[13.0] * 50), levels=None) == FittedAnchors(
+        (2,), ((13.0,),), (1.0,)
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,16 +116,19 @@ def test_labels_of_one_size_need_one_anchor() -> None:
 def test_levels_follow_the_sizes(low: float, high: float, levels: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     wh = (low + (high - low) * torch.rand(2000))[:, None].repeat(1, 2)
-    found, sides = fit_anchors(wh, levels=None)
-    assert found == levels
+    fitted = fit_anchors(wh, levels=None)
+    sides = fitted.sides_px
+    assert fitted.levels == levels
+    assert fitted.ratios == (1.0,)
     assert len({len(s) for s in sides}) == 1
     assert all(list(s) == sorted(s) for s in sides)
     assert coverage(wh, sides) >= 0.97
 
 
 def test_sides_of_given_levels_also_where_no_label_belongs() -> None:
-    levels, sides = fit_anchors(squares(*[13.0] * 20, *[14.0] * 20), levels=(2, 3))
-    assert levels == (2, 3)
+    fitted = fit_anchors(squares(*[13.0] * 20, *[14.0] * 20), levels=(2, 3))
+    sides = fitted.sides_px
+    assert fitted.levels == (2, 3)
     assert sides[0][0] in (13.0, 14.0)
     assert 20 <= sides[1][0] <= 48
 
@@ -124,15 +136,66 @@ def test_sides_of_given_levels_also_where_no_label_belongs() -> None:
 def test_wide_range_on_one_level_gets_more_sides() -> None:
     torch.manual_seed(0)
     wh = (8 * 6 ** torch.rand(1000))[:, None].repeat(1, 2)
-    _, sides = fit_anchors(wh, levels=(3,))
+    sides = fit_anchors(wh, levels=(3,)).sides_px
     assert 2 <= len(sides[0]) <= 4
     assert coverage(wh, sides) >= 0.97
 
 
-def test_elongated_labels_end_in_an_answer() -> None:
-    levels, sides = fit_anchors(torch.tensor([[10.0, 40.0]] * 30), levels=None)
-    assert levels == (2,)
-    assert len(sides[0]) == 4
+def coverage_by_hand(wh: torch.Tensor, fitted: FittedAnchors) -> float:
+    """The same for the boxes that the network lays out, by torchvision's IoU."""
+    anchors = [cell_anchors(sides, fitted.ratios) for sides in fitted.sides_px]
+    boxes = torch.cat([-wh, wh], dim=1).float() / 2
+    iou = torchvision.ops.box_iou(boxes, torch.cat(anchors))
+    return float((iou.amax(dim=1) >= 0.5).float().mean())
+
+
+def test_labels_of_one_elongated_shape_need_one_anchor() -> None:
+    wh = torch.tensor([[10.0, 40.0]] * 30)
+    assert fit_anchors(wh, levels=None) == FittedAnchors((2,), ((20.0,),), (4.0,))
+    # Samples that are turned by quarters show each of them lying, too.
+    fitted = fit_anchors(wh, levels=None, turned=True)
+    assert fitted == FittedAnchors((2,), ((20.0,),), (0.25, 4.0))
+    assert coverage_by_hand(wh.flip(1), fitted) == 1
+
+
+def elongated(count: int) -> torch.Tensor:
+    """Draw boxes three to five times as long as wide, some lying, some standing."""
+    torch.manual_seed(1)
+    short = 8 + 8 * torch.rand(count)
+    long = short * (3 + 2 * torch.rand(count))
+    lying = torch.rand(count) < 0.5
+    return torch.stack([torch.where(lying, long, short), torch.where(lying, short, long)], dim=1)
+
+
+def test_few_ratios_fit_what_no_square_does() -> None:
+    wh = elongated(500)
+    squares_only = fit_anchors(wh, levels=None, ratios=(1.0,))
+    assert coverage_by_hand(wh, squares_only) < 0.1
+    fitted = fit_anchors(wh, levels=None)
+    assert coverage_by_hand(wh, fitted) >= 0.97
+    assert fitted.per_cell <= 4
+    assert coverage_by_hand(wh, fitted) == pytest.approx(
+        shape_coverage(wh, fitted.sides_px, fitted.ratios)
+    )
+
+
+def test_an_anchor_that_does_not_pay_is_not_taken() -> None:
+    """Labels that no square fits: one is as good as four."""
+    fitted = fit_anchors(torch.tensor([[5.0, 60.0]] * 30), levels=None, ratios=(1.0,))
+    assert fitted.per_cell == 1
+
+
+def test_many_labels_are_fitted_like_some_of_them() -> None:
+    wh = elongated(50_000)
+    fitted = fit_anchors(wh, levels=None)
+    assert coverage_by_hand(wh, fitted) >= 0.96
+
+
+def test_coverage_by_hand() -> None:
+    wh = torch.tensor([[10.0, 10], [10, 30], [100, 100]])
+    assert shape_coverage(wh, [[10.0], [99.0]], [1.0]) == pytest.approx(2 / 3)
+    # 17.3 wide and 3 times as high as wide: 10 x 30 exactly.
+    assert shape_coverage(wh, [[300**0.5]], [3.0]) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("wh", [torch.zeros(0, 2), torch.tensor([[0.0, 3.0]])])
