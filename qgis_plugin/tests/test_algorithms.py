@@ -355,6 +355,24 @@ class TestOthers(InQgis):
             calls_of(program)[0][:4], ["review", str(found), "--budget=30", "--cells=8"]
         )
 
+    def test_counts_are_estimated_by_class_and_zone(self) -> None:
+        found, zones = self.package("found.gpkg"), self.package("zones.gpkg")
+        program = self.program()
+        districts = QgsVectorLayer(f"{zones}|layername=detections", "districts", "ogr")
+        given = self.run_algorithm(
+            "estimatecounts",
+            DETECTIONS=f"{found}|layername=detections",
+            BY_CLASS=True,
+            ZONES=districts,
+            ZONE_FIELD="class",
+        )
+        command, package, by, given_zones, column = calls_of(program)[0][:5]
+        self.assertEqual((command, package, by), ("estimate", str(found), "--by=class"))
+        written = QgsVectorLayer(given_zones.removeprefix("--zones="), "zones", "ogr")
+        self.assertEqual(written.featureCount(), districts.featureCount())
+        self.assertEqual(column, "--zone-column=class")
+        self.assertTrue(Path(given["HTML"]).exists())
+
     def test_edits_that_are_not_saved_are_told(self) -> None:
         found = self.package("found.gpkg")
         self.program(writes=str(found))

@@ -11,6 +11,7 @@ from qgis.core import (
     QgsProcessingOutputFile,
     QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
     QgsProcessingParameterNumber,
@@ -171,8 +172,12 @@ class EstimateCounts(OnReview):
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Define the parameters."""
         self.add_package()
+        self.add(
+            QgsProcessingParameterBoolean("BY_CLASS", tr("Also for each class"), defaultValue=False)
+        )
+        self.add_zones()
         extra = QgsProcessingParameterString("EXTRA", tr("Further flags"), optional=True)
-        self.add(extra, about=tr("As on the command line, such as --by class"))
+        self.add(extra, about=tr("As on the command line, such as --target 5%"))
         self.addOutput(QgsProcessingOutputHtml("HTML", tr("Counts")))
 
     def processAlgorithm(
@@ -180,6 +185,10 @@ class EstimateCounts(OnReview):
     ) -> dict[str, Any]:
         """Estimate, and show the table as a page."""
         texts: list[str] = []
-        arguments = [self.package(parameters, context), *self.extra_flags(parameters, context)]
+        arguments = [self.package(parameters, context)]
+        if self.parameterAsBool(parameters, "BY_CLASS", context):
+            arguments.append("--by=class")
+        arguments += self.zone_arguments(parameters, context, feedback)
+        arguments += self.extra_flags(parameters, context)
         self.run_geo_retina(arguments, Collecting(feedback, texts))
         return {"HTML": show_text(self.temporary("counts.html"), "\n".join(texts))}
