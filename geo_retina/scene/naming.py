@@ -55,7 +55,9 @@ def match_names(
             if scenes - claimed:
                 fresh[number] = _only(scenes - claimed, name, paths, given_in)
         if rank or alone:
-            _refuse_twins(fresh, names if alone else list(map(form, names)), paths, given_in)
+            # Images of one name are two all the same; equal names of a column are one.
+            same = {n: str(n) if alone else form(names[n]) for n in fresh}
+            _refuse_twins(fresh, same, names, paths, given_in)
         found |= fresh
     return dict(sorted(found.items()))
 
@@ -72,13 +74,17 @@ def _only(scenes: set[int], name: str, paths: Sequence[str], given_in: str) -> i
 
 
 def _refuse_twins(
-    found: Mapping[int, int], names: Sequence[str], paths: Sequence[str], given_in: str
+    found: Mapping[int, int],
+    same: Mapping[int, str],
+    names: Sequence[str],
+    paths: Sequence[str],
+    given_in: str,
 ) -> None:
-    by_scene: dict[int, list[str]] = {}
+    by_scene: dict[int, dict[str, str]] = {}
     for number, scene in found.items():
-        if names[number] not in by_scene.get(scene, ()):
-            by_scene.setdefault(scene, []).append(names[number])
-    for scene, twins in by_scene.items():
+        by_scene.setdefault(scene, {}).setdefault(same[number], names[number])
+    for scene, different in by_scene.items():
+        twins = list(different.values())
         if len(twins) > 1:
             raise LabelError(
                 f"{given_in} has {len(twins)} names that could be {paths[scene]}, such as "
