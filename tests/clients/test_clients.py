@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,8 +18,8 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from support.detections import random_detections
 
-from geo_retina.detections import Detections
 from geo_retina.grid import Grid
 from geo_retina.vector import Companions, Target, detections_table, outline_table, write_outputs
 
@@ -58,16 +59,8 @@ def call(*command: object) -> str:
 def folder(tmp_path_factory) -> Path:
     """One set of objects in every format; a.gpkg and the others, and both.gpkg with points."""
     folder = tmp_path_factory.mktemp("outputs")
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, [740, 340], (200, 2))
-    found = Detections(
-        np.concatenate([low, low + rng.uniform(10, 50, (200, 2))], axis=1),
-        rng.random(200),
-        np.arange(200) % 2,
-        np.arange(200),
-        np.zeros(200),
-        np.zeros(200),
-    )
+    found = random_detections(200, within_px=340, sides_px=(10.0, 50.0))
+    found = dataclasses.replace(found, labels=np.arange(200) % 2)
     rows = detections_table(found, GRID, classes=CLASSES, scene="a", to_file=Affine.identity())
     outline = shapely.multipolygons([shapely.box(500_000, 5_299_800, 500_400, 5_300_000)])
     ground = outline_table(np.array([outline], dtype=object), {"scene": ["a"]}, CRS, CRS)

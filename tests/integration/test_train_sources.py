@@ -15,6 +15,7 @@ import pytest
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.shutil import copy
+from support.coco import write_coco
 from support.fields import AFFINE, CRS, field, squares, write_labels, write_scene
 from support.http_server import serve
 from support.rasters import control_points, write_raster
@@ -56,6 +57,13 @@ def assert_same(one: Model, other: Model) -> None:
         assert tensor.equal(theirs[name]), name
     for name in ("train_labels", "labels", "scenes"):
         assert facts(one)[name] == facts(other)[name]
+
+
+def write_pictures(folder: Path, scenes: dict[str, np.ndarray]) -> Path:
+    """Boxes in the pixels of pictures."""
+    boxes = [(i, box) for i, name in enumerate(scenes) for box in scenes[name].tolist()]
+    path = folder / "coco.json"
+    return write_coco(path, scenes, boxes, classes=("square",), size=(SIDE, SIDE))
 
 
 def test_a_list_file_is_its_scenes(whole: tuple[Path, Path, Model]) -> None:
@@ -146,27 +154,6 @@ def test_ground_without_data_is_not_learned_from(tmp_path: Path) -> None:
     assert all(np.isfinite(value) for value in record.values())
 
 
-def coco(folder: Path, scenes: dict[str, np.ndarray]) -> Path:
-    """Boxes in the pixels of pictures."""
-    content: dict[str, Any] = {
-        "images": [
-            {"id": i, "file_name": name, "height": SIDE, "width": SIDE}
-            for i, name in enumerate(scenes)
-        ],
-        "categories": [{"id": 1, "name": "square"}],
-        "annotations": [],
-    }
-    for i, boxes_px in enumerate(scenes.values()):
-        for x0, y0, x1, y1 in boxes_px.tolist():
-            content["annotations"].append(
-                {"id": len(content["annotations"]), "image_id": i, "category_id": 1,
-                 "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            )  # fmt: skip
-    path = folder / "coco.json"
-    path.write_text(json.dumps(content), "utf-8")
-    return path
-
-
 def bright_squares(tiles_NCHW: Any) -> Any:
     """Find every bright square, exactly."""
     found = tiles_NCHW > 0.6
@@ -184,7 +171,7 @@ def test_pictures_without_a_place_are_learned_from_and_scored_in_pixels(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             write_raster(tmp_path / name, pixels, **how)
-    labels = coco(tmp_path, boxes)
+    labels = write_pictures(tmp_path, boxes)
     paths = tuple(str(tmp_path / name) for name in boxes)
     options = tiny("", labels, epochs=1, samples_per_epoch=4, picture_every=1)
     data = dataclasses.replace(options.data, scenes=paths, gsd_m=0.3)
@@ -214,7 +201,9 @@ def test_scenes_with_and_without_a_place_are_not_scored_together(tmp_path: Path)
     for seed, name in enumerate(("a.tif", "b.tif")):
         pixels, boxes[name] = squares(side=SIDE, seed=seed)
         write_scene(tmp_path / name, pixels, crs=CRS if seed else None)
-    options = tiny("", coco(tmp_path, boxes), split=SplitOptions(block_m=15.0, val_fraction=0.5))
+    options = tiny(
+        "", write_pictures(tmp_path, boxes), split=SplitOptions(block_m=15.0, val_fraction=0.5)
+    )
     paths = tuple(str(tmp_path / name) for name in boxes)
     data = dataclasses.replace(options.data, scenes=paths, gsd_m=0.5)
     with pytest.raises(TrainingError, match=r"a\.tif has no CRS and other scenes have one"):

@@ -1,9 +1,8 @@
 """Scenes that no label names, and labels that name no scene: both are said at any share."""
 
-import json
-
 import numpy as np
 import pytest
+from support.coco import write_coco
 from support.fields import write_labels, write_scene
 
 from geo_retina.dataset.labelled_scenes import load_training_set
@@ -31,24 +30,10 @@ def options(scenes, labels, **more):
     return DataOptions(scenes=tuple(map(str, scenes)), labels=str(labels), **more)
 
 
-def coco(path, files, notes):
-    """Annotations of (position of the image, box) each."""
-    content = {
-        "images": [{"id": i, "file_name": name} for i, name in enumerate(files)],
-        "categories": [{"id": 1, "name": "thing"}],
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            for n, (i, (x0, y0, x1, y1)) in enumerate(notes)
-        ],
-    }
-    path.write_text(json.dumps(content), encoding="utf-8-sig")
-    return path
-
-
 def test_one_scene_of_many_without_an_image_is_named_and_an_empty_image_is_none(tmp_path, scenes):
     files = [f"s{n}.tif" for n in range(7)] + ["t7.tif"]
     notes = [(i, BOXES[0].tolist()) for i in range(6)] + [(7, BOXES[1].tolist())]
-    path = coco(tmp_path / "l.json", files, notes)
+    path = write_coco(tmp_path / "l.json", files, notes, encoding="utf-8-sig")
     found = load_training_set(options(scenes, path))
     other, missing = found.warnings
     assert other.startswith("1 of 7 labels of ")
@@ -66,14 +51,14 @@ def test_images_are_found_however_their_paths_are_written(tmp_path, scenes):
         *("https://host/s5.tif?sig=1", "./s6.tif", str(scenes[7])),
     ]
     notes = [(i, BOXES[i % 3].tolist()) for i in range(8)]
-    found = load_training_set(options(scenes, coco(tmp_path / "l.json", files, notes)))
+    found = load_training_set(options(scenes, write_coco(tmp_path / "l.json", files, notes)))
     assert found.warnings == ()
     for i, each in enumerate(found.scenes):
         np.testing.assert_allclose(each.boxes_px, BOXES[i % 3][None], atol=1e-9)
 
 
 def test_an_image_that_is_listed_twice_is_refused(tmp_path, scenes):
-    path = coco(tmp_path / "l.json", ["s0.tif", "s0.tif"], [(0, BOXES[0]), (1, BOXES[1])])
+    path = write_coco(tmp_path / "l.json", ["s0.tif", "s0.tif"], [(0, BOXES[0]), (1, BOXES[1])])
     with pytest.raises(LabelError, match=r"has 2 names that could be .*s0\.tif"):
         load_training_set(options(scenes, path))
 
@@ -127,13 +112,13 @@ def test_scenes_of_one_stem_are_told_apart_by_their_folders(tmp_path, grid):
     found = load_training_set(options(twins, labels, scene_column="tile"))
     np.testing.assert_allclose(found.scenes[0].boxes_px, BOXES[1:2], atol=1e-6)
     np.testing.assert_allclose(found.scenes[1].boxes_px, BOXES[[0, 2]], atol=1e-6)
-    images = coco(tmp_path / "l.json", ["a.tif"], [(0, BOXES[0].tolist())])
+    images = write_coco(tmp_path / "l.json", ["a.tif"], [(0, BOXES[0].tolist())])
     with pytest.raises(LabelError, match=r"share the stem a, so a\.tif in .*l\.json cannot"):
         load_training_set(options(twins, images))
 
 
 def test_the_report_and_the_chips_say_it_too(tmp_path, scenes, caplog):
-    path = coco(tmp_path / "l.json", ["s0.tif", "x.tif"], [(0, BOXES[0]), (1, BOXES[1])])
+    path = write_coco(tmp_path / "l.json", ["s0.tif", "x.tif"], [(0, BOXES[0]), (1, BOXES[1])])
     data = options(scenes[:2], path)
     train = TrainOptions(data=data, split=SplitOptions(block_m=20))
     report = check_labels(train)

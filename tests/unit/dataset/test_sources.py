@@ -1,11 +1,10 @@
 """Label layers as people have them: several, of any kind, none of them lost uncounted."""
 
-import json
-
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from support.coco import write_coco
 from support.fields import write_labels, write_scene
 
 from geo_retina.boxes import to_polygons
@@ -27,6 +26,11 @@ def scene(tmp_path):
 @pytest.fixture
 def grid(scene):
     return open_scene(scene).grid
+
+
+def write_cars(folder, files, boxes, size=(100, 120), **how):
+    path = folder / "coco.json"
+    return write_coco(path, files, boxes, classes=("car", "tree"), size=size, **how)
 
 
 def load(scenes, labels, **options):
@@ -265,29 +269,10 @@ def test_one_lost_layer_among_good_ones_is_a_warning(tmp_path, scene, grid, capl
     assert found.warnings[0] in caplog.text
 
 
-def coco(folder, files, boxes, *, crowd=(), sizes=(100, 120), name="coco.json"):
-    height, width = sizes
-    content = {
-        "images": [
-            {"id": i, "file_name": file, "height": height, "width": width}
-            for i, file in enumerate(files)
-        ],
-        "categories": [{"id": 7, "name": "car"}, {"id": 3, "name": "tree"}],
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": 7 if n % 2 == 0 else 3,
-             "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(n in crowd)}
-            for n, (i, (x0, y0, x1, y1)) in enumerate(boxes)
-        ],
-    }  # fmt: skip
-    path = folder / name
-    path.write_text(json.dumps(content))
-    return path
-
-
 def test_coco_annotations_are_in_the_pixels_of_their_files(tmp_path, scene):
     other = write_scene(tmp_path / "b.tif", BLACK)
     boxes = [(0, BOXES[0].tolist()), (1, BOXES[1].tolist()), (0, BOXES[2].tolist())]
-    path = coco(tmp_path, ["images/a.tif", "b.jpg"], boxes, crowd=[2])
+    path = write_cars(tmp_path, ["images/a.tif", "b.jpg"], boxes, crowd=[2])
     found = load([scene, other], path)
     assert found.classes == ("car", "tree")
     np.testing.assert_allclose(found.scenes[0].boxes_px, BOXES[:1], atol=1e-9)
@@ -299,7 +284,7 @@ def test_coco_annotations_are_in_the_pixels_of_their_files(tmp_path, scene):
 
 
 def test_coco_boxes_follow_a_resampled_grid(tmp_path, scene):
-    path = coco(tmp_path, ["a.tif"], [(0, [10, 20, 22, 30])])
+    path = write_cars(tmp_path, ["a.tif"], [(0, [10, 20, 22, 30])])
     found = load(scene, path, gsd_m=1.0).scenes[0]
     assert found.scene.grid.shape == (50, 60)
     np.testing.assert_allclose(found.boxes_px, [[5, 10, 11, 15]], atol=1e-6)
@@ -307,16 +292,18 @@ def test_coco_boxes_follow_a_resampled_grid(tmp_path, scene):
 
 def test_coco_of_other_files_or_sizes_is_refused(tmp_path, scene):
     with pytest.raises(TrainingError, match=r"such as z.tif, are none of them"):
-        load(scene, coco(tmp_path, ["z.tif"], [(0, [1, 1, 9, 9])]))
+        load(scene, write_cars(tmp_path, ["z.tif"], [(0, [1, 1, 9, 9])]))
     with pytest.raises(LabelError, match=r"says that a.tif has 640 x 480 px, but .* has 120 x 100"):
-        load(scene, coco(tmp_path, ["a.tif"], [(0, [1, 1, 9, 9])], sizes=(480, 640)))
+        load(scene, write_cars(tmp_path, ["a.tif"], [(0, [1, 1, 9, 9])], size=(480, 640)))
     with pytest.raises(LabelError, match=r"2 names that could be"):
-        load(scene, coco(tmp_path, ["x/a.tif", "y/a.tif"], [(0, [1, 1, 9, 9])]))
+        load(scene, write_cars(tmp_path, ["x/a.tif", "y/a.tif"], [(0, [1, 1, 9, 9])]))
 
 
 def test_scenes_without_crs_take_labels_in_pixels(tmp_path):
     bare = [write_scene(tmp_path / f"{n}.tif", BLACK, crs=None) for n in "ab"]
-    path = coco(tmp_path, ["a.tif", "b.tif"], [(0, BOXES[0].tolist()), (1, BOXES[1].tolist())])
+    path = write_cars(
+        tmp_path, ["a.tif", "b.tif"], [(0, BOXES[0].tolist()), (1, BOXES[1].tolist())]
+    )
     found = load(bare, path, gsd_m=0.25)
     np.testing.assert_allclose(found.scenes[0].boxes_px, BOXES[:1])
     np.testing.assert_allclose(found.scenes[1].boxes_px, BOXES[1:2])

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from support.detections import detections_of
 
 from geo_retina.detections import Cut, Detections
 from geo_retina.grid import TilePlan
@@ -21,7 +22,7 @@ def detections(*rows: tuple) -> Detections:
     """Rows of box, score, tile, and if need be cut and label."""
     full = [(*row, *(0, 0)[len(row) - 3 :]) for row in rows]
     boxes, scores, tile, cut, labels = zip(*full, strict=True)
-    return Detections(np.array(boxes), scores, labels, tile, cut, np.zeros(len(rows), bool))
+    return detections_of(boxes, scores, labels=labels, tile=tile, cut=cut)
 
 
 def boxes_of(merged: Detections) -> list[list[float]]:
@@ -251,9 +252,7 @@ def test_a_crowd_takes_time_but_no_memory():
     at = np.sort(rng.uniform(0, 30, (2, n, 2)), axis=0)
     boxes = np.hstack([at[0] + 65, at[1] + 66])
     boxes[:, 2] = np.minimum(boxes[:, 2], 100)
-    crowd = Detections(
-        boxes, rng.random(n), np.zeros(n), np.arange(n) % 2, np.zeros(n), np.zeros(n, bool)
-    )
+    crowd = detections_of(boxes, rng.random(n), tile=np.arange(n) % 2)
     tracemalloc.start()
     merge_tiles(crowd, TWO, MergeOptions(iou=0.9))
     peak = tracemalloc.get_traced_memory()[1]

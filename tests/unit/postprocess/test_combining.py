@@ -11,9 +11,10 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from support.detections import detections_of
 
 from geo_retina.boxes import iou, to_polygons
-from geo_retina.detections import Cut, Detections
+from geo_retina.detections import Cut
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.grid import Grid
 from geo_retina.options import MergeOptions
@@ -43,15 +44,7 @@ def run(
     path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, missing=(), nms_iou=None
 ):
     """A file as ``detect_to_file`` writes it, of one scene named like the file."""
-    count = len(boxes)
-    found = Detections(
-        np.array(boxes, float).reshape(-1, 4),
-        np.broadcast_to(scores, count),
-        np.broadcast_to(labels, count),
-        np.arange(count),
-        np.broadcast_to(cut, count),
-        np.zeros(count),
-    )
+    found = detections_of(boxes, scores, labels=labels, tile=np.arange(len(boxes)), cut=cut)
     name = path.stem
     rows = detections_table(found, grid, classes=classes, scene=name, to_file=Affine.identity())
     outline = to_polygons(np.array([[0.0, 0, grid.width, grid.height]]), grid)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.detections import random_detections
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
@@ -11,17 +12,9 @@ from geo_retina.options import DetectOptions
 from geo_retina.run import BlockResult, Ledger, manifest_for
 
 
-def some(n: int, seed: int = 0) -> Detections:
-    rng = np.random.default_rng(seed)
-    return Detections(
-        rng.random((n, 4)), rng.random(n), rng.integers(0, 3, n), rng.integers(0, 9, n),
-        rng.integers(0, 255, n), np.zeros(n, bool),
-    )  # fmt: skip
-
-
 def record(scene: int, block: int, n: int = 3, error: str | None = None) -> BlockResult:
-    found = Detections.empty() if error else some(n, seed=100 * scene + block)
-    left = Detections.empty() if error else some(n // 2, seed=100 * scene + block + 50)
+    found = Detections.empty() if error else random_detections(n, seed=100 * scene + block)
+    left = Detections.empty() if error else random_detections(n // 2, seed=100 * scene + block + 50)
     return BlockResult(scene, block, Window(block, 0, 5, 6), found, 4, 1, 0, error, undecided=left)
 
 
@@ -59,9 +52,13 @@ def test_what_is_written_is_read_by_scene_in_order(opened):
         (1, [0, 1]),
         (2, [0]),
     ]
-    assert scenes[1].settled({0, 1}) == Detections.concat([some(3, 100), some(3, 101)])
-    assert scenes[1].settled({1}) == some(3, 101)
-    assert scenes[1].undecided() == Detections.concat([some(1, 150), some(1, 151)])
+    assert scenes[1].settled({0, 1}) == Detections.concat(
+        [random_detections(3, 100), random_detections(3, 101)]
+    )
+    assert scenes[1].settled({1}) == random_detections(3, 101)
+    assert scenes[1].undecided() == Detections.concat(
+        [random_detections(1, 150), random_detections(1, 151)]
+    )
     assert len(scenes[2].settled({0})) == len(scenes[2].undecided()) == 0
     assert scenes[0].results[0].window == Window(0, 0, 5, 6)
     assert again.blocks_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from support.detections import detections_of
 from support.fields import field
 
 from geo_retina.boxes import to_polygons
 from geo_retina.dataset.labelled_scenes import load_training_set
-from geo_retina.detections import Detections
 from geo_retina.options import DataOptions, SampleOptions, SplitOptions, TrainOptions
 from geo_retina.scene import open_scene
 from geo_retina.training import check_labels, train
@@ -23,15 +23,7 @@ def reviewed(tmp_path_factory):
     scene, _, boxes_px = field(folder)
     grid = open_scene(scene).grid
     seen = boxes_px[boxes_px[:, 2] <= 300]
-    count = len(seen)
-    found = Detections(
-        seen,
-        np.linspace(0.9, 0.3, count).astype(np.float32),
-        np.zeros(count, np.int32),
-        np.zeros(count, np.int64),
-        np.zeros(count, np.uint8),
-        np.zeros(count, np.bool_),
-    )
+    found = detections_of(seen, np.linspace(0.9, 0.3, len(seen)))
     path = folder / "detections.gpkg"
     table = detections_table(found, grid, classes=("square",), scene="field", to_file=None)
     write_vector(path, [table], crs=grid.crs, overwrite=False)

@@ -1,6 +1,5 @@
 """Names with commas, other forms of Unicode, misspelt ones, and texts of unnamed encodings."""
 
-import json
 import logging
 import unicodedata
 
@@ -8,6 +7,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from support.coco import write_coco
 
 from geo_retina import (
     DataOptions,
@@ -113,13 +113,8 @@ def test_names_of_scenes_stay_as_their_files_are_called(tmp_path):
 
 
 def test_categories_of_coco_are_one_form_of_unicode(tmp_path):
-    content = {
-        "images": [{"id": 1, "file_name": "a.tif"}],
-        "categories": [{"id": 1, "name": DECOMPOSED}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}],
-    }
-    (tmp_path / "c.json").write_text(json.dumps(content))
-    assert read_coco(tmp_path / "c.json").class_names.tolist() == ["B\u00e4ume"]
+    path = write_coco(tmp_path / "c.json", ["a.tif"], [(0, (0, 0, 5, 5))], classes=[DECOMPOSED])
+    assert read_coco(path).class_names.tolist() == ["B\u00e4ume"]
 
 
 def test_a_score_holds_for_classes_that_a_person_entered(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -14,6 +15,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from support.detections import random_detections
 
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError, OptionError, OutputError
@@ -47,16 +49,9 @@ SINGLE = (".shp", ".geojson", ".fgb", ".parquet")
 
 
 def some(count, seed=0):
-    rng = np.random.default_rng(seed)
-    low = rng.uniform(0, 2900, (count, 2))
-    return Detections(
-        np.concatenate([low, low + rng.uniform(2, 60, (count, 2))], axis=1),
-        rng.random(count),
-        rng.integers(0, 2, count),
-        np.arange(count),
-        np.zeros(count),
-        rng.random(count) < 0.3,
-    )
+    """In the order of their tiles, none of them cut."""
+    found = random_detections(count, seed)
+    return dataclasses.replace(found, tile=np.arange(count), cut=np.zeros(count, np.uint8))
 
 
 def table(detections):

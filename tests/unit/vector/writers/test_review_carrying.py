@@ -10,6 +10,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+from support.detections import detections_of
 
 from geo_retina.cli import main
 from geo_retina.errors import OutputError
@@ -123,7 +124,6 @@ def _mergeable(folder):
     """A run over the same ground, whose scanned layer says on which grid."""
     from affine import Affine
 
-    from geo_retina.detections import Detections
     from geo_retina.grid import Grid
     from geo_retina.vector import (
         Companions,
@@ -136,10 +136,7 @@ def _mergeable(folder):
     path = folder / "run.gpkg"
     crs = pyproj.CRS("EPSG:32633")
     grid = Grid(crs, Affine(1, 0, 0, 0, -1, 200), 200, 200)
-    found = Detections(
-        np.array([[10.0, 10, 14, 14]]), np.ones(1), np.zeros(1), np.zeros(1), np.zeros(1),
-        np.zeros(1, bool),
-    )  # fmt: skip
+    found = detections_of([10, 10, 14, 14])
     columns = {
         "scene": ["s"], "path": ["s.tif"], "width_px": [200], "height_px": [200],
         "grid_crs": [crs.to_wkt()], "affine": [" ".join(map(str, grid.affine[:6]))],

@@ -15,6 +15,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from support.detections import random_detections
 
 from geo_retina.detections import Cut, Detections
 from geo_retina.errors import GridError, LabelError, OutputError
@@ -43,19 +44,6 @@ TURNED = Grid(
 )
 
 
-def some(count, seed=0):
-    rng = np.random.default_rng(seed)
-    low = rng.uniform(0, 2900, (count, 2))
-    return Detections(
-        np.concatenate([low, low + rng.uniform(2, 60, (count, 2))], axis=1),
-        rng.random(count),
-        rng.integers(0, 2, count),
-        rng.integers(0, 1 << 40, count),
-        rng.integers(0, 256, count),
-        rng.random(count) < 0.3,
-    )
-
-
 def table(detections, grid=TURNED, **changes):
     settings = {"classes": CLASSES, "scene": "naïve", "to_file": Affine.identity()} | changes
     return detections_table(detections, grid, **settings)
@@ -73,7 +61,7 @@ def corners_px(frame, grid):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_corners_are_exact_after_a_round_trip(tmp_path, suffix):
-    parts = [some(300, 1), Detections.empty(), some(200, 2)]
+    parts = [random_detections(300, 1), Detections.empty(), random_detections(200, 2)]
     path = tmp_path / f"found{suffix}"
     assert write_vector(path, map(table, parts), crs=UTM, overwrite=False) == 500
     frame = read_detections(path)
@@ -112,7 +100,9 @@ def test_no_rows_still_give_a_layer(tmp_path, suffix, tables):
 
 def test_no_rows_keep_columns_of_others(tmp_path):
     path = tmp_path / "others.gpkg"
-    to_geodataframe([table(some(1)).append_column("team", [["a"]])], UTM).iloc[:0].to_file(path)
+    to_geodataframe([table(random_detections(1)).append_column("team", [["a"]])], UTM).iloc[
+        :0
+    ].to_file(path)
     frame = read_detections(path)
     assert len(frame) == 0
     assert {*frame.columns} == {*COLUMNS, "team"}
@@ -120,7 +110,7 @@ def test_no_rows_keep_columns_of_others(tmp_path):
 
 
 def test_reprojected_on_request():
-    north = some(20)
+    north = random_detections(20)
     frame = to_geodataframe([table(north, crs=pyproj.CRS("EPSG:4326"))], "EPSG:4326")
     got_px, _ = corners_px(frame, TURNED)
     np.testing.assert_allclose(got_px, north.boxes_px, atol=1e-5)
@@ -130,11 +120,11 @@ def test_reprojected_on_request():
 def test_a_crs_that_cannot_hold_the_place_is_refused():
     far_side = pyproj.CRS("+proj=ortho +lat_0=0 +lon_0=-170")
     with pytest.raises(GridError, match="choose a CRS"):
-        table(some(2), crs=far_side)
+        table(random_detections(2), crs=far_side)
 
 
 def test_pixels_of_the_file():
-    found = some(10)
+    found = random_detections(10)
     scaled = table(found, to_file=Affine.scale(0.5))
     np.testing.assert_allclose(scaled["x_max_px"].to_numpy(), found.boxes_px[:, 2] / 2)
     np.testing.assert_allclose(scaled["y_min_px"].to_numpy(), found.boxes_px[:, 1] / 2)
@@ -145,12 +135,12 @@ def test_pixels_of_the_file():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_pixels_of_a_warped_grid_stay_null(tmp_path, suffix):
     path = tmp_path / f"found{suffix}"
-    write_vector(path, [table(some(3), to_file=None)], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(3), to_file=None)], crs=UTM, overwrite=False)
     assert read_detections(path)["x_min_px"].isna().all()
 
 
 def test_in_memory_is_what_a_file_holds(tmp_path):
-    tables = [table(some(5, 1)), table(some(6, 2))]
+    tables = [table(random_detections(5, 1)), table(random_detections(6, 2))]
     path = tmp_path / "found.parquet"
     write_vector(path, tables, crs=UTM, overwrite=False)
     frame, again = to_geodataframe(tables, UTM), read_detections(path)
@@ -163,8 +153,8 @@ def test_in_memory_is_what_a_file_holds(tmp_path):
 
 
 def failing(error):
-    yield table(some(3_000))
-    yield table(some(3_000))
+    yield table(random_detections(3_000))
+    yield table(random_detections(3_000))
     raise error
 
 
@@ -183,7 +173,7 @@ def test_a_failure_midway_leaves_nothing(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_failure_midway_leaves_the_old_output(tmp_path, suffix):
     path = tmp_path / f"old{suffix}"
-    write_vector(path, [table(some(7))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(7))], crs=UTM, overwrite=False)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(ZeroDivisionError):
         write_vector(path, failing(ZeroDivisionError()), crs=UTM, overwrite=True)
@@ -197,9 +187,11 @@ def test_an_interrupt_midway_is_passed_on(tmp_path):
 
 
 def test_tables_of_other_columns_are_not_half_written(tmp_path):
-    other = table(some(3)).drop_columns(["score"])
+    other = table(random_detections(3)).drop_columns(["score"])
     with pytest.raises(KeyError):
-        write_vector(tmp_path / "a.gpkg", [table(some(3)), other], crs=UTM, overwrite=False)
+        write_vector(
+            tmp_path / "a.gpkg", [table(random_detections(3)), other], crs=UTM, overwrite=False
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,18 +203,18 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pyogrio, "write_arrow", refuse)
     with pytest.raises(OutputError, match=r"a\.gpkg could not be written: no space left"):
-        write_vector(tmp_path / "a.gpkg", [table(some(3))], crs=UTM, overwrite=False)
+        write_vector(tmp_path / "a.gpkg", [table(random_detections(3))], crs=UTM, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_existing_file_is_kept_unless_asked(tmp_path, suffix):
     path = tmp_path / f"found{suffix}"
-    write_vector(path, [table(some(4))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(4))], crs=UTM, overwrite=False)
     with pytest.raises(OutputError, match="exists; give overwrite=True"):
-        write_vector(path, [table(some(9))], crs=UTM, overwrite=False)
+        write_vector(path, [table(random_detections(9))], crs=UTM, overwrite=False)
     assert len(read_detections(path)) == 4
-    write_vector(path, [table(some(9))], crs=UTM, overwrite=True)
+    write_vector(path, [table(random_detections(9))], crs=UTM, overwrite=True)
     assert len(read_detections(path)) == 9
 
 
@@ -230,7 +222,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     path = tmp_path / "found.geojson"
 
     def tables():
-        yield table(some(2))
+        yield table(random_detections(2))
         path.write_text("someone else's")
 
     with pytest.raises(OutputError, match="appeared"):
@@ -240,16 +232,16 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
 
 def test_parts_of_an_older_shapefile_do_not_outlive_it(tmp_path):
     path = tmp_path / "found.shp"
-    write_vector(path, [table(some(4))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(4))], crs=UTM, overwrite=False)
     (tmp_path / "found.qix").write_bytes(b"an index of the old file")
-    write_vector(path, [table(some(4))], crs=UTM, overwrite=True)
+    write_vector(path, [table(random_detections(4))], crs=UTM, overwrite=True)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".cpg", ".dbf", ".prj", ".shp", ".shx"]
 
 
 def test_transactions_of_an_older_geopackage_are_not_replayed(tmp_path):
     """A writer that died leaves a log beside its file, which SQLite applies when it opens one."""
     path = tmp_path / "found.gpkg"
-    write_vector(path, [table(some(4))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(4))], crs=UTM, overwrite=False)
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
     database.execute("CREATE TABLE stale AS SELECT * FROM gpkg_contents")
@@ -260,7 +252,7 @@ def test_transactions_of_an_older_geopackage_are_not_replayed(tmp_path):
     assert sorted(p.name[10:] for p in journals) == ["-journal", "-shm", "-wal"]
     for journal, content in journals.items():
         journal.write_bytes(content)
-    write_vector(path, [table(some(9))], crs=UTM, overwrite=True)
+    write_vector(path, [table(random_detections(9))], crs=UTM, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["found.gpkg"]
     database = sqlite3.connect(path)
     tables = database.execute("SELECT name FROM sqlite_master WHERE name = 'stale'").fetchall()
@@ -327,9 +319,11 @@ def test_an_image_without_a_place(tmp_path):
     grid = Grid(None, Affine.identity(), 3000, 3000)
     for suffix in (".gpkg", ".shp", ".parquet", ".fgb"):
         path = tmp_path / f"found{suffix}"
-        write_vector(path, [table(some(3), grid)], crs=None, overwrite=False)
+        write_vector(path, [table(random_detections(3), grid)], crs=None, overwrite=False)
         frame = read_detections(path)
-        np.testing.assert_allclose(frame.total_bounds[2:], some(3).boxes_px[:, 2:].max(axis=0))
+        np.testing.assert_allclose(
+            frame.total_bounds[2:], random_detections(3).boxes_px[:, 2:].max(axis=0)
+        )
 
 
 # --- other tables -------------------------------------------------------------------------
@@ -373,7 +367,7 @@ def test_of_several_layers_the_detections_are_read(tmp_path):
     import pyogrio
 
     path = tmp_path / "both.gpkg"
-    frame = to_geodataframe([table(some(4))], UTM)
+    frame = to_geodataframe([table(random_detections(4))], UTM)
     pyogrio.write_dataframe(frame.iloc[:1], path, layer="not_covered")
     pyogrio.write_dataframe(frame, path, layer="detections", append=True)
     assert len(read_detections(path)) == 4
@@ -392,7 +386,7 @@ OGRINFO = shutil.which("ogrinfo")
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb"])
 def test_ogrinfo_opens_it(tmp_path, suffix):
     path = tmp_path / f"found{suffix}"
-    write_vector(path, [table(some(50))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(50))], crs=UTM, overwrite=False)
     done = subprocess.run(
         [OGRINFO, "-ro", "-so", "-al", path], capture_output=True, text=True, check=True
     )
@@ -407,7 +401,7 @@ def test_ogrinfo_opens_it(tmp_path, suffix):
 @pytest.mark.skipif(OGRINFO is None, reason="ogrinfo (package gdal-bin) is not installed")
 def test_ogrinfo_finds_valid_geometries(tmp_path):
     path = tmp_path / "found.gpkg"
-    write_vector(path, [table(some(50))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(50))], crs=UTM, overwrite=False)
     query = "SELECT SUM(ST_IsValid(geom)) AS valid, COUNT(*) AS n FROM detections"
     done = subprocess.run(
         [OGRINFO, "-ro", "-q", "-dialect", "SQLITE", "-sql", query, path],
@@ -420,7 +414,7 @@ def test_ogrinfo_finds_valid_geometries(tmp_path):
 
 def test_the_geopackage_has_a_spatial_index(tmp_path):
     path = tmp_path / "found.gpkg"
-    write_vector(path, [table(some(50))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(50))], crs=UTM, overwrite=False)
     with sqlite3.connect(path) as database:
         [(count,)] = database.execute("SELECT COUNT(*) FROM rtree_detections_geom")
         [(kind,)] = database.execute("SELECT geometry_type_name FROM gpkg_geometry_columns")
@@ -432,7 +426,12 @@ def test_geoparquet_metadata(tmp_path):
     import pyarrow.parquet as pq
 
     path = tmp_path / "found.parquet"
-    write_vector(path, [table(some(50)), table(some(50, 1))], crs=UTM, overwrite=False)
+    write_vector(
+        path,
+        [table(random_detections(50)), table(random_detections(50, 1))],
+        crs=UTM,
+        overwrite=False,
+    )
     geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
     column = geo["columns"]["geometry"]
     assert geo["version"] == "1.1.0"
@@ -443,7 +442,7 @@ def test_geoparquet_metadata(tmp_path):
 
 def test_geojson_follows_rfc_7946(tmp_path):
     path = tmp_path / "found.geojson"
-    write_vector(path, [table(some(2))], crs=UTM, overwrite=False)
+    write_vector(path, [table(random_detections(2))], crs=UTM, overwrite=False)
     parsed = json.loads(path.read_text())
     assert "crs" not in parsed
     assert parsed["features"][0]["properties"]["id"] == 0

@@ -1,0 +1,29 @@
+"""Detections to merge, to write and to read again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geo_retina.detections import Detections
+
+
+def detections_of(boxes_px, scores=1.0, *, labels=0, tile=0, cut=0) -> Detections:
+    """Make detections of boxes; what is given once holds for all of them."""
+    boxes_px = np.asarray(boxes_px, np.float64).reshape(-1, 4)
+    count = len(boxes_px)
+    columns = [np.broadcast_to(values, count) for values in (scores, labels, tile, cut)]
+    return Detections(boxes_px, *columns, np.zeros(count, np.bool_))
+
+
+def random_detections(count, seed=0, *, within_px=2900.0, sides_px=(2.0, 60.0)) -> Detections:
+    """Draw boxes with corners in a square, of two classes, as any tiles may have found them."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, within_px, (count, 2))
+    return Detections(
+        np.concatenate([low, low + rng.uniform(*sides_px, (count, 2))], axis=1),
+        rng.random(count),
+        rng.integers(0, 2, count),
+        rng.integers(0, 1 << 40, count),
+        rng.integers(0, 256, count),
+        rng.random(count) < 0.3,
+    )
