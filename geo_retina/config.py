@@ -61,7 +61,7 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
     Raises:
         OptionError: the file cannot be read, or a key or value is not right.
 
-    Example:
+    Examples:
         >>> from geo_retina import load_train_options
         >>> options = load_train_options("train.yaml", ["loss.gamma=1.5"])
         >>> options.name, options.loss.gamma

@@ -47,7 +47,7 @@ class Detections:
         cut: (N,) uint8, bits of ``Cut``.
         joined: (N,) bool, made of fragments by the merge.
 
-    Example:
+    Examples:
         >>> from geo_retina import Detections
         >>> len(Detections.empty())
         0

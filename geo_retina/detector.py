@@ -68,7 +68,7 @@ def detect(
         UserWarning: a tile reached a limit and may hold more objects, a batch did not fit into
             the device's memory, or a scene has no CRS.
 
-    Example:
+    Examples:
         >>> from geo_retina import DetectOptions, RunOptions, detect
         >>> found = detect("scene.tif", "demo", DetectOptions(score=0.6), RunOptions(device="cpu"))
         >>> sorted(found["class"].unique())
@@ -125,7 +125,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
             failed, the output exists or cannot be written, or an earlier run of it differs.
             An older output is left as it was.
 
-    Example:
+    Examples:
         >>> from geo_retina import RunOptions, detect_to_file
         >>> report = detect_to_file("scene.tif", "demo", "found.gpkg", run=RunOptions(device="cpu"))
         >>> report.complete, report.crs

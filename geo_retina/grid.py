@@ -47,7 +47,7 @@ class Grid:
         width: columns.
         pixel_m: side of a pixel in metres, where there is no CRS to tell; None for unknown.
 
-    Example:
+    Examples:
         >>> import pyproj
         >>> from affine import Affine
         >>> from geo_retina import Grid

@@ -124,7 +124,7 @@ def calibrate(
     Raises:
         GeoRetinaError: the scenes or labels cannot be used, or are too few, or the file exists.
 
-    Example:
+    Examples:
         >>> from geo_retina import CalibrateOptions, DataOptions, calibrate
         >>> data = DataOptions(scenes="scene.tif", labels="labels.gpkg", class_column="class")
         >>> options = CalibrateOptions(search_nms=False)

@@ -287,10 +287,8 @@ def _in_frame_of_its_own(
         so, way_out = "labels cannot be placed on it", ", or labels in its pixels, as COCO's"
         raise TrainingError(missing_crs(scene.path, so, otherwise=way_out))
     if options.gsd_m is None:
-        raise TrainingError(
-            f"{scene.path} has no CRS, so the size of its pixels is not known; say how many "
-            "metres they are with data.gsd_m"
-        )
+        so, way_out = "its pixel size is unknown", ", or say how many metres it is with data.gsd_m"
+        raise TrainingError(missing_crs(scene.path, so, otherwise=way_out))
     side_m = options.gsd_m
     affine = Affine(side_m, 0, number * _APART_M, 0, -side_m, 0)
     return replace(scene, grid=replace(scene.grid, affine=affine))

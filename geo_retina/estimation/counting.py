@@ -43,7 +43,7 @@ def estimate(path: str | Path, options: EstimateOptions = EstimateOptions()) -> 
     Raises:
         LabelError: the file has no review, or the completed cells allow no valid estimate.
 
-    Example:
+    Examples:
         >>> from geo_retina import estimate
         >>> total = estimate("reviewed.gpkg").overall.total
         >>> low, high = total.interval

@@ -155,7 +155,7 @@ def compare(
     Raises:
         LabelError: as ``evaluate``.
 
-    Example:
+    Examples:
         >>> from geo_retina import compare
         >>> comparison = compare("detections.gpkg", "detections.gpkg", "labels.gpkg")
         >>> comparison.labels["only_a"], comparison.labels["only_b"]

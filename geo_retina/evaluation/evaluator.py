@@ -84,7 +84,7 @@ def evaluate(
             labels name no scene, or no class, in common; or there would be too many cells or
             blocks of ground.
 
-    Example:
+    Examples:
         >>> from geo_retina import EvaluateOptions, evaluate
         >>> options = EvaluateOptions(class_column="class", resamples=0)
         >>> evaluation = evaluate("detections.gpkg", "labels.gpkg", options)

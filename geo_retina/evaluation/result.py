@@ -48,7 +48,7 @@ class Evaluation:
         gsd_m: metres a pixel behind sizes in px, the median over the detections; or None.
         block_m: side of the ground blocks behind the intervals; None where none was drawn.
 
-    Example:
+    Examples:
         >>> from geo_retina import evaluate
         >>> evaluation = evaluate("detections.gpkg", "labels.gpkg")
         >>> list(evaluation.matches.labels_frame().columns)[:2]

@@ -76,7 +76,7 @@ def export_chips(
         OutputError: the folder exists, or cannot be written.
         GeoRetinaError: scenes or labels cannot be used.
 
-    Example:
+    Examples:
         >>> from geo_retina import ChipOptions, DataOptions, export_chips
         >>> data = DataOptions(scenes=("scene.tif",), labels="labels.gpkg", class_column="class")
         >>> export_chips(data, "chips", ChipOptions(chip_px=256, val_fraction=0.0)).pictures

@@ -52,7 +52,7 @@ def export_onnx(
         OptionError: ``tile_px`` is no multiple of the stride.
         OutputError: the file exists, or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import export_onnx
         >>> export_onnx("demo", "demo.onnx", tile_px=128).name
         'demo.onnx'

@@ -37,7 +37,7 @@ def export_stac(
         ModelError: the model cannot be used.
         OutputError: the file exists, or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import export_stac
         >>> export_stac("demo", "demo.json").name
         'demo.json'

@@ -46,21 +46,26 @@ def parse_crs(text: str) -> pyproj.CRS:
     return crs
 
 
-def missing_crs(subject: str, so: str, *, file: str | None = None, otherwise: str = "") -> str:
+def missing_crs(
+    subject: str, so: str, *, file: str | None = None, otherwise: str = "", several: bool = False
+) -> str:
     """Say that something lacks a CRS: the one sentence, whatever lacks it.
 
     Args:
         subject: what lacks it.
-        so: what cannot be done therefore.
+        so: what cannot be done, or is done otherwise, therefore.
         file: of a vector layer, for the remedy; left out, the remedy is that for an image.
         otherwise: another way out, with its conjunction: ", or leave out DetectOptions.aoi".
+        several: the subject is in the plural.
     """
+    has, it = ("have", "them") if several else ("has", "it")
     remedy = (
-        "give it one, for example with gdal_edit.py -a_srs EPSG:32633"
+        f"give {it} one, for example with gdal_edit.py -a_srs EPSG:32633"
         if file is None
-        else f"give it the right one, for example with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg {file}"
+        else f"give {it} the right one, for example with: "
+        f"ogr2ogr -a_srs EPSG:32633 fixed.gpkg {file}"
     )
-    return f"{subject} has no CRS, so {so}; {remedy}{otherwise}"
+    return f"{subject} {has} no CRS, so {so}; {remedy}{otherwise}"
 
 
 def is_on_earth(crs: Crs) -> bool:

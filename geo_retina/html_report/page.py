@@ -61,7 +61,7 @@ def write_report(
         OutputError: the folder holds a report already or cannot be written.
         SceneError: a scene has no CRS, or cannot be read.
 
-    Example:
+    Examples:
         >>> from geo_retina import evaluate, write_report
         >>> evaluation = evaluate("detections.gpkg", "labels.gpkg")
         >>> write_report(evaluation, "report").name

@@ -131,7 +131,7 @@ class Card:
         training: resolved options, data fingerprint, package versions.
         format_version: version of this card's form.
 
-    Example:
+    Examples:
         >>> from geo_retina import Card, load_model
         >>> card = load_model("demo").card
         >>> Card.from_json(card.to_json()) == card
@@ -326,7 +326,7 @@ def choose_tile_px(object_px: float, stride_px: int) -> int:
 def bundled_models() -> dict[str, Path]:
     """List the files of the models that come with the package, by name, sorted.
 
-    Example:
+    Examples:
         >>> from geo_retina import bundled_models
         >>> list(bundled_models())
         ['demo', 'trees-naip']

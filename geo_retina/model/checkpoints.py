@@ -94,7 +94,7 @@ def import_checkpoint(path: str | Path, options: ImportOptions) -> Model:
         ModelError: the file cannot be read without running code in it, is no RetinaNet of
             torchvision, or has other anchors or another number of classes.
 
-    Example:
+    Examples:
         >>> from geo_retina import ImportOptions, import_checkpoint
         >>> options = ImportOptions(gsd_m=0.3, classes=("house", "car"))
         >>> import_checkpoint("torchvision.pth", options).card.classes

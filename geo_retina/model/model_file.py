@@ -44,7 +44,7 @@ class Model:
         predictor: makes what computes boxes in detection; None for the network, through PyTorch.
             Not written to the file. A cluster is sent it by pickle.
 
-    Example:
+    Examples:
         >>> from geo_retina import Model, load_model
         >>> model = load_model("demo")
         >>> path = Model(model.network, model.card).save("copy.safetensors")
@@ -155,7 +155,7 @@ def load_model(name_or_path: str | Path) -> Model:
         ModelError: there is no such model, the file is corrupt or of a newer format, or its
             weights do not fit its card.
 
-    Example:
+    Examples:
         >>> from geo_retina import load_model
         >>> model = load_model("demo")
         >>> model.card.classes

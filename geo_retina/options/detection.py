@@ -61,7 +61,7 @@ class MergeOptions:
 class DetectOptions:
     """What changes the detections of a run; part of its fingerprint.
 
-    Example:
+    Examples:
         >>> from geo_retina import DetectOptions, MergeOptions
         >>> DetectOptions(score=0.5, merge=MergeOptions(iou=0.3)).merge.iou
         0.3

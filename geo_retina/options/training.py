@@ -29,7 +29,7 @@ _Part = TypeVar("_Part")
 class TrainOptions:
     """A whole training run; the YAML file of ``geo-retina train`` has these keys.
 
-    Example:
+    Examples:
         >>> from geo_retina import DataOptions, LossOptions, TrainOptions
         >>> data = DataOptions(scenes=("scene.tif",), labels="labels.gpkg")
         >>> TrainOptions(data=data, loss=LossOptions(gamma=1.5)).loss.gamma

@@ -108,7 +108,7 @@ def draw_density(
         OptionError: the cells are not of a size, or too small for that much ground.
         OutputError: the map exists or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import draw_density
         >>> density = draw_density("detections.gpkg", "density.tif", cell_m=20)
         >>> density.total > density.most

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shapely import STRtree
 
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Window
 from geo_retina.options import same_text
 from geo_retina.plots.display import Display
@@ -87,7 +88,7 @@ def draw_preview(
         OutputError: the picture cannot be written.
         SceneError: the scene cannot be read.
 
-    Example:
+    Examples:
         >>> import geopandas
         >>> from geo_retina import draw_preview, open_scene
         >>> found = geopandas.read_file("detections.gpkg", layer="detections")
@@ -119,12 +120,17 @@ def _place(scene: Scene, detections: GeoDataFrame) -> _Boxes:
         if own in tied_to or len(tied_to) > 1:
             detections = detections[named == own]
     if (detections.crs is None) != (scene.grid.crs is None) and len(detections):
-        without, with_ = (
-            ("detections", "scene") if detections.crs is None else ("scene", "detections")
-        )
         raise LabelError(
-            f"the {without} to draw have no CRS but the {with_} {scene.name} has one, "
-            "expected both or neither; give the one that lacks it a CRS"
+            missing_crs(
+                "the detections",
+                f"they cannot be drawn on the scene {scene.name}, which has one",
+                file="detections.gpkg",
+                several=True,
+            )
+            if detections.crs is None
+            else missing_crs(
+                f"the scene {scene.name}", "detections with a CRS cannot be drawn on it"
+            )
         )
     if scene.grid.crs is not None and len(detections) and detections.crs != scene.grid.crs:
         detections = detections.to_crs(scene.grid.crs)

@@ -101,7 +101,7 @@ def combine_runs(
         OptionError: no file was named, the CRS is unknown, or an option does not apply.
         OutputError: the output cannot be written, or exists.
 
-    Example:
+    Examples:
         >>> from geo_retina import combine_runs
         >>> report = combine_runs(["detections.gpkg", "detections.gpkg"], "one.gpkg")
         >>> report.read == 2 * report.written

@@ -94,7 +94,7 @@ def filter_detections(
             the one from which it was written, or a class that its model does not know.
         OutputError: the output cannot be written, or exists.
 
-    Example:
+    Examples:
         >>> from geo_retina import FilterOptions, filter_detections
         >>> report = filter_detections("detections.gpkg", "sure.gpkg", FilterOptions(score=0.7))
         >>> 0 < report.kept < report.read

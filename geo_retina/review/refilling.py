@@ -103,7 +103,7 @@ def review_detections(path: str | Path, options: ReviewOptions | None = None) ->
         OptionError: fewer cells are asked for than can be drawn in strata.
         OutputError: the file is locked, or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import ReviewOptions, review_detections
         >>> options = ReviewOptions(cells=20, cell_size_m=20.0)
         >>> review_detections("detections.gpkg", options).cells_added

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.errors import SceneMismatchError
+from geo_retina.geodesy import missing_crs
 from geo_retina.model import Card
 from geo_retina.options import DetectOptions
 from geo_retina.scene import (
@@ -84,40 +85,53 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
     notes = []
     nowhere = [scene for scene in scenes if scene.grid.crs is None]
     if nowhere:
-        what = "their polygons are" if len(nowhere) > 1 else "its polygons are"
-        unsized = nowhere[0].grid.pixel_m is None
-        size = ", and the resolution is taken to be the model's" if unsized else ""
-        way_out = ", or say the resolution with DetectOptions.pixel_m" if unsized else ""
-        notes.append(
-            f"{_and_more(nowhere)} no CRS, so {what} in the file's own coordinates, or without an "
-            f"affine in pixels with y up from the top edge{size}; give a CRS with gdal_edit.py "
-            f"-a_srs{way_out}"
-        )
+        notes.append(_note_missing_crs(nowhere))
     resampled = [s for s in scenes if s.view is not None and abs(s.resampling_factor - 1) > 0.02]
     if resampled:
         factors = [scene.resampling_factor for scene in resampled]
         span = f"{min(factors):.3g} to {max(factors):.3g}"
         if f"{min(factors):.3g}" == f"{max(factors):.3g}":
             span = f"{factors[0]:.3g}"
-        notes.append(f"{_and_more(resampled)} been resampled, by a factor of {span} a side")
+        notes.append(
+            f"{_and_more(resampled)} {_have(resampled)} been resampled, by a factor of {span} a "
+            "side"
+        )
     other = [(s, s.taken_in) for s in scenes if s.taken_in is not None]
     if other:
         tagged = " with scale tags" if any(scene.values is not None for scene, _ in other) else ""
         kinds = ", ".join(sorted({scene.dtype for scene, _ in other}))
         looked_at = sum(held.looked_at for _, held in other)
         notes.append(
-            f"{_and_more([scene for scene, _ in other])} {kinds} pixels{tagged}, taken as they are "
-            f"because their values lie in the model's {other[0][1]} at the {looked_at:,} pixels "
+            f"{_and_more([scene for scene, _ in other])} {_have(other)} {kinds} pixels{tagged}, "
+            "taken as they are because their values lie in the model's "
+            f"{other[0][1]} at the {looked_at:,} pixels "
             "looked at; ground where they do not is reported as not covered"
         )
     others = note_other_rasters(scenes)
     return tuple(notes if others is None else [*notes, others])
 
 
+def _note_missing_crs(scenes: Sequence[Scene]) -> str:
+    several = len(scenes) > 1
+    unsized = scenes[0].grid.pixel_m is None
+    so = (
+        f"{'their' if several else 'its'} polygons are in the file's own coordinates, or without "
+        "an affine in pixels with y up from the top edge"
+    )
+    if unsized:
+        so += ", and the resolution is taken to be the model's"
+    otherwise = ", or say the resolution with DetectOptions.pixel_m" if unsized else ""
+    return missing_crs(_and_more(scenes), so, otherwise=otherwise, several=several)
+
+
 def _and_more(scenes: Sequence[Scene]) -> str:
     if len(scenes) == 1:
-        return f"{scenes[0].path} has"
-    return f"{len(scenes):,} scenes, such as {scenes[0].path}, have"
+        return scenes[0].path
+    return f"{len(scenes):,} scenes, such as {scenes[0].path},"
+
+
+def _have(items: Sequence[object]) -> str:
+    return "has" if len(items) == 1 else "have"
 
 
 def _choose_bands(file: SceneFile, card: Card, options: DetectOptions) -> tuple[int, ...]:

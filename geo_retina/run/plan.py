@@ -176,7 +176,7 @@ def plan_scenes(
         LabelError: the area of interest cannot be read.
         GeoRetinaError: no scene can be used; the first one's error.
 
-    Example:
+    Examples:
         >>> from geo_retina import DetectOptions, RunOptions, load_model, plan_scenes
         >>> card, run = load_model("demo").card, RunOptions(device="cpu")
         >>> plans, failures = plan_scenes("scene.tif", card, DetectOptions(), run)

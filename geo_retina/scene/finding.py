@@ -56,7 +56,7 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
         SceneError: a path does not exist, a folder or glob holds no raster, or a list or STAC
             document cannot be understood.
 
-    Example:
+    Examples:
         >>> from geo_retina import find_scenes
         >>> find_scenes("*.tif")
         ['scene.tif']

@@ -146,7 +146,7 @@ def open_scene(
     Raises:
         SceneError: the file is missing, is no raster, or lacks a band asked for.
 
-    Example:
+    Examples:
         >>> from geo_retina import open_scene
         >>> scene = open_scene("scene.tif")
         >>> scene.grid.shape, scene.grid.gsd_m, scene.bands

@@ -70,7 +70,7 @@ class Scene:
             ``open_picture`` gives such scenes.
         rasters: GDAL's names of all rasters in the file, where this is the first of several.
 
-    Example:
+    Examples:
         >>> from geo_retina import open_scene
         >>> scene = open_scene("scene.tif", bands=(3, 2, 1))
         >>> pixels, valid = scene.read(scene.grid.window)

@@ -68,7 +68,7 @@ def draw_scene(
     Raises:
         OutputError: an output exists, or its folder does not, or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import SynthOptions, draw_scene
         >>> options = SynthOptions(height=256, width=256, seed=3)
         >>> draw_scene("drawn.tif", options, truth="drawn.gpkg").path.name

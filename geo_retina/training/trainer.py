@@ -87,7 +87,7 @@ def train(
             that does not fit.
         GeoRetinaError: scenes, labels or options cannot be used.
 
-    Example:
+    Examples:
         >>> from geo_retina import load_train_options, train
         >>> model = train(load_train_options("train.yaml"), "example.safetensors")
         >>> model.card.name, model.card.classes

@@ -217,7 +217,7 @@ def test_scenes_of_no_place_go_by_themselves(capsys):
     )
     assert gpd.read_parquet("lost.parquet").crs is None
     assert main([*line, "lost.tif", "--out", "lost.geojson"]) == 1
-    assert "lost.geojson would need longitudes" in capsys.readouterr().err
+    assert "longitudes and latitudes, which lost.geojson needs" in capsys.readouterr().err
     assert not Path("lost.geojson.run").exists()
     assert main([*line, "placed.tif", "lost.tif", "--out", "both.gpkg"]) == 3
     assert "lost.tif has no CRS, so its detections cannot" in capsys.readouterr().err

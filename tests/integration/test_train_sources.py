@@ -206,5 +206,7 @@ def test_scenes_with_and_without_a_place_are_not_scored_together(tmp_path: Path)
     )
     paths = tuple(str(tmp_path / name) for name in boxes)
     data = dataclasses.replace(options.data, scenes=paths, gsd_m=0.5)
-    with pytest.raises(TrainingError, match=r"a\.tif has no CRS and other scenes have one"):
+    with pytest.raises(
+        TrainingError, match=r"a\.tif has no CRS, so a model cannot be scored on it .* gdal_edit"
+    ):
         train(dataclasses.replace(options, data=data))

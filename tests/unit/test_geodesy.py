@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pyproj
 import pytest
 import shapely
 
+import geo_retina
 from geo_retina import geodesy
 from geo_retina.errors import CrsError, OptionError
-from geo_retina.geodesy import WGS84
+from geo_retina.geodesy import WGS84, missing_crs
 
 UTM32, UTM60, POLAR = (pyproj.CRS(f"EPSG:{n}") for n in (32632, 32660, 3995))
 LOCAL = pyproj.CRS('LOCAL_CS["Arbitrary",UNIT["foot",0.3048]]')
@@ -142,3 +146,27 @@ def test_only_crss_of_maps_are_parsed():
     for text in ("EPSG:5773", "EPSG:4978", "no such"):
         with pytest.raises(OptionError, match=r"expected .*EPSG:4326"):
             geodesy.parse_crs(text)
+
+
+def test_a_missing_crs_is_said_in_the_words_of_what_lacks_it():
+    assert missing_crs("a.tif", "it has no place", otherwise=", or leave it out") == (
+        "a.tif has no CRS, so it has no place; give it one, for example with gdal_edit.py -a_srs "
+        "EPSG:32633, or leave it out"
+    )
+    assert missing_crs("the labels", "they have no place", file="b.gpkg", several=True) == (
+        "the labels have no CRS, so they have no place; give them the right one, for example "
+        "with: ogr2ogr -a_srs EPSG:32633 fixed.gpkg b.gpkg"
+    )
+
+
+def test_nothing_else_says_that_a_crs_is_missing():
+    package = Path(geo_retina.__file__).parent
+    said = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+        if isinstance(part, ast.Constant) and " no CRS" in str(part.value)
+    }
+    assert said == {str(Path("geodesy", "systems.py"))}

@@ -145,6 +145,12 @@ def test_the_reference_holds_every_name_and_command():
     assert max(map(len, commands.splitlines())) <= 80
 
 
+def test_examples_in_docstrings_are_shown_as_code():
+    modules = (ROOT / "geo_retina").rglob("*.py")
+    # The site takes "Example:" for the title of a box of text, in which the code is a quotation.
+    assert [m for m in modules if re.search(r"^ *Example:$", m.read_text("utf-8"), re.M)] == []
+
+
 def test_links_of_the_projects_pages_are_those_under_docs():
     hook = load(ROOT / "scripts" / "docs_hook.py")
     text = "[a](docs/outputs.md#detections), [b](SECURITY.md)"

@@ -64,7 +64,7 @@ def check_labels(
         OutputError: the folder holds a report already, or cannot be written.
         GeoRetinaError: scenes, labels or options cannot be used at all.
 
-    Example:
+    Examples:
         >>> from geo_retina import check_labels, load_train_options
         >>> print(check_labels(load_train_options("train.yaml")).text().splitlines()[0])
         check of the labels for example

@@ -18,7 +18,7 @@ from affine import Affine
 
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import TrainingError
-from geo_retina.geodesy import WGS84
+from geo_retina.geodesy import WGS84, missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene import Scene
 
@@ -41,11 +41,9 @@ def common_crs(scenes: Sequence[Scene]) -> pyproj.CRS:
     """
     found = [scene.grid.crs for scene in scenes]
     if any(crs is None for crs in found) and any(crs is not None for crs in found):
-        raise TrainingError(
-            f"{scenes[found.index(None)].path} has no CRS and other scenes have one, so a model "
-            "cannot be scored on them together; give it one, for example with gdal_edit.py -a_srs "
-            "EPSG:32633, or train on scenes of one sort"
-        )
+        path = scenes[found.index(None)].path
+        so = "a model cannot be scored on it together with the scenes that have one"
+        raise TrainingError(missing_crs(path, so, otherwise=", or train on scenes of one sort"))
     grids = [meeting_grid(scene.grid) for scene in scenes]
     first = grids[0].crs
     assert first is not None

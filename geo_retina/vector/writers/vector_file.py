@@ -12,7 +12,7 @@ import pyproj
 
 from geo_retina.errors import OutputError
 from geo_retina.files import new_file
-from geo_retina.geodesy import crs_label, is_on_earth
+from geo_retina.geodesy import crs_label, is_on_earth, missing_crs
 from geo_retina.quiet import ignored_warnings
 from geo_retina.vector.formats import (
     FORMATS,
@@ -131,10 +131,12 @@ def check_has_place(path: Path, crs: pyproj.CRS | None) -> None:
         )
     if path.suffix.lower() != ".geojson" or is_on_earth(crs):
         return
-    lacks = "no CRS" if crs is None else f"the local CRS {crs_label(crs)}, which has no place on it"
+    if crs is None:
+        so = f"it has no longitudes and latitudes, which {path} needs"
+        raise OutputError(missing_crs("the scene", so, otherwise=", or write .gpkg instead"))
     raise OutputError(
-        f"{path} would need longitudes and latitudes, but the scene has {lacks}; write .gpkg "
-        "instead"
+        f"{path} needs longitudes and latitudes, but the scene is in the local CRS "
+        f"{crs_label(crs)}, which has no place on Earth; write .gpkg instead"
     )
 
 

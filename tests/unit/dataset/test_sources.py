@@ -310,5 +310,5 @@ def test_scenes_without_crs_take_labels_in_pixels(tmp_path):
     assert [each.gsd_m for each in found.scenes] == [0.25, 0.25]
     places = [each.scene.grid.pixels_to_crs(np.zeros(2))[0] for each in found.scenes]
     assert abs(places[0] - places[1]) > 1000  # as if they lay far apart
-    with pytest.raises(TrainingError, match=r"a\.tif has no CRS, so the size .* data\.gsd_m"):
+    with pytest.raises(TrainingError, match=r"a\.tif has no CRS, so its pixel size .* data\.gsd_m"):
         load(bare, path)
