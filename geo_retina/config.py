@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DATA_VARIABLE = "GEO_RETINA_DATA"
-"""Environment variable for the folder of data that the configs in the repository refer to."""
-
-_DATA_BESIDE_PROJECT = Path("..", "shared", "data")
 _PATH_KEYS = {
     "data": ("scenes", "labels", "review", "ground"),
     "split": ("areas",),
@@ -349,8 +345,6 @@ def _resolve_keys(group: dict[str, Any], keys: Sequence[str], prefix: str, confi
 
 def _absolute(text: str, key: str, config: Path) -> str:
     folder = config.resolve().parent
-    data = os.environ.get(DATA_VARIABLE) or str((folder.parent / _DATA_BESIDE_PROJECT).resolve())
-    text = re.sub(rf"\$({DATA_VARIABLE}\b|{{{DATA_VARIABLE}}})", lambda _: data, text)
     expanded = os.path.expanduser(os.path.expandvars(text))
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:

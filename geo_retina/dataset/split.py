@@ -135,10 +135,6 @@ class Split:
         """Find which pixel positions x, y (..., 2) of a grid lie on test ground."""
         return self.on(Subset.TEST, grid, points_px)
 
-    def val_mask(self, grid: Grid, window: Window) -> NDArray[np.bool_]:
-        """Find which pixels of a window lie, with their centre, on validation ground."""
-        return np.asarray(self.mask(grid, window) == Subset.VAL)
-
     def outlines(self, part: Subset) -> Callable[[pyproj.CRS], NDArray[np.object_]] | None:
         """Return the outliner of a part's blocks in any CRS; None where areas divide the ground."""
         if self.areas is not None:

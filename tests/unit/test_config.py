@@ -128,10 +128,11 @@ def test_data_paths(write, monkeypatch, tmp_path):
     assert data.where == "a = '$b'"
 
 
-def test_data_variable_has_a_fallback_beside_the_project(write, monkeypatch, tmp_path):
+def test_a_folder_of_data_that_nobody_names_is_asked_for(write, monkeypatch):
     monkeypatch.delenv("GEO_RETINA_DATA", raising=False)
     path = write("data: {scenes: [$GEO_RETINA_DATA/a.tif], labels: b.gpkg}")
-    assert load_train_options(path).data.scenes == (f"{tmp_path}/shared/data/a.tif",)
+    with pytest.raises(OptionError, match=r"data\.scenes uses \$GEO_RETINA_DATA, .* set that"):
+        load_train_options(path)
 
 
 def test_config_named_relatively(write, monkeypatch):

@@ -15,7 +15,7 @@ from geo_retina.dataset.labelled_scenes import LabelledScene, load_training_set
 from geo_retina.dataset.pixel_cache import CachedReader
 from geo_retina.dataset.radiometry import measure_bands
 from geo_retina.dataset.samples import EpochSampler, TrainSamples, collate
-from geo_retina.dataset.split import Split, split_ground
+from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import label_window, train_objects
 from geo_retina.grid import Window
 from geo_retina.nn.heads import Outputs
@@ -148,7 +148,7 @@ def test_labels_on_tuning_ground_are_never_objects(squares_set):
     window = each.scene.grid.window
     sample = samples.read(each, window)
     found = {tuple(box) for box in sample.boxes_M4.tolist()}
-    mask = split.val_mask(each.scene.grid, window)
+    mask = split.mask(each.scene.grid, window) == Subset.VAL
     for box in each.boxes_px:
         x0, y0, x1, y1 = box.astype(int)
         visible = 1 - mask[y0:y1, x0:x1].mean()
@@ -395,7 +395,7 @@ def test_windows_anywhere_fall_on_labelled_ground_that_fits(tmp_path):
     options = SampleOptions(window_px=64, object_share=0.0, scale=(1.0, 1.0))
     samples = samples_of(training_set, split, options)
     each = training_set.scenes[0]
-    fits = each.labelled(grid.window) & ~split.val_mask(grid, grid.window)
+    fits = each.labelled(grid.window) & (split.mask(grid, grid.window) != Subset.VAL)
     assert samples.train_px == pytest.approx(fits.sum(), rel=0.03)
     # A window has its chosen point anywhere in it, so some of it is ground that may be learned.
     assert all(samples[i].ground_HW.any() for i in range(60))

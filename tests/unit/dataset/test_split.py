@@ -6,7 +6,7 @@ import pytest
 from affine import Affine
 from support.fields import rotated
 
-from geo_retina.dataset.split import split_ground
+from geo_retina.dataset.split import Subset, split_ground
 from geo_retina.errors import TrainingError
 from geo_retina.grid import Grid, Window
 from geo_retina.options import SplitOptions
@@ -50,9 +50,9 @@ def test_mask_is_that_of_every_pixel_centre(affine):
         [[("EPSG:32632", *cell) in split.val for cell in row] for row in blocks.tolist()]
     )
     assert 0 < wanted.mean() < 1
-    np.testing.assert_array_equal(split.val_mask(grid, grid.window), wanted)
+    np.testing.assert_array_equal(split.mask(grid, grid.window) == Subset.VAL, wanted)
     part = Window(20, 31, 40, 25)
-    np.testing.assert_array_equal(split.val_mask(grid, part), wanted[20:60, 31:56])
+    np.testing.assert_array_equal(split.mask(grid, part) == Subset.VAL, wanted[20:60, 31:56])
 
 
 def test_share_is_about_the_fraction():
@@ -60,7 +60,9 @@ def test_share_is_about_the_fraction():
     big = scene()
     for seed in range(5):
         split = split_ground([big], options, seed=seed)
-        assert split.val_mask(big.grid, big.grid.window).mean() == pytest.approx(0.15, abs=0.01)
+        assert (split.mask(big.grid, big.grid.window) == Subset.VAL).mean() == pytest.approx(
+            0.15, abs=0.01
+        )
         assert split.share == pytest.approx(0.15, abs=0.01)
 
 
@@ -104,7 +106,7 @@ def test_feet_are_not_metres():
     feet = pyproj.CRS("EPSG:2225")  # California zone 1, US survey feet
     own = scene(crs=feet, affine=Affine(1, 0, 6_000_000, 0, -1, 2_000_000), height=200, width=200)
     split = split_ground([own], SplitOptions(block_m=20.0, val_fraction=0.3), seed=0)
-    mask = split.val_mask(own.grid, own.grid.window)
+    mask = split.mask(own.grid, own.grid.window) == Subset.VAL
     # Sides of the blocks, 20 m, are 65.6 px of a foot: changes lie at multiples of that.
     changes = np.flatnonzero((mask[:, 1:] != mask[:, :-1]).any(axis=0)) + 1
     edges_ft = (6_000_000 + changes) * (1200 / 3937)

@@ -376,7 +376,8 @@ def test_a_precision_asked_for_is_taken(precision, name):
     assert choose_training_precision(precision, torch.device("cpu")) == name
 
 
-def test_shipped_configs_are_valid():
+def test_shipped_configs_are_valid(monkeypatch):
+    monkeypatch.setenv("GEO_RETINA_DATA", "data")
     configs = Path(__file__).parents[3] / "configs"
     names = {load_train_options(path).name for path in configs.glob("*.yaml")}
     assert {"trees-naip", "neon-crowns", "demo"} <= names
