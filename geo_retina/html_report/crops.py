@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
+from markupsafe import Markup
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
@@ -247,7 +248,7 @@ def _marks(found: _Placed, there: _Placed) -> tuple[Mark, ...]:
     return tuple(sorted(marks, key=lambda mark: order.index(mark.kind)))
 
 
-def picture(place: Place) -> str:
+def picture(place: Place) -> Markup:
     """Draw a place as SVG: its pixels, with an outline and a tooltip for every object."""
     x_min, y_min, x_max, y_max = place.window.box_px
     pixels, valid = place.scene.read(place.window)
@@ -256,7 +257,7 @@ def picture(place: Place) -> str:
     imsave(jpeg, shown, format="jpeg", pil_kwargs={"quality": _JPEG_QUALITY})
     data = base64.b64encode(jpeg.getvalue()).decode("ascii")
     width, height = x_max - x_min, y_max - y_min
-    return (
+    return Markup(
         f'<svg class="crop" viewBox="{x_min} {y_min} {width} {height}" role="img" '
         f'aria-label="{escape(place.name)}">'
         f'<image x="{x_min}" y="{y_min}" width="{width}" height="{height}" '

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any, Literal
+
+from markupsafe import Markup
 
 Form = Literal["rate", "count", "share", "plain"]
 """How a number is shown: with three decimals, whole with separators, as percent with a sign, as
@@ -38,44 +39,22 @@ class Facts:
             value = value[key]
         return value
 
-    def show(self, *keys: str | int, form: Form = "rate") -> str:
+    def show(self, *keys: str | int, form: Form = "rate") -> Markup:
         """Format a number as HTML; a dash for what has no meaning."""
         value = self.get(*keys)
         if value is None:
-            return '<span class="none">&ndash;</span>'
+            return Markup('<span class="none">&ndash;</span>')
         place = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
         text = format(value, _FORMATS[form])
-        return f'<data value="{value!r}" data-at="{escape(place)}">{text}</data>'
+        shown = Markup('<data value="{}" data-at="{}">{}</data>')
+        return shown.format(repr(value), place, text)
 
     def span(self, *keys: str | int, form: Form = "rate") -> str:
         """Format an interval as HTML, nothing where there is none; keys lead to [low, high]."""
         if self.get(*keys) is None:
             return ""
-        return f"{self.show(*keys, 0, form=form)} to {self.show(*keys, 1, form=form)}"
+        return self.show(*keys, 0, form=form) + " to " + self.show(*keys, 1, form=form)
 
 
 def _is_within(key: str | int, value: Any) -> bool:
     return isinstance(value, list) and isinstance(key, int) and key < len(value)
-
-
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", total: bool = False
-) -> str:
-    """Build a table as HTML.
-
-    Args:
-        head: titles of columns, plain text.
-        rows: HTML of cells, of which the first is the row's title.
-        kind: class of the table.
-        total: the last row sums up the others.
-    """
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-    body = []
-    for i, (first, *cells) in enumerate(rows):
-        mark = ' class="total"' if total and i == len(rows) - 1 else ""
-        rest = "".join(f"<td>{cell}</td>" for cell in cells)
-        body.append(f'<tr{mark}><th scope="row">{first}</th>{rest}</tr>')
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{titles}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )

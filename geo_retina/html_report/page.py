@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from geo_retina.evaluation import Evaluation
 from geo_retina.files import make_report_folder, write_text
 from geo_retina.html_report import sections
-from geo_retina.html_report.crops import count_errors, worst_places
+from geo_retina.html_report.crops import Place, count_errors, worst_places
 from geo_retina.html_report.facts import Facts
 from geo_retina.html_report.gis_layers import write_errors
 from geo_retina.scene import Scene, scene_names
@@ -78,48 +78,42 @@ def write_report(
         "places": [place.to_dict() for place in places],
     }
     write_errors(evaluation.matches, folder / LAYERS, overwrite=overwrite)
-    facts = Facts(values)
-    parts = (
-        sections.cards(facts),
-        sections.notes(facts),
-        sections.scores(facts),
-        sections.curves(facts),
-        sections.reliability(facts),
-        sections.errors(facts),
-        sections.pictures(facts, places),
-        sections.confusion(facts),
-        sections.sizes(facts),
-        sections.counts(facts),
-        sections.scenes(facts),
-    )
     page = folder / PAGE
-    write_text(page, _page(_title(facts), "".join(parts), values))
+    write_text(page, _page(values, places))
     return page
 
 
-def _title(facts: Facts) -> str:
-    detections, labels = facts.get("detections"), facts.get("labels")
-    sides = ""
-    if detections and labels:
-        named = [escape(Path(str(side)).name) for side in (detections, labels)]
-        sides = f"<b>{named[0]}</b> against <b>{named[1]}</b>, "
-    score = facts.show("score", form="plain")
-    since = "" if facts.get("score") is None else f", scores from {score}"
-    matching = escape(str(facts.get("matching")))
-    return f'<h1>Evaluation</h1><p class="lede">{sides}matched by {matching}{since}</p>'
+def _page(values: Mapping[str, Any], places: Sequence[Place]) -> str:
+    """Fill the template of the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def _page(head: str, body: str, values: Mapping[str, Any]) -> str:
-    style = (
-        resources.files("geo_retina.html_report").joinpath("page.css").read_text(encoding="utf-8")
+    facts = Facts(values)
+    environment = Environment(
+        loader=PackageLoader("geo_retina.html_report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
     )
-    # No "<" can end the element that holds the JSON.
-    data = json.dumps(values, allow_nan=False).replace("<", "\\u003c")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>Evaluation</title><link rel="icon" href="data:,"><style>{style}</style></head>\n'
-        f"<body><main><header>{head}</header>{body}"
-        "<footer>Made by geo-retina.</footer></main>\n"
-        f'<script type="application/json" id="evaluation">{data}</script></body></html>\n'
+    sides = [Path(str(side)).name for name in ("detections", "labels") if (side := facts.get(name))]
+    return environment.get_template("page.html.jinja").render(
+        facts=facts,
+        sides=sides if len(sides) == 2 else None,
+        cards=sections.cards(facts),
+        notes=sections.notes(facts),
+        scores=sections.scores(facts),
+        curves=sections.curves(facts),
+        rates=sections.RATES,
+        reliability=sections.reliability(facts),
+        false_reasons=sections.false_reasons(facts),
+        missed_reasons=sections.missed_reasons(facts),
+        switches=sections.SWITCHES,
+        pictures=sections.pictures(places),
+        confusion=sections.confusion(facts),
+        sizes=sections.sizes(facts),
+        counts=sections.counts(facts),
+        scenes=sections.scenes(facts),
+        # No "<" can end the element that holds the JSON.
+        data=Markup(json.dumps(values, allow_nan=False).replace("<", "\\u003c")),
     )

@@ -6,9 +6,11 @@ Colours come from the page's style sheet: marks carry classes such as ``s0``, th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+
+from markupsafe import Markup
 
 SERIES = 7
 """Series that the style sheet has colours for."""
@@ -73,14 +75,14 @@ class Plot:
             f'y="{foot - 7:.1f}">{escape(text)}</text>'
         )
 
-    def svg(self, title: str, marks: Iterable[str]) -> str:
+    def svg(self, title: str, marks: Iterable[str]) -> Markup:
         """Put marks into a whole picture.
 
         Args:
             title: said by screen readers.
             marks: what ``line``, ``dot``, ``bar`` and ``upright`` gave, the lowest first.
         """
-        return (
+        return Markup(
             f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
             f'aria-label="{escape(title)}">{self._frame()}{"".join(marks)}</svg>'
         )
@@ -122,9 +124,3 @@ def ticks(low: float, high: float) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
     return [round((first + i) * step, 12) for i in range(count)]
-
-
-def legend(names: Sequence[tuple[str, str]]) -> str:
-    """Write marks and what they stand for as a line of HTML; pairs of mark and name."""
-    keys = (f'<span class="key {mark}">{escape(name)}</span>' for mark, name in names)
-    return f'<p class="legend">{"".join(keys)}</p>'
