@@ -45,7 +45,12 @@ def test_units_of_milliseconds_ask_once_a_second(monkeypatch):
 
 @pytest.mark.skipif(not HAS_TRIM, reason="only glibc can be asked to")
 @pytest.mark.parametrize(
-    ("kept", "setting"), [(False, {}), (True, {}), (False, {"MALLOC_ARENA_MAX": "8"})]
+    ("kept", "setting"),
+    [
+        (True, {}),
+        pytest.param(False, {}, marks=pytest.mark.slow),
+        pytest.param(False, {"MALLOC_ARENA_MAX": "8"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_large_array_takes_the_pages_of_the_one_before(kept, setting):
     if kept and tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 36):
