@@ -27,7 +27,8 @@ def describe_scene(path: str | Path) -> dict[str, str]:
     grid = file.placement.grid
     with refuse_damage(file.path), open_dataset(os.fspath(path)) as dataset:
         block_height, block_width = dataset.block_shapes[0]
-        compression = dataset.compression.value if dataset.compression else "none"
+        # rasterio before 1.4.4 gives a text where the colours of a JPEG are YCbCr.
+        compression = getattr(dataset.compression, "value", dataset.compression) or "none"
         mask = ", ".join(flag.name for flag in dataset.mask_flag_enums[0])
         rows = {
             "file": file.path,
