@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from support.modules import load_module
 
 from geo_retina.detections import Detections
 from geo_retina.grid import TilePlan
@@ -17,18 +16,8 @@ from geo_retina.merge import in_order
 from properties.strategies import merge_options, scenes, seeds
 from properties.test_merge import Naive, as_rows
 
-
-def _module() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "soft_and_fused.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fuse, soft_nms = _module().fuse, _module().soft_nms
+_RULES = load_module(Path(__file__).parents[2] / "benchmarks" / "soft_and_fused.py")
+fuse, soft_nms = _RULES.fuse, _RULES.soft_nms
 
 # Two tiles, columns 0 to 100 and 64 to 164.
 TWO = TilePlan(height=100, width=164, tile_px=100, step_px=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -11,27 +10,18 @@ import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from support.modules import load_module
 
 import geo_retina
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def program(name: str) -> str | None:
@@ -112,7 +102,7 @@ def test_citation_names_the_project():
 
 
 def test_release_notes_are_the_section_of_the_tag():
-    notes = load(ROOT / "scripts" / "release_notes.py").release_notes
+    notes = load_module(ROOT / "scripts" / "release_notes.py").release_notes
     sections = ["# Changelog", "## [Unreleased]\n\n- new", "## [0.2.0] - 2026-12-01\n\n- old"]
     log = "\n\n".join([*sections, "## [0.1.0] - 2026-01-01\n- first\n"])
     assert notes("v0.2.0", "0.2.0", log) == "- old"
@@ -135,7 +125,7 @@ def test_the_package_runs_as_a_module():
 
 
 def test_the_reference_holds_every_name_and_command():
-    hook = load(ROOT / "scripts" / "docs_hook.py")
+    hook = load_module(ROOT / "scripts" / "docs_hook.py")
     python = hook.python_page()
     for name in set(geo_retina.__all__) - {"__version__"}:
         assert python.count(f"::: geo_retina.{name}\n") == 1
@@ -152,7 +142,7 @@ def test_examples_in_docstrings_are_shown_as_code():
 
 
 def test_links_of_the_projects_pages_are_those_under_docs():
-    hook = load(ROOT / "scripts" / "docs_hook.py")
+    hook = load_module(ROOT / "scripts" / "docs_hook.py")
     text = "[a](docs/outputs.md#detections), [b](SECURITY.md)"
     assert hook.with_links_from_docs(text) == "[a](outputs.md#detections), [b](security.md)"
 
