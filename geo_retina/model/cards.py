@@ -329,7 +329,7 @@ def bundled_models() -> dict[str, Path]:
     Examples:
         >>> from geo_retina import bundled_models
         >>> list(bundled_models())
-        ['demo', 'trees-naip']
+        ['cars', 'demo', 'trees-naip']
     """
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 

@@ -60,4 +60,4 @@ def known_models(*, ask: bool) -> list[dict[str, Any]]:
         remembered = json.loads(str(QgsSettings().value(_MODELS, "") or "[]"))
     except ValueError:
         remembered = []
-    return remembered or [{"name": "trees-naip"}, {"name": "demo"}]
+    return remembered or [{"name": "trees-naip"}, {"name": "cars"}, {"name": "demo"}]

@@ -380,4 +380,4 @@ def test_shipped_configs_are_valid(monkeypatch):
     monkeypatch.setenv("GEO_RETINA_DATA", "data")
     configs = Path(__file__).parents[3] / "configs"
     names = {load_train_options(path).name for path in configs.glob("*.yaml")}
-    assert {"trees-naip", "neon-crowns", "demo"} <= names
+    assert {"trees-naip", "neon-crowns", "demo", "cars"} <= names
