@@ -143,7 +143,7 @@ def calibrate(
     report = _report(out, start.card, trials[0], best, ground)
     if reviewed is not None:  # nobody may count by these cells
         report = replace(report, card=_with_review(report.card, reviewed))
-    Model(start.network, report.card).save(out, overwrite=overwrite)
+    replace(start, card=report.card).save(out, overwrite=overwrite)
     return report
 
 
@@ -231,7 +231,8 @@ class _Trial:
 
 def _try(model: Model, nms_iou: float, ground: ValidationGround, run: RunOptions) -> _Trial:
     card = model.card
-    found = detect_on_ground(Model(model.network, replace(card, nms_iou=nms_iou)), ground, run)
+    suppressing = replace(model, card=replace(card, nms_iou=nms_iou))
+    found = detect_on_ground(suppressing, ground, run)
     matched = MatchedScores.of(evaluate(found, ground.truth, ground.options))
     fit = fit_classes(matched, card.classes, card.thresholds)
     elsewhere = fit_elsewhere(matched, card.classes, card.thresholds)

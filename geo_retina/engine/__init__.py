@@ -4,6 +4,7 @@ from geo_retina.engine.computing import Engine
 from geo_retina.engine.devices import choose_device, choose_dtype, describe_devices, list_devices
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
+from geo_retina.engine.runtimes import check_runtime, name_operators, resolve_runtime
 from geo_retina.engine.to_grid import cut_sides
 from geo_retina.engine.torch_predictor import TorchPredictor
 
@@ -14,6 +15,7 @@ __all__ = [
     "Mirrored",
     "Stopped",
     "TorchPredictor",
+    "check_runtime",
     "choose_device",
     "choose_dtype",
     "cut_sides",
@@ -21,4 +23,6 @@ __all__ = [
     "fill",
     "list_devices",
     "mirror",
+    "name_operators",
+    "resolve_runtime",
 ]

@@ -18,8 +18,8 @@ from geo_retina.detections import Detections
 from geo_retina.engine.batching import Batching, is_out_of_memory
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
+from geo_retina.engine.runtimes import predictor_of
 from geo_retina.engine.to_grid import move_to_grid
-from geo_retina.engine.torch_predictor import TorchPredictor
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
 from geo_retina.nn.predictor import Predictor
@@ -67,7 +67,7 @@ class Engine:
         device: str = "auto",
         batch: int | None = None,
     ) -> None:
-        make = model.predictor or TorchPredictor
+        make = predictor_of(model, options)
         self.predictor: Predictor = make(model, options, device=device, batch=batch)
         self.device = self.predictor.device
         self.card: Card = model.card

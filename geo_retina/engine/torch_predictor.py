@@ -5,8 +5,6 @@ Shapes: N tiles of a batch, C bands, H W size of a tile.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,7 +12,8 @@ from torch import Tensor
 
 from geo_retina.engine.compute_slots import slots_of
 from geo_retina.engine.devices import BATCH_PX, choose_device, choose_dtype
-from geo_retina.model import Card, Model
+from geo_retina.engine.limits import Limits
+from geo_retina.model import Model
 from geo_retina.nn.decoding import Decoded, DecodeSettings, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.fusing import fuse_layers
@@ -47,8 +46,7 @@ class TorchPredictor:
         self._batch = batch
         self._tta = options.tta
         self._network = _inference_copy(model.network, self.device, self.dtype)
-        self._settings = _settings(model.card, options, self.device)
-        self._card_tile_px = model.card.tile_px
+        self._limits = Limits.of(model.card, options, self.device)
 
     def batch_size(self, tile_px: int) -> int:
         """Count the tiles of a size that go through the network at once."""
@@ -59,9 +57,9 @@ class TorchPredictor:
         tiles_NCHW = tiles_NCHW.to(dtype=self.dtype, memory_format=torch.channels_last)
         shape = (tiles_NCHW.shape[2], tiles_NCHW.shape[3])
         if self._tta > 1:
-            outputs = average_views(self._network, tiles_NCHW, self._tta)
+            outputs = average_views(self._network, self._network.anchor_grid, tiles_NCHW, self._tta)
         elif self.device.type == "cpu" and not all_boxes:
-            wanted = partial(boxes_wanted, settings=self._settings)
+            wanted = partial(boxes_wanted, settings=self._limits.settings)
             outputs = self._network.forward_at(tiles_NCHW, wanted)
         else:  # a GPU would wait to hear where
             outputs = self._network(tiles_NCHW)
@@ -69,28 +67,11 @@ class TorchPredictor:
         return decode(outputs, anchors, shape, self.settings_for(shape))
 
     def settings_for(self, shape: tuple[int, int]) -> DecodeSettings:
-        """Scale the limits to tiles of a size: as many boxes to an area as in the card's tiles."""
-        times = max(1.0, shape[0] * shape[1] / self._card_tile_px**2)
-        return replace(
-            self._settings,
-            candidates=math.ceil(self._settings.candidates * times),
-            max_per_image=math.ceil(self._settings.max_per_image * times),
-        )
+        """Choose what becomes a detection in tiles of a size."""
+        return self._limits.for_shape(shape)
 
 
 def _inference_copy(network: RetinaNet, device: torch.device, dtype: torch.dtype) -> RetinaNet:
     """Copy a network to a device, with what inference does not need to do apart merged."""
     copied = fold_batch_norms(network).to(device, dtype).to(memory_format=torch.channels_last)
     return fuse_layers(copied) if device.type == "cpu" else copied
-
-
-def _settings(card: Card, options: DetectOptions, device: torch.device) -> DecodeSettings:
-    """Choose what becomes a detection in tiles of the card's size."""
-    floor = options.floor
-    thresholds = card.thresholds if floor is None else (floor,) * len(card.classes)
-    return DecodeSettings(
-        thresholds=torch.tensor(thresholds, device=device),
-        candidates=options.candidates,
-        nms_iou=card.nms_iou if options.nms_iou is None else options.nms_iou,
-        max_per_image=options.max_per_tile,
-    )

@@ -21,8 +21,12 @@ from geo_retina.nn.backbones import Backbone
 from geo_retina.nn.heads import Subnet
 from geo_retina.nn.predictor import Predictor
 from geo_retina.nn.pyramid import Pyramid
+from geo_retina.nn.quantizing import Quantization
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import DetectOptions, NetworkOptions
+
+_QUANTIZATION = "quantization."
+"""Begins the names of tensors in a file that are no weights."""
 
 
 class MakePredictor(Protocol):
@@ -43,6 +47,8 @@ class Model:
         card: what it takes and finds.
         predictor: makes what computes boxes in detection; None for the network, through PyTorch.
             Not written to the file. A cluster is sent it by pickle.
+        quantization: what 8-bit integers stand for in the network; None where it was not
+            measured.
 
     Examples:
         >>> from geo_retina import Model, load_model
@@ -55,6 +61,7 @@ class Model:
     network: RetinaNet
     card: Card
     predictor: MakePredictor | None = None
+    quantization: Quantization | None = None
 
     def save(self, path: str | Path, *, half: bool = True, overwrite: bool = False) -> Path:
         """Write weights and card to one file, whole or not at all.
@@ -75,12 +82,20 @@ class Model:
         return path
 
     def _tensors(self, *, half: bool) -> dict[str, torch.Tensor]:
-        return {
+        weights = {
             name: tensor.detach().cpu().half().contiguous()
             if half and tensor.is_floating_point() and tensor.ndim >= 2
             else tensor.detach().cpu().contiguous()
             for name, tensor in self.network.state_dict().items()
         }
+        measured = {} if self.quantization is None else self.quantization.tensors()
+        return weights | {_QUANTIZATION + name: tensor for name, tensor in measured.items()}
+
+    @property
+    def is_quantized_well(self) -> bool:
+        """Whether the model can be computed in integers, and the card says that it costs little."""
+        about = self.card.metrics.get("quantization", {})
+        return self.quantization is not None and about.get("costs_little") is True
 
     @cached_property
     def fingerprint(self) -> str:
@@ -170,6 +185,7 @@ def load_model(name_or_path: str | Path) -> Model:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
+    quantization = _take_quantization(state, path)
     # Shapes alone first: a card may ask for more memory than there is.
     with torch.device("meta"):
         own = build_network(card.network, in_channels=bands, classes=classes).state_dict()
@@ -188,7 +204,21 @@ def load_model(name_or_path: str | Path) -> Model:
             f"finite or of another kind, such as {min(odd)}; write or copy the file again"
         )
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
-    return Model(network.eval(), card)
+    return Model(network.eval(), card, quantization=quantization)
+
+
+def _take_quantization(state: dict[str, torch.Tensor], path: Path) -> Quantization | None:
+    """Take what is no weight out of a file's tensors; None where the file has only weights.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    names = [name for name in state if name.startswith(_QUANTIZATION)]
+    tensors = {name.removeprefix(_QUANTIZATION): state.pop(name) for name in names}
+    try:
+        return Quantization.from_tensors(tensors) if tensors else None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:

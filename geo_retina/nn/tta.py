@@ -6,7 +6,7 @@ K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.heads import Outputs
-from geo_retina.nn.retinanet import RetinaNet
 
 _ROWS, _COLS = 2, 3
 _VIEWS: tuple[tuple[bool, tuple[int, ...]], ...] = tuple(
@@ -32,11 +31,14 @@ def has_tta(grid: AnchorGrid, views: int) -> bool:
     return centred and not (turned and _turned_anchors(grid) is None)
 
 
-def average_views(network: RetinaNet, images_NCHW: Tensor, views: int) -> Outputs:
+def average_views(
+    compute: Callable[[Tensor], Outputs], grid: AnchorGrid, images_NCHW: Tensor, views: int
+) -> Outputs:
     """Average probabilities and box offsets over views of the images.
 
     Args:
-        network: whose anchors allow it, by ``has_tta``.
+        compute: a network, or what computes its outputs.
+        grid: its anchors, which allow it by ``has_tta``.
         images_NCHW: as the network takes them.
         views: 1 for the images alone, 2 with their mirror images, 4 with both upside down, 8 with
             rows and columns of all these exchanged.
@@ -44,12 +46,12 @@ def average_views(network: RetinaNet, images_NCHW: Tensor, views: int) -> Output
     Returns:
         Raw outputs per level, in order of (h, w, a), in float32.
     """
-    grid, shape = network.anchor_grid, images_NCHW.shape[2:]
+    shape = images_NCHW.shape[2:]
     sizes = [(-(-shape[0] // stride), -(-shape[1] // stride)) for stride in grid.strides]
     sums: list[Any] = [(0.0, 0.0)] * len(sizes)
     for turned, mirrored in _VIEWS[:views]:
         seen = (images_NCHW.transpose(_ROWS, _COLS) if turned else images_NCHW).flip(mirrored)
-        outputs = network(seen.contiguous(memory_format=torch.channels_last))
+        outputs = compute(seen.contiguous(memory_format=torch.channels_last))
         found = [
             _seen_from_the_front(logits, deltas, size, turned, mirrored, grid)
             for logits, deltas, size in zip(*outputs, sizes, strict=True)

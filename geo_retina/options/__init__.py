@@ -16,11 +16,13 @@ from geo_retina.options.checks import (
 from geo_retina.options.data import DataOptions, LabelOptions, SampleOptions, SplitOptions
 from geo_retina.options.detection import (
     DetectOptions,
+    DetectPrecision,
     Device,
     Geometry,
     MergeOptions,
     Precision,
     RunOptions,
+    Runtime,
 )
 from geo_retina.options.estimation import EstimateOptions, Estimator
 from geo_retina.options.evaluation import EvaluateOptions
@@ -41,6 +43,7 @@ __all__ = [
     "ChipOptions",
     "DataOptions",
     "DetectOptions",
+    "DetectPrecision",
     "Device",
     "EstimateOptions",
     "Estimator",
@@ -56,6 +59,7 @@ __all__ = [
     "Precision",
     "ReviewOptions",
     "RunOptions",
+    "Runtime",
     "SampleOptions",
     "SplitOptions",
     "SynthOptions",

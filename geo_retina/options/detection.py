@@ -11,6 +11,8 @@ from geo_retina.options.checks import INFINITY, check
 
 Device = str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DetectPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+Runtime = Literal["auto", "torch", "openvino"]
 TestTimeViews = Literal[1, 2, 4, 8]
 Geometry = Literal["polygon", "point", "both"]
 RankOrder = Literal["whole", "owner", "score"]
@@ -129,8 +131,13 @@ class DetectOptions:
     aoi_rule: Literal["intersects", "within"] = "intersects"
     """Keep the detections whose box meets the area, or only those that lie wholly inside."""
 
-    precision: Precision = "auto"
-    """Arithmetic of the network; auto is bf16 where the hardware has it, else fp32."""
+    runtime: Runtime = "auto"
+    """What computes the network. auto is openvino (extra cpu) on a CPU where it computes in int8,
+    else torch."""
+
+    precision: DetectPrecision = "auto"
+    """Arithmetic of the network; auto is int8 on a CPU with OpenVINO where the model's card says
+    that it costs little, else bf16 where the hardware has it, else fp32."""
 
     merge: MergeOptions = field(default_factory=MergeOptions)
     """Merging across tiles."""

@@ -259,7 +259,7 @@ def run_task_batches(
     while todo:  # again only where a scheduler was lost
         # A scheduler that never was there is a mistake.
         patience_s = run.patience_s if tally.had_workers else 0.0
-        with workers(model, run, patience_s=patience_s) as (client, name, devices):
+        with workers(model, run, options, patience_s=patience_s) as (client, name, devices):
             tally.met(find_dashboard(client, run))
             key = EngineKey(name, options, devices, run.batch)
             for task_batch, records in _in_flight(client, list(todo.values()), key, run):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geo_retina.engine import Engine, list_devices
+from geo_retina.engine import Engine, check_runtime, list_devices
 from geo_retina.errors import RunError
 from geo_retina.model import MakePredictor, Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
@@ -119,13 +119,14 @@ def engine_here(key: EngineKey) -> Engine:
 
 @contextmanager
 def workers(
-    model: Model, run: RunOptions, *, patience_s: float = 0.0
+    model: Model, run: RunOptions, options: DetectOptions, *, patience_s: float = 0.0
 ) -> Iterator[tuple[Client, str, tuple[str, ...]]]:
     """Start a Dask client whose workers have the model.
 
     Args:
         model: network and card.
         run: how the run is carried out.
+        options: what changes the result, such as a runtime that the workers must have.
         patience_s: for how long to try again to reach the scheduler.
 
     Yields:
@@ -136,7 +137,12 @@ def workers(
     """
     name = _name_among_workers(model)
     if run.scheduler is not None:
-        with raised_levels(_LOOP), _remote_client(model, name, run.scheduler, patience_s) as client:
+        address = run.scheduler
+        with (
+            raised_levels(_LOOP),
+            _connect(address, patience_s) as client,
+            _given(client, address, model, name, options),
+        ):
             yield client, name, (run.device,)  # each worker looks for its own
         return
     from distributed import Client
@@ -208,11 +214,13 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def _remote_client(model: Model, name: str, address: str, patience_s: float) -> Iterator[Client]:
-    client = _connect(address, patience_s)
-    with client, tempfile.TemporaryDirectory() as folder:
+def _given(
+    client: Client, address: str, model: Model, name: str, options: DetectOptions
+) -> Iterator[None]:
+    """Give the model to the workers of a scheduler, now and to those that come."""
+    with tempfile.TemporaryDirectory() as folder:
         path = model.save(Path(folder) / "model.safetensors", half=False)
-        plugin = _model_plugin(name, path.read_bytes(), model.predictor)
+        plugin = _model_plugin(name, path.read_bytes(), model.predictor, options)
         try:
             client.register_plugin(plugin)
         except Exception as error:  # Dask sends what a worker raised as a plain one
@@ -221,7 +229,7 @@ def _remote_client(model: Model, name: str, address: str, patience_s: float) -> 
                 "of geo-retina in their environment"
             ) from error
         try:
-            yield client
+            yield
         finally:
             _unregister(client, plugin.name)
 
@@ -253,7 +261,9 @@ def _unregister(client: Client, name: str) -> None:
         return
 
 
-def _model_plugin(model: str, data: bytes, predictor: MakePredictor | None) -> Any:
+def _model_plugin(
+    model: str, data: bytes, predictor: MakePredictor | None, options: DetectOptions
+) -> Any:
     """Make a plugin that gives the model to every worker once, and takes it back."""
     from distributed import WorkerPlugin
 
@@ -262,6 +272,7 @@ def _model_plugin(model: str, data: bytes, predictor: MakePredictor | None) -> A
         name = f"geo-retina-model-{uuid.uuid4().hex}"
 
         def setup(self, worker: Any) -> None:
+            check_runtime(options)
             receive_model(model, data, predictor)
 
         def teardown(self, worker: Any) -> None:

@@ -27,7 +27,7 @@ from geo_retina.vector import Companions, outline_table, turn_to
 
 _PACKAGES = (
     *("geo-retina", "torch", "torchvision", "timm", "numpy", "rasterio", "shapely", "pyproj"),
-    *("pyogrio", "pyarrow"),
+    *("pyogrio", "pyarrow", "openvino"),
 )
 
 
@@ -192,6 +192,8 @@ def describe_run(model: Model, options: DetectOptions, scenes: Sequence[str]) ->
         "model_attribution": card.attribution,
         "thresholds": json.dumps(dict(zip(card.classes, thresholds, strict=True))),
         "min_score": json.dumps(options.min_score),
+        "runtime": options.runtime,
+        "precision": options.precision,
         "options": json.dumps(asdict(options)),
         "scenes": json.dumps(list(scenes)),
         "model_card": card.to_json(),

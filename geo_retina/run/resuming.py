@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, get_args
 
 from geo_retina.errors import OptionError
-from geo_retina.options import RunOptions
+from geo_retina.options import DetectOptions, DetectPrecision, RunOptions, Runtime
 from geo_retina.run.ledger.folder import Ledger
 from geo_retina.run.ledger.manifest import read_manifest
 from geo_retina.scene import fingerprint
@@ -23,12 +24,21 @@ class Outputs:
         targets: the files to write; none where the result stays in memory.
         replaces: whether they take the place of a file that no earlier try of this run wrote.
         block_px: size of the blocks of an earlier try, which are gone on with; None without one.
+        arithmetic: runtime and precision of an earlier try, which auto stands for then; empty
+            without one.
     """
 
     folder: Path
     targets: tuple[Target, ...] = ()
     replaces: bool = False
     block_px: int | None = None
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
+
+    def follow(self, options: DetectOptions) -> DetectOptions:
+        """Take runtime and precision from an earlier try where options leave them open."""
+        if options.runtime != "auto" or options.precision != "auto":
+            return options
+        return replace(options, **self.arithmetic)  # type: ignore[arg-type]
 
 
 def find_earlier(outs: Sequence[Path], run: RunOptions) -> Outputs:
@@ -57,7 +67,16 @@ def find_earlier(outs: Sequence[Path], run: RunOptions) -> Outputs:
         targets,
         replaces=any(o.exists() for o in foreign),
         block_px=None if found is None else found["block_px"],
+        arithmetic={} if found is None else _arithmetic(found),
     )
+
+
+def _arithmetic(found: dict[str, Any]) -> dict[str, str]:
+    """Read runtime and precision from a manifest, where they are known ones."""
+    options = found["fixed"].get("options")
+    given = options if isinstance(options, dict) else {}
+    known = {"runtime": get_args(Runtime), "precision": get_args(DetectPrecision)}
+    return {name: given[name] for name, values in known.items() if given.get(name) in values}
 
 
 def leave_ledger(ledger: Ledger, outputs: Outputs, *, complete: bool, keep: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyproj
 
-from geo_retina.engine import choose_device
+from geo_retina.engine import choose_device, name_operators, resolve_runtime
 from geo_retina.errors import OptionError
 from geo_retina.forks import check_forked
 from geo_retina.model import Model, load_model
@@ -111,8 +111,9 @@ def plan_run(
     """
     if run.scheduler is None:
         check_forked()
-        choose_device(run.device)
     loaded, options = _load_fitting(model, options)
+    device = choose_device(run.device) if run.scheduler is None else None
+    options = resolve_runtime(outputs.follow(options), loaded, device)
     if outputs.block_px is not None:
         run = dataclasses.replace(run, block_px=outputs.block_px)
     paths = find_scenes(scenes, asset=options.asset)
@@ -184,6 +185,8 @@ def _manifest(
         area = read_area(options.aoi, options.aoi_layer)
         options = dataclasses.replace(options, aoi=area.fingerprint, aoi_layer=None)
     manifest = manifest_for(full_paths, versions, model.fingerprint, options, block_px)
+    if (used := name_operators(options)) is not None:
+        manifest["fixed"]["operators"] = used
     if options.mosaic:  # its grid and tiles are those of just these scenes
         members = {path: "used" if path in versions else "left out" for path in full_paths}
         manifest["fixed"]["mosaic_members"] = members

@@ -384,7 +384,7 @@ def test_the_dashboard_is_where_it_is_said_to_be(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: True if name == "bokeh" else found(name)
     )
-    with workers(tiny_model(), CPU) as (client, *_):
+    with workers(tiny_model(), CPU, DetectOptions()) as (client, *_):
         link = find_dashboard(client, CPU)
         assert link.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(link, timeout=30) as answer:

@@ -35,7 +35,7 @@ def found(network: RetinaNet, images: Tensor, views: int) -> tuple[Tensor, Tenso
     """Boxes and (score, class, image), by score."""
     shape = (images.shape[2], images.shape[3])
     with torch.no_grad():
-        outputs = average_views(network, images, views)
+        outputs = average_views(network, network.anchor_grid, images, views)
     boxes, scores, labels, image, _ = decode(
         outputs, network.anchors(shape, "cpu"), shape, SETTINGS
     )
@@ -93,7 +93,7 @@ def test_a_network_does_not_see_mirror_images_alike(network: RetinaNet) -> None:
 def test_one_view_is_the_network_itself(network: RetinaNet) -> None:
     images = torch.randn(1, 3, *SHAPE)
     with torch.no_grad():
-        one, plain = average_views(network, images, 1), network(images)
+        one, plain = average_views(network, network.anchor_grid, images, 1), network(images)
     for a, b in zip((*one.logits, *one.deltas), (*plain.logits, *plain.deltas), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 

@@ -1,0 +1,213 @@
+"""Graphs of OpenVINO: made from PyTorch modules, kept in the user's cache folder.
+
+Shapes: N batch, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geo_retina.errors import ModelError, OutputError
+from geo_retina.files import new_file
+from geo_retina.quiet import ignored_warnings
+
+_MOST_FILES = 100
+"""Graphs that are kept; the oldest give way."""
+
+_DIGEST_BYTES = 32
+"""At the start of a kept graph, so that a damaged one is made anew."""
+
+_DIFFERENCE = {"fp32": 0.01, "bf16": 0.05, "int8": 0.1}
+"""Greatest difference from PyTorch's result, as a share of its spread, in a trial on noise.
+
+Integers are compared with the same rounding in PyTorch."""
+
+
+def openvino_version() -> str | None:
+    """Return the version of OpenVINO here; None where it is not installed."""
+    try:
+        import openvino  # noqa: F401
+
+        return version("openvino")
+    except ImportError:
+        return None
+
+
+def cache_folder() -> Path:
+    """Name the folder of kept graphs, below the user's own one for caches."""
+    home = Path.home()
+    if sys.platform == "win32":
+        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        place = home / "Library" / "Caches"
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return place / "geo-retina" / "graphs"
+
+
+class Graph:
+    """A compiled graph; each thread that computes has a request of its own."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __call__(self, images_NCHW: Tensor) -> list[Tensor]:
+        """Compute the outputs for images of the shape that the graph was made for."""
+        try:
+            request = self._free.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        results = request.infer([images_NCHW.contiguous().numpy()])
+        outputs = [torch.from_numpy(results[port]) for port in self._compiled.outputs]
+        self._free.put(request)
+        return outputs
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How graphs compute.
+
+    Attributes:
+        precision: fp32, bf16 or int8.
+        threads: that compute at once, for all requests together.
+        requests: at once.
+    """
+
+    precision: str
+    threads: int
+    requests: int
+
+
+class GraphMaker:
+    """Makes graphs once a shape; safe to share between threads.
+
+    Args:
+        fingerprint: of the model.
+        arithmetic: how they compute.
+    """
+
+    def __init__(self, fingerprint: str, arithmetic: Arithmetic) -> None:
+        import openvino
+
+        self._core = openvino.Core()
+        self._fingerprint = fingerprint
+        self._arithmetic = arithmetic
+        self._graphs: dict[tuple[str, tuple[int, ...]], Graph] = {}
+        self._lock = threading.Lock()
+        fast = arithmetic.precision != "fp32" and has_bf16()
+        self._config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+            "INFERENCE_NUM_THREADS": arithmetic.threads,
+            "NUM_STREAMS": arithmetic.requests,
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def graph(self, name: str, module: Callable[[], nn.Module], shape: tuple[int, ...]) -> Graph:
+        """Return the graph of a module for images of a shape.
+
+        Args:
+            name: of the module, as its graph is kept by.
+            module: makes it, in evaluation mode; called where no graph is kept.
+            shape: (N, C, H, W).
+
+        Raises:
+            ModelError: the graph does not compute what the module does.
+        """
+        key = name, shape
+        with self._lock:
+            if key not in self._graphs:
+                self._graphs[key] = Graph(self._compiled(name, module, shape))
+            return self._graphs[key]
+
+    def _compiled(self, name: str, module: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
+        path = cache_folder() / f"{self._key(name, shape)}.graph"
+        kept = _read(path)
+        if kept is not None:
+            with suppress(RuntimeError):  # of another build of OpenVINO
+                return self._core.import_model(io.BytesIO(kept), "CPU", self._config)
+        compiled = self._make(module, shape)
+        exported = compiled.export_model()
+        _keep(path, exported if isinstance(exported, bytes) else exported.getvalue())
+        return compiled
+
+    def _key(self, name: str, shape: tuple[int, ...]) -> str:
+        here = (operators(), self._config["INFERENCE_PRECISION_HINT"], self._arithmetic.precision)
+        about = repr((self._fingerprint, name, shape, *here))
+        return hashlib.sha256(about.encode()).hexdigest()
+
+    def _make(self, make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
+        """Convert and compile a module, and try it."""
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            ignored_warnings("", category=Warning),  # of TorchScript's tracer, about sizes
+        ):
+            module = make()
+            images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            expected = module(images)
+            traced = torch.jit.trace(module, images, check_trace=False)
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            decoder = TorchScriptPythonDecoder(traced)  # held, as the graph reads from it
+            graph = frontend.convert(frontend.load(decoder))
+        # Its shapes are unknown until now, with which integers go wrong.
+        graph.reshape(list(shape))
+        compiled = self._core.compile_model(graph, "CPU", self._config)
+        for wanted, got in zip(expected, Graph(compiled)(images), strict=True):
+            difference = float((wanted - got).std() / wanted.std().clamp(min=1e-6))
+            if not difference <= _DIFFERENCE[self._arithmetic.precision]:
+                raise ModelError(
+                    f"OpenVINO computes this model in {self._arithmetic.precision} with a "
+                    f"difference of {difference:.3f} on this processor, expected at most "
+                    f"{_DIFFERENCE[self._arithmetic.precision]}; compute it with "
+                    'DetectOptions.runtime="torch"'
+                )
+        return compiled
+
+
+def has_bf16() -> bool:
+    """Check whether this processor computes in bf16 itself."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def operators() -> str:
+    """Name what computes: results may differ in their last bits between such."""
+    return f"openvino {openvino_version()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _read(path: Path) -> bytes | None:
+    """Read a kept graph; None where there is none, or a damaged one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, graph = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    return graph if hashlib.sha256(graph).digest() == digest else None
+
+
+def _keep(path: Path, graph: bytes) -> None:
+    """Keep a graph for later; where that is not possible, it is made again then."""
+    with suppress(OSError, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, durable=False) as draft:
+            draft.write_bytes(hashlib.sha256(graph).digest() + graph)
+        kept = sorted(path.parent.glob("*.graph"), key=lambda each: each.stat().st_mtime)
+        for old in kept[:-_MOST_FILES]:
+            old.unlink(missing_ok=True)

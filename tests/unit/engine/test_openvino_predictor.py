@@ -1,0 +1,127 @@
+"""OpenVINO computes what PyTorch does, in floating point and in integers, wherever boxes are."""
+
+import dataclasses
+
+import pytest
+import torch
+from support.stubs import tiny_model
+
+from geo_retina.engine import TorchPredictor
+from geo_retina.engine.openvino_graphs import cache_folder
+from geo_retina.engine.openvino_predictor import OpenVinoPredictor, _patches
+from geo_retina.model import load_model
+from geo_retina.nn.decoding import decode
+from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.quantizing import measure, quantize
+from geo_retina.options import DetectOptions
+
+pytest.importorskip("openvino", reason="needs the extra cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    return cache_folder()
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return torch.randn(2, 3, 64, 192, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def model(tiles):
+    model = tiny_model()
+    quantization = measure(fold_batch_norms(model.network).eval(), [tiles])
+    return dataclasses.replace(model, quantization=quantization)
+
+
+def made(model, precision, *, make=OpenVinoPredictor, **changes):
+    options = DetectOptions(
+        **{"score": 0.0, "runtime": "openvino", "precision": precision, **changes}
+    )
+    return make(model, options, device="cpu", batch=None)
+
+
+@pytest.mark.parametrize("tta", [1, 2])
+def test_floating_point_gives_pytorchs_boxes(model, tiles, tta):
+    wanted = made(model, "fp32", make=TorchPredictor, tta=tta).predict(tiles)
+    found = made(model, "fp32", tta=tta).predict(tiles)
+    assert len(found.scores_M) == pytest.approx(len(wanted.scores_M), rel=0.02)
+    torch.testing.assert_close(
+        found.scores_M.sort().values[-20:], wanted.scores_M.sort().values[-20:]
+    )
+
+
+def test_boxes_around_candidates_are_those_of_the_whole_tile(model, tiles):
+    scores = made(model, "int8").predict(tiles).scores_M
+    predictor = made(model, "int8", score=float(scores.sort().values[-12]))
+    some, every = predictor.predict(tiles), predictor.predict(tiles, all_boxes=True)
+    assert len(some.scores_M) >= 3
+    for one, other in zip(some, every, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_tile_alone_gives_what_it_gives_in_a_batch(model, tiles):
+    predictor = made(model, "int8")
+    together = predictor.predict(tiles)
+    assert len(together.scores_M)
+    for i, tile in enumerate(tiles):
+        alone = predictor.predict(tile[None])
+        assert torch.equal(alone.scores_M, together.scores_M[together.image_M == i])
+        assert torch.equal(alone.boxes_M4, together.boxes_M4[together.image_M == i])
+
+
+def test_kept_graphs_give_the_same_and_damaged_ones_are_made_anew(model, tiles, cache):
+    first = made(model, "int8").predict(tiles)
+    kept = sorted(cache.glob("*.graph"))
+    assert kept
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    second = made(model, "int8").predict(tiles)
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-1])
+    third = made(model, "int8").predict(tiles)
+    assert all(path.stat().st_mtime_ns != times[path] for path in kept)
+    for again in (second, third):
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_integers_of_a_trained_model_are_those_of_pytorchs_rounding():
+    model = load_model("demo")
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(2)).cumsum(3) / 4
+    folded = fold_batch_norms(model.network).eval()
+    quantization = measure(folded, [image])
+    predictor = made(dataclasses.replace(model, quantization=quantization), "int8", score=0.05)
+    found = predictor.predict(image)
+    with torch.inference_mode():
+        outputs = quantize(folded, quantization)(image)
+    settings = predictor._limits.for_shape((128, 128))
+    wanted = decode(outputs, model.network.anchors((128, 128), "cpu"), (128, 128), settings)
+    assert len(wanted.scores_M) >= 5
+    assert abs(len(found.scores_M) - len(wanted.scores_M)) <= 0.2 * len(wanted.scores_M)
+    top = wanted.scores_M[:3], found.scores_M[:3]
+    torch.testing.assert_close(*top, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 300), (90, 100), (33, 33), (5, 7)])
+def test_patches_cover_what_is_wanted_and_know_what_is_right(height, width):
+    reach = 3
+    generator = torch.Generator().manual_seed(3)
+    wanted = torch.rand(height, width, generator=generator) < 0.002
+    wanted[0, 0] = wanted[-1, -1] = True
+    image = torch.randn(1, 1, height, width, generator=generator)
+    kernel = torch.randn(1, 1, 3, 3, generator=generator)
+
+    def blurred(part):
+        for _ in range(reach):
+            part = torch.nn.functional.conv2d(part, kernel, padding=1)
+        return part[0, 0]
+
+    whole, out = blurred(image), torch.full((height, width), torch.nan)
+    for rows, cols, core in _patches(wanted, reach):
+        out[rows, cols][core] = blurred(image[:, :, rows, cols])[core]
+    assert not out[wanted].isnan().any()
+    seen = ~out.isnan()
+    torch.testing.assert_close(out[seen], whole[seen], atol=1e-4, rtol=1e-4)
