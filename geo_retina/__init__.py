@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from geo_retina.calibration import CalibrationReport, calibrate
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
-    from geo_retina.detector import RunReport, detect, detect_to_file
+    from geo_retina.detector import (
+        FrozenPlan,
+        Part,
+        PartReport,
+        RunReport,
+        detect,
+        detect_part,
+        detect_to_file,
+        freeze_run,
+        gather_parts,
+    )
     from geo_retina.errors import (
         CrsError,
         GeoRetinaError,
@@ -59,7 +69,7 @@ if TYPE_CHECKING:
     from geo_retina.plots import DensityMap, draw_density, draw_preview
     from geo_retina.postprocess import CombineReport, FilterReport, combine_runs, filter_detections
     from geo_retina.review import ReviewReport, review_detections
-    from geo_retina.run import plan_scenes
+    from geo_retina.run import plan_scenes, read_plan
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
     from geo_retina.training import LabelReport, check_labels, train
@@ -88,6 +98,7 @@ __all__ = [
     "Evaluation",
     "FilterOptions",
     "FilterReport",
+    "FrozenPlan",
     "GeoRetinaError",
     "Grid",
     "GridError",
@@ -102,6 +113,8 @@ __all__ = [
     "NetworkOptions",
     "OptionError",
     "OutputError",
+    "Part",
+    "PartReport",
     "Predictor",
     "ReviewOptions",
     "ReviewReport",
@@ -123,6 +136,7 @@ __all__ = [
     "combine_runs",
     "compare",
     "detect",
+    "detect_part",
     "detect_to_file",
     "draw_density",
     "draw_preview",
@@ -134,11 +148,14 @@ __all__ = [
     "export_stac",
     "filter_detections",
     "find_scenes",
+    "freeze_run",
+    "gather_parts",
     "import_checkpoint",
     "load_model",
     "load_train_options",
     "open_scene",
     "plan_scenes",
+    "read_plan",
     "review_detections",
     "train",
     "write_report",
@@ -148,7 +165,8 @@ _NAMES_BY_MODULE = {
     "calibration": "calibrate CalibrationReport",
     "config": "load_train_options",
     "detections": "Detections",
-    "detector": "detect detect_to_file RunReport",
+    "detector": "detect detect_part detect_to_file freeze_run FrozenPlan gather_parts Part "
+    "PartReport RunReport",
     "errors": "CrsError GeoRetinaError GridError LabelError ModelError OptionError OutputError "
     "RunError SceneError SceneMismatchError TrainingError",
     "estimation": "CountEstimate estimate",
@@ -165,7 +183,7 @@ _NAMES_BY_MODULE = {
     "plots": "DensityMap draw_density draw_preview",
     "postprocess": "combine_runs CombineReport filter_detections FilterReport",
     "review": "review_detections ReviewReport",
-    "run": "plan_scenes",
+    "run": "plan_scenes read_plan",
     "scene": "find_scenes open_scene Scene",
     "synth": "draw_scene",
     "training": "check_labels LabelReport train",

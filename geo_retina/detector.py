@@ -1,40 +1,67 @@
-"""The public verbs: ``detect`` in memory, ``detect_to_file`` streaming to a file."""
+"""The public verbs: ``detect`` in memory, ``detect_to_file`` to a file, at once or in parts."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
+    DetectionRun,
+    FrozenPlan,
+    Ledger,
     Outputs,
+    Part,
+    PartReport,
     Progress,
     RunReport,
     carry_out,
+    carry_out_part,
     check_all_covered,
     check_any_covered,
     explain,
     find_earlier,
+    find_parts,
+    freeze_plan,
+    gather_into,
     leave_ledger,
     limit_notes,
     merged_tables,
     notes_on,
     open_ledger,
+    open_part,
+    plan_part,
     plan_run,
+    remove_parts,
     report_on,
+    report_on_part,
+    run_folder,
 )
-from geo_retina.vector import to_geodataframe, write_outputs
+from geo_retina.scene import mosaic_name
+from geo_retina.vector import Target, Written, check_target, to_geodataframe, write_outputs
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["RunReport", "detect", "detect_to_file"]
+__all__ = [
+    "FrozenPlan",
+    "Part",
+    "PartReport",
+    "RunReport",
+    "detect",
+    "detect_part",
+    "detect_to_file",
+    "freeze_run",
+    "gather_parts",
+]
 
 
 def detect(
@@ -133,21 +160,173 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     """
     start = time.perf_counter()
     options, run = options or DetectOptions(), run or RunOptions()
-    outs = [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]
-    outputs = find_earlier(outs, run)
+    outputs = find_earlier(_paths(out), run)
     plan = plan_run(scenes, model, options, run, outputs=outputs, crs=crs)
     with closing(open_ledger(plan)) as ledger:
         detection_run = carry_out(plan, ledger, progress)
-        check_any_covered(detection_run)
-        written = write_outputs(
-            outputs.targets,
-            merged_tables(detection_run),
-            explain(detection_run),
-            crs=plan.crs,
-            classes=plan.model.card.classes,
-            geometry=run.geometry,
-        )
-        ledger.log.info("wrote %d objects to %s", written.rows, ", ".join(map(str, outs)))
+        written = _write(detection_run, ledger)
         complete = not detection_run.failures
         leave_ledger(ledger, outputs, complete=complete, keep=run.keep)
     return report_on(detection_run, written, time.perf_counter() - start)
+
+
+def _write(run: DetectionRun, ledger: Ledger) -> Written:
+    """Merge and write a run that was carried out.
+
+    Raises:
+        RunError: nothing was covered.
+    """
+    plan = run.plan
+    check_any_covered(run)
+    written = write_outputs(
+        plan.outputs.targets,
+        merged_tables(run),
+        explain(run),
+        crs=plan.crs,
+        classes=plan.model.card.classes,
+        geometry=plan.run.geometry,
+    )
+    paths = ", ".join(str(target.path) for target in plan.outputs.targets)
+    ledger.log.info("wrote %d objects to %s", written.rows, paths)
+    return written
+
+
+def freeze_run(
+    scenes: str | Path | Sequence[str | Path],
+    model: str | Path,
+    options: DetectOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    crs: str | None = None,
+) -> FrozenPlan:
+    """Plan a run that several machines share, each of which does a part.
+
+    Args:
+        scenes: files, folders, globs, lists or STAC documents.
+        model: a model file, or the name of a bundled model.
+        options: what changes the result; an ``auto`` precision becomes what it is on this machine.
+        run: how it is carried out, of which the size of blocks is kept.
+        crs: CRS of the result; left out, the scenes' own, or EPSG:4326 where they differ.
+
+    Returns:
+        The plan, for ``detect_part``; its ``write`` makes a file that others can use.
+
+    Raises:
+        GeoRetinaError: nothing could be done.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from geo_retina import RunOptions, freeze_run
+        >>> plan = freeze_run("scene.tif", "demo", run=RunOptions(device="cpu"))
+        >>> plan.write(Path("plan.json"))
+        >>> [len(plan.share(number, 3)) for number in (1, 2, 3)]
+        [0, 1, 0]
+    """
+    options, run = options or DetectOptions(), run or RunOptions()
+    plan = plan_run(scenes, model, options, run, outputs=Outputs(Path()), crs=crs)
+    return freeze_plan(plan, model, name=mosaic_name(scenes))
+
+
+def detect_part(
+    plan: FrozenPlan,
+    part: Part,
+    out: str | Path | Sequence[str | Path],
+    run: RunOptions | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> PartReport:
+    """Detect one of several parts of a run, whose results ``gather_parts`` puts together.
+
+    Nothing is written but the folder ``OUT.run/part-3-of-40``, from which the same call goes on
+    where an interrupted one stopped.
+
+    Args:
+        plan: the same for all parts.
+        part: which one.
+        out: the file or files that the whole run is to write.
+        run: how it is carried out here.
+        progress: called after every finished unit of work.
+
+    Returns:
+        What was done; ``failures`` names ground of the part that is not covered, which the same
+        call tries again.
+
+    Raises:
+        GeoRetinaError: scenes or model are not as planned, or the folder cannot be written.
+
+    Example:
+        >>> from geo_retina import Part, RunOptions, detect_part, freeze_run
+        >>> run = RunOptions(device="cpu")
+        >>> report = detect_part(freeze_run("scene.tif", "demo", run=run), Part(2, 2), "p.gpkg", run)
+        >>> report.complete, report.folder.name
+        (True, 'part-2-of-2')
+    """
+    start = time.perf_counter()
+    run = run or RunOptions()
+    outs = _paths(out)
+    for path in outs:
+        check_target(Target(path, True, run.discard_review), run.geometry)
+    folder = run_folder(outs[0]) / part.folder_name
+    writing = {
+        "beside": [os.path.relpath(path, outs[0].parent) for path in outs[1:]],
+        "geometry": run.geometry,
+    }
+    units = plan.share(part.number, part.of)
+    only = frozenset(block.scene for unit in units for block in unit)
+    run_plan = plan_part(plan, run, outputs=Outputs(folder), only=only)
+    with closing(open_part(plan, run_plan, part, writing, restart=run.restart)) as ledger:
+        detection_run = carry_out_part(run_plan, ledger, units, progress)
+        return report_on_part(detection_run, folder, part, time.perf_counter() - start)
+
+
+def gather_parts(
+    out: str | Path,
+    folders: Sequence[str | Path] = (),
+    run: RunOptions | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunReport:
+    """Put the parts of a run together, and write what one run over all would have written.
+
+    Args:
+        out: the file to write, the first where the parts were told several.
+        folders: where parts lie: their own folders, or folders that hold some. Those in
+            ``OUT.run`` are found by themselves, and removed when all is written.
+        run: whether to replace an older output, and to keep the folders; and the device for what
+            is detected now, tiles around an area of interest that objects at its border need.
+        progress: called after every finished unit of such work.
+
+    Returns:
+        What was done, as of ``detect_to_file``; its seconds are those of gathering.
+
+    Raises:
+        GeoRetinaError: parts are missing, unfinished or of different runs, scenes or model are
+            not as planned, or the output exists or cannot be written.
+
+    Example:
+        >>> from geo_retina import Part, RunOptions, detect_part, freeze_run, gather_parts
+        >>> plan, run = freeze_run("scene.tif", "demo"), RunOptions(device="cpu")
+        >>> parts = [detect_part(plan, Part(number, 2), "g.gpkg", run) for number in (1, 2)]
+        >>> gather_parts("g.gpkg", run=run).complete
+        True
+    """
+    start = time.perf_counter()
+    parts = find_parts(Path(out), [Path(folder) for folder in folders])
+    outs = [Path(out), *(Path(out).parent / name for name in parts.writing["beside"])]
+    run = replace(run or RunOptions(), geometry=parts.writing["geometry"], restart=False)
+    outputs = find_earlier(outs, run, gathers=True)
+    frozen = parts.frozen
+    plan = plan_part(frozen, run, outputs=outputs, only=frozenset(frozen.used))
+    plan = replace(plan, unusable=(*frozen.unusable, *plan.unusable))
+    with closing(open_ledger(plan)) as ledger:
+        gather_into(ledger, parts)
+        detection_run = carry_out(plan, ledger, progress, gathered=True)
+        written = _write(detection_run, ledger)
+        complete = not detection_run.failures
+        keep = run.keep or (complete and not remove_parts(outputs.folder))
+        leave_ledger(ledger, outputs, complete=complete, keep=keep)
+    return report_on(detection_run, written, time.perf_counter() - start)
+
+
+def _paths(out: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(o) for o in ([out] if isinstance(out, (str, Path)) else out)]

@@ -75,6 +75,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _inspect.models,
     _inspect.info,
     _detect.plan,
+    _detect.gather,
     _filter.filter_,
     _merge.merge,
     _review.review,

@@ -11,11 +11,15 @@ from cyclopts import Parameter
 
 from geo_retina.cli import _flags, _report, _voice
 from geo_retina.cli._option_names import as_flags
+from geo_retina.errors import OptionError
+from geo_retina.files import check_file_output
 from geo_retina.options import DetectOptions, RunOptions
 
 if TYPE_CHECKING:
+    from geo_retina.detector import FrozenPlan, Part, RunReport
     from geo_retina.run import Estimate, ScenePlan
 
+MaybeScenes = Annotated[list[str] | None, Parameter(name="SCENE...")]
 Scenes = Annotated[list[str], Parameter(name="SCENE...")]
 Detection = Annotated[DetectOptions, _flags.DETECTION]
 Run = Annotated[RunOptions, _flags.RUN]
@@ -27,12 +31,14 @@ _MOST_PLANS = 10
 
 
 def detect(
-    scenes: Scenes,
+    scenes: MaybeScenes = None,
     /,
     *,
-    model: str,
+    model: str | None = None,
     out: _flags.Outs,
     crs: str | None = None,
+    part: str | None = None,
+    plan: Path | None = None,
     config: Path | None = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
     options: Detection = _DETECTION,
@@ -47,6 +53,10 @@ def detect(
         out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
             Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
+        part: Do one part of the run and write only its folder, for `gather`: 3/40 is the third
+            of 40.
+        plan: With --part, the plan that all parts share, from `plan --out`; scenes, model and
+            options are then the plan's.
         config: YAML file with any of the options below, such as `nms_iou: 0.6`; flags win.
         quiet: Print nothing but warnings and errors.
         options: What changes the detections.
@@ -58,9 +68,20 @@ def detect(
     from geo_retina.run.memory import keep_freed_memory
 
     _voice.check_json(reporting, overwrite=run.overwrite)
+    scenes, how = scenes or [], "none" if quiet else reporting.progress
+    if plan is not None and part is None:
+        raise OptionError("the argument plan is given without a part; say which with --part 1/40")
+    if plan is None and not scenes:
+        raise OptionError("no SCENE is given, expected files, addresses, folders or lists")
+    if plan is None and model is None:
+        raise OptionError("no model is given, expected its name or file; say which with --model")
     keep_freed_memory()
+    if part is not None:
+        job = _part_of(part, plan, scenes, model, options, run, crs)
+        return _detect_part(*job, out, run, how, reporting, quiet=quiet)
+    assert model is not None
     try:
-        with _report.progress("none" if quiet else reporting.progress) as show:
+        with _report.progress(how) as show:
             report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=show)
     except KeyboardInterrupt:
         _voice.fail(
@@ -76,6 +97,20 @@ def detect(
     }
     for path in out:
         _report.write_config(path, dump_options(options, run), about)
+    return _tell(
+        report, options, reporting, quiet=quiet, retry="the same command again retries what failed"
+    )
+
+
+def _tell(
+    report: RunReport,
+    options: DetectOptions,
+    reporting: _voice.Reporting,
+    *,
+    quiet: bool,
+    retry: str,
+) -> int:
+    """Tell what a run came to, and give the exit code."""
     if not quiet:
         _voice.say(_report.summary(report))
         if options.min_score is not None:
@@ -89,8 +124,121 @@ def detect(
     _voice.result(reporting, _report.report_result(report))
     if report.complete:
         return 0
+    _report.warn(f"some ground was not covered; {retry}")
+    return 3
+
+
+def _part_of(
+    part: str,
+    plan: Path | None,
+    scenes: list[str],
+    model: str | None,
+    options: DetectOptions,
+    run: RunOptions,
+    crs: str | None,
+) -> tuple[FrozenPlan, Part]:
+    """Read the plan that parts share, or make the one that they all make of the same arguments."""
+    from geo_retina.detector import Part, freeze_run
+    from geo_retina.run import check_given, read_plan
+
+    which = Part.parse(part)
+    if plan is None:
+        assert model is not None
+        return freeze_run(scenes, model, options, run, crs=crs), which
+    frozen = read_plan(plan)
+    check_given(frozen, scenes, model, options, crs)
+    return frozen, which
+
+
+def _detect_part(
+    frozen: FrozenPlan,
+    part: Part,
+    out: list[Path],
+    run: RunOptions,
+    how: _voice.ProgressStyle,
+    reporting: _voice.Reporting,
+    *,
+    quiet: bool,
+) -> int:
+    """Detect a part of a run, tell what it came to, and give the exit code."""
+    from geo_retina.detector import detect_part
+
+    try:
+        with _report.progress(how) as show:
+            report = detect_part(frozen, part, out, run, progress=show)
+    except KeyboardInterrupt:
+        _voice.fail(
+            f"interrupted; what is finished lies in {out[0]}.run/{part.folder_name}, and the same "
+            "command goes on from there"
+        )
+        return 130
+    if not quiet:
+        _voice.say(
+            f"part {part.number} of {part.of}: {_report.plural(report.blocks, 'block')}, "
+            f"{report.pixels / 1e6:,.1f} Mpx in {_report.duration(report.seconds)}, "
+            f"{_report.plural(report.detections, 'detection')} before merging\n"
+            f"kept in {report.folder}; geo-retina gather {out[0]} puts all parts together"
+        )
+    _report.warn_of_failures(report.failures)
+    _voice.result(
+        reporting,
+        {
+            **{k: v for k, v in vars(report).items() if k not in ("failures", "part")},
+            "part": part.number,
+            "of": part.of,
+            "not_covered": _report.failures_result(report.failures),
+        },
+    )
+    if report.complete:
+        return 0
     _report.warn("some ground was not covered; the same command again retries what failed")
     return 3
+
+
+def gather(
+    out: Path,
+    folders: Annotated[list[Path] | None, Parameter(name="FOLDER...")] = None,
+    /,
+    *,
+    keep: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    discard_review: Annotated[bool, Parameter(negative="")] = False,
+    device: str = _RUN.device,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
+) -> int:
+    """Put the parts of a run together that `detect --part` did, and write the result.
+
+    Args:
+        out: The file that the parts were given as --out.
+        folders: Where parts lie, if not in OUT.run: their folders, or folders that hold some.
+        keep: Keep the folders of the parts in OUT.run after all is written.
+        overwrite: Replace an existing output; what a person entered in its review is carried over.
+        discard_review: When replacing, discard what a person entered.
+        device: For the few tiles around an area of interest that are detected only now.
+        quiet: Print nothing but warnings and errors.
+        reporting: How the command reports.
+    """
+    from geo_retina.config import dump_options
+    from geo_retina.detector import gather_parts
+    from geo_retina.run import find_parts
+    from geo_retina.run.memory import keep_freed_memory
+
+    _voice.check_json(reporting, overwrite=overwrite)
+    keep_freed_memory()
+    run = RunOptions(keep=keep, overwrite=overwrite, discard_review=discard_review, device=device)
+    with _report.progress("none" if quiet else reporting.progress) as show:
+        frozen = find_parts(out, folders or []).frozen
+        report = gather_parts(out, folders or [], run, progress=show)
+    about = {
+        "model": frozen.model,
+        "scenes": ", ".join(frozen.scenes),
+        **_report.stretch_notes(report),
+    }
+    for path in report.outs:
+        _report.write_config(path, dump_options(frozen.options, run), about)
+    retry = "detect --part again retries what failed, and gather again takes it"
+    return _tell(report, frozen.options, reporting, quiet=quiet, retry=retry)
 
 
 def plan(
@@ -98,6 +246,8 @@ def plan(
     /,
     *,
     model: str,
+    out: Path | None = None,
+    crs: str | None = None,
     config: Path | None = None,
     options: Detection = _DETECTION,
     run: Run = _RUN,
@@ -109,18 +259,24 @@ def plan(
     Args:
         scenes: Images: files, addresses, folders, globs, .txt lists or STAC .json items.
         model: A bundled model's name or a .safetensors file.
+        out: Write the plan to this .json file, for `detect --part 1/40 --plan`: scenes and model
+            as they are now, tiles, blocks, and this machine's precision unless --precision says.
+        crs: With --out, CRS of the result; left out, that of the scenes.
         config: YAML file with any of the options below; flags win.
         options: What changes the detections.
         run: How the run is carried out.
         cost: Measure for a few seconds what the network costs on this machine.
         reporting: How the command reports.
     """
+    from geo_retina.detector import freeze_run
     from geo_retina.model import load_card, load_model
     from geo_retina.run import estimate, notes_on, plan_scenes
     from geo_retina.run.memory import keep_freed_memory
 
     _voice.check_json(reporting, overwrite=run.overwrite)
     keep_freed_memory()  # as detect does, which is timed here
+    if out is not None:
+        check_file_output(out, overwrite=run.overwrite)
     plans, failures = plan_scenes(scenes, load_card(model), options, run)
     inside = [each for each in plans if not each.is_outside]
     for each in inside[:_MOST_PLANS]:
@@ -136,6 +292,9 @@ def plan(
     notes = [as_flags(note) for note in notes_on([s for each in plans for s in each.scenes])]
     for text in notes:
         _report.warn(text)
+    if out is not None:
+        freeze_run(scenes, model, options, run, crs=crs).write(out)
+        _voice.say(f"written to {out}")
     _report.warn_of_failures(failures)
     _voice.result(
         reporting,

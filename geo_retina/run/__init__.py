@@ -8,12 +8,28 @@ from geo_retina.run.detection_run import (
     check_any_covered,
     total,
 )
-from geo_retina.run.execution import carry_out, open_ledger
+from geo_retina.run.execution import carry_out, carry_out_part, open_ledger
 from geo_retina.run.fitting import fit_scene, notes_on
+from geo_retina.run.frozen_plan import (
+    FrozenPlan,
+    check_given,
+    freeze_plan,
+    read_plan,
+)
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import Ledger, SceneRecord
 from geo_retina.run.ledger.manifest import manifest_for
 from geo_retina.run.merging import merge_scene, merged_tables
+from geo_retina.run.parts import (
+    Part,
+    PartReport,
+    find_parts,
+    gather_into,
+    open_part,
+    plan_part,
+    remove_parts,
+    report_on_part,
+)
 from geo_retina.run.plan import (
     BlockJob,
     Estimate,
@@ -36,8 +52,11 @@ __all__ = [
     "DetectionRun",
     "Estimate",
     "Failure",
+    "FrozenPlan",
     "Ledger",
     "Outputs",
+    "Part",
+    "PartReport",
     "Progress",
     "RunPlan",
     "RunReport",
@@ -46,12 +65,17 @@ __all__ = [
     "TaskBatch",
     "Totals",
     "carry_out",
+    "carry_out_part",
     "check_all_covered",
     "check_any_covered",
+    "check_given",
     "estimate",
     "explain",
     "find_earlier",
+    "find_parts",
     "fit_scene",
+    "freeze_plan",
+    "gather_into",
     "leave_ledger",
     "limit_notes",
     "manifest_for",
@@ -59,11 +83,16 @@ __all__ = [
     "merged_tables",
     "notes_on",
     "open_ledger",
+    "open_part",
     "pack_task_batches",
+    "plan_part",
     "plan_run",
     "plan_scene",
     "plan_scenes",
+    "read_plan",
+    "remove_parts",
     "report_on",
+    "report_on_part",
     "run_folder",
     "run_task_batches",
     "total",

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
+from geo_retina.detections import Detections
 from geo_retina.run.blocks import Progress, Tally, run_task_batches
 from geo_retina.run.detection_run import DetectionRun, total
+from geo_retina.run.frozen_plan import PlannedBlock, batches_of
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import Ledger
-from geo_retina.run.plan import BlockJob, pack_task_batches
+from geo_retina.run.plan import BlockJob, TaskBatch, pack_task_batches
 from geo_retina.run.run_plan import RunPlan
 from geo_retina.run.tiles_of_interest import missing_tiles
 
@@ -27,7 +29,11 @@ def open_ledger(plan: RunPlan) -> Ledger:
 
 
 def carry_out(
-    plan: RunPlan, ledger: Ledger, progress: Callable[[Progress], None] | None
+    plan: RunPlan,
+    ledger: Ledger,
+    progress: Callable[[Progress], None] | None,
+    *,
+    gathered: bool = False,
 ) -> DetectionRun:
     """Detect every block that the ledger does not hold yet.
 
@@ -35,6 +41,8 @@ def carry_out(
         plan: what to do.
         ledger: of the run; it holds the detections afterwards.
         progress: called after every finished task batch.
+        gathered: whether the ledger holds the results of all planned blocks already, so that
+            only tiles around an area of interest may be missing.
 
     Returns:
         The run and its totals. Its detections are read from the ledger's folder, which must stay.
@@ -48,11 +56,63 @@ def carry_out(
     for failure in plan.unusable:
         ledger.log.warning("%s cannot be used: %s", failure.scene, failure.error)
     jobs = [job for scene_plan in plan.scene_plans for job in scene_plan.jobs]
-    todo = [job for job in jobs if _key(job) not in done]
-    asked: set[tuple[int, int]] = set()
     tally = Tally(_pixels(plan, done), progress)
+    if gathered:
+        return _finish(plan, ledger, [], tally)
+    return _finish(plan, ledger, [job for job in jobs if _key(job) not in done], tally)
+
+
+def carry_out_part(
+    plan: RunPlan,
+    ledger: Ledger,
+    units: Sequence[Sequence[PlannedBlock]],
+    progress: Callable[[Progress], None] | None,
+) -> DetectionRun:
+    """Detect the blocks of some units of a frozen plan that the ledger does not hold yet.
+
+    Blocks of scenes that cannot be used any longer are recorded as failed. What lies around an
+    area of interest is left to whoever gathers the parts.
+
+    Args:
+        plan: of the scenes that the units need.
+        ledger: of the part.
+        units: its share of the work.
+        progress: called after every finished task batch.
+
+    Raises:
+        RunError: there are no workers.
+        OutputError: the ledger cannot be written.
+    """
+    done = ledger.blocks_done()
+    ledger.log.info("%d blocks are done", len(done))
+    jobs: dict[tuple[int, int], BlockJob] = {}
+    lost: list[BlockResult] = []
+    reasons = {each.scene: each.error for each in plan.unusable}
+    for block in (block for unit in units for block in unit):
+        scene_plan = plan.by_index.get(block.scene)
+        if block.key in done:
+            continue
+        if scene_plan is None:
+            error = reasons.get(plan.paths[block.scene], "it cannot be used any longer")
+            lost.append(
+                BlockResult(block.scene, block.block, block.window, Detections.empty(), error=error)
+            )
+        else:
+            jobs[block.key] = scene_plan.job(scene_plan.block(block.block))
+    if lost:
+        ledger.log.warning("%d blocks are of scenes that cannot be used", len(lost))
+        ledger.write(ledger.next_task_batch(), lost)
+    batches = batches_of(units, jobs, first=ledger.next_task_batch())
+    _detect(plan, ledger, batches, Tally(_pixels(plan, done), progress))
+    return total(plan, ledger.scenes())
+
+
+def _finish(plan: RunPlan, ledger: Ledger, todo: list[BlockJob], tally: Tally) -> DetectionRun:
+    """Detect some blocks, then round by round what objects at the border of an area need."""
+    asked: set[tuple[int, int]] = set()
     while True:
-        _detect(plan, ledger, todo, tally)
+        batches = pack_task_batches(todo, plan.run.block_px, first=ledger.next_task_batch())
+        _detect(plan, ledger, batches, tally)
         asked |= {_key(job) for job in todo}
         todo = [job for job in _needed_at_borders(plan, ledger) if _key(job) not in asked]
         if not todo:
@@ -63,10 +123,10 @@ def _key(job: BlockJob) -> tuple[int, int]:
     return job.scene_index, job.block.index
 
 
-def _detect(plan: RunPlan, ledger: Ledger, todo: Sequence[BlockJob], tally: Tally) -> None:
-    """Detect some blocks and record them."""
-    task_batches = pack_task_batches(todo, plan.run.block_px, first=ledger.next_task_batch())
-    ledger.log.info("%d blocks to do in %d units", len(todo), len(task_batches))
+def _detect(plan: RunPlan, ledger: Ledger, task_batches: Sequence[TaskBatch], tally: Tally) -> None:
+    """Detect the blocks of some task batches and record them."""
+    count = sum(len(each.jobs) for each in task_batches)
+    ledger.log.info("%d blocks to do in %d units", count, len(task_batches))
     results = run_task_batches(task_batches, plan.model, plan.options, plan.run, tally)
     # Closed at once when something goes wrong here, so that workers stop.
     with contextlib.closing(results):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,7 +188,13 @@ def plan_scenes(
 
 
 def plan_found(
-    paths: Sequence[str], card: Card, options: DetectOptions, run: RunOptions, *, name: str
+    paths: Sequence[str],
+    card: Card,
+    options: DetectOptions,
+    run: RunOptions,
+    *,
+    name: str,
+    only: Collection[int] | None = None,
 ) -> tuple[list[ScenePlan], list[Failure]]:
     """Fit scenes that were found to a model, and cut them, as ``plan_scenes`` does.
 
@@ -198,12 +204,15 @@ def plan_found(
         options: what changes the result.
         run: how it is carried out.
         name: of the mosaic, where one is asked for.
+        only: positions of the scenes to look at, of which none may be usable; None for all.
     """
     area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
     opened: list[tuple[int, Scene]] = []
     failures: list[Failure] = []
     first_error: GeoRetinaError | None = None
     for index, path in enumerate(paths):
+        if only is not None and index not in only:
+            continue
         try:
             opened.append((index, fit_scene(path, card, options)))
         except OptionError:
@@ -211,7 +220,7 @@ def plan_found(
         except GeoRetinaError as error:
             first_error = first_error or error
             failures.append(Failure(path, str(error)))
-    if first_error is not None and not opened:
+    if first_error is not None and not opened and only is None:
         raise first_error
     pictures: Sequence[tuple[int, Scene | Mosaic]] = opened
     if options.mosaic:

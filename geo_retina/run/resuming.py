@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from geo_retina.errors import OptionError
+from geo_retina.errors import OptionError, RunError
 from geo_retina.options import DetectOptions, DetectPrecision, RunOptions, Runtime
 from geo_retina.run.ledger.folder import Ledger
+from geo_retina.run.ledger.guard import PARTS
 from geo_retina.run.ledger.manifest import read_manifest
 from geo_retina.scene import fingerprint
 from geo_retina.vector import Target, check_target
@@ -41,21 +42,28 @@ class Outputs:
         return replace(options, **self.arithmetic)  # type: ignore[arg-type]
 
 
-def find_earlier(outs: Sequence[Path], run: RunOptions) -> Outputs:
+def find_earlier(outs: Sequence[Path], run: RunOptions, *, gathers: bool = False) -> Outputs:
     """Look for an earlier try beside the outputs, and refuse outputs that cannot be written.
 
     Args:
         outs: files to be written; the ledger's folder lies beside the first.
         run: whether to go on with an earlier try, and to replace files that it did not write.
+        gathers: whether the folder may hold parts of the run, which are then gathered.
 
     Raises:
         OptionError: no output is named, or one twice.
         OutputError: one exists and is not to be replaced, or cannot hold what it should.
-        RunError: the ledger's folder is no run's, or damaged.
+        RunError: the ledger's folder is no run's, damaged, or holds parts of a run.
     """
     if not outs or len({o.resolve() for o in outs}) < len(outs):
         raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
     folder = run_folder(outs[0])
+    parts = sorted(folder.glob(PARTS))
+    if parts and not gathers:
+        raise RunError(
+            f"{folder} holds parts of a run, such as {parts[0].name}; combine them with geo-retina "
+            f"gather {outs[0]}, or move the folder away"
+        )
     found = None if run.restart else read_manifest(folder)
     own = {} if found is None else found.get("written", {})
     foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]

@@ -47,6 +47,7 @@ class RunPlan:
         unusable: scenes that cannot be used or placed, or are not in the mosaic.
         crs: of the result; None where the scenes have none.
         manifest: what tells it from other runs.
+        paths: of all scenes, usable or not.
     """
 
     model: Model
@@ -57,6 +58,7 @@ class RunPlan:
     unusable: tuple[Failure, ...]
     crs: pyproj.CRS | None
     manifest: dict[str, Any]
+    paths: tuple[str, ...] = ()
 
     @cached_property
     def by_index(self) -> dict[int, ScenePlan]:
@@ -98,6 +100,8 @@ def plan_run(
 ) -> RunPlan:
     """Check everything that can be checked before the first block.
 
+    Nothing of the scenes is read but headers, and a sample where values must be looked at.
+
     Args:
         scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
@@ -109,6 +113,39 @@ def plan_run(
     Raises:
         GeoRetinaError: nothing can be done.
     """
+    chosen = Chosen(tuple(find_scenes(scenes, asset=options.asset)), mosaic_name(scenes))
+    return plan_chosen(chosen, model, options, run, outputs=outputs, crs=crs)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Scenes that were found, or those of them that a part of a run needs.
+
+    Attributes:
+        paths: of all scenes of the run.
+        name: of their mosaic, where one is asked for.
+        only: positions of those to look at; None for all.
+    """
+
+    paths: tuple[str, ...]
+    name: str
+    only: frozenset[int] | None = None
+
+
+def plan_chosen(
+    scenes: Chosen,
+    model: str | Path | Model,
+    options: DetectOptions,
+    run: RunOptions,
+    *,
+    outputs: Outputs,
+    crs: str | None,
+) -> RunPlan:
+    """Plan a run over scenes that were found, as ``plan_run`` does.
+
+    Raises:
+        GeoRetinaError: nothing can be done.
+    """
     if run.scheduler is None:
         check_forked()
     loaded, options = _load_fitting(model, options)
@@ -116,14 +153,18 @@ def plan_run(
     options = resolve_runtime(outputs.follow(options), loaded, device)
     if outputs.block_px is not None:
         run = dataclasses.replace(run, block_px=outputs.block_px)
-    paths = find_scenes(scenes, asset=options.asset)
+    paths = list(scenes.paths)
     if run.scheduler is not None:  # its workers may run in another folder
         paths = [absolute(path) for path in paths]
-    plans, unfit = plan_found(paths, loaded.card, options, run, name=mosaic_name(scenes))
-    placed, misplaced, output_crs = choose_output_crs(crs, plans)
+    plans, unfit = plan_found(paths, loaded.card, options, run, name=scenes.name, only=scenes.only)
+    if plans or scenes.only is None:
+        placed, misplaced, output_crs = choose_output_crs(crs, plans)
+    else:  # none of the few that a part needs can be used
+        placed, misplaced, output_crs = [], [], None
     for target in outputs.targets:
         check_has_place(target.path, output_crs)
-    used = _versions(paths, {each.scene for each in unfit}, _stretches(placed, options))
+    looked_at = [p for i, p in enumerate(paths) if scenes.only is None or i in scenes.only]
+    used = _versions(looked_at, {each.scene for each in unfit}, _stretches(placed, options))
     return RunPlan(
         loaded,
         options,
@@ -133,6 +174,7 @@ def plan_run(
         (*unfit, *misplaced),
         output_crs,
         _manifest(paths, used, loaded, options, run.block_px),
+        tuple(paths),
     )
 
 

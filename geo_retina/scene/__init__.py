@@ -23,7 +23,7 @@ from geo_retina.scene.opening import (
     open_scene,
 )
 from geo_retina.scene.reading import Scene
-from geo_retina.scene.sampling import sample_values
+from geo_retina.scene.sampling import sample_values, valid_share
 from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
@@ -55,5 +55,6 @@ __all__ = [
     "open_scene",
     "sample_values",
     "scene_names",
+    "valid_share",
     "write_raster",
 ]

@@ -215,6 +215,19 @@ class Scene:
         """Where the bands are in the dataset that is read."""
         return list(self.bands if self.view is None else range(1, len(self.bands) + 1))
 
+    def known_share(self, window: Window) -> float | None:
+        """Tell the share of a window that holds ground where that takes no pixel; else None."""
+        whole = np.issubdtype(np.dtype(self.dtype), np.integer) or self.dtype == "bool"
+        tells = self.masks or self.has_mask or any(each is not None for each in self.nodatas)
+        if self.view is not None or tells or not whole:
+            return None
+        try:
+            with self._dataset():
+                present = self._present(window)
+        except SceneError:
+            return 1.0
+        return 1.0 if present is None else round(float(present.mean()), 4)
+
     def overview(self, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
         """Read the whole grid, decimated so that no side exceeds ``max_px``.
 

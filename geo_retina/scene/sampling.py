@@ -1,4 +1,4 @@
-"""A sample of a whole scene's values, the same each time."""
+"""Samples of a scene, the same each time: of its values, and of how much of it is ground."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
+from geo_retina.scene.mosaic import Mosaic
 from geo_retina.scene.reading import Scene
+
+_PLACES = 4  # along a side of a window that is probed for ground
+_PROBE_PX = 16
 
 _WINDOW_PX = 256
 _WINDOWS = 8  # along a side
@@ -80,3 +84,29 @@ def _everywhere(shape: tuple[int, int]) -> list[Window]:
         for row in range(0, height, _SEARCH_PX)
         for col in range(0, width, _SEARCH_PX)
     ]
+
+
+def valid_share(scene: Scene | Mosaic, window: Window) -> float:
+    """Estimate the share of a window that holds ground, without random numbers.
+
+    Nothing is read of a scene that cannot say that a pixel is none, such as one of whole numbers
+    without nodata, mask and missing blocks; of others, small probes on a lattice.
+
+    Returns:
+        0 to 1; what cannot be read counts as ground.
+    """
+    if isinstance(scene, Scene):
+        known = scene.known_share(window)
+        if known is not None:
+            return known
+    found = []
+    height, width = min(_PROBE_PX, window.height), min(_PROBE_PX, window.width)
+    for row in np.linspace(window.row, window.row + window.height - height, _PLACES, dtype=int):
+        for col in np.linspace(window.col, window.col + window.width - width, _PLACES, dtype=int):
+            try:
+                _, valid = scene.read(Window(int(row), int(col), height, width))
+            except SceneError:  # its block is reported when it is detected
+                found.append(1.0)
+                continue
+            found.append(float(valid.mean()))
+    return round(float(np.mean(found)), 4)

@@ -40,7 +40,7 @@ VERBS = {
     *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
-    "review_detections",
+    *("detect_part", "freeze_run", "gather_parts", "read_plan", "review_detections"),
 }
 VALUES = {
     *(
@@ -57,7 +57,7 @@ VALUES = {
         "Predictor",
     ),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
-    "ReviewReport",
+    *("FrozenPlan", "Part", "PartReport", "ReviewReport"),
 }
 SHOWN = {
     "Card",

@@ -53,6 +53,15 @@ class BlockResult:
     reduced_batch: int | None = None
     undecided: Detections = field(default_factory=Detections.empty)
 
+    def is_same(self, other: BlockResult) -> bool:
+        """Check whether another try of the block found the same."""
+        numbers = ("tiles", "skipped", "truncated", "error", "window")
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in numbers)
+            and self.detections == other.detections
+            and self.undecided == other.undecided
+        )
+
     def without_detections(self) -> BlockResult:
         """Drop the detections, which stay on disk."""
         return replace(self, detections=_NO_DETECTIONS, undecided=_NO_DETECTIONS)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from geo_retina.detections import Detections
-from geo_retina.errors import OutputError
+from geo_retina.errors import OutputError, RunError
 from geo_retina.files import new_file, write_text
 from geo_retina.run.ledger.block_results import (
     BlockResult,
@@ -45,6 +45,11 @@ class SceneRecord:
     results: tuple[BlockResult, ...]
     _places: dict[int, tuple[Path, int]]
     _files: _Files
+
+    def count(self) -> int:
+        """Count the detections of all blocks, before these are merged with each other."""
+        results = (self._read(result.block) for result in self.results)
+        return sum(len(each.detections) + len(each.undecided) for each in results)
 
     def undecided(self) -> Detections:
         """Read the undecided detections of all blocks, one block at a time."""
@@ -169,6 +174,35 @@ class Ledger:
             key = result.scene_index, result.block
             if key not in self._index or self._index[key].result.error is not None:
                 self._index[key] = _Entry(path, place, result.without_detections())
+
+    def adopt(self, other: Ledger) -> None:
+        """Take over what another ledger holds, whose files stay where they are.
+
+        A block that both finished counts once.
+
+        Raises:
+            RunError: they found different things in it.
+        """
+        files, others = _Files(), _Files()
+        for key, entry in sorted(other._index.items()):
+            own = self._index.get(key)
+            if own is not None and own.result.error is None and entry.result.error is None:
+                mine, theirs = (
+                    every.read(each.path)[each.place]
+                    for every, each in ((files, own), (others, entry))
+                )
+                if not mine.is_same(theirs):
+                    raise RunError(
+                        f"block {key[1]} of scene {key[0] + 1} was detected twice with different "
+                        f"results, in {own.path.parent} and {entry.path.parent}; remove one of the "
+                        "two folders"
+                    )
+            elif own is None or own.result.error is not None:
+                self._index[key] = entry
+
+    def blocks_known(self) -> set[tuple[int, int]]:
+        """List scene and block of every block that was tried, with success or not."""
+        return set(self._index)
 
     def blocks_done(self) -> set[tuple[int, int]]:
         """List scene and block of every block that finished without an error."""

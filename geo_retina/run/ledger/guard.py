@@ -11,9 +11,12 @@ from filelock import FileLock, Timeout
 
 from geo_retina.errors import OutputError, RunError
 
-LOCK, LOG = "lock", "run.log"
+LOCK, LOG, PLAN = "lock", "run.log", "plan.json"
 
-BEGUN = (LOCK, LOG, ".*.draft*", ".*.tmp")
+PARTS = "part-*-of-*"
+"""Pattern of the folders that parts of a run have inside that of the whole."""
+
+BEGUN = (LOCK, LOG, PLAN, PARTS, ".*.draft*", ".*.tmp")
 """Patterns of what a run leaves that was killed before it wrote anything."""
 
 
@@ -56,7 +59,8 @@ class _LogFile(logging.FileHandler):
 def open_log(path: Path) -> logging.Logger:
     """Open a log of one run; outside the logging tree, which belongs to the application."""
     logger = logging.Logger("geo_retina.run", logging.INFO)
-    handler = _LogFile(path, encoding="utf-8")
+    # Opened when there is something to say, as many parts of a run may be looked at at once.
+    handler = _LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     return logger

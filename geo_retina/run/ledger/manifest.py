@@ -101,7 +101,7 @@ def check_continues(folder: Path, found: dict[str, Any], manifest: dict[str, Any
         RunError: they differ, or a geo-retina of other results began it.
     """
     _check_results(folder, found)
-    changed = _differences(found["fixed"], manifest["fixed"])
+    changed = differences(found["fixed"], manifest["fixed"])
     changed += [
         f"{path} (the file was replaced)"
         for path, version in manifest["versions"].items()
@@ -129,20 +129,20 @@ def _check_results(folder: Path, found: dict[str, Any]) -> None:
         )
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """List each leaf that differs, as ``name: old, now new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [
             text
             for key in keys
-            for text in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+            for text in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [
             text
             for i, (a, b) in enumerate(zip(old, new, strict=True))
-            for text in _differences(a, b, f"{name}[{i}]")
+            for text in differences(a, b, f"{name}[{i}]")
         ]
     if old == new:
         return []
