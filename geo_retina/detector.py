@@ -257,7 +257,8 @@ def detect_part(
     Example:
         >>> from geo_retina import Part, RunOptions, detect_part, freeze_run
         >>> run = RunOptions(device="cpu")
-        >>> report = detect_part(freeze_run("scene.tif", "demo", run=run), Part(2, 2), "p.gpkg", run)
+        >>> plan = freeze_run("scene.tif", "demo", run=run)
+        >>> report = detect_part(plan, Part(2, 2), "p.gpkg", run)
         >>> report.complete, report.folder.name
         (True, 'part-2-of-2')
     """
