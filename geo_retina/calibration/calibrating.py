@@ -135,7 +135,7 @@ def calibrate(
     out = Path(out)
     check_model_output(out, overwrite=overwrite)
     start = model if isinstance(model, Model) else load_model(model)
-    ground, reviewed = _ground(start.card, data, options)
+    ground, reviewed = gather_ground(start.card, data, options)
     trials = [_try(start, start.card.nms_iou, ground, run)]
     if options.search_nms:
         trials += _other_suppressions(start, trials[0], ground, run)
@@ -152,7 +152,7 @@ def _with_review(card: Card, reviewed: dict[str, Any]) -> Card:
     return replace(card, metrics={**card.metrics, "calibration": about})
 
 
-def _ground(
+def gather_ground(
     card: Card, data: DataOptions, options: CalibrateOptions
 ) -> tuple[ValidationGround, dict[str, Any] | None]:
     """Gather the scenes and labels, read as the model sees them, and what to tell of a review."""

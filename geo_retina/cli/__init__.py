@@ -68,6 +68,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _train.check_labels,
     _import.import_,
     _import.calibrate,
+    _import.quantize,
     _measure.evaluate,
     _measure.compare,
     _measure.estimate,
