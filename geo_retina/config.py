@@ -375,7 +375,7 @@ def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, An
     """Put the first of pydantic's findings into a sentence: key, found and expected."""
     found, *others = error.errors(include_url=False)
     place = found["loc"]
-    # Where one of several types is wanted, each has its own finding, with its name at the end.
+    # Where one of several types is expected, each has its own finding, with its name at the end.
     either = [other for other in others if place[-1] == "float" and other["loc"][:-1] == place[:-1]]
     key = prefix + ".".join(_keys_of(place, values, found["type"] == "missing"))
     cause = found.get("ctx", {}).get("error")
@@ -383,10 +383,12 @@ def _first_sentence(error: ValidationError, prefix: str, values: Mapping[str, An
         return _as_keys(str(cause), key)
     if found["type"] == "missing":
         return f"{key} is missing, and it has no default"
-    wanted = " or ".join(each["msg"].removeprefix("Input should be ") for each in [found, *either])
+    described = " or ".join(
+        each["msg"].removeprefix("Input should be ") for each in [found, *either]
+    )
     if found["type"] in ("dataclass_type", "dict_type"):
-        wanted = "a group of keys"
-    return f"{key} is {_show(found['input'])}, expected {wanted.replace('array', 'list')}"
+        described = "a group of keys"
+    return f"{key} is {_show(found['input'])}, expected {described.replace('array', 'list')}"
 
 
 def _keys_of(place: tuple[int | str, ...], values: Any, is_missing: bool) -> list[str]:

@@ -143,7 +143,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
 
     Returns:
         What was done; ``failures`` names ground that is not covered. A GeoPackage has it as its
-        layer ``not_covered``, the ground that was looked at as ``scanned``, and how all came
+        layer ``not_covered``, the ground that was scanned as ``scanned``, and how all came
         about as the table ``metadata``; beside other formats these are ``OUT.not_covered.gpkg``
         and ``OUT.scanned.gpkg``.
 

@@ -363,7 +363,7 @@ def plan_tiles(
 
     Args:
         shape: (height, width) of the grid.
-        tile_px: the largest tile side wanted, or with ``exact`` the very one.
+        tile_px: the largest tile side allowed, or with ``exact`` the very one.
         overlap_px: the least overlap of neighbouring tiles.
         stride_px: coarsest stride of the network; tile sides and steps are multiples of it.
         exact: take ``tile_px`` (rounded up to the stride) as it is, instead of looking for

@@ -24,7 +24,7 @@ def print_api(app: App, *, devices: bool) -> int:
     """
     from geo_retina import __version__
 
-    told: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "protocol": _voice.PROTOCOL,
         "geo_retina": __version__,
         "python": platform.python_version(),
@@ -36,9 +36,9 @@ def print_api(app: App, *, devices: bool) -> int:
     if devices:
         from geo_retina.engine import describe_devices
 
-        told["packages"] = {name: _version(name) for name in _PACKAGES}
-        told["devices"] = describe_devices()
-    print(json.dumps(_voice.as_json(told), indent=2))
+        answer["packages"] = {name: _version(name) for name in _PACKAGES}
+        answer["devices"] = describe_devices()
+    print(json.dumps(_voice.as_json(answer), indent=2))
     return 0
 
 

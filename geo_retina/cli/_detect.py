@@ -85,7 +85,7 @@ def detect(
             report = detect_to_file(scenes, model, out, options, run, crs=crs, progress=show)
     except KeyboardInterrupt:
         _voice.fail(
-            f"interrupted; what is finished lies in {out[0]}.run, and the same command goes on "
+            f"interrupted; what is finished lies in {out[0]}.run, and the same command continues "
             "from there"
         )
         return 130
@@ -336,7 +336,7 @@ def describe_plan(each: ScenePlan) -> str:
     gsd = f" at {grid.gsd_m:.3g} m" if grid.gsd_m else ""
     chosen = ""
     if each.chosen_tiles < len(tiles):
-        chosen = f"; {each.chosen_tiles:,} ({each.chosen_tiles / len(tiles):.1%}) are looked at"
+        chosen = f"; {each.chosen_tiles:,} ({each.chosen_tiles / len(tiles):.1%}) are scanned"
     rows = {
         "size": f"{grid.width:,} x {grid.height:,} px{gsd} (width x height)",
         "tiles": f"{len(tiles):,} of {tiles.tile_px} px ({tiles.cols} x {tiles.rows}){chosen}",

@@ -103,7 +103,7 @@ def export_onnx(
 ) -> None:
     """Write a model's network as ONNX, for programs without PyTorch.
 
-    docs/onnx.md tells how its outputs become objects.
+    docs/onnx.md says how its outputs become objects.
 
     Args:
         model: A bundled model's name or a .safetensors file.

@@ -57,7 +57,7 @@ def with_new_flags(tokens: Sequence[str]) -> list[str]:
 @contextmanager
 def tell_old_names() -> Iterator[None]:
     """Print once, as a sentence, that a flag or key has another name now."""
-    told: set[str] = set()
+    shown: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", OldNameWarning)
         show = warnings.showwarning
@@ -65,8 +65,8 @@ def tell_old_names() -> Iterator[None]:
         def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if not issubclass(category, OldNameWarning):
                 show(message, category, *place)
-            elif str(message) not in told:
-                told.add(str(message))
+            elif str(message) not in shown:
+                shown.add(str(message))
                 _voice.warn(str(message))
 
         warnings.showwarning = tell  # type: ignore[assignment]

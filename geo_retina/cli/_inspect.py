@@ -119,11 +119,11 @@ def info(
 
 
 def _describe_files(files: Sequence[str], asset: str | None) -> tuple[list[dict[str, str]], int]:
-    """Print what each scene is; what cannot be opened is told, and the others follow."""
+    """Print what each scene is; what cannot be opened is reported, and the others follow."""
     from geo_retina.scene import describe_scene, find_scenes
 
     paths = find_scenes(files, asset=asset)
-    told: list[dict[str, str]] = []
+    described: list[dict[str, str]] = []
     for path in paths[:_MOST_SCENES]:
         try:
             rows = describe_scene(path)
@@ -133,11 +133,11 @@ def _describe_files(files: Sequence[str], asset: str | None) -> tuple[list[dict[
             _report.warn(str(error))
             continue
         text = _report.columns(rows)
-        _voice.say(f"\n{text}" if told else text)
-        told.append(rows)
+        _voice.say(f"\n{text}" if described else text)
+        described.append(rows)
     if len(paths) > _MOST_SCENES:
         _voice.say(f"\n... and {_report.plural(len(paths) - _MOST_SCENES, 'further scene')}")
-    return told, 0 if len(told) == len(paths[:_MOST_SCENES]) else 3
+    return described, 0 if len(described) == len(paths[:_MOST_SCENES]) else 3
 
 
 def _describe_use(

@@ -95,7 +95,7 @@ def compare(
     """Score two sets of detections against the same labels, side by side.
 
     Differences are B - A. Their intervals come from draws of ground blocks that are the same
-    for both, so they tell whether a difference is more than chance; intervals that hold 0 say
+    for both, so they show whether a difference is significant; intervals that hold 0 say
     that it may not be.
 
     Args:
@@ -142,7 +142,7 @@ def estimate(
     Args:
         detections: GeoPackage that `detect` wrote and `review` prepared.
         overwrite: Replace the file of `--json`.
-        options: What is counted, and how.
+        options: What is counted, by which estimator.
         reporting: How the command reports.
     """
     from geo_retina.estimation import estimate as count

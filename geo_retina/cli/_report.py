@@ -189,11 +189,11 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     )
     with bars:
         task = bars.add_task("detecting", total=None, text="")
-        told: list[str] = []
+        shown: list[str] = []
 
         def show(state: Progress) -> None:
-            if state.dashboard and state.dashboard not in told:
-                told.append(state.dashboard)
+            if state.dashboard and state.dashboard not in shown:
+                shown.append(state.dashboard)
                 bars.console.print(f"Dask shows what it does at {state.dashboard}")
             text = progress_text(state)
             bars.update(task, total=state.pixels, completed=state.pixels_done, text=text)
@@ -216,9 +216,9 @@ def progress_text(state: Progress) -> str:
 def report_result(report: RunReport) -> dict[str, Any]:
     """Name what a run did."""
     left_out = ("failures", "stretches", "out", "outs")
-    told = {name: value for name, value in vars(report).items() if name not in left_out}
-    told["notes"] = [as_flags(note) for note in report.notes]
-    return {**told, "outs": report.outs, "not_covered": failures_result(report.failures)}
+    facts = {name: value for name, value in vars(report).items() if name not in left_out}
+    facts["notes"] = [as_flags(note) for note in report.notes]
+    return {**facts, "outs": report.outs, "not_covered": failures_result(report.failures)}
 
 
 def failures_result(failures: Sequence[Failure]) -> list[dict[str, Any]]:
@@ -300,8 +300,8 @@ def warn_of_failures(failures: Sequence[Failure]) -> None:
         if failure.window is not None:
             x_min, y_min, x_max, y_max = failure.window.box_px
             about = f"{about}, columns {x_min} to {x_max}, rows {y_min} to {y_max}"
-        told = failure.error.startswith(failure.scene) and failure.window is None
-        warn(f"not covered: {failure.error if told else f'{about}: {failure.error}'}")
+        names_scene = failure.error.startswith(failure.scene) and failure.window is None
+        warn(f"not covered: {failure.error if names_scene else f'{about}: {failure.error}'}")
     if len(failures) > _MOST_FAILURES:
         warn(f"not covered: {len(failures) - _MOST_FAILURES:,} further parts")
 

@@ -25,8 +25,8 @@ def review(
 ) -> None:
     """Add to a GeoPackage what a person should look at and correct in a GIS.
 
-    The layer `review` holds doubtful cases, the layer `cells` squares to be looked at completely,
-    drawn at random. Running again fills both up; nothing that was entered is changed.
+    The layer `review` holds doubtful cases, the layer `cells` squares of ground, drawn at random,
+    to be checked completely. Running again fills both up; nothing that was entered is changed.
 
     Args:
         detections: GeoPackage that `detect` wrote; its detections are not touched.

@@ -14,7 +14,7 @@ class OutputFault(OSError):
 
 
 class _Output(io.FileIO):
-    """Standard output, whose failures can be told from those of other files."""
+    """Standard output, whose failures can be distinguished from those of other files."""
 
     def write(self, data: Any) -> int:
         try:
@@ -26,7 +26,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error; where it is full or gone, nobody is left to be told."""
+    """Standard error; where it is full or gone, nobody is left to report to."""
 
     def write(self, data: Any) -> int:
         try:
@@ -64,7 +64,7 @@ def _text(number: int, stream: Any) -> TextIO:
 
 
 def tell(text: str) -> None:
-    """Print to standard error; where that is full or gone, nobody is left to be told."""
+    """Print to standard error; where that is full or gone, nobody is left to report to."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:

@@ -49,7 +49,7 @@ def train(
             progress=_report.training_progress(reporting.progress),
         )
     except KeyboardInterrupt:
-        _report.warn("the epochs that ended are kept; --resume goes on from there")
+        _report.warn("the epochs that ended are kept; --resume continues from there")
         raise
     _voice.say(_report.columns(_inspect.describe_card(model.card)))
     _voice.say(

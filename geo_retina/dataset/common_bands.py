@@ -35,8 +35,8 @@ def open_alike(
         return _first(file, options.band_names or (), gsd_m)
     if not all(first.band_names):
         return as_scene(file, gsd_m=gsd_m)
-    wanted = list(zip(first.band_names, first.bands, strict=True))
-    bands = match_bands(file.labels, wanted)
+    needed = list(zip(first.band_names, first.bands, strict=True))
+    bands = match_bands(file.labels, needed)
     if bands is None:
         raise TrainingError(
             f"{path} has the bands {', '.join(map(str, file.labels))}, but {first.path} has "

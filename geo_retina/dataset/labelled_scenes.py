@@ -61,7 +61,7 @@ class LabelledScene:
         ignored_px: (K, 4) float64 boxes that are neither object nor background.
         places: distinct places that its labels name, sorted.
         weights: (N,) float64 how often samples are drawn around each label; None for all alike.
-        rejected_px: (K, 2) float64 centres x, y of false finds that a person rejected.
+        rejected_px: (K, 2) float64 centres x, y of false positives that a person rejected.
         rejected_weights: (K,) float64 how often samples are drawn around these.
     """
 
@@ -301,7 +301,7 @@ class _Ground:
     Attributes:
         labelled: polygons of it; None where that is all ground.
         ignore: ground to be ignored.
-        reviewed: what a person looked at.
+        reviewed: what a person checked.
         is_only: there are no other labels than these.
     """
 

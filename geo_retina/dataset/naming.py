@@ -26,7 +26,7 @@ def with_stems(ground: Regions, scenes: Sequence[Scene], column: str | None) -> 
     if ground.layer.scenes is None:
         return ground
     names = list(dict.fromkeys(str(name) for name in ground.layer.scenes if name is not None))
-    # Polygons go by place too, so scenes of one stem need not be told apart.
+    # Polygons go by place too, so scenes of one stem need not be distinguished.
     by_stem = {scene.name: scene.path for scene in scenes}
     given_in = f"column {column} of {ground.layer.path}"
     found = match_names(names, list(by_stem.values()), given_in=given_in)

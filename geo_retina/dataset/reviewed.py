@@ -1,4 +1,4 @@
-"""Take what a person entered in a review as labels, labelled ground, and false finds."""
+"""Take what a person entered in a review as labels, labelled ground, and false positives."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def read_reviewed(options: DataOptions) -> Reviewed | None:
     rejected = usable & (cases.status == "rejected")
     if not (is_true | rejected).any() and not learning.any():
         raise LabelError(
-            f"{options.review} holds no entry to learn from: no case that was looked at outside "
+            f"{options.review} holds no entry to learn from: no case that was checked outside "
             "the cells to count by, and no completed cell to learn from; review some first"
         )
     source = _source(options, review, is_true, waits)
@@ -167,7 +167,7 @@ def _seen(path: str) -> Regions:
     companions = read_companions(path)
     crs = layer_crs(path)
     if companions is None or companions.scanned is None or crs is None:
-        raise LabelError(f"{path} does not say which ground was looked at; detect again")
+        raise LabelError(f"{path} does not say which ground was scanned; detect again")
     outlines = shapely.from_wkb(companions.scanned[GEOMETRY].to_numpy())
     return _regions(path, list(outlines[~shapely.is_missing(outlines)]), crs)
 

@@ -138,7 +138,7 @@ class TrainSamples(Dataset[Sample]):
         )
 
     def rejected(self) -> dict[Spot, float]:
-        """List false finds on training ground that a person rejected, with their weights."""
+        """List false positives on training ground that a person rejected, with their weights."""
         found: dict[Spot, float] = {}
         for number, each in enumerate(self.scenes):
             on = on_train_ground(each, self._split, each.rejected_px)

@@ -221,7 +221,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
         The class names, in the order of their numbers.
 
     Raises:
-        LabelError: a class is named that no label has, or several where none can be told.
+        LabelError: a class is named that no label has, or several where none can be recognised.
     """
     names = [_names(source, options) for source in sources]
     found = {str(name) for part in names for name in set(part.tolist())} - _NO_NAME
@@ -258,12 +258,12 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
 
 def _doubts(sources: Sequence[Source], names: list[str]) -> str:
     """Describe what may be wrong with the layers' encoding of text, as the end of a sentence."""
-    told = [
+    notes = [
         encoding_doubt(source.options.path, source.options.layer, names)
         for source in sources
         if isinstance(source.layer, LabelLayer) and source.options.encoding is None
     ]
-    return "".join(f"; {each}" for each in told if each is not None)
+    return "".join(f"; {each}" for each in notes if each is not None)
 
 
 def _names(source: Source, options: DataOptions) -> NDArray[np.object_]:

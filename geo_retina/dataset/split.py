@@ -318,12 +318,12 @@ def _deal(
     return _reach(free, options.val_fraction * total, seed), test
 
 
-def _reach(area: Mapping[Key, float], wanted: float, seed: int | str) -> set[Key]:
+def _reach(area: Mapping[Key, float], target_area: float, seed: int | str) -> set[Key]:
     """Choose keys at random that together have about a given area, and at least one."""
     chosen: set[Key] = set()
     held = 0.0
     for key in sorted(area, key=lambda key: _hash(key, seed)):
-        if abs(held + area[key] - wanted) < abs(held - wanted):
+        if abs(held + area[key] - target_area) < abs(held - target_area):
             chosen.add(key)
             held += area[key]
     if not chosen and area:

@@ -88,7 +88,7 @@ class Engine:
 
         Args:
             blocks: pixels and tiles.
-            stopped: asked before every batch whether the result is still wanted.
+            stopped: asked before every batch whether the result is still needed.
 
         Returns:
             One result per block, in the order given.

@@ -59,8 +59,8 @@ class TorchPredictor:
         if self._tta > 1:
             outputs = average_views(self._network, self._network.anchor_grid, tiles_NCHW, self._tta)
         elif self.device.type == "cpu" and not all_boxes:
-            wanted = partial(boxes_wanted, settings=self._limits.settings)
-            outputs = self._network.forward_at(tiles_NCHW, wanted)
+            select = partial(boxes_wanted, settings=self._limits.settings)
+            outputs = self._network.forward_at(tiles_NCHW, select)
         else:  # a GPU would wait to hear where
             outputs = self._network(tiles_NCHW)
         anchors = self._network.anchors(shape, self.device)

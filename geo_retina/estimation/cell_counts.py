@@ -41,7 +41,7 @@ class Objects:
         cell: number of the cell that holds its centre; none lies in no cell.
         name: class.
         points: (K, 2) centres in the CRS of the review.
-        weight: what it counts as a helper: its probability, or score; 1 of a true object.
+        weight: what it counts as a prediction: its probability, or score; 1 of a true object.
         counts: whether it is reported, from the score threshold on.
         is_hit: a detection that is an object of its class, or an object that was found.
     """

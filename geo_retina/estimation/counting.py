@@ -92,7 +92,7 @@ def _check_samples(samples: tuple[Sample, ...], path: str | Path) -> None:
     few = [s for s in samples if len(s) < min(_FEWEST_OF_STRATUM, s.population)]
     if not few:
         return
-    told = ", ".join(
+    lacking = ", ".join(
         f"stratum {s.stratum}{'' if s.zone is None else f' (zone {s.zone})'} {len(s)} of "
         f"{s.population:,}"
         for s in few[:5]
@@ -100,9 +100,9 @@ def _check_samples(samples: tuple[Sample, ...], path: str | Path) -> None:
     beyond = sum(s.not_counted for s in few)
     gap = f"; {beyond} more are done out of turn, beyond a gap in the order" if beyond else ""
     raise LabelError(
-        f"{path} has too few completed cells of use count, in {told}{gap}; expected "
+        f"{path} has too few completed cells of use count, in {lacking}{gap}; expected "
         f"{_FEWEST_OF_STRATUM} or more in each of its {len(samples)} strata, in the order of "
-        "place, since other ground cannot be told of otherwise; set these cells to done in the "
+        "place, since they say nothing of other ground otherwise; set these cells to done in the "
         "layer cells"
     )
 

@@ -1,4 +1,4 @@
-"""How many cells it will take until an interval is as narrow as wanted."""
+"""How many cells it will take until an interval is narrow enough."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan_target(counts: CellCounts, share: float) -> TargetPlan:
 
     Args:
         counts: detections in all cells, and what was completed.
-        share: wanted half of the interval over the total.
+        share: half of the requested interval over the total.
     """
     frame = counts.frame
     x = counts.found.per_cell(len(frame), counts.found.counts)

@@ -105,13 +105,13 @@ def _totals(title: str, rows: Sequence[CountRow]) -> list[str]:
     cells = [[title, "cells", "detected", "objects", "95 % from", "to", "+-", "per ha"]]
     for row in rows:
         ends = row.total.interval
-        told = ["-", "-", "-"]
+        shown = ["-", "-", "-"]
         if ends is not None:
             half = (ends[1] - ends[0]) / 2 / row.total.value if row.total.value > 0 else 0.0
-            told = [f"{ends[0]:,.0f}", f"{ends[1]:,.0f}", f"{half:.1%}"]
+            shown = [f"{ends[0]:,.0f}", f"{ends[1]:,.0f}", f"{half:.1%}"]
         density = "-" if row.per_hectare is None else f"{row.per_hectare.value:,.3g}"
         total = f"{row.total.value:,.0f}"
-        cells.append([row.name, f"{row.cells:,}", f"{row.detected:,}", total, *told, density])
+        cells.append([row.name, f"{row.cells:,}", f"{row.detected:,}", total, *shown, density])
     return aligned(cells)
 
 

@@ -1,4 +1,4 @@
-"""How many objects there are: detections everywhere, put right by cells that were looked at.
+"""Estimate how many objects there are: detections everywhere, corrected by completed cells.
 
 Särndal, Swensson and Wretman 1992, *Model Assisted Survey Sampling*, chapters 6 and 7: with x the
 detections and y the objects of a cell, and X the detections in all cells,
@@ -28,7 +28,7 @@ class Estimate:
 
     Attributes:
         value: the estimate.
-        interval: its ends; None where the cells are too few to tell.
+        interval: its ends; None where the cells are too few.
         standard_error: root of the estimated variance; None as ``interval``.
     """
 
@@ -48,7 +48,7 @@ def estimate_total(
 
     Args:
         true: (n,) objects in each drawn cell.
-        predicted: (n,) detections in it, or another helper variable that is known everywhere.
+        predicted: (n,) detections in it, or another count that is known everywhere.
         predicted_total: the same over all cells.
         design: what the drawn cells stand for.
         estimator: which estimator.
@@ -67,7 +67,7 @@ def estimate_total(
 
 
 def _slope(true: Floats, predicted: Floats, design: Design, estimator: Estimator) -> float:
-    """Fit what one detection counts for."""
+    """Fit how many objects one detection counts for."""
     if estimator == "plain":
         return 0.0
     if estimator == "difference":

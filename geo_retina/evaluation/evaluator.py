@@ -70,7 +70,7 @@ def evaluate(
     area on ground to ignore, or, by centres, its centre there.
 
     Args:
-        detections: file or table with ``score``, ``class`` (where classes are told apart) and
+        detections: file or table with ``score``, ``class`` (where classes are distinguished) and
             ``scene`` (where labels are tied to scenes). May be empty.
         labels: file or table of polygons or points; an empty table is fine, an empty file not.
         options: how they are matched, and what is made of it.

@@ -27,7 +27,7 @@ class Evaluation:
     Attributes:
         matching: how detections and labels were matched, in words.
         overall: all classes together.
-        classes: by class, sorted; empty where classes were not told apart.
+        classes: by class, sorted; empty where classes were not distinguished.
         best_scores: the best threshold of each class that has a match. Where classes were
             not told apart, all that were detected have the common one.
         count_error: how far the number found is from the number there.
@@ -44,7 +44,7 @@ class Evaluation:
             and without px where metres a pixel are not known.
         scenes: by scene, sorted; empty where labels were not tied to scenes.
         counts: ``scene``, ``cell`` and ``zone``, those that were asked for and have a part.
-        confusion: between classes; None where classes were not told apart.
+        confusion: between classes; None where classes were not distinguished.
         gsd_m: metres a pixel behind sizes in px, the median over the detections; or None.
         block_m: side of the ground blocks behind the intervals; None where none was drawn.
 

@@ -128,8 +128,8 @@ def worst_scenes(scenes: Mapping[str, Scores]) -> list[str]:
         return []
     wrong = {n: s.labels + s.detections - 2 * s.matches for n, s in scenes.items()}
     worst = sorted(wrong, key=lambda name: (-wrong[name], name))[:_WORST_SCENES]
-    told = ", ".join(f"{n} ({wrong[n]}, F1 {_text(scenes[n].f1)})" for n in worst)
-    return [f"scenes with most false and missed objects: {told}"]
+    listed = ", ".join(f"{n} ({wrong[n]}, F1 {_text(scenes[n].f1)})" for n in worst)
+    return [f"scenes with most false and missed objects: {listed}"]
 
 
 def _text(value: float | None) -> str:

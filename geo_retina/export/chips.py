@@ -174,8 +174,8 @@ def _choose(chips: Sequence[Chip], options: ChipOptions) -> list[Chip]:
         full = sum(chips[index].part == part for index in kept)
         empty = [i for i, chip in enumerate(chips) if chip.part == part and not len(chip.boxes)]
         share = min(options.empty_share, 1 - 1e-9)
-        wanted = round(full * share / (1 - share)) if options.empty_share < 1 else len(empty)
-        kept.update(rng.permutation(empty)[:wanted].tolist())
+        empty_count = round(full * share / (1 - share)) if options.empty_share < 1 else len(empty)
+        kept.update(rng.permutation(empty)[:empty_count].tolist())
     return [chips[index] for index in sorted(kept)]
 
 

@@ -147,7 +147,8 @@ def _take_folder(path: Path) -> tuple[Path, int | None]:
 
     Returns:
         The folder, and what holds it against other processes; None where the file system has no
-        locks, so that a folder in use cannot be told from one that was left, and such ones stay.
+        locks, so that a folder in use cannot be distinguished from one that was left, and such
+        ones stay.
     """
     for number in itertools.count():
         # Cut, as the name of a file may be as long as names can be.

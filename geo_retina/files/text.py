@@ -1,4 +1,4 @@
-"""Text files and JSON, as others wrote them; text files whole or not at all."""
+"""Read text files and JSON that others wrote; write text files whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = (
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8, or in what its byte-order mark says.
+    """Read a text file in UTF-8, or in the encoding that its byte-order mark names.
 
     Windows programs save UTF-8 with a mark, and some UTF-16.
 
@@ -52,7 +52,7 @@ def parse_json(text: str | bytes) -> Any:
     {'a': [1]}
 
     Raises:
-        ValueError: it is no JSON in UTF-8, or nested deeper than Python can follow.
+        ValueError: it is not JSON in UTF-8, or nested deeper than Python can follow.
     """
     try:
         return json.loads(text)

@@ -35,7 +35,7 @@ def reproject(geometries: Geometries, source: Crs, target: Crs) -> Geometries:
     Args:
         geometries: (N,) shapely geometries, None among them allowed.
         source: their CRS; None where they have none.
-        target: the CRS wanted; None keeps them as they are.
+        target: the CRS of the result; None keeps them as they are.
 
     Returns:
         (N,) new geometries in the same order, or the same array where nothing changes. A

@@ -188,11 +188,11 @@ def _window_size(scene: Scene, shapes: NDArray[np.object_]) -> tuple[int, int]:
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     sides = (bounds[:, 2:] - bounds[:, :2]).max(axis=1)
     side = float(np.median(sides[sides > 0])) if (sides > 0).any() else 0.0
-    wanted = int(np.clip(side * _OBJECTS_ACROSS, _LEAST_PX, _MOST_PX))
+    ideal = int(np.clip(side * _OBJECTS_ACROSS, _LEAST_PX, _MOST_PX))
     height, width = scene.grid.shape
     # A scene that is hardly larger is shown whole.
-    whole = max(height, width) <= 1.5 * wanted
-    return (height, width) if whole else (min(wanted, height), min(wanted, width))
+    whole = max(height, width) <= 1.5 * ideal
+    return (height, width) if whole else (min(ideal, height), min(ideal, width))
 
 
 def _worst_windows(

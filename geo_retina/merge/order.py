@@ -21,7 +21,7 @@ Packed = NDArray[np.uint64]
 AnyArray = NDArray[Any]
 
 _MANTISSA = 52
-"""Bits to which a float64 can be told apart after scaling."""
+"""Bits to which a float64 can be distinguished after scaling."""
 
 
 def in_order(detections: Detections) -> Detections:

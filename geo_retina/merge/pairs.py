@@ -56,13 +56,13 @@ def meeting(boxes: Boxes, group: Whole, tile: Whole) -> Iterator[Pairs]:
         before = np.repeat(here, n)
         skipped = np.cumsum(n) - n
         after = before + 1 + np.arange(len(before)) - np.repeat(skipped, n)
-        wanted = tile_of[before] != tile_of[after]
-        before, after = before[wanted], after[wanted]
+        keep = tile_of[before] != tile_of[after]
+        before, after = before[keep], after[keep]
         # Boxes that share several strips are taken in the first of them.
-        wanted = np.maximum(first_of[before], first_of[after]) == entries.strip[before]
-        wanted &= np.minimum(y_max[before], y_max[after]) >= np.maximum(y_min[before], y_min[after])
-        wanted &= np.minimum(x_max[before], x_max[after]) >= np.maximum(x_min[before], x_min[after])
-        i, j = entries.box[before[wanted]], entries.box[after[wanted]]
+        keep = np.maximum(first_of[before], first_of[after]) == entries.strip[before]
+        keep &= np.minimum(y_max[before], y_max[after]) >= np.maximum(y_min[before], y_min[after])
+        keep &= np.minimum(x_max[before], x_max[after]) >= np.maximum(x_min[before], x_min[after])
+        i, j = entries.box[before[keep]], entries.box[after[keep]]
         yield np.stack([np.minimum(i, j), np.maximum(i, j)], axis=1)
 
 

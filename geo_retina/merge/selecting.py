@@ -105,12 +105,12 @@ def _conflicts_of(
 ) -> Pairs:
     i, j = overlaps.pairs.T
     first, second = overlaps.area[i], overlaps.area[j]
-    wanted = _suppresses(overlaps.shared, first, second, is_cut(ranked)[j], options)
+    keep = _suppresses(overlaps.shared, first, second, is_cut(ranked)[j], options)
     decided = settled(ranked, sources)
-    wanted &= decided[i] != decided[j]
+    keep &= decided[i] != decided[j]
     if options.class_aware:
-        wanted &= ranked.labels[i] == ranked.labels[j]
-    return overlaps.pairs[wanted]
+        keep &= ranked.labels[i] == ranked.labels[j]
+    return overlaps.pairs[keep]
 
 
 def _decide(conflicts: Pairs, exposed: Mask) -> Fate:

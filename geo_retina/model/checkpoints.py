@@ -293,7 +293,7 @@ def _name_classes(names: tuple[str, ...] | None, count: int, path: Path) -> tupl
         from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
         listed = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-        # COCO left some numbers unused; names on a card are told apart.
+        # COCO left some numbers unused; names on a card are unique.
         return tuple(
             f"unused {i}" if name in ("N/A", "__background__") else str(name)
             for i, name in enumerate(listed)

@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         name: timm model with ``features_only``.
         in_channels: bands of the image.
         bn_eps: epsilon of every batch norm; None leaves the network's own.
-        highest_level: last level wanted; later stages are not built.
+        highest_level: last level used; later stages are not built.
 
     Attributes:
         levels: levels of the features that ``forward`` returns, ascending.
@@ -176,7 +176,7 @@ def adapt_stem(weight_OCHW: Tensor, in_channels: int) -> Tensor:
 
     Args:
         weight_OCHW: (O, 3, h, w) filters for red, green, blue.
-        in_channels: bands wanted, 1 or more.
+        in_channels: bands of the images, 1 or more.
 
     Returns:
         (O, in_channels, h, w): red, green, blue, then their mean for every further band; for
@@ -229,14 +229,14 @@ def _try(body: nn.Module, name: str, in_channels: int, levels: tuple[int, ...]) 
         ) from error
     body.train(training)
     height, width = _TRIAL_SHAPE
-    wanted = [
+    needed = [
         (1, channels, height // 2**level, width // 2**level)
         for channels, level in zip(_info(body).channels(), levels, strict=True)
     ]
     shapes = [tuple(each.shape) for each in features]
-    if shapes != wanted:
+    if shapes != needed:
         raise ModelError(
-            f"the backbone {name} gives features of shapes {shapes}, expected {wanted}; {_OTHERS}"
+            f"the backbone {name} gives features of shapes {shapes}, expected {needed}; {_OTHERS}"
         )
 
 

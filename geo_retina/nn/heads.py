@@ -77,26 +77,26 @@ class Subnet(nn.Module):
             features = [activation(level) for level in features]
         return [self._rows(self.output(level)) for level in features]
 
-    def forward_at(self, features: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
-        """Apply the subnet around the cells whose outputs are wanted.
+    def forward_at(self, features: list[Tensor], selected: list[Tensor]) -> list[Tensor]:
+        """Apply the subnet around the cells whose outputs are used.
 
-        Every convolution looks one cell far, so that what is wanted comes out as ``forward``
+        Every convolution looks one cell far, so that the chosen rows come out as ``forward``
         has it from the rectangle around it, wider by a cell for each convolution. Waits for the
         device to tell where that is.
 
         Args:
             features: (N, C, H_l, W_l) per level.
-            wanted: (N, H_l*W_l*A) bool per level, rows in order of (h, w, a).
+            selected: (N, H_l*W_l*A) bool per level, rows in order of (h, w, a).
 
         Returns:
-            (N, H_l*W_l*A, outputs) per level, in the features' dtype. Rows that are not wanted
+            (N, H_l*W_l*A, outputs) per level, in the features' dtype. Rows that were not chosen
             mean nothing: they are 0, or spoilt by the rectangle's edge.
         """
         if any(isinstance(norm, nn.GroupNorm) for norm in self.norms):  # looks at all cells
             return self(features)
         reach = len(self.convs) + 1
         outputs = []
-        for level, rows in zip(features, wanted, strict=True):
+        for level, rows in zip(features, selected, strict=True):
             images, _, height, width = level.shape
             cells = rows.reshape(images, height, width, -1)
             output = level.new_zeros(*cells.shape, self.outputs_per_anchor)

@@ -111,14 +111,14 @@ def inverse_frequency(counts_K: Tensor) -> Tensor:
     return (weights / weights.mean()).float()
 
 
-def smooth_l1(found: Tensor, wanted: Tensor, *, beta: float) -> Tensor:
+def smooth_l1(found: Tensor, expected: Tensor, *, beta: float) -> Tensor:
     """Compute 0.5 d^2 / beta elementwise for differences d below beta, |d| - beta / 2 above."""
-    return functional.smooth_l1_loss(found, wanted, reduction="none", beta=beta)
+    return functional.smooth_l1_loss(found, expected, reduction="none", beta=beta)
 
 
-def l1(found: Tensor, wanted: Tensor) -> Tensor:
+def l1(found: Tensor, expected: Tensor) -> Tensor:
     """Compute |d| elementwise."""
-    return (found - wanted).abs()
+    return (found - expected).abs()
 
 
 def giou(found_P4: Tensor, wanted_P4: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class Pyramid(nn.Module):
     """Semantically strong features at several strides.
 
     Each backbone level gets a 1 x 1 lateral convolution; from the coarsest down, the upper map
-    is doubled (nearest) and added. Only the levels that are wanted are smoothed by a 3 x 3
+    is doubled (nearest) and added. Only the levels that are used are smoothed by a 3 x 3
     convolution. The way down always begins at the backbone's coarsest level, so that a single
     fine level sees the context too. Levels above the backbone's come from 3 x 3 convolutions of
     stride 2, with a ReLU before every one but the first.
@@ -26,14 +26,14 @@ class Pyramid(nn.Module):
     Args:
         in_levels: levels of the backbone's features, ascending.
         in_channels: channels of each.
-        levels: levels wanted, ascending, without gaps.
+        levels: levels used, ascending, without gaps.
         channels: channels of every pyramid level.
         extra_from: what the first level above the backbone's is made of: ``c5``, the backbone's
             coarsest features (the paper), or ``p5``, the coarsest smoothed pyramid level.
         norm: ``batch`` puts a batch norm after each convolution that has no stride.
 
     Raises:
-        ModelError: a wanted level is finer than the backbone's finest.
+        ModelError: a level used is finer than the backbone's finest.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Pyramid(nn.Module):
             )
         top = self.in_levels[-1]
         above = list(range(top + 1, self.levels[-1] + 1))
-        wanted = {level for level in self.levels if level <= top}
+        pyramid_levels = {level for level in self.levels if level <= top}
         # P6 made of P5 needs P5 smoothed even where nobody else wants it.
-        smoothed = wanted | ({top} if above and extra_from == "p5" else set())
+        smoothed = pyramid_levels | ({top} if above and extra_from == "p5" else set())
         width = dict(zip(self.in_levels, in_channels, strict=True))
         descended = range(min([*smoothed, top]), top + 1) if smoothed else ()
         self.lateral = nn.ModuleDict(

@@ -69,20 +69,20 @@ class RetinaNet(nn.Module):
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
 
     def forward_at(
-        self, images_NCHW: Tensor, wanted: Callable[[list[Tensor]], list[Tensor]]
+        self, images_NCHW: Tensor, choose: Callable[[list[Tensor]], list[Tensor]]
     ) -> Outputs:
-        """Compute logits, and box offsets where they are wanted; elsewhere those mean nothing.
+        """Compute logits, and box offsets where they are used; elsewhere those mean nothing.
 
         Args:
             images_NCHW: as for ``forward``.
-            wanted: given (N, H_l*W_l*A, K) logits per level, (N, H_l*W_l*A) bool per level.
+            choose: given (N, H_l*W_l*A, K) logits per level, (N, H_l*W_l*A) bool per level.
 
         Returns:
             Raw outputs per level, in order of (h, w, a).
         """
         levels = self.pyramid(self.backbone(images_NCHW))
         logits = self.class_subnet(levels)
-        return Outputs(logits, self.box_subnet.forward_at(levels, wanted(logits)))
+        return Outputs(logits, self.box_subnet.forward_at(levels, choose(logits)))
 
 
 def torchvision_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

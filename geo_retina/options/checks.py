@@ -12,7 +12,7 @@ from geo_retina.errors import OptionError
 INFINITY = float("inf")
 
 _MOST_NAMES = 20
-"""Names told of a file that has many."""
+"""Names listed of a file that has many."""
 
 
 def check(options: object, ranges: dict[str, tuple[float, float]]) -> None:
@@ -45,7 +45,7 @@ def it_has(name: str, known: Sequence[str], *, none: str = "none", say: str = "i
 
     Args:
         name: what was asked for.
-        known: names that there are, in the order they are to be told.
+        known: names that there are, in the order they are to be listed.
         none: what to say where there is none.
         say: how the list begins.
 

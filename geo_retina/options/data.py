@@ -108,7 +108,7 @@ class DataOptions:
     or a group of LabelOptions. May be left out where there is a review."""
 
     review: str | None = None
-    """GeoPackage that `geo-retina review` prepared and a person looked at: objects, false finds
+    """GeoPackage that `geo-retina review` prepared and a person corrected: objects, false positives
     and completed cells to learn from. Cells to count by are left out."""
 
     layer: str | None = None
@@ -310,10 +310,10 @@ class SampleOptions:
     """Share of samples that show no object, where there is such ground."""
 
     hard_share: float = 0.2
-    """Share of samples drawn around the model's own false finds, once there are any."""
+    """Share of samples drawn around the model's own false positives, once there are any."""
 
     hard_from_epoch: int | None = None
-    """Epoch after which false finds are looked for on the training ground; left out, never."""
+    """Epoch after which false positives are looked for on the training ground; left out, never."""
 
     min_visible: float = 0.5
     """A label of which at least this share is visible in a sample is an object there."""

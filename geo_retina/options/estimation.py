@@ -13,7 +13,7 @@ Estimator = Literal["prediction-powered", "difference", "ratio", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions:
-    """What is counted, and how."""
+    """What is counted, by which estimator."""
 
     by: Literal["class"] | None = None
     """Estimate for each class too."""
@@ -29,7 +29,7 @@ class EstimateOptions:
     """Column with the names of the zones; left out, they are numbered."""
 
     labels: str | None = None
-    """True objects, in place of a person's entries: all drawn cells count as looked at."""
+    """True objects, in place of a person's entries: all drawn cells count as completed."""
 
     labels_layer: str | None = None
     """Layer of that file; needed where it holds several."""
@@ -45,11 +45,11 @@ class EstimateOptions:
     """Count detections from this score on; left out, from the threshold they were made with."""
 
     estimator: Estimator = "prediction-powered"
-    """How detections help: each counts for what the cells say it does, for one (difference), or
-    for the share that the totals say (ratio); plain leaves them out."""
+    """How detections are used: each counts for as much as fits the cells best, for one
+    (difference), or for the ratio of the totals (ratio); plain uses the cells alone."""
 
     target: float | None = None
-    """Also tell about how many cells it takes until the interval reaches this share of the total
+    """Also report about how many cells it takes until the interval reaches this share of the total
     to either side: 0.05, or 5%."""
 
     def __post_init__(self) -> None:

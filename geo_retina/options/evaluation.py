@@ -31,7 +31,7 @@ class EvaluateOptions:
     """Column that names the stem of the scene file a label belongs to."""
 
     class_column: str | None = None
-    """Column of the labels with the class names; left out, classes are not told apart."""
+    """Column of the labels with the class names; left out, classes are not distinguished."""
 
     encoding: str | None = None
     """Encoding of the texts in a shapefile of labels that does not say it, such as GBK."""

@@ -22,7 +22,7 @@ class ReviewOptions:
     """Layer of that file; needed where it holds several."""
 
     budget: int = 300
-    """Cases that wait to be looked at, beside those in cells; running again fills them up."""
+    """Cases that wait for a person, beside those in cells; running again fills them up."""
 
     cells: int = 80
     """Cells drawn in all, of both uses; a greater number later continues the random order."""

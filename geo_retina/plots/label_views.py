@@ -1,4 +1,4 @@
-"""Labels on their imagery, and how large they are: what to look at before training."""
+"""Labels on their imagery, and how large they are: what to check before training."""
 
 from __future__ import annotations
 

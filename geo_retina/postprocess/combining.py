@@ -149,13 +149,13 @@ def _crs_name(crs: pyproj.CRS) -> str:
     return ":".join(authority) if authority else crs.name
 
 
-def _choose_crs(wanted: str | None, runs: Sequence[Run]) -> pyproj.CRS:
-    if wanted is not None:
+def _choose_crs(requested: str | None, runs: Sequence[Run]) -> pyproj.CRS:
+    if requested is not None:
         try:
-            return pyproj.CRS.from_user_input(wanted)
+            return pyproj.CRS.from_user_input(requested)
         except pyproj.exceptions.CRSError:
             raise OptionError(
-                f"{wanted} is not a CRS that PROJ knows, expected for example EPSG:4326"
+                f"{requested} is not a CRS that PROJ knows, expected for example EPSG:4326"
             ) from None
     same = all(run.crs == runs[0].crs for run in runs)
     return runs[0].crs if same else pyproj.CRS.from_user_input(FALLBACK_CRS)

@@ -93,7 +93,7 @@ def read_run(path: str | Path) -> Run:
     ground = companions.scanned if companions else None
     if companions is None or ground is None or "affine" not in ground.column_names or crs is None:
         raise LabelError(
-            f"{path} does not say which ground was looked at, expected a file that geo-retina "
+            f"{path} does not say which ground was scanned, expected a file that geo-retina "
             "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
         )
     scenes = tuple(_scene(row) for row in ground.drop_columns(["geometry"]).to_pylist())

@@ -74,7 +74,7 @@ def filter_detections(
 ) -> FilterReport:
     """Keep the detections of a file by score, class and place; holds a part of them at a time.
 
-    What explains the detections comes along: the ground that was looked at, cut to the area of
+    What explains the detections comes along: the ground that was scanned, cut to the area of
     interest, the ground that was not, and how it all came about. A run made at the threshold
     itself could differ slightly where tiles meet.
 

@@ -53,7 +53,7 @@ def choose_cases(
         turn: (N,) 0 for what comes first, 1 for what comes after all of these, -1 for what is no
             candidate; (N + M,) with other places.
         occupied: (K, 2) places of cases that wait already.
-        count: cases wanted at the most.
+        count: the most cases to choose.
         random_state: of the order among equals.
 
     Returns:

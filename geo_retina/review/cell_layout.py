@@ -1,4 +1,4 @@
-"""Lay cells over the ground that was looked at, and draw from them at random, in strata."""
+"""Lay cells over the ground that was scanned, and draw from them at random, in strata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FEWEST_CELLS = 400
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ground:
-    """Ground that was looked at.
+    """Ground that was scanned.
 
     Attributes:
         parts: polygons that do not overlap.
@@ -65,7 +65,7 @@ def lay_cells(ground: Ground, centres: Floats, side: float, options: ReviewOptio
     """
     if not len(ground.parts):
         raise LabelError(
-            "the detections tell of no ground that was looked at, expected some in the layer "
+            "the detections name no ground that was scanned, expected some in the layer "
             "scanned; detect again"
         )
     sides_xy = _cell_sides(ground, len(centres), side, options)

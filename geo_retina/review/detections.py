@@ -65,7 +65,7 @@ def read_places(
 
     Args:
         path: detections as ``detect`` wrote them, or labels; points or polygons.
-        crs: CRS wanted.
+        crs: CRS of the result.
         layer: left out, the one named ``detections``, or the only one.
         is_labels: they are true, whatever score they tell.
 

@@ -192,11 +192,11 @@ def _read_source(path: Path, options: ReviewOptions) -> _Source:
 
 
 def _read_ground(path: Path, crs: pyproj.CRS | None, zoned: ReviewOptions | None) -> Ground:
-    """Read the ground that was looked at, without what was not covered."""
+    """Read the ground that was scanned, without what was not covered."""
     companions = read_companions(path)
     if companions is None or companions.scanned is None:
         raise LabelError(
-            f"{path} does not say which ground was looked at, expected a layer scanned as "
+            f"{path} does not say which ground was scanned, expected a layer scanned as "
             "geo-retina detect writes it; detect again"
         )
     with open_stream(path) as stream:
@@ -284,9 +284,9 @@ def _cases_in_cells(review: Review, found: Places, is_known: Flags) -> list[NewC
     """Rows for reported detections in drawn cells, but for cells that are done."""
     cell = review.frame.cell_at(found.centre)
     waits = np.append(review.is_drawn & ~review.is_done, False)
-    wanted = np.flatnonzero(waits[cell] & ~is_known & (found.margin >= 0))
-    wanted = wanted[np.lexsort((-found.score[wanted], cell[wanted]))]
-    return [_new_case(found, int(k), "cell", int(cell[k])) for k in wanted]
+    unlisted = np.flatnonzero(waits[cell] & ~is_known & (found.margin >= 0))
+    unlisted = unlisted[np.lexsort((-found.score[unlisted], cell[unlisted]))]
+    return [_new_case(found, int(k), "cell", int(cell[k])) for k in unlisted]
 
 
 def _queue(

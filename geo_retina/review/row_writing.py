@@ -124,9 +124,9 @@ def _next_number(database: sqlite3.Connection, table: str, column: str, *, start
     return start if greatest is None else int(greatest) + 1
 
 
-def _as_type(geometry: Any, side: float, wanted: str) -> Any:
+def _as_type(geometry: Any, side: float, kind: str) -> Any:
     """Make a geometry fit the layer: points in one of points, else one polygon."""
-    if wanted == "POINT":
+    if kind == "POINT":
         return shapely.centroid(geometry)
     if shapely.get_dimensions(geometry) < 2:
         x, y = shapely.get_coordinates(shapely.centroid(geometry))[0]

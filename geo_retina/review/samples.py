@@ -12,7 +12,7 @@ def samples_of(review: Review, use: Use = "count") -> tuple[Sample, ...]:
     """Take from each stratum the run of done cells from the start of its random order.
 
     Done cells beyond a gap were chosen by whoever skipped a cell, not by chance; they are left
-    out and their number is told.
+    out and their number is reported.
 
     Args:
         review: as ``read_review`` reads it.

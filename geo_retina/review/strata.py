@@ -8,7 +8,7 @@ from geo_retina.review.values import Flags, Floats, Frame, Ints
 from geo_retina.vector.review_layers import USES
 
 FEWEST = 2
-"""Cells of a stratum without which no spread can be told."""
+"""Cells of a stratum without which no spread can be estimated."""
 
 
 def strata_by_count(predicted: Floats, number: int) -> Ints:
@@ -18,7 +18,7 @@ def strata_by_count(predicted: Floats, number: int) -> Ints:
 
     Args:
         predicted: (N,) detections of each cell.
-        number: strata wanted.
+        number: strata to make.
 
     Returns:
         (N,) numbers from 0, by count; fewer strata where counts are alike.
@@ -38,7 +38,7 @@ def cells_to_draw(frame: Frame, is_drawn: Flags, total: int) -> Ints:
     Args:
         frame: all cells.
         is_drawn: (N,) those drawn before.
-        total: cells wanted in all, of both uses.
+        total: cells to draw in all, of both uses.
 
     Returns:
         Numbers of the cells to add, by use, stratum and place. Of every stratum and use the drawn
@@ -46,8 +46,8 @@ def cells_to_draw(frame: Frame, is_drawn: Flags, total: int) -> Ints:
     """
     learn = round(total * frame.design.learn_share)
     added = [
-        _of_use(frame, is_drawn, use, wanted)
-        for use, wanted in zip(USES, (total - learn, learn), strict=True)
+        _of_use(frame, is_drawn, use, cells_to_draw)
+        for use, cells_to_draw in zip(USES, (total - learn, learn), strict=True)
     ]
     return np.concatenate(added)
 
@@ -59,7 +59,7 @@ def fewest_cells(frame: Frame) -> int:
     return int(np.ceil(FEWEST * strata / min(shares) - 1e-9))
 
 
-def _of_use(frame: Frame, is_drawn: Flags, use: str, wanted: int) -> Ints:
+def _of_use(frame: Frame, is_drawn: Flags, use: str, cells_to_draw: int) -> Ints:
     strata = np.unique(frame.stratum)
     orders, weights = [], []
     for stratum in strata:
@@ -69,7 +69,7 @@ def _of_use(frame: Frame, is_drawn: Flags, use: str, wanted: int) -> Ints:
         spread = np.sqrt(frame.predicted[inside].mean() + 0.5)
         weights.append(inside.sum() * spread)
     taken = np.zeros(len(strata), np.int64)
-    for _ in range(wanted):
+    for _ in range(cells_to_draw):
         # Webster's divisors: no total takes a cell from a stratum that a smaller one gave it.
         claim = np.array(weights) / (taken + 0.5)
         claim[taken < FEWEST] += np.inf

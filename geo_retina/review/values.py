@@ -1,4 +1,4 @@
-"""Hold what a person has looked at: cases, cells, and samples of cells to count by."""
+"""Hold what a person has checked: cases, cells, and samples of cells to count by."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Frame:
         place: position in the random order of its stratum and use, from 0.
         zone: None where cells were drawn without zones.
         predicted: detections in it at the first drawing.
-        area_m2: ground in it that was looked at; not a number where no size is known.
+        area_m2: ground in it that was scanned; not a number where no size is known.
     """
 
     design: Design
@@ -104,11 +104,11 @@ class Frame:
         span = int(self.col.max(initial=0)) + 1
         keys = self.row * span + self.col
         order = np.argsort(keys)
-        wanted = np.where((col >= 0) & (col < span) & (row >= 0), row * span + col, -1)
+        key = np.where((col >= 0) & (col < span) & (row >= 0), row * span + col, -1)
         if not len(keys):
             return np.full(len(points), NO_CELL, np.int64)
-        at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-        return np.where(keys[order[at]] == wanted, order[at], NO_CELL)
+        at = np.minimum(np.searchsorted(keys, key, sorter=order), len(keys) - 1)
+        return np.where(keys[order[at]] == key, order[at], NO_CELL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +119,7 @@ class Cases:
 
     Attributes:
         status: one of ``STATUSES``.
-        name: class as it stands now.
+        name: current class.
         found_name: class as the model had it; None of what the model does not report: an object
             that a person added, a detection below the threshold, one of another run or a label.
         score: of the detection; not a number where a person added it.

@@ -21,8 +21,8 @@ def read_zones(
 
     Args:
         path: any vector file.
-        crs: CRS wanted.
-        around: (K, 2) positions in it around which zones are wanted.
+        crs: CRS of the result.
+        around: (K, 2) positions in it around which zones matter.
         layer: needed where the file has several.
         column: names of zones; left out, they are numbered from 1.
 

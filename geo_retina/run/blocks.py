@@ -41,7 +41,7 @@ _ANSWER_S = 10.0
 """How long a scheduler may take to say which workers it has."""
 
 _stopped: set[str] = set()
-"""Runs of this process whose tasks are not wanted any longer."""
+"""Runs of this process whose tasks are cancelled."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Totals:
         tiles: that went through the network.
         skipped_tiles: without a valid pixel.
         truncated_tiles: that reached the limit of candidates or detections.
-        outside_tiles: that were not looked at, as they lie outside the area of interest.
+        outside_tiles: that were not scanned, as they lie outside the area of interest.
         outside_scenes: that lie outside it as a whole.
         reduced_batch: tiles through the network at once, where memory made that fewer.
     """

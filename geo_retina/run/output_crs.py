@@ -21,7 +21,7 @@ from geo_retina.run.plan import Failure, ScenePlan
 
 
 def choose_output_crs(
-    wanted: str | None, plans: Sequence[ScenePlan]
+    requested: str | None, plans: Sequence[ScenePlan]
 ) -> tuple[list[ScenePlan], list[Failure], pyproj.CRS | None]:
     """Choose the output's CRS, given, common or fallback, and the scenes that can be placed in it.
 
@@ -29,7 +29,7 @@ def choose_output_crs(
     fail, and so do scenes where the CRS of the output has no coordinates.
 
     Args:
-        wanted: name or text of a CRS; None for the scenes' own.
+        requested: name or text of a CRS; None for the scenes' own.
         plans: of all scenes that can be used.
 
     Returns:
@@ -37,10 +37,10 @@ def choose_output_crs(
         for scenes that have none.
 
     Raises:
-        OptionError: ``wanted`` is no CRS.
+        OptionError: ``requested`` is no CRS.
         SceneMismatchError: no scene can be placed in it.
     """
-    target = None if wanted is None else parse_crs(wanted)
+    target = None if requested is None else parse_crs(requested)
     found = [plan.scene.crs for plan in plans if not plan.is_outside]
     found = found or [plan.scene.crs for plan in plans]
     if target is None and all(is_same(crs, found[0]) for crs in found):

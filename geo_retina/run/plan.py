@@ -94,7 +94,7 @@ class ScenePlan:
 
     @cached_property
     def chosen_tiles(self) -> int:
-        """Tiles that are looked at; the others lie outside the area or show no scene."""
+        """Tiles that are scanned; the others lie outside the area or show no scene."""
         return sum(len(block.tile_rows) * len(block.tile_cols) for block in self.blocks)
 
     @property
@@ -136,7 +136,7 @@ class Estimate:
 
     Attributes:
         network_px: pixels through the network, overlap and padding included.
-        grid_px: pixels of the ground that is looked at.
+        grid_px: pixels of the ground that is scanned.
         px_per_s: rate of the network, measured here on noise.
         seconds: time through the network.
         memory_bytes: peak of the process: what it holds already, libraries and model among it,
@@ -327,7 +327,7 @@ def pack_task_batches(
     so that they fill batches.
 
     Args:
-        jobs: blocks, in the order wanted.
+        jobs: blocks, in the requested order.
         block_px: side of a unit, had it the form of a square.
         first: index of the first unit.
     """

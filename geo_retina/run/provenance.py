@@ -1,4 +1,4 @@
-"""What a run says about its result: the ground it looked at, and how it came about."""
+"""What a run says about its result: the ground it scanned, and how it came about."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def scanned_table(
     Args:
         plans: by the name that the scene has in the output.
         failures: ground to leave out.
-        crs: CRS wanted.
+        crs: CRS of the result.
 
     Returns:
         One row per scene, without those of which nothing was covered: geometry, ``scene``,
@@ -142,7 +142,7 @@ def not_covered_table(failures: Sequence[Failure], crs: pyproj.CRS | None) -> pa
 
     Args:
         failures: what failed.
-        crs: CRS wanted.
+        crs: CRS of the result.
 
     Returns:
         One row per failure: geometry, null for a scene that could not be opened or that has no

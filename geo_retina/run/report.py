@@ -29,7 +29,7 @@ class RunReport:
         tiles: tiles that went through the network.
         skipped_tiles: tiles without a valid pixel.
         truncated_tiles: tiles that reached the limit of candidates or detections.
-        outside_tiles: tiles that were not looked at, as they lie outside the area of interest.
+        outside_tiles: tiles that were not scanned, as they lie outside the area of interest.
         outside_scenes: scenes that lie outside it as a whole.
         joined: objects made of fragments at seams.
         reduced_batch: tiles through the network at once, where a device's memory made that fewer

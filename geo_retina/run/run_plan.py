@@ -75,7 +75,7 @@ class RunPlan:
 
     @property
     def scenes(self) -> list[Scene]:
-        """Every scene that is looked at, those of mosaics one by one."""
+        """Every scene that is scanned, those of mosaics one by one."""
         return [scene for each in self.scene_plans for scene in each.scenes]
 
     @property

@@ -1,4 +1,4 @@
-"""The part of a scene that is looked at: tiles on an area of interest, and what they lack.
+"""The part of a scene that is scanned: tiles on an area of interest, and what they lack.
 
 A tile outside the area may still decide about an object at its border: it sees all of an object
 of which the last tile inside sees a part. So a run detects the tiles on the area, asks which of
@@ -87,7 +87,7 @@ def missing_tiles(
     Args:
         detections: of all known tiles, without what their blocks have settled.
         tiles: the plan.
-        known: (rows, cols) tiles that were looked at.
+        known: (rows, cols) tiles that were scanned.
         area_px: prepared geometry in grid pixels.
         options: how detections are merged.
 
@@ -96,10 +96,10 @@ def missing_tiles(
     """
     waiting = undecided_with(detections, tiles, known, options)
     waiting = waiting.take(_chained_to(area_px, waiting.boxes_px, options))
-    wanted = np.zeros_like(known)
+    needed = np.zeros_like(known)
     for first_row, last_row, first_col, last_col in tiles_met(waiting, tiles, options):
-        wanted[first_row : last_row + 1, first_col : last_col + 1] = True
-    return np.flatnonzero(wanted & ~known)
+        needed[first_row : last_row + 1, first_col : last_col + 1] = True
+    return np.flatnonzero(needed & ~known)
 
 
 def _chained_to(area_px: Any, boxes_px: Boxes, options: MergeOptions) -> NDArray[np.bool_]:

@@ -132,7 +132,7 @@ def alphas(labels: Sequence[BandLabel]) -> set[int]:
 
 
 def match_bands(
-    labels: Sequence[BandLabel], wanted: Sequence[tuple[str, int]]
+    labels: Sequence[BandLabel], needed: Sequence[tuple[str, int]]
 ) -> tuple[int, ...] | None:
     """Find the bands that a model means, by their names.
 
@@ -142,15 +142,15 @@ def match_bands(
 
     Args:
         labels: the file's bands in order.
-        wanted: name and default place (from 1) of each band that the model sees.
+        needed: name and default place (from 1) of each band that the model sees.
 
     Returns:
-        The file's bands (from 1) in the order wanted; None where they cannot be told.
+        The file's bands (from 1) in the requested order; None where they cannot be recognised.
     """
-    names = [common_name(name) for name, _ in wanted]
+    names = [common_name(name) for name, _ in needed]
     chosen = [_by_name(labels, name) for name in names]
-    in_place = all(band in (None, place) for band, (_, place) in zip(chosen, wanted, strict=True))
-    for i, (_, place) in enumerate(wanted):
+    in_place = all(band in (None, place) for band, (_, place) in zip(chosen, needed, strict=True))
+    for i, (_, place) in enumerate(needed):
         if chosen[i] is not None:
             continue
         if not in_place or place > len(labels) or place in chosen:

@@ -298,12 +298,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refusal(path: str, said: str) -> str:
-    wanted = _wanted_drivers(path)
+    needed = _needed_drivers(path)
     with Env() as env:
         present = env.drivers()
-    if wanted and not any(driver in present for driver in wanted):
+    if needed and not any(driver in present for driver in needed):
         return (
-            f"{path} needs GDAL's driver {' or '.join(wanted)}, which is not in this build of "
+            f"{path} needs GDAL's driver {' or '.join(needed)}, which is not in this build of "
             f"rasterio (GDAL {rasterio.__gdal_version__}); install a build that has it, or convert "
             "the file to GeoTIFF with gdal_translate"
         )
@@ -340,7 +340,7 @@ def _held(path: str) -> list[str]:
         return []
 
 
-def _wanted_drivers(path: str) -> tuple[str, ...]:
+def _needed_drivers(path: str) -> tuple[str, ...]:
     """Choose GDAL's drivers for a file, by its subdataset's name, first bytes or suffix."""
     prefix = (subdataset_driver(path) or "").partition("_")[0]
     for driver in _PREFIXES:

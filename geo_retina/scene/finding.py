@@ -234,7 +234,7 @@ def fingerprint(path: str) -> dict[str, Any]:
     """Fingerprint a version of a file without reading it, by size and time.
 
     A VRT's also covers the local files that it names. Empty for an address: nothing is asked
-    of the network. Where VRTs name each other, each is told of once.
+    of the network. Where VRTs name each other, each is reported once.
     """
     return _fingerprint(path, set())
 

@@ -169,5 +169,5 @@ def _outline(grid: Grid) -> NDArray[np.float64]:
     on_edge = (np.minimum(x, y) == 0) | (np.maximum(x, y) == 1)
     coarse = np.zeros_like(on_edge)
     coarse[::4, ::4] = True
-    wanted = on_edge | coarse
-    return np.column_stack([x[wanted] * grid.width, y[wanted] * grid.height])
+    chosen = on_edge | coarse
+    return np.column_stack([x[chosen] * grid.width, y[chosen] * grid.height])

@@ -135,7 +135,7 @@ def open_scene(
 
     Args:
         path: file, or anything else that GDAL opens.
-        bands: the file's bands (from 1) in the order wanted; left out, all that are not alpha.
+        bands: the file's bands (from 1) in the requested order; left out, all that are not alpha.
         gsd_m: resample to this many metres a pixel; left out, the file's own pixels. A scene
             in a geographic CRS, or placed by control points or RPCs, is always warped, to the
             UTM zone of its centre.

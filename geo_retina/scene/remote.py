@@ -1,4 +1,4 @@
-"""Files at addresses: how GDAL is told to read them, and how small documents are fetched."""
+"""Files at addresses: how GDAL is set up to read them, and how small documents are fetched."""
 
 from __future__ import annotations
 

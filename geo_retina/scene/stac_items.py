@@ -38,7 +38,7 @@ def find_assets(path: str, key: str | None) -> list[str]:
         path: a local file or an address. A relative ``href`` is taken from the item: from the
             file of a single item, from the ``self`` link of an item in a collection where it
             has one. Pages of an answer at an address are followed.
-        key: asset wanted. Left out, the item's only image, where thumbnails, overviews and
+        key: asset to take. Left out, the item's only image, where thumbnails, overviews and
             metadata do not count; of several, the only one with the role ``data`` or
             ``visual``.
 

@@ -1,4 +1,4 @@
-"""From the numbers in a file to the values that a model's card speaks of."""
+"""Map the numbers in a file to the values that a model expects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FEW = 1e-3
-"""Share of a scene's values that may lie outside of a range that they are said to be in."""
+"""Share of a scene's values that may lie outside the range of the model's type."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Views: virtual datasets through which GDAL gives a scene on another grid than the file's.
 
-A view takes the bands wanted, in order, and adds an alpha band for what is valid, from nodata
+A view takes the requested bands, in order, and adds an alpha band for what is valid, from nodata
 values, masks and alpha bands alike. It is a text, so a scene that has one can still be pickled.
 GDAL computes it in blocks of its own, so that a pixel does not depend on the window it is read in.
 """
@@ -32,8 +32,8 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
 
     Args:
         file: the file.
-        bands: of the file (from 1), in the order wanted.
-        grid: the grid wanted.
+        bands: of the file (from 1), in the requested order.
+        grid: the target grid.
         grid_to_file: maps its pixels to the file's; None where ``grid`` is on another map.
     """
     factor = shrinkage(file, grid, grid_to_file)

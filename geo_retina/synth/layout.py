@@ -44,7 +44,7 @@ class Plot:
         land: all parcels.
         parcel: the one.
         rng: its generator.
-        quota: objects wanted.
+        quota: objects to place.
         clutter: look-alikes, relative to the usual number.
     """
 
@@ -314,8 +314,8 @@ def lay_out(
     parcel = land.parcel(row, col)
     entropy = np.random.SeedSequence([seed, row % 2**32, col % 2**32])
     rng = np.random.Generator(np.random.Philox(entropy))
-    wanted = density_m2 * cell_m**2
-    plot = Plot(land, parcel, rng, int(rng.poisson(wanted * _SHARE[parcel.use])), clutter)
+    expected = density_m2 * cell_m**2
+    plot = Plot(land, parcel, rng, int(rng.poisson(expected * _SHARE[parcel.use])), clutter)
     inside = np.concatenate(_LAYOUTS[parcel.use](plot))
     reach = np.linalg.norm(half_extents_m(inside).reshape(-1, 2, 2).max(axis=1), axis=1)
     centres = np.stack([inside["x"], inside["y"]], axis=1)
@@ -324,7 +324,7 @@ def lay_out(
     roads = []
     for other in land.around(parcel, 1):
         if (other.row, other.col) > (row, col) and land.way(parcel, other) == Way.ROAD:
-            roads += _road(plot, other, 500.0 / max(wanted, 1e-9))
+            roads += _road(plot, other, 500.0 / max(expected, 1e-9))
     things = np.concatenate([inside, _separate(np.concatenate(roads))] if roads else [inside])
     things.setflags(write=False)
     return things

@@ -165,11 +165,11 @@ class Validation(Callback):
     def _decision(self, best: Best) -> dict[str, Any]:
         """Tell for the card which epoch was kept, by what, and how far it was ahead."""
         others = [each for each in self._validated() if each[0] != best.epoch]
-        told = {"best_epoch": best.epoch, "best_by": self.measure, "best_value": best.value}
+        saved = {"best_epoch": best.epoch, "best_by": self.measure, "best_value": best.value}
         if not others:
-            return told
+            return saved
         epoch, value = max(others, key=lambda each: (each[1], each[0]))
-        return {**told, "next_epoch": epoch, "best_lead": best.value - value}
+        return {**saved, "next_epoch": epoch, "best_lead": best.value - value}
 
     def best_model(self, facts: Mapping[str, Any]) -> Model:
         """Build the network of the best epoch on the CPU; ``facts`` go into its training record.

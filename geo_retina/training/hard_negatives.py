@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _SCORE = 0.3  # a find from this score on is worth learning from
 _FAR_IOU = 0.1  # a find that overlaps an object of its class by less is false
-_MOST = 1000  # false finds kept, the best-scored ones
+_MOST = 1000  # false positives kept, the best-scored ones
 _EPOCH_SHARE = 4  # as many windows are looked at as an epoch has samples, over this
 _SETTINGS = DecodeSettings(thresholds=_SCORE, candidates=1000, nms_iou=0.5, max_per_image=300)
 
@@ -48,7 +48,7 @@ def mine(
         batch: windows through the network at once.
 
     Returns:
-        The centres of the false finds, the best-scored first, 1000 at the most.
+        The centres of the false positives, the best-scored first, 1000 at the most.
     """
     device = next(network.parameters()).device
     found: list[tuple[float, Spot]] = []
@@ -85,7 +85,7 @@ def is_false(boxes_P4: Tensor, labels_P: Tensor, sample: Sample) -> Tensor:
 
 
 class MineHardNegatives(Callback):
-    """After every epoch from one on, looks for false finds, and has samples drawn around them.
+    """After every epoch from one on, looks for false positives, and has samples drawn around them.
 
     It looks at a quarter as many windows as an epoch has samples, without gradients, which
     costs about a tenth of the epoch's time.
@@ -114,7 +114,7 @@ class MineHardNegatives(Callback):
         self._batch = batch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look for false finds; one process does it for all."""
+        """Look for false positives; one process does it for all."""
         epoch = trainer.current_epoch + 1
         if self._from is None or epoch < self._from or epoch == trainer.max_epochs:
             return
@@ -126,7 +126,7 @@ class MineHardNegatives(Callback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(found)
         self._sampler.hard = tuple(found[0])
-        log.info("%d false finds to draw samples around", len(self._sampler.hard))
+        log.info("%d false positives to draw samples around", len(self._sampler.hard))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for the checkpoint."""

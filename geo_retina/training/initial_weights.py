@@ -56,8 +56,8 @@ def stages_to_freeze(options: StartOptions, labels: int, stages: int) -> int:
         return options.freeze
     if options.weights is None and not options.pretrained:
         return 0  # there is nothing to keep
-    wanted = next((number for most, number in _FREEZE_BELOW if labels < most), 0)
-    return min(wanted, stages)
+    stages_to_freeze = next((number for most, number in _FREEZE_BELOW if labels < most), 0)
+    return min(stages_to_freeze, stages)
 
 
 def first_network(

@@ -128,7 +128,7 @@ def outline_table(
             kept; None for ground of unknown place.
         columns: further columns of N values each.
         source: CRS of the polygons.
-        crs: CRS wanted. Outlines are long, so their edges get extra vertices on the way.
+        crs: CRS of the result. Outlines are long, so their edges get extra vertices on the way.
 
     Returns:
         One row per polygon, in order: ``geometry`` as WKB, then ``columns``.
@@ -152,7 +152,7 @@ def cut_table(
 
     Args:
         table: as ``outline_table`` makes it. Rows without a geometry stay as they are.
-        cut: (N,) polygons to the parts of them wanted.
+        cut: (N,) polygons to the parts of them that matter.
     """
     if not table.num_rows:
         return table

@@ -92,7 +92,7 @@ def test_plan_and_detect_on_an_area_of_a_mosaic(here, capsys):
     assert main(["plan", *line]) == 0
     out = capsys.readouterr().out
     assert "400 x 300 px" in out
-    assert "are looked at" in out
+    assert "are scanned" in out
     assert main(["detect", *line, "--out", "out.gpkg"]) == 0
     assert "outside, not read" in capsys.readouterr().out
     found = gpd.read_file("out.gpkg")

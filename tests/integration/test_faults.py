@@ -325,7 +325,7 @@ def test_an_interrupt_stops_soon_and_says_how_to_go_on(tmp_path, scene, command,
     _, text = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in text
-    assert "the same command goes on" in text
+    assert "the same command continues" in text
     assert "Traceback" not in text
     states = []
     out = tmp_path / "out.gpkg"

@@ -71,7 +71,7 @@ def test_a_stopped_run_says_so_in_its_last_event_and_goes_on_later(detect, tmp_p
     assert told[0]["event"] == "started"
     last = told[-1]
     assert (last["event"], last["code"], last["result"]) == ("finished", 130, None)
-    assert "the same command goes on from there" in last["error"]
+    assert "the same command continues from there" in last["error"]
     assert "Traceback" not in err
     if stop is terminate:
         return  # both leave the same behind

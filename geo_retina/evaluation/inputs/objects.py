@@ -23,7 +23,7 @@ class Objects:
         boxes: (N, 4) their bounds in that CRS; not finite for what the CRS cannot express.
         is_box: (N,) whether an object fills its bounds.
         centres: (N, 2) their centroids in that CRS.
-        classes: (N,) positions in the class names; all 0 where classes are not told apart.
+        classes: (N,) positions in the class names; all 0 where classes are not distinguished.
         scenes: (N,) positions in the scene names; all 0 where labels are not tied to scenes.
         scores: (N,) float64; of labels, all 1.
         counts: (N,) bool: of labels, whether one must be found; of detections, whether one
@@ -63,7 +63,7 @@ class Problem:
         found: the detections, by score, highest first; equal ones in the order given.
         truth: the labels.
         crs: of both.
-        class_names: () where classes are not told apart.
+        class_names: () where classes are not distinguished.
         scene_names: () where labels are not tied to scenes.
         detected_names: classes that the detections name, sorted.
         points: whether the labels are points.

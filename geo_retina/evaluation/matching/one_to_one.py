@@ -77,8 +77,8 @@ def gains(pairs: Pairs, count: int) -> NDArray[np.bool_]:
     dead: set[int] = set()
     gain = np.zeros(count, np.bool_)
     for start in np.unique(pairs.found).tolist():
-        wanted = truth[ends[start] : ends[start + 1]]
-        free = next((k for k in wanted if k not in owner), None)
+        candidates = truth[ends[start] : ends[start + 1]]
+        free = next((k for k in candidates if k not in owner), None)
         if free is not None:  # by far the most need no search
             owner[free], owned[start] = start, free
             gain[start] = True

@@ -105,7 +105,7 @@ def _explain_both(found: Side, truth: Side, pairs: Pairs, kind: int, *, nearest:
 
 
 def confusion(problem: Problem, found: Side, truth: Side) -> Confusion | None:
-    """Count true class by found class; None where classes are not told apart."""
+    """Count true class by found class; None where classes are not distinguished."""
     k = len(problem.class_names)
     if not k:
         return None

@@ -124,7 +124,7 @@ class SizeScores:
         low: the least size, which belongs to the range.
         high: the least size above the range; infinity for the last one.
         overall: all classes together.
-        classes: by class; empty where classes were not told apart.
+        classes: by class; empty where classes were not distinguished.
     """
 
     unit: str

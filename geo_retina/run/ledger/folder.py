@@ -57,8 +57,8 @@ class SceneRecord:
 
     def settled(self, blocks: Collection[int]) -> Detections:
         """Read the settled detections of some blocks, by index."""
-        wanted = [result.block for result in self.results if result.block in blocks]
-        return Detections.concat(self._read(block).detections for block in wanted)
+        listed = [result.block for result in self.results if result.block in blocks]
+        return Detections.concat(self._read(block).detections for block in listed)
 
     def _read(self, block: int) -> BlockResult:
         path, place = self._places[block]

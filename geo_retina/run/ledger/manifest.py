@@ -77,8 +77,8 @@ def _check_manifest(found: Any) -> None:
     Raises:
         ValueError: it does.
     """
-    wanted = {"fixed": dict, "versions": dict, "block_px": int}
-    for key, kind in wanted.items():
+    expected = {"fixed": dict, "versions": dict, "block_px": int}
+    for key, kind in expected.items():
         if not isinstance(found, dict) or not isinstance(found.get(key), kind):
             raise ValueError(f"its {key} is missing or of the wrong type")
     if not isinstance(found["fixed"].get("scenes"), list):

@@ -11,10 +11,10 @@ from geo_retina.training.label_check.text import describe_check
 
 @dataclass(frozen=True, kw_only=True)
 class LabelReport(LabelNumbers):
-    """What a training's labels and scenes are like, and what should be looked at.
+    """What a training's labels and scenes are like, and what needs attention.
 
     Attributes:
-        warnings: one sentence on each thing that should be looked at.
+        warnings: one sentence on each thing that needs attention.
     """
 
     warnings: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A check of labels in words: the report, and what in it should be looked at."""
+"""A check of labels in words: the report, and what in it needs attention."""
 
 from __future__ import annotations
 

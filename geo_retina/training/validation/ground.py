@@ -214,7 +214,7 @@ def _on_ground(
 def _with_data(each: LabelledScene, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Select, of (N,) chosen labels, those whose centre lies on a valid pixel.
 
-    A part that cannot be read keeps its labels, and is told when it is detected on.
+    A part that cannot be read keeps its labels, and is reported when it is detected on.
     """
     chosen = np.flatnonzero(rows)
     pixels_px = np.floor(each.centres_px[chosen]).astype(np.int64)

@@ -24,7 +24,7 @@ _MARGIN_PX = 2.0  # so that cutting to a scene never decides about a box at its 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Where detections are wanted.
+    """Where objects are detected.
 
     Attributes:
         polygons: (N,) shapely polygons and multi-polygons.

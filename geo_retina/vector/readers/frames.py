@@ -65,8 +65,8 @@ def detections_layer(path: str | Path) -> str:
 
     with refuse_damage(path):
         names = [str(name) for name, _ in list_layers(path)]
-    wanted = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
-    return _choose_layer(path, wanted, f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}")
+    preferred = DETECTIONS_LAYER if DETECTIONS_LAYER in names else None
+    return _choose_layer(path, preferred, f"{ONE_LAYER}, or with one named {DETECTIONS_LAYER}")
 
 
 def read_frame(  # noqa: PLR0913 - a layer, how it is chosen, and what of it

@@ -78,13 +78,13 @@ def _batches(
     path: str | Path, score: float | None
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
     """Stream the geometry column's name, and batches with it, the score and the class."""
-    wanted = ["class", *(["score"] if score is not None else [])]
+    needed = ["class", *(["score"] if score is not None else [])]
     if is_parquet(path):
         import pyarrow.parquet as pq
 
         geometry, _ = geo_column(path)
         with pq.ParquetFile(path) as file:
-            columns = [c for c in wanted if c in file.schema_arrow.names]
+            columns = [c for c in needed if c in file.schema_arrow.names]
             _check_score(path, score, columns)
             batches = file.iter_batches(_BATCH_ROWS, columns=[*columns, geometry])
             yield geometry, refuse_damaged(path, batches)
@@ -93,7 +93,7 @@ def _batches(
 
     layer = detections_layer(path)
     with refuse_damage(path):
-        columns = [c for c in wanted if c in read_info(path, layer=layer)["fields"]]
+        columns = [c for c in needed if c in read_info(path, layer=layer)["fields"]]
     _check_score(path, score, columns)
     how: dict[str, Any] = {"batch_size": _BATCH_ROWS, "use_pyarrow": True}
     with ExitStack() as stack:

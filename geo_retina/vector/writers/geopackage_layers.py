@@ -29,7 +29,7 @@ def write_layers(
 
     Args:
         path: ends in .gpkg.
-        layers: tables by name of layer, in the order wanted; they may be empty. Where a table
+        layers: tables by name of layer, in the requested order; they may be empty. Where a table
             has polygons of several parts, all its polygons become such.
         styles: QML by name of layer, with which QGIS opens it.
         overwrite: replace an existing file.

@@ -1,6 +1,6 @@
 """All that a run leaves: its detections in one or more files, and what explains them.
 
-A GeoPackage holds everything: the detections, the ground that was looked at and the ground that
+A GeoPackage holds everything: the detections, the ground that was scanned and the ground that
 was not, styles, and a table that says how they came about. Formats of one layer get files beside
 them for what they cannot hold.
 """
@@ -75,7 +75,7 @@ class Companions:
     """What explains a set of detections.
 
     Attributes:
-        scanned: the ground that was looked at, polygons with columns of its own; None where
+        scanned: the ground that was scanned, polygons with columns of its own; None where
             that is not known.
         not_covered: the ground that should have been and was not; may be without rows.
         metadata: texts by name: model, options, versions, time.

@@ -44,7 +44,7 @@ def carry_review(old: Path, draft: Path, ground: pa.Table | None, crs: pyproj.CR
     Args:
         old: the file that will be replaced; it need not exist.
         draft: the new one, complete but for the review.
-        ground: what the new run looked at, polygons.
+        ground: what the new run scanned, polygons.
         crs: theirs.
 
     Returns:

@@ -195,8 +195,8 @@ def even_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator
 
 
 def _one_batch(tables: list[pa.Table]) -> pa.RecordBatch:
-    wanted = tables[0].schema.names
-    table = pa.concat_tables([t.select(wanted) for t in tables])
+    columns = tables[0].schema.names
+    table = pa.concat_tables([t.select(columns) for t in tables])
     return table.combine_chunks().to_batches()[0]
 
 

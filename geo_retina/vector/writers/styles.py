@@ -26,7 +26,7 @@ colour-blind eyes in the first few. The later ones are those that lie farthest f
 them, and from the colours below. They repeat after the last."""
 
 SCANNED_COLOUR = "#4da6ff"
-"""Outline of ground that was looked at."""
+"""Outline of scanned ground."""
 
 NOT_COVERED_COLOUR = "#e31a1c"
 """Hatching of ground that was not."""

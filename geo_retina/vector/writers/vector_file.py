@@ -1,4 +1,4 @@
-"""Tables to vector files, streamed."""
+"""Write tables to vector files, as streams."""
 
 from __future__ import annotations
 

@@ -439,7 +439,7 @@ def test_an_interrupted_training_says_how_to_go_on(monkeypatch, here, capsys):
     monkeypatch.setitem(sys.modules, "geo_retina.training", SimpleNamespace(train=train))
     Path("c.yaml").write_text("data: {scenes: [a.tif], labels: b.gpkg}")
     assert main(["train", "c.yaml", "--out", "m.safetensors"]) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
 
 
 def test_only_metres_and_seconds_lose_their_suffix():

@@ -316,7 +316,7 @@ def test_files_that_cannot_be_reviewed(tmp_path):
     with pytest.raises(LabelError, match="expected a GeoPackage"):
         review_detections(tmp_path / "found.geojson")
     squares.to_file(tmp_path / "plain.gpkg", layer="detections")
-    with pytest.raises(LabelError, match="which ground was looked at"):
+    with pytest.raises(LabelError, match="which ground was scanned"):
         review_detections(tmp_path / "plain.gpkg")
     with pytest.raises(OptionError, match="are both given"):
         ReviewOptions(against="a.gpkg", labels="b.gpkg")
