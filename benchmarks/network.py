@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.run.memory import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -37,6 +38,7 @@ COLUMNS += ("gflop_mpx", "roof_share", "error")
 
 def main() -> None:
     args = _arguments()
+    keep_freed_memory()  # as detect does
     result = head(args) | {"batch_px": args.batch_px, "roof_tflop_s": {}}
     for precision in args.precision:
         roof = matmul_roof(args.device, DTYPES[precision], args.repeats)
