@@ -252,6 +252,7 @@ def plan(
     options: Detection = _DETECTION,
     run: Run = _RUN,
     cost: bool = True,
+    price_per_hour: float | None = None,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
     """Show how scenes would be cut and what detecting would cost, without detecting.
@@ -266,6 +267,8 @@ def plan(
         options: What changes the detections.
         run: How the run is carried out.
         cost: Measure for a few seconds what the network costs on this machine.
+        price_per_hour: What an hour of a machine like this one costs, in any currency, to tell
+            what the network would cost on one or several of them.
         reporting: How the command reports.
     """
     from geo_retina.detector import freeze_run
@@ -288,7 +291,7 @@ def plan(
         _voice.say(f"{outside} outside the area of interest")
     found = estimate(inside, load_model(model), options, run) if inside and cost else None
     if found is not None:
-        _voice.say(_total(inside, found))
+        _voice.say(_total(inside, found, price_per_hour))
     notes = [as_flags(note) for note in notes_on([s for each in plans for s in each.scenes])]
     for text in notes:
         _report.warn(text)
@@ -300,7 +303,9 @@ def plan(
         reporting,
         {
             "scenes": [plan_result(each) for each in plans],
-            "cost": None if found is None else asdict(found),
+            "cost": None
+            if found is None
+            else {**asdict(found), "price": _price(found, price_per_hour)},
             "notes": notes,
             "not_covered": _report.failures_result(failures),
         },
@@ -348,17 +353,25 @@ def describe_plan(each: ScenePlan) -> str:
     return f"{each.scene.path}\n{_report.columns(rows, indent='  ')}"
 
 
-def _total(plans: Sequence[ScenePlan], cost: Estimate) -> str:
+def _price(cost: Estimate, per_hour: float | None) -> float | None:
+    """Multiply the hours of one machine by their price, which several machines share."""
+    return None if per_hour is None else cost.seconds / 3600 * per_hour
+
+
+def _total(plans: Sequence[ScenePlan], cost: Estimate, per_hour: float | None) -> str:
     """Sum up in text what all scenes together would need."""
     tiles = sum(each.chosen_tiles for each in plans)
     blocks = sum(len(each.blocks) for each in plans)
     scenes = sum(len(each.shown_by(each.blocks)) for each in plans)
+    area = "" if cost.km2 is None else f", {cost.km2:,.3g} km2"
+    price = _price(cost, per_hour)
     rows = {
-        "size": f"{_report.plural(scenes, 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx",
+        "size": f"{_report.plural(scenes, 'scene')}, {cost.grid_px / 1e6:,.1f} Mpx{area}",
         "tiles": f"{tiles:,} in {_report.plural(blocks, 'block')}",
         "pixel factor": f"{cost.network_px / cost.grid_px:.2f}",
         "memory": f"about {_report.size(cost.memory_bytes)}",
         "time": f"about {_report.duration(cost.seconds)} through the network, at "
         f"{cost.px_per_s / 1e6:.2f} Mpx/s, measured here just now on noise",
+        **({} if price is None else {"price": f"about {price:,.2f}, at {per_hour:g} an hour"}),
     }
     return f"in total\n{_report.columns(rows, indent='  ')}"

@@ -137,6 +137,7 @@ class Estimate:
     Attributes:
         network_px: pixels through the network, overlap and padding included.
         grid_px: pixels of the ground that is scanned.
+        km2: that ground in square kilometres; None where a scene has no resolution in metres.
         px_per_s: rate of the network, measured here on noise.
         seconds: time through the network.
         memory_bytes: peak of the process: what it holds already, libraries and model among it,
@@ -145,6 +146,7 @@ class Estimate:
 
     network_px: int
     grid_px: int
+    km2: float | None
     px_per_s: float
     seconds: float
     memory_bytes: int
@@ -366,6 +368,7 @@ def estimate(
     return Estimate(
         network_px=network_px,
         grid_px=sum(_ground_px(plan) for plan in plans),
+        km2=_ground_km2(plans),
         px_per_s=px_per_s,
         seconds=network_px / px_per_s,
         memory_bytes=psutil.Process().memory_info().rss
@@ -381,6 +384,16 @@ def _ground_px(plan: ScenePlan) -> int:
         return plan.tiles.height * plan.tiles.width
     cores = (plan.tiles.core_of(block) for block in plan.blocks)
     return sum(core.height * core.width for core in cores)
+
+
+def _ground_km2(plans: Sequence[ScenePlan]) -> float | None:
+    """Measure the ground that blocks own, from the size of a pixel in each scene's middle."""
+    total = 0.0
+    for plan in plans:
+        if plan.scene.grid.gsd_m is None:
+            return None
+        total += _ground_px(plan) * plan.scene.grid.gsd_m**2 / 1e6
+    return total
 
 
 def _bytes_per_px(plan: ScenePlan, engine: Engine) -> int:

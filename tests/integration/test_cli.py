@@ -12,6 +12,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import yaml
 from support.stubs import (
     LOADED_BY_RUNS,
@@ -261,3 +262,23 @@ def test_a_reader_that_goes_away_is_no_error():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_plan_tells_ground_and_price(here, capsys):
+    line = [
+        "plan",
+        "a.tif",
+        "--model",
+        "m.safetensors",
+        "--price-per-hour",
+        "3600",
+        "--json",
+        "p.json",
+    ]
+    assert main([*line, *CPU]) == 0
+    assert " km2" in capsys.readouterr().out
+    cost = json.loads(Path("p.json").read_text())["cost"]
+    with rasterio.open("a.tif") as scene:  # on its own pixels, in UTM
+        own = scene.width * scene.height * abs(scene.transform.determinant) / 1e6
+    assert cost["km2"] == pytest.approx(own, rel=0.002)
+    assert cost["price"] == pytest.approx(cost["seconds"])
