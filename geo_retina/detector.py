@@ -214,7 +214,7 @@ def freeze_run(
     Raises:
         GeoRetinaError: nothing could be done.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from geo_retina import RunOptions, freeze_run
         >>> plan = freeze_run("scene.tif", "demo", run=RunOptions(device="cpu"))
@@ -254,7 +254,7 @@ def detect_part(
     Raises:
         GeoRetinaError: scenes or model are not as planned, or the folder cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import Part, RunOptions, detect_part, freeze_run
         >>> run = RunOptions(device="cpu")
         >>> plan = freeze_run("scene.tif", "demo", run=run)
@@ -304,7 +304,7 @@ def gather_parts(
         GeoRetinaError: parts are missing, unfinished or of different runs, scenes or model are
             not as planned, or the output exists or cannot be written.
 
-    Example:
+    Examples:
         >>> from geo_retina import Part, RunOptions, detect_part, freeze_run, gather_parts
         >>> plan, run = freeze_run("scene.tif", "demo"), RunOptions(device="cpu")
         >>> parts = [detect_part(plan, Part(number, 2), "g.gpkg", run) for number in (1, 2)]

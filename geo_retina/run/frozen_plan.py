@@ -187,7 +187,7 @@ def read_plan(path: str | Path) -> FrozenPlan:
     Raises:
         RunError: it is none, damaged, or of a newer geo-retina.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from geo_retina import RunOptions, freeze_run, read_plan
         >>> freeze_run("scene.tif", "demo", run=RunOptions(device="cpu")).write(Path("plan.json"))

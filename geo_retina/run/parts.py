@@ -33,7 +33,7 @@ class Part:
         number: of the part, from 1.
         of: how many there are.
 
-    Example:
+    Examples:
         >>> from geo_retina import Part
         >>> Part.parse("3/40")
         Part(number=3, of=40)
