@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from geo_retina.dataset.pixel_cache import CachedReader
 from geo_retina.detections import Detections
+from geo_retina.engine import openvino_graphs
 from geo_retina.export import chips, onnx, stac
 from geo_retina.files import drafts, write_text
 from geo_retina.grid import Grid, Window
@@ -132,6 +133,10 @@ def pixels(folder: Path, version: int) -> None:
     CachedReader(0, folder)._keep(folder / "a.npy", np.full((2, 5, 5), version))
 
 
+def graph(folder: Path, version: int) -> None:
+    openvino_graphs._keep(folder / "a.graph", bytes([version]))
+
+
 def export_onnx(folder: Path, version: int) -> None:
     """With a stand-in for PyTorch's slow exporter."""
 
@@ -202,6 +207,7 @@ WRITERS: dict[Callable[[Path, int], None], str] = {
     export_stac: "export.stac",
     export_chips: "export.chips",
     pixels: "dataset.pixel_cache",
+    graph: "engine.openvino_graphs",
     ledger: "run.ledger.folder",
     ledger_unit: "run.ledger.folder",
     layers: "vector.writers.geopackage_layers",
