@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -277,6 +278,10 @@ def plan(
     from geo_retina.run.memory import keep_freed_memory
 
     _voice.check_json(reporting, overwrite=run.overwrite)
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise OptionError(
+            f"the argument price_per_hour is {price_per_hour:g}, expected a number from 0 on"
+        )
     keep_freed_memory()  # as detect does, which is timed here
     if out is not None:
         check_file_output(out, overwrite=run.overwrite)

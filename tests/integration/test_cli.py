@@ -282,3 +282,7 @@ def test_plan_tells_ground_and_price(here, capsys):
         own = scene.width * scene.height * abs(scene.transform.determinant) / 1e6
     assert cost["km2"] == pytest.approx(own, rel=0.002)
     assert cost["price"] == pytest.approx(cost["seconds"])
+    for price in ("-1", "nan", "inf"):
+        line[line.index("--price-per-hour") + 1] = price
+        assert main([*line, *CPU, "--overwrite"]) == 2
+        assert "--price-per-hour is" in capsys.readouterr().err
