@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,10 +100,10 @@ class Cost:
 
 def quantize_model(
     model: str | Path | Model,
-    data: DataOptions,
+    scenes: Sequence[str],
     out: str | Path,
-    run: RunOptions = RunOptions(device="cpu"),
     *,
+    labelled: DataOptions | None = None,
     force: bool = False,
     overwrite: bool = False,
 ) -> tuple[Card, Cost | None]:
@@ -110,10 +111,9 @@ def quantize_model(
 
     Args:
         model: a model, a model file, or the name of a bundled model.
-        data: scenes like those that the model will see; their labels, which should not be those
-            that it was trained on, may be left out.
+        scenes: files, folders, globs or lists, like those that the model will see.
         out: model file to write, ending .safetensors.
-        run: how detections are carried out.
+        labelled: scenes and labels that it was not trained on, to measure the cost by.
         force: write the file although integers cost much.
         overwrite: replace an existing file.
 
@@ -124,16 +124,17 @@ def quantize_model(
         GeoRetinaError: the scenes or labels cannot be used, integers cost too much, or the file
             exists.
     """
-    out = Path(out)
+    out, run = Path(out), RunOptions(device="cpu")
     check_model_output(out, overwrite=overwrite)
     start = model if isinstance(model, Model) else load_model(model)
-    tiles = collect_tiles(start, data.scenes, run)
+    tiles = collect_tiles(start, tuple(scenes), run)
     folded = fold_batch_norms(start.network).eval()
     quantized = replace(start, quantization=measure(folded, [tile[None] for tile in tiles]))
-    about: dict[str, Any] = {"tiles": len(tiles), "scenes": len(data.scenes)}
+    about: dict[str, Any] = {"tiles": len(tiles), "scenes": len(scenes)}
     cost = None
-    if data.labels:
-        cost = find_cost(quantized, gather_ground(start.card, data, CalibrateOptions())[0], run)
+    if labelled is not None:
+        ground = gather_ground(start.card, labelled, CalibrateOptions())[0]
+        cost = find_cost(quantized, ground, run)
         about |= cost.to_dict()
         if cost.is_high and not force:
             raise ModelError(

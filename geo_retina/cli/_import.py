@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from geo_retina.cli import _flags, _inspect, _report, _voice
+from geo_retina.errors import OptionError
 from geo_retina.options import CalibrateOptions, DataOptions, ImportOptions
 
 CHOICE = Parameter(name="*", group=Group("What is chosen", sort_key=1))
@@ -143,15 +144,21 @@ def quantize(
     from geo_retina.calibration import quantize_model
 
     _voice.check_json(reporting, overwrite=overwrite)
-    data = DataOptions(
+    about = {"layer": layer, "where": where, "class_column": class_column, "ground": ground}
+    given = [name for name, value in about.items() if value is not None]
+    if given and labels is None:
+        raise OptionError(f"the argument {given[0]} is given without labels; name them too")
+    labelled = labels and DataOptions(
         scenes=tuple(scenes),
-        labels=labels or (),
+        labels=labels,
         layer=layer,
         where=where,
         class_column=class_column,
         ground=ground,
     )
-    card, cost = quantize_model(model, data, out, force=force, overwrite=overwrite)
+    card, cost = quantize_model(
+        model, scenes, out, labelled=labelled or None, force=force, overwrite=overwrite
+    )
     if cost is not None:
         _voice.say(cost.text())
     _voice.say(f"written to {out}")

@@ -37,6 +37,18 @@ def test_a_model_is_quantized_and_detects_in_integers(tmp_path, monkeypatch):
     assert json.loads(told["packages"])["openvino"]
 
 
+def test_without_labels_the_cost_stays_unknown(tmp_path, capsys):
+    scene, out = tmp_path / "scene.tif", tmp_path / "int8.safetensors"
+    geo_retina.draw_scene(scene, geo_retina.SynthOptions(height=300, width=300, seed=4))
+    command = ["quantize", "demo", "--scenes", str(scene), "--out", str(out)]
+    assert main([*command, "--where", "split = 'val'"]) == 2
+    assert "--where is given without labels" in capsys.readouterr().err
+    assert main(command) == 0
+    about = load_card(out).metrics["quantization"]
+    assert (about["tiles"] > 0, about["costs_little"], "f1" in about) == (True, False, False)
+    assert load_model(out).quantization
+
+
 @pytest.mark.parametrize(
     ("difference", "interval", "is_high"),
     [
