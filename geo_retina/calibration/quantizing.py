@@ -136,7 +136,7 @@ def quantize_model(
         ground = gather_ground(start.card, labelled, CalibrateOptions())[0]
         cost = find_cost(quantized, ground, run)
         about |= cost.to_dict()
-        if cost.is_high and not force:
+        if cost.is_measurable and cost.is_high and not force:
             raise ModelError(
                 f"model {start.card.name} loses much in integers: {cost.text()}; use it in "
                 "floating point, or write the file all the same with force"
