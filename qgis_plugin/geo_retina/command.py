@@ -94,6 +94,24 @@ def start_hidden() -> dict[str, Any]:
     return {}
 
 
+def start_program(line: Sequence[str], **streams: int) -> subprocess.Popen[bytes]:
+    """Start a program outside QGIS's environment.
+
+    Args:
+        line: the program and its arguments.
+        streams: where its standard streams lead, as for ``subprocess.Popen``.
+
+    Raises:
+        CommandError: it cannot be started.
+    """
+    try:
+        return subprocess.Popen(  # nosec B603
+            line, env=clean_environment(os.environ), **streams, **start_hidden()
+        )
+    except OSError as error:
+        raise CommandError(f"{line[0]} cannot be started: {error.strerror or error}") from error
+
+
 def ask_api(command: Sequence[str], *, devices: bool = False) -> dict[str, Any]:
     """Ask a geo-retina what it offers.
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .command import CommandError, clean_environment, start_hidden
+from .command import CommandError, clean_environment, start_hidden, start_program
 
 OLDEST = (3, 11)
 PACKAGE = "geo-retina"
@@ -101,17 +101,9 @@ def run_logged(
     Raises:
         CommandError: it cannot be started, failed or was stopped.
     """
-    try:
-        process = subprocess.Popen(  # nosec B603
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=clean_environment(os.environ),
-            **start_hidden(),
-        )
-    except OSError as error:
-        raise CommandError(f"{line[0]} cannot be started: {error.strerror or error}") from error
+    process = start_program(
+        line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     lines: queue.Queue[bytes | None] = queue.Queue()
     stream = process.stdout
 

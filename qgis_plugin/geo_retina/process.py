@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess  # nosec B404
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from .command import CommandError, clean_environment, start_hidden
+from .command import start_program
 
 STOPPED = 130
 NOT_COVERED = 3
@@ -63,17 +62,8 @@ def run_command(
         CommandError: the program cannot be started.
     """
     line = [*command, *arguments, "--progress", "json", "--stop-with-stdin"]
-    try:
-        process = subprocess.Popen(  # nosec B603
-            line,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(os.environ),
-            **start_hidden(),
-        )
-    except OSError as error:
-        raise CommandError(f"{command[0]} cannot be started: {error.strerror or error}") from error
+    pipe = subprocess.PIPE
+    process = start_program(line, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
         return _follow(process, on_event, is_canceled)
     finally:
