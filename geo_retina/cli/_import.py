@@ -148,16 +148,18 @@ def quantize(
     given = [name for name, value in about.items() if value is not None]
     if given and labels is None:
         raise OptionError(f"the argument {given[0]} is given without labels; name them too")
-    labelled = labels and DataOptions(
-        scenes=tuple(scenes),
-        labels=labels,
-        layer=layer,
-        where=where,
-        class_column=class_column,
-        ground=ground,
-    )
+    labelled = None
+    if labels is not None:
+        labelled = DataOptions(
+            scenes=tuple(scenes),
+            labels=labels,
+            layer=layer,
+            where=where,
+            class_column=class_column,
+            ground=ground,
+        )
     card, cost = quantize_model(
-        model, scenes, out, labelled=labelled or None, force=force, overwrite=overwrite
+        model, scenes, out, labelled=labelled, force=force, overwrite=overwrite
     )
     if cost is not None:
         _voice.say(cost.text())

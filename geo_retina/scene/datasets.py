@@ -169,7 +169,7 @@ def sources_read(
         if is_remote(source.path):
             asked.append(source.path)
         else:
-            _open_once(path, source, os.stat(source.path) if os.path.exists(source.path) else None)
+            _open_once(path, source)
     for each in asked:
         if each in _failed:
             raise SceneError(f"{path} cannot be read: {_failed[each]}; try again in a new process")
@@ -202,18 +202,19 @@ def _serving(
                 yield from _serving(source.path, None, seen)
 
 
-def _open_once(vrt: str, source: Source, stat: os.stat_result | None) -> None:
-    version = (source.path, stat.st_mtime_ns, stat.st_size) if stat else (source.path, 0, 0)
-    if version in _opened:
-        return
+def _open_once(vrt: str, source: Source) -> None:
+    """Open a local source, unless this version of it was opened before."""
     inside = subdataset_file(source.path)
     if not os.path.exists(inside):
         raise SceneError(f"{vrt} cannot be read: {inside}: No such file or directory")
+    stat = os.stat(inside)
+    version = source.path, stat.st_mtime_ns, stat.st_size
+    if version in _opened:
+        return
     if source.is_raster:
         with refuse_damage(vrt), ignored_warnings("", category=NotGeoreferencedWarning):
             rasterio.open(source.path, sharing=False).close()
-    if stat:
-        _opened.add(version)
+    _opened.add(version)
 
 
 @lru_cache(maxsize=64)
