@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
+
+SynthContent = Literal["mixed", "freight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,10 @@ class SynthOptions:
     dtype: Literal["uint8", "uint16", "int16", "float32"] = "uint8"
     """Type of the pixels."""
 
+    content: SynthContent = "mixed"
+    """What stands on the ground: vehicles, trees and tanks, whose truth is upright boxes; or rows
+    of lorries, wagons and containers at any angle, whose truth is rotated ones."""
+
     density: float = 300.0
     """Objects per million pixels, in clusters and rows."""
 
@@ -60,3 +67,7 @@ class SynthOptions:
                 "difficulty": (0, 1),
             },
         )
+        if self.content not in get_args(SynthContent):
+            raise OptionError(
+                f"SynthOptions.content is {self.content!r}, expected mixed or freight"
+            )

@@ -7,22 +7,45 @@ out without the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geo_retina import boxes
+from geo_retina.synth.freight import (
+    LORRY_REACH_M,
+    make_lorries,
+    park_lorries,
+    shunt_wagons,
+    stack_containers,
+)
 from geo_retina.synth.parcels import Land, Parcel, Use, Way
-from geo_retina.synth.things import CLASSES, THING, Kind, Things, boxes_m, half_extents_m
+from geo_retina.synth.plot import (
+    EDGE_GAP_M,
+    Plot,
+    make_trees,
+    make_vehicles,
+    scatter_clutter,
+)
+from geo_retina.synth.things import (
+    CLASSES,
+    ROUND,
+    Kind,
+    Things,
+    boxes_m,
+    corners_m,
+    half_extents_m,
+    is_object,
+)
 
 _MAX_IOU, _MAX_SHARE = 0.12, 0.3
 """Boxes of a class may overlap by this at the most, and by this share of the smaller one:
 crowns touch, and cars that stand at an angle have boxes that do."""
 
-_EDGE_GAP_M = 1.0
+_LORRIES_ON_ROADS = 0.4
+"""Share of what drives there that is a lorry, where goods are handled."""
 
 _SHARE = {
     Use.FIELD: 0.06,
@@ -32,85 +55,11 @@ _SHARE = {
     Use.WOOD: 2.1,
     Use.YARD: 1.0,
     Use.HOMES: 0.8,
+    Use.LORRIES: 1.5,
+    Use.SIDINGS: 1.3,
+    Use.STACKS: 2.0,
 }
 """Objects of a parcel by use, relative to the scene's density."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A parcel being laid out.
-
-    Attributes:
-        land: all parcels.
-        parcel: the one.
-        rng: its generator.
-        quota: objects to place.
-        clutter: look-alikes, relative to the usual number.
-    """
-
-    land: Land
-    parcel: Parcel
-    rng: np.random.Generator
-    quota: int
-    clutter: float
-
-    def things(
-        self,
-        kind: Kind,
-        at_m: NDArray[np.float64],
-        size_m: NDArray[np.float64],
-        *,
-        angle: float | NDArray[np.float64] = 0.0,
-        height_m: float | NDArray[np.float64] = 0.0,
-    ) -> Things:
-        """Make things of one kind at (N, 2) places with (N, 2) lengths and widths."""
-        made = np.zeros(len(at_m), THING)
-        made["kind"] = kind
-        made["x"], made["y"] = at_m.T
-        made["length"], made["width"] = size_m.T
-        made["angle"], made["height"] = angle, height_m
-        made["key"] = self.rng.integers(0, 2**32, len(at_m), dtype=np.uint32)
-        return made
-
-    def scatter(self, n: int) -> NDArray[np.float64]:
-        """Draw (n, 2) places anywhere around; those outside the parcel are dropped later."""
-        side = self.land.cell_m * 0.75
-        return np.array([self.parcel.x, self.parcel.y]) + self.rng.uniform(-side, side, (n, 2))
-
-    def lattice(
-        self, pitch_u: float, pitch_v: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Lay places (N, 2) in rows along the parcel's direction; return the steps (N, 2) too."""
-        n_u, n_v = (int(self.land.cell_m * 0.9 / pitch) for pitch in (pitch_u, pitch_v))
-        steps = np.stack(
-            np.meshgrid(np.arange(-n_u, n_u + 1), np.arange(-n_v, n_v + 1)), axis=-1
-        ).reshape(-1, 2)
-        return self.place(steps * np.array([pitch_u, pitch_v])), steps
-
-    def place(self, uv_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move (N, 2) positions along and across the parcel's direction to x, y."""
-        cos, sin = np.cos(self.parcel.angle), np.sin(self.parcel.angle)
-        turn = np.array([[cos, sin], [-sin, cos]])
-        return np.array([self.parcel.x, self.parcel.y]) + uv_m @ turn
-
-    def sizes(self, n: int, low: float, high: float, aspect: float = 1.0) -> NDArray[np.float64]:
-        """Draw (n, 2) lengths from a range and widths in a fixed proportion."""
-        length = self.rng.uniform(low, high, n)
-        return np.stack([length, length * aspect], axis=1)
-
-
-def _vehicles(plot: Plot, at_m: NDArray[np.float64], angle: NDArray[Any] | float) -> Things:
-    n = len(at_m)
-    size = np.stack([plot.rng.uniform(3.9, 5.1, n), plot.rng.uniform(1.75, 2.1, n)], axis=1)
-    return plot.things(Kind.VEHICLE, at_m, size, angle=angle, height_m=1.5)
-
-
-def _trees(plot: Plot, at_m: NDArray[np.float64], low: float = 3.3, high: float = 8.5) -> Things:
-    n = len(at_m)
-    diameter = low + (high - low) * plot.rng.beta(1.6, 2.4, n)
-    return plot.things(
-        Kind.TREE, at_m, np.stack([diameter] * 2, axis=1), height_m=diameter * 0.8 + 1.0
-    )
 
 
 def _parking(plot: Plot) -> list[Things]:
@@ -122,7 +71,7 @@ def _parking(plot: Plot) -> list[Things]:
     shift = np.where(steps[:, 1] % 2 == 0, 1.35, -1.35)
     cos, sin = np.cos(plot.parcel.angle), np.sin(plot.parcel.angle)
     stalls = stalls + shift[:, None] * np.array([-sin, cos])
-    open_ = plot.land.room_m(plot.parcel, stalls) > 3.0 + _EDGE_GAP_M
+    open_ = plot.land.room_m(plot.parcel, stalls) > 3.0 + EDGE_GAP_M
     stalls, steps = stalls[open_], steps[open_]
     chance = np.clip(plot.quota / max(len(stalls), 1), 0, 0.97)
     liking = 0.75 + 0.5 * rng.random(64)[steps[:, 1] % 64]
@@ -130,7 +79,7 @@ def _parking(plot: Plot) -> list[Things]:
     wobble = rng.normal(0, 0.12, (len(stalls), 2))
     facing = plot.parcel.angle + np.pi / 2 + rng.normal(0, 0.03, len(stalls))
     facing = facing + np.pi * rng.integers(0, 2, len(stalls))
-    cars = _vehicles(plot, (stalls + wobble)[taken], facing[taken])
+    cars = make_vehicles(plot, (stalls + wobble)[taken], facing[taken])
     lines = stalls + np.array([cos, sin]) * pitch / 2
     paint = plot.things(
         Kind.PAINT,
@@ -138,47 +87,54 @@ def _parking(plot: Plot) -> list[Things]:
         np.full((len(lines), 2), [4.8, 0.15]),
         angle=plot.parcel.angle + np.pi / 2,
     )
-    return [cars, paint if plot.clutter > 0 else paint[:0], _clutter(plot, Kind.PATCH, 3)]
+    return [cars, paint if plot.clutter > 0 else paint[:0], scatter_clutter(plot, Kind.PATCH, 3)]
 
 
 def _orchard(plot: Plot) -> list[Things]:
     pitch = plot.rng.uniform(4.2, 6.2)
     places, _ = plot.lattice(pitch, pitch * plot.rng.uniform(1.0, 1.25))
-    places = places[plot.land.room_m(plot.parcel, places) > pitch / 2 + _EDGE_GAP_M]
+    places = places[plot.land.room_m(plot.parcel, places) > pitch / 2 + EDGE_GAP_M]
     places = places[plot.rng.random(len(places)) < plot.quota / max(len(places), 1)]
     places = places + plot.rng.normal(0, 0.2, places.shape)
-    return [_trees(plot, places, max(3.3, pitch * 0.72), pitch * 1.0), _clutter(plot, Kind.BUSH, 4)]
+    return [
+        make_trees(plot, places, max(3.3, pitch * 0.72), pitch * 1.0),
+        scatter_clutter(plot, Kind.BUSH, 4),
+    ]
 
 
 def _wood(plot: Plot) -> list[Things]:
     centres = plot.scatter(3)
     n = plot.quota * 4
     near = centres[plot.rng.integers(0, 3, n)] + plot.rng.normal(0, 9, (n, 2))
-    return [_trees(plot, near), _clutter(plot, Kind.BUSH, 14), _clutter(plot, Kind.BOULDER, 2)]
+    return [
+        make_trees(plot, near),
+        scatter_clutter(plot, Kind.BUSH, 14),
+        scatter_clutter(plot, Kind.BOULDER, 2),
+    ]
 
 
 def _meadow(plot: Plot) -> list[Things]:
     return [
-        _trees(plot, plot.scatter(plot.quota * 2)),
-        _clutter(plot, Kind.BUSH, 10),
-        _clutter(plot, Kind.BOULDER, 6),
-        _clutter(plot, Kind.POND, 1),
+        make_trees(plot, plot.scatter(plot.quota * 2)),
+        scatter_clutter(plot, Kind.BUSH, 10),
+        scatter_clutter(plot, Kind.BOULDER, 6),
+        scatter_clutter(plot, Kind.POND, 1),
     ]
 
 
 def _field(plot: Plot) -> list[Things]:
     return [
-        _trees(plot, plot.scatter(plot.quota)),
-        _clutter(plot, Kind.BOULDER, 7),
-        _clutter(plot, Kind.PATCH, 2),
-        _clutter(plot, Kind.BUSH, 3),
+        make_trees(plot, plot.scatter(plot.quota)),
+        scatter_clutter(plot, Kind.BOULDER, 7),
+        scatter_clutter(plot, Kind.PATCH, 2),
+        scatter_clutter(plot, Kind.BUSH, 3),
     ]
 
 
 def _yard(plot: Plot) -> list[Things]:
     diameter = plot.rng.uniform(5.0, 10.0)
     places, _ = plot.lattice(diameter * 1.22, diameter * 1.22)
-    places = places[plot.land.room_m(plot.parcel, places) > diameter / 2 + _EDGE_GAP_M]
+    places = places[plot.land.room_m(plot.parcel, places) > diameter / 2 + EDGE_GAP_M]
     n = min(len(places), max(int(plot.quota * 0.6), 1 if plot.quota else 0))
     corner = plot.scatter(1)
     places = places[np.argsort(((places - corner) ** 2).sum(axis=1), kind="stable")[:n]]
@@ -187,10 +143,10 @@ def _yard(plot: Plot) -> list[Things]:
     square = plot.parcel.angle + np.pi / 2 * plot.rng.integers(0, 2, plot.quota)
     return [
         tanks,
-        _clutter(plot, Kind.TRAILER, 9),
-        _vehicles(plot, plot.scatter(plot.quota), square),
-        _clutter(plot, Kind.PATCH, 6),
-        _clutter(plot, Kind.POND, 2),
+        scatter_clutter(plot, Kind.TRAILER, 9),
+        make_vehicles(plot, plot.scatter(plot.quota), square),
+        scatter_clutter(plot, Kind.PATCH, 6),
+        scatter_clutter(plot, Kind.POND, 2),
     ]
 
 
@@ -204,13 +160,13 @@ def _homes(plot: Plot) -> list[Things]:
     cos, sin = np.cos(plot.parcel.angle), np.sin(plot.parcel.angle)
     drive = places + np.array([-sin, cos]) * (size[:, 1:] / 2 + 3.6)
     drive = drive[plot.rng.permutation(len(drive))][: plot.quota]
-    trees = _trees(plot, plot.scatter(plot.quota * 3), 3.3, 7.0)
+    crowns = make_trees(plot, plot.scatter(plot.quota * 3), 3.3, 7.0)
     return [
         houses,
-        _vehicles(plot, drive, plot.parcel.angle + np.pi / 2),
-        trees,
-        _clutter(plot, Kind.BUSH, 8),
-        _clutter(plot, Kind.PATCH, 3),
+        make_vehicles(plot, drive, plot.parcel.angle + np.pi / 2),
+        crowns,
+        scatter_clutter(plot, Kind.BUSH, 8),
+        scatter_clutter(plot, Kind.PATCH, 3),
     ]
 
 
@@ -222,24 +178,10 @@ _LAYOUTS: dict[Use, Callable[[Plot], list[Things]]] = {
     Use.WOOD: _wood,
     Use.YARD: _yard,
     Use.HOMES: _homes,
+    Use.LORRIES: park_lorries,
+    Use.SIDINGS: shunt_wagons,
+    Use.STACKS: stack_containers,
 }
-
-_CLUTTER_M = {
-    Kind.BUSH: (1.0, 1.9, 1.0, 0.9),
-    Kind.BOULDER: (0.9, 2.3, 1.0, 0.6),
-    Kind.POND: (5.0, 10.0, 1.0, 0.0),
-    Kind.PATCH: (1.5, 3.2, 0.85, 0.0),
-    Kind.TRAILER: (6.2, 12.5, 0.28, 2.8),
-}
-"""Look-alikes: shortest and greatest length, width over length, height."""
-
-
-def _clutter(plot: Plot, kind: Kind, usual: float) -> Things:
-    low, high, aspect, height_m = _CLUTTER_M[kind]
-    n = int(plot.rng.poisson(usual * plot.clutter * (plot.land.cell_m / 64) ** 2))
-    size = plot.sizes(n, low, high, aspect)
-    turn = plot.parcel.angle + (plot.rng.normal(0, 0.05, n) if kind != Kind.PATCH else 0.0)
-    return plot.things(kind, plot.scatter(n), size, angle=turn, height_m=height_m)
 
 
 def _road(plot: Plot, other: Parcel, spacing_m: float) -> list[Things]:
@@ -256,11 +198,15 @@ def _road(plot: Plot, other: Parcel, spacing_m: float) -> list[Things]:
     t = plot.rng.uniform(-reach, reach, n)
     lane = plot.rng.choice([-1.75, 1.75], n)
     cars = (here + there) / 2 + t[:, None] * along + lane[:, None] * across
-    things = [_vehicles(plot, cars, heading), paint if plot.clutter > 0 else paint[:0]]
-    return [part[_on_way(plot, other, part)] for part in things]
+    things = [make_vehicles(plot, cars, heading), paint if plot.clutter > 0 else paint[:0]]
+    if plot.land.freight:
+        longer = plot.rng.random(n) < _LORRIES_ON_ROADS
+        lorries = make_lorries(plot, cars[longer], np.full(longer.sum(), heading))
+        things = [lorries[_on_way(plot, other, lorries, LORRY_REACH_M + 8.0)], *things]
+    return [part[_on_way(plot, other, part, 8.0)] for part in things]
 
 
-def _on_way(plot: Plot, other: Parcel, things: Things) -> NDArray[np.bool_]:
+def _on_way(plot: Plot, other: Parcel, things: Things, clear_m: float) -> NDArray[np.bool_]:
     """Find (N,) things that lie between these two parcels, away from where others touch them."""
     points = np.stack([things["x"], things["y"]], axis=1)
     own = np.array([plot.parcel.x, plot.parcel.y])
@@ -269,11 +215,23 @@ def _on_way(plot: Plot, other: Parcel, things: Things) -> NDArray[np.bool_]:
     far = ((points[:, None] - third) ** 2).sum(axis=2)
     near = ((points - own) ** 2).sum(axis=1)
     gap_m = (far - near[:, None]) / (2 * np.linalg.norm(third - own, axis=1))
-    return np.asarray(gap_m.min(axis=1) > 8.0)
+    return np.asarray(gap_m.min(axis=1) > clear_m)
 
 
-def _separate(things: Things) -> Things:
+def _separate(things: Things, *, freight: bool) -> Things:
     """Keep, in order, what overlaps nothing kept before; like objects may touch a little."""
+    rivals: dict[int, list[int]] = {}
+    for i, j in (_outlines_that_meet(things) if freight else _boxes_that_meet(things)).tolist():
+        rivals.setdefault(j, []).append(i)
+    kept: dict[int, None] = {}
+    for i in range(len(things)):
+        if not any(rival in kept for rival in rivals.get(i, ())):
+            kept[i] = None
+    return things[list(kept)]
+
+
+def _boxes_that_meet(things: Things) -> NDArray[np.int64]:
+    """Find pairs (P, 2) whose boxes overlap by more than like objects may."""
     area = boxes_m(things)
     pairs = boxes.overlapping_pairs(area)
     first, second = area[pairs[:, 0]], area[pairs[:, 1]]
@@ -283,25 +241,27 @@ def _separate(things: Things) -> Things:
     smaller = np.minimum(boxes.area(first), boxes.area(second))
     touch = alike & (boxes.iou(first, second) <= _MAX_IOU) & (common <= _MAX_SHARE * smaller)
     painted = (kinds == Kind.PAINT).any(axis=1)
-    rivals: dict[int, list[int]] = {}
-    for i, j in pairs[~painted & ~touch & (common > 0)].tolist():
-        rivals.setdefault(j, []).append(i)
-    kept: dict[int, None] = {}
-    for i in range(len(things)):
-        if not any(rival in kept for rival in rivals.get(i, ())):
-            kept[i] = None
-    return things[list(kept)]
+    return pairs[~painted & ~touch & (common > 0)]
+
+
+def _outlines_that_meet(things: Things) -> NDArray[np.int64]:
+    """Find pairs (P, 2) whose rectangles overlap, turned as they are; round things by their box."""
+    area = boxes_m(things)
+    pairs = boxes.overlapping_pairs(area)
+    on_top = ~np.isin(things["kind"], (Kind.PAINT, Kind.RAILS))
+    pairs = pairs[on_top[pairs].all(axis=1)]
+    shapes = np.where(
+        np.isin(things["kind"], ROUND), shapely.box(*area.T), shapely.polygons(corners_m(things))
+    )
+    return pairs[shapely.area(shapely.intersection(*shapes[pairs].T)) > 0]
 
 
 @lru_cache(maxsize=8192)
-def lay_out(
-    seed: int, cell_m: float, density_m2: float, clutter: float, row: int, col: int
-) -> Things:
+def lay_out(land: Land, density_m2: float, clutter: float, row: int, col: int) -> Things:
     """Lay out the things of one parcel, objects and look-alikes, in a fixed order.
 
     Args:
-        seed: of the scene.
-        cell_m: side of the parcels' cells.
+        land: the scene's parcels.
         density_m2: objects per square metre.
         clutter: look-alikes, relative to the usual number.
         row: of the parcel's cell.
@@ -310,27 +270,29 @@ def lay_out(
     Returns:
         (N,) of dtype ``THING``. Things of different parcels do not overlap.
     """
-    land = Land(seed, cell_m)
     parcel = land.parcel(row, col)
-    entropy = np.random.SeedSequence([seed, row % 2**32, col % 2**32])
+    entropy = np.random.SeedSequence([land.seed, row % 2**32, col % 2**32])
     rng = np.random.Generator(np.random.Philox(entropy))
-    expected = density_m2 * cell_m**2
+    expected = density_m2 * land.cell_m**2
     plot = Plot(land, parcel, rng, int(rng.poisson(expected * _SHARE[parcel.use])), clutter)
     inside = np.concatenate(_LAYOUTS[parcel.use](plot))
     reach = np.linalg.norm(half_extents_m(inside).reshape(-1, 2, 2).max(axis=1), axis=1)
     centres = np.stack([inside["x"], inside["y"]], axis=1)
-    inside = inside[land.room_m(parcel, centres) > reach + _EDGE_GAP_M]
-    inside = _limit(_separate(inside), plot.quota)
+    inside = inside[land.room_m(parcel, centres) > reach + EDGE_GAP_M]
+    inside = _limit(_separate(inside, freight=land.freight), plot)
     roads = []
     for other in land.around(parcel, 1):
         if (other.row, other.col) > (row, col) and land.way(parcel, other) == Way.ROAD:
             roads += _road(plot, other, 500.0 / max(expected, 1e-9))
-    things = np.concatenate([inside, _separate(np.concatenate(roads))] if roads else [inside])
+    if roads:
+        apart = _separate(np.concatenate(roads), freight=land.freight)
+        inside = np.concatenate([inside, apart])
+    things = inside
     things.setflags(write=False)
     return things
 
 
-def _limit(things: Things, quota: int) -> Things:
-    """Keep at most ``quota`` objects, the first ones; look-alikes all stay."""
-    is_object = things["kind"] < len(CLASSES)
-    return things[~is_object | (np.cumsum(is_object) <= quota)]
+def _limit(things: Things, plot: Plot) -> Things:
+    """Keep at most the parcel's number of objects, the first ones; look-alikes all stay."""
+    counted = is_object(things, freight=plot.land.freight)
+    return things[~counted | (np.cumsum(counted) <= plot.quota)]

@@ -34,6 +34,28 @@ _LEAVES = (
     (0.32, 0.32, 0.16, 0.70),
 )
 _TRAILERS = ((0.80, 0.80, 0.78), (0.55, 0.22, 0.15), (0.22, 0.36, 0.52), (0.30, 0.42, 0.30))
+_BEDS = (
+    (0.86, 0.86, 0.84),
+    (0.78, 0.79, 0.80),
+    (0.70, 0.70, 0.68),
+    (0.22, 0.34, 0.56),
+    (0.60, 0.18, 0.15),
+    (0.24, 0.40, 0.30),
+    (0.76, 0.62, 0.28),
+    (0.30, 0.31, 0.33),
+)
+_WAGONS = ((0.44, 0.30, 0.24), (0.36, 0.36, 0.37), (0.60, 0.60, 0.58), (0.30, 0.38, 0.46))
+_LOADS = ((0.16, 0.16, 0.17), (0.62, 0.54, 0.40), (0.50, 0.40, 0.30), (0.30, 0.30, 0.31))
+_CONTAINERS = (
+    (0.62, 0.22, 0.16),
+    (0.20, 0.32, 0.54),
+    (0.26, 0.44, 0.32),
+    (0.84, 0.84, 0.82),
+    (0.80, 0.52, 0.20),
+    (0.50, 0.51, 0.52),
+    (0.48, 0.30, 0.24),
+)
+_BED = (0.36, 0.33, 0.31, 0.34)
 _ROOFS = ((0.58, 0.32, 0.25), (0.48, 0.28, 0.23), (0.45, 0.45, 0.46), (0.33, 0.31, 0.31))
 _WATER = (0.17, 0.22, 0.24, 0.06)
 _PATCHES = ((0.24, 0.24, 0.25), (0.80, 0.79, 0.75), (0.30, 0.40, 0.56), (0.50, 0.34, 0.26))
@@ -139,7 +161,7 @@ def draw_thing(patch: Patch, sun: Sun, difficulty: float) -> tuple[Pixels, Pixel
     """
     alpha = patch.shape()
     colour = _PAINTERS[patch.kind](patch, sun)
-    if patch.kind == Kind.VEHICLE:
+    if patch.kind in (Kind.VEHICLE, Kind.LORRY, Kind.WAGON, Kind.CONTAINER):
         _occlude(patch, colour, difficulty)
     if patch.kind not in FLAT:
         alpha = alpha * (1 - 0.35 * difficulty * patch.chance(9))
@@ -267,6 +289,62 @@ def _house(patch: Patch, sun: Sun) -> NDArray[np.float64]:
     return colour * (1 + 0.05 * _lumps(patch, 0.9, 1))
 
 
+def _lorry(patch: Patch, sun: Sun) -> NDArray[np.float64]:
+    """Draw a loaded bed behind a cab, with a gap between them."""
+    length, width = float(patch.thing["length"]), float(patch.thing["width"])
+    colour = _flat(patch, patch.pick(0, _BEDS))
+    colour *= 1 + 0.14 * (patch.x * -sun.x + patch.y * -sun.y) / length
+    colour *= 1 - 0.1 * np.abs(patch.v) / width
+    colour *= 1 + 0.03 * np.sin(patch.u * (2 * np.pi / 1.6))
+    front = length / 2
+    cab = patch.band(patch.u, front - 2.2, front)
+    _paint_over(colour, cab, (*patch.pick(1, _CAR_COLOURS), 0.5))
+    _paint_over(colour, 0.8 * patch.band(patch.u, front - 2.7, front - 2.2), 0.16)
+    screen = patch.band(patch.u, front - 0.8, front - 0.3)
+    _paint_over(colour, 0.8 * screen * patch.band(patch.v, -0.42 * width, 0.42 * width), 0.12)
+    return colour
+
+
+def _wagon(patch: Patch, sun: Sun) -> NDArray[np.float64]:
+    """Draw a covered wagon, an open one with its load, or a tank wagon."""
+    length, width = float(patch.thing["length"]), float(patch.thing["width"])
+    colour = _flat(patch, patch.pick(0, _WAGONS))
+    kind = patch.chance(1)
+    inside = patch.band(patch.u, -length / 2 + 0.5, length / 2 - 0.5)
+    if kind < 0.45:
+        colour *= 1 - 0.3 * np.abs(patch.v) / width
+        colour *= 1 + 0.05 * np.sin(patch.u * (2 * np.pi / 2.4))
+    elif kind < 0.75:
+        hold = inside * patch.band(patch.v, -width / 2 + 0.3, width / 2 - 0.3)
+        load = np.array([*patch.pick(2, _LOADS), 0.4])[:, None, None]
+        colour += (load * (1 + 0.25 * _lumps(patch, 1.4, 1)) - colour) * hold
+    else:
+        _paint_over(colour, 0.7 * (1 - inside), 0.25)
+        colour *= 1 + 0.3 * np.cos(np.clip(patch.v / width, -0.5, 0.5) * np.pi) - 0.15
+        for u in (-0.25, 0.0, 0.25):
+            _paint_over(
+                colour, 0.5 * patch.covered(np.hypot(patch.u - u * length, patch.v) - 0.4), 0.3
+            )
+    return colour
+
+
+def _container(patch: Patch, sun: Sun) -> NDArray[np.float64]:
+    length, width = float(patch.thing["length"]), float(patch.thing["width"])
+    colour = _flat(patch, patch.pick(0, _CONTAINERS))
+    colour *= 1 + 0.05 * np.sin(patch.u * (2 * np.pi / 1.2)) + 0.1 * (patch.chance(1) - 0.5)
+    inner = patch.band(patch.u, 0.2 - length / 2, length / 2 - 0.2)
+    inner = inner * patch.band(patch.v, 0.15 - width / 2, width / 2 - 0.15)
+    return colour * (0.82 + 0.18 * inner)
+
+
+def _rails(patch: Patch, sun: Sun) -> NDArray[np.float64]:
+    colour = _flat(patch, _BED)
+    colour *= 1 + 0.1 * np.sin(patch.u * (2 * np.pi / 1.3))
+    for v in (-0.75, 0.75):
+        _paint_over(colour, patch.band(patch.v, v - 0.08, v + 0.08), 0.72)
+    return colour
+
+
 _PAINTERS = {
     Kind.VEHICLE: _vehicle,
     Kind.TREE: _tree,
@@ -278,4 +356,8 @@ _PAINTERS = {
     Kind.BUSH: _bush,
     Kind.TRAILER: _trailer,
     Kind.HOUSE: _house,
+    Kind.LORRY: _lorry,
+    Kind.WAGON: _wagon,
+    Kind.CONTAINER: _container,
+    Kind.RAILS: _rails,
 }

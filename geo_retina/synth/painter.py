@@ -20,8 +20,8 @@ from geo_retina.synth.ground import draw_ground
 from geo_retina.synth.layout import lay_out
 from geo_retina.synth.noise import mix, normal_grid
 from geo_retina.synth.objects import Patch, Sun, draw_shadow, draw_thing, reach_px
-from geo_retina.synth.parcels import CELL_M, Land
-from geo_retina.synth.things import CLASSES, FLAT, Things, boxes_m
+from geo_retina.synth.parcels import CELL_M, FREIGHT_CELL_M, Land
+from geo_retina.synth.things import FLAT, Things, boxes_m, corners_m, is_object, labels_of
 
 Pixels = NDArray[np.float32]
 
@@ -52,7 +52,8 @@ class Painter:
     def land(self) -> Land:
         """The scene's parcels."""
         # A parcel is never so small that a window would hold thousands of them.
-        return Land(self.options.seed, max(CELL_M, 64 * self.options.gsd_m))
+        o, freight = self.options, self.options.content == "freight"
+        return Land(o.seed, max(FREIGHT_CELL_M if freight else CELL_M, 64 * o.gsd_m), freight)
 
     @cached_property
     def sun(self) -> Sun:
@@ -120,9 +121,7 @@ class Painter:
     def things_of(self, row: int, col: int) -> Things:
         """List what stands in one parcel and has its centre on the scene's valid ground."""
         o = self.options
-        found = lay_out(
-            o.seed, self.land.cell_m, o.density * 1e-6 / o.gsd_m**2, 2 * o.difficulty, row, col
-        )
+        found = lay_out(self.land, o.density * 1e-6 / o.gsd_m**2, 2 * o.difficulty, row, col)
         return found[self.on_ground(found["x"] / o.gsd_m, found["y"] / o.gsd_m)]
 
     def truth(self, row: int, col: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -130,12 +129,35 @@ class Painter:
 
         Each is the extent of what is visible: cut at the scene's and the valid ground's edge.
         """
-        things = self.things_of(row, col)
-        things = things[things["kind"] < len(CLASSES)]
-        shapes = shapely.box(*(boxes_m(things) / self.options.gsd_m).T)
+        things, labels = self._objects(row, col)
+        if self.land.freight:
+            shapes = shapely.polygons(corners_m(things) / self.options.gsd_m)
+        else:
+            shapes = shapely.box(*(boxes_m(things) / self.options.gsd_m).T)
+        return shapely.bounds(self._visible(shapes)).reshape(-1, 4), labels
+
+    def rotated_truth(self, row: int, col: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """List rotated boxes (N, 5) in pixels of the objects of one parcel, and their classes.
+
+        Each is the rectangle along the object's sides around what is visible of it.
+        """
+        things, labels = self._objects(row, col)
+        visible = self._visible(shapely.polygons(corners_m(things) / self.options.gsd_m))
+        turn = things["angle"]
+        return np.array(
+            [_around(shape, angle) for shape, angle in zip(visible, turn, strict=True)]
+        ).reshape(-1, 5), labels
+
+    def _objects(self, row: int, col: int) -> tuple[Things, NDArray[np.int32]]:
+        things, freight = self.things_of(row, col), self.land.freight
+        things = things[is_object(things, freight=freight)]
+        return things, labels_of(things, freight=freight)
+
+    def _visible(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Cut (N,) shapes in pixels at the scene's and the valid ground's edge."""
         cut = ~shapely.contains_properly(self.ground_px, shapes)
         shapes[cut] = shapely.intersection(shapes[cut], self.ground_px)
-        return shapely.bounds(shapes).reshape(-1, 4), things["kind"].astype(np.int32)
+        return shapes
 
     def draw(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Draw a window of the scene.
@@ -215,6 +237,19 @@ def band_weights(bands: int) -> NDArray[np.float64]:
         parts = np.array([1.0 + mix(band, i) / 2**30 for i in range(4)])
         weights[band] = parts / parts.sum() * (0.7 + 0.3 * mix(band, 9) / 2**32)
     return weights[:bands]
+
+
+def _around(shape: shapely.Geometry, angle: float) -> list[float]:
+    """Measure the rectangle of a direction in radians around a shape: (5,) as ``boxes`` has it."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    along = shapely.get_coordinates(shape) @ turn
+    low, high = along.min(axis=0), along.max(axis=0)
+    length, width = high - low
+    degrees = math.degrees(angle)
+    if width > length:
+        length, width, degrees = width, length, degrees + 90
+    x, y = turn @ (low + high) / 2
+    return [float(x), float(y), float(length), float(width), (degrees + 90) % 180 - 90]
 
 
 def _window(box: NDArray[np.int64]) -> Window:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from geo_retina.synth.noise import mix
 
-CELL_M = 64.0
-"""Distance of neighbouring parcels' points, on average."""
+CELL_M, FREIGHT_CELL_M = 64.0, 96.0
+"""Distance of neighbouring parcels' points, on average; lorries and wagons need more room."""
 
 _JITTER = 0.3
 """Points stay this share of a cell around its centre: the nearest lies in the 3 x 3 cells."""
@@ -33,6 +33,9 @@ class Use(IntEnum):
     WOOD = 4
     YARD = 5
     HOMES = 6
+    LORRIES = 7
+    SIDINGS = 8
+    STACKS = 9
 
 
 class Way(IntEnum):
@@ -45,7 +48,8 @@ class Way(IntEnum):
 
 _HALF_WIDTH_M = {Way.NONE: 0.0, Way.TRACK: 1.6, Way.ROAD: 3.6}
 _USE_SHARE = np.cumsum([0.21, 0.13, 0.15, 0.13, 0.14, 0.11, 0.13])
-_BUILT = (Use.PARKING, Use.YARD, Use.HOMES)
+_FREIGHT_SHARE = np.cumsum([0.12, 0.08, 0.06, 0.0, 0.06, 0.0, 0.06, 0.24, 0.17, 0.21])
+_BUILT = (Use.PARKING, Use.YARD, Use.HOMES, Use.LORRIES, Use.STACKS)
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,16 @@ class Land:
     Attributes:
         seed: of the scene.
         cell_m: side of the cells.
+        freight: goods are handled here, in rows at any angle.
     """
 
     seed: int
     cell_m: float
+    freight: bool = False
 
     def parcel(self, row: int, col: int) -> Parcel:
         """Return the parcel of a cell; cells may be negative."""
-        return _parcel(self.seed, self.cell_m, row, col)
+        return _parcel(self, row, col)
 
     def way(self, a: Parcel, b: Parcel) -> Way:
         """Choose what runs along the border of two parcels, the same either way round."""
@@ -124,17 +130,20 @@ class Land:
 
 
 @lru_cache(maxsize=1 << 14)
-def _parcel(seed: int, cell_m: float, row: int, col: int) -> Parcel:
-    key = mix(seed, 17, row, col)
+def _parcel(land: Land, row: int, col: int) -> Parcel:
+    key = mix(land.seed, 17, row, col)
     jitter_x, jitter_y, of_use, turn = (mix(key, i) / 2**32 for i in range(4))
-    # Rows within some 16 degrees of the axes keep the boxes of neighbours apart.
-    angle = (turn - 0.5) * 0.55 + np.pi / 2 * (key >> 7 & 1)
+    if land.freight:
+        angle, share = turn * np.pi, _FREIGHT_SHARE
+    else:
+        # Rows within some 16 degrees of the axes keep the boxes of neighbours apart.
+        angle, share = (turn - 0.5) * 0.55 + np.pi / 2 * (key >> 7 & 1), _USE_SHARE
     return Parcel(
         row,
         col,
-        (col + 0.5 + _JITTER * (2 * jitter_x - 1)) * cell_m,
-        (row + 0.5 + _JITTER * (2 * jitter_y - 1)) * cell_m,
-        Use(int(np.searchsorted(_USE_SHARE, of_use, side="right").clip(0, len(Use) - 1))),
+        (col + 0.5 + _JITTER * (2 * jitter_x - 1)) * land.cell_m,
+        (row + 0.5 + _JITTER * (2 * jitter_y - 1)) * land.cell_m,
+        Use(int(np.searchsorted(share, of_use, side="right").clip(0, len(share) - 1))),
         key,
         float(angle),
     )

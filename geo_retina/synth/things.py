@@ -23,12 +23,20 @@ class Kind(IntEnum):
     BUSH = 7
     TRAILER = 8
     HOUSE = 9
+    # Freight: the classes of the other content, and what wagons stand on.
+    LORRY = 10
+    WAGON = 11
+    CONTAINER = 12
+    RAILS = 13
 
 
 CLASSES = ("vehicle", "tree", "tank")
 """The classes of the truth, in order of ``Kind``."""
 
-FLAT = (Kind.PAINT, Kind.PATCH, Kind.POND)
+FREIGHT_CLASSES = ("lorry", "wagon", "container")
+"""The classes of the truth where the content is freight, in order of ``Kind``."""
+
+FLAT = (Kind.PAINT, Kind.PATCH, Kind.POND, Kind.RAILS)
 """Kinds without height, over which shadows fall."""
 
 ROUND = (Kind.TREE, Kind.TANK, Kind.POND, Kind.BOULDER, Kind.BUSH)
@@ -56,6 +64,29 @@ CORNER_M = 0.35
 
 _LOBES = (2, 3, 5)
 _LOBE_SHARE = {Kind.TREE: 0.07, Kind.BUSH: 0.1, Kind.BOULDER: 0.12}
+
+
+def labels_of(things: Things, *, freight: bool) -> NDArray[np.int32]:
+    """Find the (N,) position of each thing among the classes; negative or beyond: in none."""
+    first = Kind.LORRY if freight else Kind.VEHICLE
+    return things["kind"].astype(np.int32) - np.int32(first)
+
+
+def is_object(things: Things, *, freight: bool) -> NDArray[np.bool_]:
+    """Find which of (N,) things are of a class."""
+    labels = labels_of(things, freight=freight)
+    return (labels >= 0) & (labels < len(FREIGHT_CLASSES if freight else CLASSES))
+
+
+def corners_m(things: Things) -> NDArray[np.float64]:
+    """Place (N, 4, 2) corners of the rectangles along the things' length and width, in metres."""
+    along = np.stack([np.cos(things["angle"]), np.sin(things["angle"])], axis=1)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    signs = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    centre = np.stack([things["x"], things["y"]], axis=1)
+    reach = signs[:, :1] * things["length"][:, None, None] * along[:, None]
+    reach = reach + signs[:, 1:] * things["width"][:, None, None] * across[:, None]
+    return np.asarray(centre[:, None] + reach)
 
 
 def outline(things: Things, angles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,11 +16,15 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as FileWindow
 
 from geo_retina.boxes import to_polygons
+from geo_retina.errors import OptionError
 from geo_retina.files import check_file_output, new_file
 from geo_retina.grid import Window
 from geo_retina.options import SynthOptions
 from geo_retina.synth.painter import NODATA, Painter
-from geo_retina.synth.things import CLASSES
+from geo_retina.synth.things import CLASSES, FREIGHT_CLASSES
+
+Truth = tuple[NDArray[np.float64], NDArray[np.int32]]
+"""(N, 4) or (N, 5) boxes in pixels and their (N,) classes."""
 
 _TILE_PX = 512
 _NAMES = ("red", "green", "blue", "nir")
@@ -34,7 +38,7 @@ class SynthReport:
     Attributes:
         path: the scene.
         truth: the layer of its objects, or None if none was asked for.
-        counts: objects by class.
+        counts: objects by class, all of ``scene_classes``.
         options: what was asked for.
     """
 
@@ -57,8 +61,9 @@ def draw_scene(
     Args:
         path: the GeoTIFF.
         options: the scene; the same options give the same bytes.
-        truth: vector file for the objects: a rectangle along the grid's axes around what is
-            visible of each, without its shadow; columns ``class`` and ``id``. Left out, none.
+        truth: vector file for the objects: a rectangle around what is visible of each, without
+            its shadow, along the grid's axes or, where the content is freight, along the
+            object's own sides; columns ``class`` and ``id``. Left out, none.
         overwrite: replace existing files.
         progress: called with the windows done and their number.
 
@@ -83,7 +88,7 @@ def draw_scene(
     painter = Painter(options)
     with new_file(path, overwrite=overwrite) as draft:
         _write_pixels(draft, painter, progress)
-        counts = dict.fromkeys(CLASSES, 0)
+        counts = dict.fromkeys(scene_classes(options), 0)
         tables = _truth_tables(painter, counts)
         if truth is None:
             for _ in tables:
@@ -99,11 +104,35 @@ def truth_boxes(options: SynthOptions) -> tuple[NDArray[np.float64], NDArray[np.
     """List the objects of a scene without drawing it.
 
     Returns:
-        (N, 4) boxes in grid pixels and (N,) positions in ``CLASSES``, in the order of the
-        truth layer.
+        (N, 4) upright boxes in grid pixels and (N,) positions in ``scene_classes``, in the order
+        of the truth layer.
     """
-    parts = list(_truth_by_row(Painter(options)))
-    return np.concatenate([b for b, _ in parts]), np.concatenate([k for _, k in parts])
+    painter = Painter(options)
+    return _joined(list(_by_row(painter, painter.truth)))
+
+
+def truth_rotated(options: SynthOptions) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """List the objects of a scene of freight as rotated boxes, without drawing it.
+
+    Returns:
+        (N, 5) centre x, centre y, length, width in grid pixels and angle of the length in
+        [-90, 90) degrees from x towards y, and (N,) positions in ``scene_classes``; in the order
+        of the truth layer.
+
+    Raises:
+        OptionError: the content is mixed, whose truth is upright.
+    """
+    if options.content != "freight":
+        raise OptionError(
+            "SynthOptions.content is mixed, whose truth is upright boxes; draw freight instead"
+        )
+    painter = Painter(options)
+    return _joined(list(_by_row(painter, painter.rotated_truth)))
+
+
+def scene_classes(options: SynthOptions) -> tuple[str, ...]:
+    """Return the classes of a scene's truth."""
+    return FREIGHT_CLASSES if options.content == "freight" else CLASSES
 
 
 def _windows(height: int, width: int) -> list[Window]:
@@ -166,25 +195,41 @@ def _band_name(band: int, bands: int) -> str:
     return _NAMES[band] if band < len(_NAMES) else f"band {band + 1}"
 
 
-def _truth_by_row(painter: Painter) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int32]]]:
+def _by_row(painter: Painter, truth: Callable[[int, int], Truth]) -> Iterator[Truth]:
     """Yield boxes and classes, one row of parcels after the other."""
     o, cell_px = painter.options, painter.land.cell_m / painter.options.gsd_m
     cols = range(-2, math.floor(o.width / cell_px) + 3)
     for row in range(-2, math.floor(o.height / cell_px) + 3):
-        parts = [painter.truth(row, col) for col in cols]
-        yield np.concatenate([b for b, _ in parts]), np.concatenate([k for _, k in parts])
+        yield _joined([truth(row, col) for col in cols])
+
+
+def _joined(parts: list[Truth]) -> Truth:
+    return np.concatenate([b for b, _ in parts]), np.concatenate([k for _, k in parts])
 
 
 def _truth_tables(painter: Painter, counts: dict[str, int]) -> Iterator[pa.Table]:
     """Yield tables of the objects, counting them on the way."""
-    for boxes_px, labels in _truth_by_row(painter):
-        for label, n in enumerate(np.bincount(labels, minlength=len(CLASSES))):
-            counts[CLASSES[label]] += int(n)
-        polygons = to_polygons(boxes_px, painter.grid)
-        names = [CLASSES[label] for label in labels]
+    freight, classes = painter.land.freight, scene_classes(painter.options)
+    for shapes_px, labels in _by_row(painter, painter.rotated_truth if freight else painter.truth):
+        for label, n in enumerate(np.bincount(labels, minlength=len(classes))):
+            counts[classes[label]] += int(n)
+        if freight:
+            polygons = shapely.polygons(painter.grid.pixels_to_crs(corners(shapes_px)))
+        else:
+            polygons = to_polygons(shapes_px, painter.grid)
+        names = [classes[label] for label in labels]
         yield pa.table(
             {
                 "geometry": pa.array(shapely.to_wkb(polygons), pa.binary()),
                 "class": pa.array(names, pa.string()),
             }
         )
+
+
+def corners(rotated: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place (N, 4, 2) corners of rotated boxes."""
+    turn = np.radians(rotated[:, 4])
+    along = np.stack([np.cos(turn), np.sin(turn)], axis=1)[:, None] * rotated[:, None, 2:3] / 2
+    across = np.stack([-np.sin(turn), np.cos(turn)], axis=1)[:, None] * rotated[:, None, 3:4] / 2
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return np.asarray(rotated[:, None, :2] + signs[:, :1] * along + signs[:, 1:] * across)
