@@ -46,6 +46,9 @@ class Detections:
         tile: (N,) int64, index of the tile that found it.
         cut: (N,) uint8, bits of ``Cut``.
         joined: (N,) bool, made of fragments by the merge.
+        rotated_px: (N, 5) float64 of a model of oriented boxes, in grid pixels: centre x, centre y,
+            length, width, angle_deg, as in ``geo_retina.boxes.oriented``; ``boxes_px`` are their
+            upright hulls then. None where boxes are upright.
 
     Examples:
         >>> from geo_retina import Detections
@@ -59,10 +62,13 @@ class Detections:
     tile: NDArray[np.int64]
     cut: NDArray[np.uint8]
     joined: NDArray[np.bool_]
+    rotated_px: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        if self.rotated_px is not None:
+            self._check_rotated(np.ascontiguousarray(self.rotated_px, dtype=np.float64))
         if self.boxes_px.ndim != 2 or self.boxes_px.shape[1] != 4:
             raise ValueError(f"boxes_px has shape {self.boxes_px.shape}, expected (N, 4)")
         for name in list(_DTYPES)[1:]:
@@ -74,14 +80,42 @@ class Detections:
         if not (np.isfinite(self.boxes_px).all() and np.isfinite(self.scores).all()):
             raise ValueError("boxes and scores must be finite")
 
+    def _check_rotated(self, rotated_px: NDArray[np.float64]) -> None:
+        object.__setattr__(self, "rotated_px", rotated_px)
+        if rotated_px.shape != (len(self.boxes_px), 5):
+            raise ValueError(
+                f"rotated_px has shape {rotated_px.shape}, expected ({len(self.boxes_px)}, 5)"
+            )
+        length, width, angle = rotated_px[:, 2:].T
+        if not (
+            np.isfinite(rotated_px).all()
+            and ((length >= width) & (width >= 0) & (angle >= -90) & (angle < 90)).all()
+        ):
+            raise ValueError(
+                "rotated_px must be finite, with the length at least the width and the angle in "
+                "[-90, 90), as boxes.oriented.normalise makes it"
+            )
+
     def __len__(self) -> int:
         return len(self.boxes_px)
 
+    @property
+    def is_oriented(self) -> bool:
+        """Whether each box has an angle."""
+        return self.rotated_px is not None
+
     def __eq__(self, other: object) -> bool:
-        """Compare every column, in order."""
-        return isinstance(other, Detections) and all(
-            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
+        """Compare every column, in order; without detections there is no kind of box to differ."""
+        if not isinstance(other, Detections) or len(self) != len(other):
+            return False
+        if len(self) and self.is_oriented != other.is_oriented:
+            return False
+        return not len(self) or all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in self._columns()
         )
+
+    def _columns(self) -> list[str]:
+        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -92,34 +126,54 @@ class Detections:
 
     @classmethod
     def concat(cls, parts: Iterable[Detections]) -> Detections:
-        """Join all parts in the order given; empty for none."""
-        parts = [cls.empty(), *parts]
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        """Join all parts in the order given; empty for none.
+
+        Raises:
+            ValueError: some boxes are oriented and others are not; a part without detections
+                goes with both.
+        """
+        given = list(parts)
+        parts = [part for part in given if len(part)] or given[:1] or [cls.empty()]
+        if len({part.is_oriented for part in parts}) > 1:
+            raise ValueError("oriented and upright boxes cannot be joined into one value")
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in parts[0]._columns()
+            }
+        )
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
         """Select the rows at integer positions, in that order, or where a mask is true."""
-        return Detections(*(getattr(self, f.name)[index] for f in fields(self)))
+        return Detections(**{name: getattr(self, name)[index] for name in self._columns()})
 
     def part(self, start: int, stop: int) -> Detections:
         """Select the rows from one position to another, without copying them."""
-        return Detections(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+        return Detections(**{name: getattr(self, name)[start:stop] for name in self._columns()})
 
     def to_arrow(self) -> pa.Table:
-        """Convert to an Arrow table with the box in four columns; ``from_arrow`` reads it."""
+        """Convert to an Arrow table, a box in four columns, or nine; ``from_arrow`` reads it."""
         import pyarrow as pa
 
         boxes = {name: self.boxes_px[:, i] for i, name in enumerate(_BOX_COLUMNS)}
         rest = {name: getattr(self, name) for name in list(_DTYPES)[1:]}
+        if self.rotated_px is not None:
+            rest |= {name: self.rotated_px[:, i] for i, name in enumerate(_ROTATED_COLUMNS)}
         return pa.table({**boxes, **rest})
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Detections:
         """Read a table with at least the columns of ``to_arrow``."""
         boxes = np.stack([table[name].to_numpy() for name in _BOX_COLUMNS], axis=1)
-        return cls(boxes, *(table[name].to_numpy() for name in list(_DTYPES)[1:]))
+        columns = {name: table[name].to_numpy() for name in list(_DTYPES)[1:]}
+        if set(_ROTATED_COLUMNS) <= set(table.column_names):
+            rotated = [table[name].to_numpy() for name in _ROTATED_COLUMNS]
+            columns["rotated_px"] = np.stack(rotated, axis=1)
+        return cls(boxes, **columns)
 
 
 _BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+_ROTATED_COLUMNS = ("centre_x", "centre_y", "length", "width", "angle_deg")
 _DTYPES = {
     "boxes_px": np.float64,
     "scores": np.float32,

@@ -137,6 +137,8 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     ratios = options.anchor_ratios
     if options.levels is None or options.anchor_sides_px is None or ratios is None:
         raise ModelError("a network needs levels and anchor sides; fit them to the labels first")
+    if options.boxes != "upright":
+        raise ModelError(f"no network with {options.boxes} boxes can be built yet, only upright")
     backbone = Backbone(options.backbone, in_channels=in_channels, bn_eps=options.bn_eps)
     pyramid = Pyramid(
         backbone.levels,

@@ -65,6 +65,11 @@ class Decoded(NamedTuple):
     truncated_N: Tensor
     """bool, True where an image had more candidates or boxes than the settings allow."""
 
+    rotated_M5: Tensor | None = None
+    """float32, image pixels, of oriented boxes: centre x, centre y, length, width and the angle of
+    the length in degrees, in [-90, 90) from x to y; ``boxes_M4`` are their hulls, cut to the image.
+    None where boxes are upright."""
+
 
 class _Top(NamedTuple):
     """(N, P) candidates of a level; a score of -1 does not reach its threshold."""

@@ -11,6 +11,9 @@ from geo_retina.options.checks import check
 Padding = Literal["mirror", "constant"]
 """What a network is shown where there is no ground: ground mirrored at its edge, or 0."""
 
+Boxes = Literal["upright", "oriented"]
+"""Whether boxes lie along the pixels' rows and columns, or at any angle."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
@@ -18,6 +21,9 @@ class NetworkOptions:
 
     backbone: str = "tf_efficientnet_lite0"
     """A timm model with ``features_only``."""
+
+    boxes: Boxes = "upright"
+    """Kind of boxes that it finds: ``upright``, or ``oriented``, rectangles at any angle."""
 
     levels: tuple[int, ...] | None = None
     """Pyramid levels in ascending order without gaps, level l at stride 2**l; left out, chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,7 +74,7 @@ def test_take_by_position_and_by_mask():
 def test_equality_sees_every_column():
     d = some(2)
     for name in ("boxes_px", "scores", "labels", "tile", "cut", "joined"):
-        columns = {n: getattr(d, n).copy() for n in d.__dataclass_fields__}
+        columns = {n: getattr(d, n).copy() for n in d._columns()}
         columns[name][0] = ~columns[name][0] if name == "joined" else columns[name][0] + 1
         assert Detections(**columns) != d
     assert d != "something else"
@@ -98,3 +100,59 @@ def test_inner_sides_and_borders_are_apart():
     assert int(Cut.LEFT | Cut.TOP | Cut.RIGHT | Cut.BOTTOM) == INNER_SIDES
     borders = Cut.SCENE_LEFT | Cut.SCENE_TOP | Cut.SCENE_RIGHT | Cut.SCENE_BOTTOM
     assert int(borders) == 255 ^ INNER_SIDES
+
+
+def some_oriented(n: int = 5) -> Detections:
+    upright = some(n)
+    centre = (upright.boxes_px[:, :2] + upright.boxes_px[:, 2:]) / 2
+    rng = np.random.default_rng(n)
+    width = rng.uniform(1, 9, n)
+    rotated = np.column_stack([centre, width + rng.random(n), width, rng.uniform(-90, 90, n)])
+    return dataclasses.replace(upright, rotated_px=rotated)
+
+
+@pytest.mark.parametrize("n", [0, 1, 50])
+def test_oriented_boxes_go_to_arrow_and_back(n, tmp_path):
+    found = some_oriented(n)
+    pq.write_table(found.to_arrow(), tmp_path / "part.parquet")
+    back = Detections.from_arrow(pq.read_table(tmp_path / "part.parquet"))
+    assert back == found
+    assert back.is_oriented
+    assert np.array_equal(back.rotated_px, found.rotated_px)
+    assert not {"centre_x", "angle_deg"} & set(some(n).to_arrow().column_names)
+
+
+def test_oriented_boxes_are_taken_and_joined():
+    found = some_oriented(4)
+    assert np.array_equal(found.take(np.array([2, 0])).rotated_px, found.rotated_px[[2, 0]])
+    assert np.array_equal(found.part(1, 3).rotated_px, found.rotated_px[1:3])
+    both = Detections.concat([Detections.empty(), found, some_oriented(3), Detections.empty()])
+    assert both == Detections.concat([found, some_oriented(3)])
+    assert np.array_equal(both.rotated_px[:4], found.rotated_px)
+    assert Detections.concat([some_oriented(0), some(2)]) == some(2)
+    assert Detections.concat([some_oriented(0)]).is_oriented
+    with pytest.raises(ValueError, match="oriented and upright"):
+        Detections.concat([found, some(1)])
+
+
+def test_equality_sees_angles():
+    found = some_oriented(3)
+    turned = found.rotated_px.copy()
+    turned[1, 4] = 0.0
+    assert dataclasses.replace(found, rotated_px=turned) != found
+    assert some(3) != found
+    assert found != some(3)
+    assert some_oriented(0) == Detections.empty()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [(2, 0.5), (3, -1.0), (4, 90.0), (4, -91.0), (0, np.nan)]
+)
+def test_oriented_boxes_that_are_not_normal_are_refused(column, value):
+    found = some_oriented(2)
+    bad = found.rotated_px.copy()
+    bad[1, column] = value
+    with pytest.raises(ValueError, match=r"rotated_px must be finite|length"):
+        dataclasses.replace(found, rotated_px=bad)
+    with pytest.raises(ValueError, match=r"rotated_px has shape \(1, 5\), expected \(2, 5\)"):
+        dataclasses.replace(found, rotated_px=bad[:1])

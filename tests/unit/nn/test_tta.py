@@ -36,7 +36,7 @@ def found(network: RetinaNet, images: Tensor, views: int) -> tuple[Tensor, Tenso
     shape = (images.shape[2], images.shape[3])
     with torch.no_grad():
         outputs = average_views(network, network.anchor_grid, images, views)
-    boxes, scores, labels, image, _ = decode(
+    boxes, scores, labels, image, *_ = decode(
         outputs, network.anchors(shape, "cpu"), shape, SETTINGS
     )
     order = scores.argsort(descending=True)

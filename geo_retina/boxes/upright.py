@@ -147,9 +147,25 @@ def to_rings(boxes_px: Boxes, grid: Grid) -> NDArray[np.float64]:
     Raises:
         GridError: a box is not finite.
     """
-    if not np.isfinite(boxes_px).all():
+    return place_corners(corners(boxes_px), grid)
+
+
+def place_corners(corners_px: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Place (N, 4, 2) corners in pixels on the ground, as rings.
+
+    Args:
+        corners_px: clockwise as seen, with y down.
+        grid: grid of the scene; its affine may rotate and shear.
+
+    Returns:
+        (N, 5, 2) x, y: the corners counter-clockwise on the ground, and the first again.
+
+    Raises:
+        GridError: a corner is not finite.
+    """
+    if not np.isfinite(corners_px).all():
         raise GridError("a box with a coordinate that is not finite has no place on the ground")
-    rings = grid.pixels_to_crs(corners(boxes_px))
+    rings = grid.pixels_to_crs(corners_px)
     if grid.affine.determinant < 0:
         rings = rings[:, ::-1]
     return np.concatenate([rings, rings[:, :1]], axis=1)
