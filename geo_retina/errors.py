@@ -60,3 +60,9 @@ class RunError(GeoRetinaError, RuntimeError):
 
 class TrainingError(GeoRetinaError, RuntimeError):
     """Training cannot start or continue."""
+
+
+def one_sentence(error: BaseException) -> str:
+    """Say in one sentence what went wrong, and the kind of an error that is not ours."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, GeoRetinaError) else f"{type(error).__name__}: {first}"

@@ -7,7 +7,7 @@ covers [i, i + 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -34,6 +34,18 @@ class Window(NamedTuple):
     def box_px(self) -> tuple[int, int, int, int]:
         """x_min, y_min, x_max, y_max in grid pixels."""
         return self.col, self.row, self.col + self.width, self.row + self.height
+
+    def within(self, other: Window) -> Window | None:
+        """Cut off what lies outside of another window; None if that is all."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.row + self.height, other.row + other.height) - row
+        width = min(self.col + self.width, other.col + other.width) - col
+        return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+
+def area_of(windows: Iterable[Window]) -> int:
+    """Count the pixels of windows, none of which overlap."""
+    return sum(window.height * window.width for window in windows)
 
 
 @dataclass(frozen=True)
@@ -297,7 +309,7 @@ class TilePlan:
                 if not occupied[col_group.start : col_group.stop].any():
                     continue
                 part = band[:, col_group.start : col_group.stop]
-                for rows, cols in _rectangles(part, row_group.start, col_group.start):
+                for rows, cols in rectangles(part, row_group.start, col_group.start):
                     found.append(Block(len(found), rows, cols, self._block_window(rows, cols)))
         return found
 
@@ -335,8 +347,8 @@ class TilePlan:
         return [self.tile(r * self.cols + c) for r in block.tile_rows for c in block.tile_cols]
 
 
-def _rectangles(
-    chosen: NDArray[np.bool_], first_row: int, first_col: int
+def rectangles(
+    chosen: NDArray[np.bool_], first_row: int = 0, first_col: int = 0
 ) -> list[tuple[range, range]]:
     """Cut a mask into rectangles: runs along rows, as far down as the rows below have them too."""
     growing: dict[tuple[int, int], int] = {}  # run of columns: the row it began in

@@ -206,7 +206,7 @@ def progress_text(state: Progress) -> str:
     done, total = state.pixels_done / 1e6, state.pixels / 1e6
     parts = [f"{done:,.0f} of {total:,.0f} Mpx", f"{state.detections:,} found"]
     if state.failed:
-        parts.append(f"{plural(state.failed, 'block')} failed")
+        parts.append(f"{plural(state.failed, 'block')} failed, in whole or in part")
     if state.seconds_left is not None:
         parts.append(f"{state.px_per_s / 1e6:.2f} Mpx/s")
         parts.append(f"{duration(state.seconds_left)} left")
@@ -257,10 +257,18 @@ def summary(report: RunReport) -> str:
             f"{plural(report.outside_tiles, 'tile')} outside, not read"
             + (scenes if report.outside_scenes else "")
         )
+    if report.not_covered_pixels:
+        lines.append(not_covered_line(report.not_covered_pixels, report.pixels))
     outs = ", ".join(map(str, report.outs))
     where = f"in {report.crs}" if report.crs else "without a CRS"
     lines.append(f"written to {outs}, {where}")
     return "\n".join(lines)
+
+
+def not_covered_line(missing_px: int, covered_px: int) -> str:
+    """Say how much ground of scenes that could be opened is not covered."""
+    share = missing_px / (missing_px + covered_px)
+    return f"{missing_px / 1e6:,.2f} Mpx ({share:.2%}) could not be covered"
 
 
 def stretch_notes(report: RunReport) -> dict[str, str]:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
-from geo_retina.errors import GeoRetinaError, RunError, SceneMismatchError
+from geo_retina.errors import RunError, SceneMismatchError, one_sentence
+from geo_retina.grid import area_of
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
@@ -29,7 +30,7 @@ from geo_retina.run.cluster import EngineKey, engine_here, find_dashboard, worke
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import BlockJob, TaskBatch
-from geo_retina.scene import Mosaic
+from geo_retina.scene import LostPart, Mosaic, read_pieces
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -57,7 +58,7 @@ class Progress:
         pixels: pixels of the ground of all blocks.
         pixels_before: of ``pixels_done``, those of an earlier try.
         detections: found so far by this try, before blocks are merged with each other.
-        failed: blocks that failed so far.
+        failed: blocks that failed so far, in whole or in part.
         seconds: since this try began.
         dashboard: address of Dask's status page, where there is one.
     """
@@ -90,11 +91,12 @@ def _detect_batch(
     """Carry out a task: read, detect, merge, and return the result of every block."""
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
+    lost: dict[int, tuple[LostPart, ...]] = {}
     for i, job in enumerate(task_batch.jobs):
         try:
-            blocks[i] = _retried(partial(_read_block, job), retries)
+            blocks[i], lost[i] = _read_block(job, retries, run_id)
         except Exception as error:
-            failed[i] = _sentence(error)
+            failed[i] = one_sentence(error)
     found = {}
     if blocks:
         try:
@@ -106,10 +108,10 @@ def _detect_batch(
             )
             found = dict(zip(blocks, results, strict=True))
         except Exception as error:
-            failed |= dict.fromkeys(blocks, _sentence(error))
+            failed |= dict.fromkeys(blocks, one_sentence(error))
     blocks.clear()
     records = [
-        _done(job, found[i], key.options.merge) if i in found else _failed(job, failed[i])
+        _done(job, found[i], lost[i], key.options.merge) if i in found else _failed(job, failed[i])
         for i, job in enumerate(task_batch.jobs)
     ]
     release_memory()
@@ -127,17 +129,31 @@ def _retried(work: Callable[[], Any], retries: int) -> Any:
     return work()
 
 
-def _read_block(job: BlockJob) -> BlockPixels:
-    pixels, valid = job.scene.read(job.block.window)
+def _read_block(
+    job: BlockJob, retries: int, run_id: str
+) -> tuple[BlockPixels, tuple[LostPart, ...]]:
+    """Read a block, or what of it can be read, and name what cannot.
+
+    Raises:
+        Exception: nothing of it can be read, or its values are not the model's.
+    """
+    window = job.block.window
+    lost: tuple[LostPart, ...] = ()
+    try:
+        pixels, valid = _retried(lambda: job.scene.read(window), retries)
+    except Exception:
+        pixels, valid, lost = read_pieces(job.scene, window, go_on=partial(_go_on, run_id))
+        if area_of(part.window for part in lost) == window.height * window.width:
+            raise
     _check_range(job, pixels, valid)
-    return BlockPixels(
-        pixels,
-        valid,
-        job.block.window,
-        job.tiles,
-        job.tiles.tiles_of(job.block),
-        job.scene.values,
-    )
+    tiles = job.tiles.tiles_of(job.block)
+    return BlockPixels(pixels, valid, window, job.tiles, tiles, job.scene.values), lost
+
+
+def _go_on(run_id: str) -> None:
+    """Give up a block that nobody wants any longer."""
+    if run_id in _stopped:
+        raise Stopped
 
 
 def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
@@ -158,7 +174,9 @@ def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) 
             )
 
 
-def _done(job: BlockJob, found: BlockDetections, options: MergeOptions) -> BlockResult:
+def _done(
+    job: BlockJob, found: BlockDetections, lost: tuple[LostPart, ...], options: MergeOptions
+) -> BlockResult:
     settled, undecided = merge_block(found.detections, job.tiles, job.block, options)
     return BlockResult(
         job.scene_index,
@@ -170,6 +188,7 @@ def _done(job: BlockJob, found: BlockDetections, options: MergeOptions) -> Block
         found.truncated,
         reduced_batch=found.reduced_batch,
         undecided=undecided,
+        lost=lost,
     )
 
 
@@ -177,11 +196,6 @@ def _failed(job: BlockJob, error: str) -> BlockResult:
     return BlockResult(
         job.scene_index, job.block.index, job.block.window, Detections.empty(), error=error
     )
-
-
-def _sentence(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return first if isinstance(error, GeoRetinaError) else f"{type(error).__name__}: {first}"
 
 
 class Tally:
@@ -214,7 +228,7 @@ class Tally:
             task_batches_done=1,
             pixels_done=_pixels(task_batch),
             detections=sum(len(each.detections) + len(each.undecided) for each in records),
-            failed=sum(record.error is not None for record in records),
+            failed=sum(not record.is_whole for record in records),
         )
         self._say()
 
@@ -304,7 +318,7 @@ def _in_flight(
             if error is None:
                 records = future.result()
             else:  # a worker was lost, several times over
-                records = [_failed(job, _sentence(error)) for job in task_batch.jobs]
+                records = [_failed(job, one_sentence(error)) for job in task_batch.jobs]
             future.release()
             yield task_batch, records
             submit()

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from geo_retina.errors import RunError
+from geo_retina.grid import area_of
+from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import SceneRecord
-from geo_retina.run.plan import Failure
+from geo_retina.run.plan import Failure, ScenePlan
 from geo_retina.run.run_plan import RunPlan
+from geo_retina.scene import LostPart
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Totals:
     """What all blocks of a run come to.
 
     Attributes:
-        blocks: that were covered.
+        blocks: that were covered, in whole or in part.
         scenes: detected in whole or in part; of a mosaic, its scenes.
         pixels: of the ground that was covered, each counted once.
         tiles: that went through the network.
@@ -25,6 +28,7 @@ class Totals:
         outside_tiles: that were not scanned, as they lie outside the area of interest.
         outside_scenes: that lie outside it as a whole.
         reduced_batch: tiles through the network at once, where memory made that fewer.
+        not_covered_pixels: of the ground of blocks that failed, in whole or in part.
     """
 
     blocks: int
@@ -36,6 +40,7 @@ class Totals:
     outside_tiles: int
     outside_scenes: int
     reduced_batch: int | None
+    not_covered_pixels: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,8 @@ class DetectionRun:
     Attributes:
         plan: what was to be done.
         records: what became of the blocks, by scene in order.
-        failures: ground that is not covered: scenes that cannot be used, then blocks.
+        failures: ground that is not covered: scenes that cannot be used, then blocks, or what of
+            them could not be read.
         totals: what all blocks come to. Objects are counted when they are merged and written.
     """
 
@@ -68,14 +74,35 @@ def total(plan: RunPlan, records: Iterable[SceneRecord]) -> DetectionRun:
     for record in known:
         scene_plan = plan.by_index[record.scene_index]
         for result in record.results:
-            if result.error is not None:
-                core = scene_plan.tiles.core_of(scene_plan.block(result.block))
-                failures.append(Failure(scene_plan.scene.path, result.error, scene_plan, core))
+            for part in _lost_ground(result, scene_plan):
+                failures.append(Failure(scene_plan.scene.path, part.error, scene_plan, part.window))
     return DetectionRun(plan, known, tuple(failures), _totals(plan, known))
 
 
+def _lost_ground(result: BlockResult, plan: ScenePlan) -> list[LostPart]:
+    """List what of a block's own ground is not covered; the rest of its window is others'."""
+    if result.is_whole:
+        return []
+    core = plan.tiles.core_of(plan.block(result.block))
+    if result.error is not None:
+        return [LostPart(core, result.error)]
+    own = [(part.window.within(core), part.error) for part in result.lost]
+    return [LostPart(window, error) for window, error in own if window is not None]
+
+
+def _unread_tiles(result: BlockResult, plan: ScenePlan) -> int:
+    """Count the tiles of a block of which nothing could be read."""
+    tiles = plan.tiles.tiles_of(plan.block(result.block)) if result.lost else []
+    windows = [part.window for part in result.lost]
+    hidden = [filter(None, (each.within(tile.window) for each in windows)) for tile in tiles]
+    return sum(
+        area_of(parts) == tile.window.height * tile.window.width
+        for tile, parts in zip(tiles, hidden, strict=True)
+    )
+
+
 def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
-    blocks = scenes = pixels = tiles = skipped = truncated = failed_tiles = 0
+    blocks = scenes = pixels = lost = tiles = skipped = truncated = failed_tiles = 0
     batches = []
     # Single tiles that were needed beside the area may show scenes that lie outside it.
     inside = {each.index: [*each.blocks] for each in plan.scene_plans}
@@ -86,14 +113,18 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
             block = scene_plan.block(result.block)
             if result.block >= len(scene_plan.blocks):
                 inside[scene_plan.index].append(block)
+            core = scene_plan.tiles.core_of(block)
+            lost_here = area_of(part.window for part in _lost_ground(result, scene_plan))
+            lost += lost_here
             if result.error is not None:
                 failed_tiles += len(block.tile_rows) * len(block.tile_cols)
                 continue
             done.append(block)
-            core = scene_plan.tiles.core_of(block)
-            pixels += core.height * core.width
+            pixels += core.height * core.width - lost_here
+            unread = _unread_tiles(result, scene_plan)
+            failed_tiles += unread
             tiles += result.tiles
-            skipped += result.skipped
+            skipped += result.skipped - unread
             truncated += result.truncated
             batches += [] if result.reduced_batch is None else [result.reduced_batch]
         blocks += len(done)
@@ -111,6 +142,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
             len(each.scenes) - len(each.shown_by(inside[each.index])) for each in plan.scene_plans
         ),
         reduced_batch=min(batches, default=None),
+        not_covered_pixels=lost,
     )
 
 

@@ -177,5 +177,8 @@ def _log(plan: RunPlan, ledger: Ledger, task_batch: int, records: Sequence[Block
         path = plan.by_index[record.scene_index].scene.path
         if record.error is not None:
             log.warning("%s, block %d: %s", path, record.block, record.error)
+        for part in record.lost:
+            box, why = part.window.box_px, part.error
+            log.warning("%s, block %d, pixels %s: %s", path, record.block, box, why)
         if record.reduced_batch is not None:
             log.warning("device memory: batches of %d tiles", record.reduced_batch)

@@ -79,6 +79,7 @@ class PartReport:
         detections: found, before blocks are merged with each other.
         seconds: wall time.
         failures: ground that is not covered.
+        not_covered_pixels: pixels of the ground of its blocks that is not covered.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class PartReport:
     detections: int
     seconds: float
     failures: tuple[Failure, ...]
+    not_covered_pixels: int = 0
 
     @property
     def complete(self) -> bool:
@@ -260,5 +262,14 @@ def remove_parts(folder: Path) -> bool:
 def report_on_part(run: DetectionRun, folder: Path, part: Part, seconds: float) -> PartReport:
     """Report on a part that was carried out."""
     found = sum(record.count() for record in run.records)
-    blocks, pixels = run.totals.blocks, run.totals.pixels
-    return PartReport(folder, part, blocks, pixels, found, seconds, run.failures)
+    totals = run.totals
+    return PartReport(
+        folder=folder,
+        part=part,
+        blocks=totals.blocks,
+        pixels=totals.pixels,
+        detections=found,
+        seconds=seconds,
+        failures=run.failures,
+        not_covered_pixels=totals.not_covered_pixels,
+    )

@@ -38,6 +38,7 @@ class RunReport:
         outs: all files written.
         notes: what a user should know of how scenes were read, in sentences.
         stretches: how the values of each scene that was stretched were changed, by its path.
+        not_covered_pixels: pixels of the ground of scenes that could be opened, but not covered.
     """
 
     out: Path
@@ -58,6 +59,7 @@ class RunReport:
     outs: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     stretches: Mapping[str, ValueMap] = field(default_factory=dict)
+    not_covered_pixels: int = 0
 
     @property
     def complete(self) -> bool:
@@ -95,6 +97,7 @@ def report_on(run: DetectionRun, written: Written, seconds: float) -> RunReport:
         outs=outs,
         notes=notes_on(plan.scenes),
         stretches=plan.stretches,
+        not_covered_pixels=totals.not_covered_pixels,
     )
 
 

@@ -4,6 +4,7 @@ A scene is a picklable handle: paths and numbers, never an open dataset.
 """
 
 from geo_retina.scene.bands import Palette, common_name, match_bands
+from geo_retina.scene.damage.pieces import LostPart, Pieces, read_pieces
 from geo_retina.scene.datasets import BLOCK_CACHE_BYTES
 from geo_retina.scene.describing import describe_reading, describe_scene, note_other_rasters
 from geo_retina.scene.finding import (
@@ -30,8 +31,10 @@ from geo_retina.scene.writing import check_raster_output, write_raster
 
 __all__ = [
     "BLOCK_CACHE_BYTES",
+    "LostPart",
     "Mosaic",
     "Palette",
+    "Pieces",
     "Scene",
     "SceneFile",
     "ValueMap",
@@ -53,6 +56,7 @@ __all__ = [
     "note_other_rasters",
     "open_picture",
     "open_scene",
+    "read_pieces",
     "sample_values",
     "scene_names",
     "valid_share",

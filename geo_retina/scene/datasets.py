@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -118,143 +116,6 @@ def refuse_damage(path: str) -> Iterator[None]:
         *(OSError, ValueError, KeyError, OverflowError, MemoryError),
     ) as error:
         raise SceneError(f"{path} cannot be read: {reason(error)}") from error
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that a VRT names.
-
-    Attributes:
-        path: as GDAL opens it.
-        is_raster: whether it is opened as a raster; raw bytes are not.
-        bounds_px: x_min, y_min, x_max, y_max in the VRT's pixels; None where it serves everywhere.
-    """
-
-    path: str
-    is_raster: bool = True
-    bounds_px: tuple[float, float, float, float] | None = None
-
-    def meets(self, bounds_px: tuple[float, float, float, float] | None) -> bool:
-        """Check whether it may serve a part of the VRT, or with None any of it."""
-        if bounds_px is None or self.bounds_px is None:
-            return True
-        (left, top, right, bottom), (x_min, y_min, x_max, y_max) = self.bounds_px, bounds_px
-        return x_min < right and x_max > left and y_min < bottom and y_max > top
-
-
-@contextmanager
-def sources_read(
-    path: str, bounds_px: tuple[float, float, float, float] | None = None
-) -> Iterator[None]:
-    """Refuse to read through a VRT what its sources cannot give, before and after GDAL is asked.
-
-    GDAL (3.10) keeps in mind that a source did not open and, asked once more, fails without a
-    word; rasterio (1.4) takes a failure without words for success, so that the ground would be
-    black. So each source is opened by itself before anything is read through a VRT, once a
-    version, and what failed at an address is not asked again by this process.
-
-    Args:
-        path: of any raster; only VRTs are looked into.
-        bounds_px: the part that will be read, x_min, y_min, x_max, y_max in the file's pixels;
-            None for all of it.
-
-    Raises:
-        SceneError: a source is missing, or no raster.
-    """
-    if not path.lower().endswith(".vrt"):
-        yield
-        return
-    asked = [path] if is_remote(path) else []
-    for source in _serving(path, bounds_px, set()):
-        if is_remote(source.path):
-            asked.append(source.path)
-        else:
-            _open_once(path, source)
-    for each in asked:
-        if each in _failed:
-            raise SceneError(f"{path} cannot be read: {_failed[each]}; try again in a new process")
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError) as error:
-        _failed.update(dict.fromkeys(asked, reason(error)))
-        raise
-
-
-_failed: dict[str, str] = {}
-"""Addresses through which a VRT could not be read in this process, and why."""
-
-_opened: set[tuple[str, int, int]] = set()
-"""Local sources that could be opened, with the version in which they could."""
-
-
-def _serving(
-    vrt: str, bounds_px: tuple[float, float, float, float] | None, seen: set[str]
-) -> Iterator[Source]:
-    """List the sources of a VRT that serve a part of it, and of the VRTs among them."""
-    if vrt in seen or not os.path.isfile(vrt):
-        return
-    seen.add(vrt)
-    stat = os.stat(vrt)
-    for source in sources(vrt, stat.st_mtime_ns, stat.st_size):
-        if source.meets(bounds_px):
-            yield source
-            if source.path.lower().endswith(".vrt"):
-                yield from _serving(source.path, None, seen)
-
-
-def _open_once(vrt: str, source: Source) -> None:
-    """Open a local source, unless this version of it was opened before."""
-    inside = subdataset_file(source.path)
-    if not os.path.exists(inside):
-        raise SceneError(f"{vrt} cannot be read: {inside}: No such file or directory")
-    stat = os.stat(inside)
-    version = source.path, stat.st_mtime_ns, stat.st_size
-    if version in _opened:
-        return
-    if source.is_raster:
-        with refuse_damage(vrt), ignored_warnings("", category=NotGeoreferencedWarning):
-            rasterio.open(source.path, sharing=False).close()
-    _opened.add(version)
-
-
-@lru_cache(maxsize=64)
-def sources(vrt: str, modified_ns: int, size: int) -> tuple[Source, ...]:
-    """List the files that a version of a local VRT names; none where GDAL will refuse its text.
-
-    Args:
-        vrt: path.
-        modified_ns: when it was last modified.
-        size: bytes.
-    """
-    try:
-        root = ElementTree.parse(vrt).getroot()
-    except (OSError, ElementTree.ParseError):
-        return ()
-    return tuple(dict.fromkeys(_sources_in(root, os.path.dirname(vrt), is_raster=True)))
-
-
-def _sources_in(element: ElementTree.Element, folder: str, *, is_raster: bool) -> Iterator[Source]:
-    if element.tag == "Array":  # of many dimensions: no raster as it stands
-        return
-    is_raster = is_raster and element.get("subClass") != "VRTRawRasterBand"
-    for child in element:
-        if child.tag not in ("SourceFilename", "SourceDataset"):
-            yield from _sources_in(child, folder, is_raster=is_raster)
-            continue
-        name = (child.text or "").strip()
-        if not name or name.startswith("<") or element.find("OpenOptions") is not None:
-            continue
-        if child.get("relativeToVRT") == "1":
-            name = with_file(name, lambda file: os.path.join(folder, file))
-        yield Source(name, is_raster, _bounds(element.find("DstRect")))
-
-
-def _bounds(place: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
-    try:
-        x, y, width, height = (float(place.attrib[k]) for k in ("xOff", "yOff", "xSize", "ySize"))  # type: ignore[union-attr]
-    except (AttributeError, KeyError, ValueError):
-        return None
-    return x, y, x + width, y + height
 
 
 def gdal_name(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,10 @@ class Member:
         """x_min, y_min, x_max, y_max in pixels of the mosaic's grid."""
         height, width = self.scene.grid.shape
         return self.col, self.row, self.col + width, self.row + height
+
+
+ReadMember = Callable[[Member, Window], tuple[NDArray[Any], NDArray[np.bool_]]]
+"""Reads a window of a scene, in its own pixels."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class Mosaic:
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the grid; as ``Scene.read``."""
+        return self.compose(window, lambda member, own: member.scene.read(own))
+
+    def compose(self, window: Window, read: ReadMember) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Put a window together from what is read of each scene, in its own pixels."""
         pixels = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), np.bool_)
         for member in self.under(window).members:
@@ -120,7 +128,7 @@ class Mosaic:
             if valid[here].all():
                 continue  # covered by scenes before it
             own = Window(row - member.row, col - member.col, stop_row - row, stop_col - col)
-            more, is_valid = member.scene.read(own)
+            more, is_valid = read(member, own)
             if self.values != member.scene.values:
                 more = member.scene.to_values(more)
             fresh = is_valid & ~valid[here]

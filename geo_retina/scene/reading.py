@@ -6,6 +6,7 @@ thread-safe), and are never pickled.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from geo_retina.errors import SceneError
+from geo_retina.geodesy import full_turn, move, wrap
 from geo_retina.grid import Grid, Window
 from geo_retina.scene.bands import Palette
-from geo_retina.scene.datasets import open_dataset, refuse_damage, sources_read
+from geo_retina.scene.damage.vrt_sources import Bounds, is_vrt, source_bounds, sources_read
+from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
@@ -36,6 +39,12 @@ from geo_retina.scene.validity import (
     valid_in_overview,
 )
 from geo_retina.scene.values import ValueMap, ValueRange
+
+VIEW_BLOCK_PX = 512
+"""Side of the blocks in which GDAL computes a view."""
+
+_MARGIN_PX = 8
+"""A view may be computed from so many more pixels of the file, and two of its own."""
 
 _OPEN_HANDLES = 16  # per thread; a folder of small scenes must not exhaust file descriptors
 
@@ -249,25 +258,78 @@ class Scene:
             known = masked_valid(dataset, self._indexes, self._masks, **how)
         return pixels, valid if known is None else valid & known, scale
 
-    def _file_bounds(self, part: Window | None) -> tuple[float, float, float, float] | None:
-        """Bound what a part of the grid is read from, in the file's pixels; None if warped."""
-        if part is None or self.grid_to_file is None:
+    def check_opens(self) -> None:
+        """Open the file, or its view, without a look at any pixel.
+
+        Raises:
+            SceneError: it cannot be opened, so that no part of it can be read.
+        """
+        with gdal_settings(self.path), refuse_damage(self.path):
+            _handles.get(self.path, self.view)
+
+    def seams(self, window: Window) -> tuple[list[int], list[int]]:
+        """Find rows and columns inside a window where ground that can be read may end.
+
+        These are the borders of the file's blocks and of a VRT's sources, or of the blocks in
+        which a view is computed, in order.
+        """
+        height, width = self.file_block_px or (VIEW_BLOCK_PX, VIEW_BLOCK_PX)
+        if self.view is not None:
+            height = width = VIEW_BLOCK_PX
+        y_places, x_places = (
+            set(range(start + -start % step, start + size, step))
+            for start, size, step in (
+                (window.row, window.height, max(1, round(height))),
+                (window.col, window.width, max(1, round(width))),
+            )
+        )
+        if self.view is None:
+            for bounds in source_bounds(self.path, self._file_bounds(window)):
+                x_places |= {f(x) for x in bounds[::2] for f in (math.floor, math.ceil)}
+                y_places |= {f(y) for y in bounds[1::2] for f in (math.floor, math.ceil)}
+        return (
+            sorted(y for y in y_places if window.row < y < window.row + window.height),
+            sorted(x for x in x_places if window.col < x < window.col + window.width),
+        )
+
+    def _file_bounds(self, part: Window) -> Bounds | None:
+        """Bound what a part of the grid is read from, in a VRT's pixels; None where unknown."""
+        left, top, right, bottom = part.box_px
+        if self.view is not None:  # its blocks are computed as a whole
+            left, top = (v // VIEW_BLOCK_PX * VIEW_BLOCK_PX for v in (left, top))
+            right, bottom = (-(-v // VIEW_BLOCK_PX) * VIEW_BLOCK_PX for v in (right, bottom))
+        if self.grid_to_file is None:
+            points = self._in_file(Window(top, left, bottom - top, right - left))
+        else:
+            corners = np.array([(left, top), (right, bottom)], np.float64)
+            points = np.array([self.grid_to_file @ tuple(corner) for corner in corners])
+        if points is None or not np.isfinite(points).all():
             return None
-        ends = [(part.col, part.row), (part.col + part.width, part.row + part.height)]
-        (x, y), (x2, y2) = (self.grid_to_file @ end for end in ends)
-        margin = 0.0 if self.view is None else 2 + 2 * self.resampling_factor
-        return min(x, x2) - margin, min(y, y2) - margin, max(x, x2) + margin, max(y, y2) + margin
+        margin = 0.0 if self.view is None else _MARGIN_PX + 2 * self.resampling_factor
+        (x_min, y_min), (x_max, y_max) = points.min(axis=0) - margin, points.max(axis=0) + margin
+        return float(x_min), float(y_min), float(x_max), float(y_max)
+
+    def _in_file(self, part: Window) -> NDArray[np.float64] | None:
+        """Move a lattice over a part of a warped grid to the file's pixels, where an affine can."""
+        file = _handles.get(self.path, None)
+        if file.transform.is_identity or file.gcps[0] or file.rpcs or self.crs is None:
+            return None
+        shift = Affine.translation(part.col, part.row)
+        inside = Grid(self.grid.crs, self.grid.affine @ shift, part.height, part.width)
+        places = move(inside.lattice_crs(), self.grid.crs, self.crs)
+        if (turn := full_turn(self.crs)) is not None:
+            places[:, 0] = wrap(places[:, 0], turn, self.middle_x)
+        own = Grid(None, file.transform, file.height, file.width)
+        return own.crs_to_pixels(places)
 
     @contextmanager
     def _dataset(self, part: Window | None = None) -> Iterator[rasterio.DatasetReader]:
         """Open the file, or its view, to read a part of the grid, or with None any of it."""
         try:
-            with (
-                gdal_settings(self.path),
-                refuse_damage(self.path),
-                sources_read(self.path, self._file_bounds(part)),
-            ):
-                yield _handles.get(self.path, self.view)
+            with gdal_settings(self.path), refuse_damage(self.path):
+                needed = None if part is None or not is_vrt(self.path) else self._file_bounds(part)
+                with sources_read(self.path, needed):
+                    yield _handles.get(self.path, self.view)
         except SceneError:
             _handles.drop(self.path)
             raise

@@ -18,10 +18,10 @@ from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.scene.datasets import gdal_name, open_dataset
 from geo_retina.scene.georeferencing import Placement
+from geo_retina.scene.reading import VIEW_BLOCK_PX
 from geo_retina.scene.scene_file import SceneFile
 
 _TOLERANCE_PX = 0.125  # of the source, between exactly transformed positions
-_BLOCK_PX = 512
 _AVERAGE_FROM = 1.5  # source pixels per pixel of the view
 
 
@@ -62,7 +62,7 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
     return (
         f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}" '
         f'subClass="VRTWarpedDataset">{outputs}'
-        f"<BlockXSize>{_BLOCK_PX}</BlockXSize><BlockYSize>{_BLOCK_PX}</BlockYSize>"
+        f"<BlockXSize>{VIEW_BLOCK_PX}</BlockXSize><BlockYSize>{VIEW_BLOCK_PX}</BlockYSize>"
         "<GDALWarpOptions><WarpMemoryLimit>6.7e+07</WarpMemoryLimit>"
         f"<ResampleAlg>{_resampling(file, bands, rest)}</ResampleAlg>"
         f"<WorkingDataType>{typename}</WorkingDataType>"

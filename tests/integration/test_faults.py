@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from support.cluster import Cluster
+from support.rasters import break_block
 from support.stubs import paint, slow_command, stub_model, tiny_model, white_rectangles, write_scene
 
 from geo_retina.detector import detect, detect_to_file
@@ -143,12 +144,16 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, monkey
             raise OSError("bad sector")
         return whole(self, window)
 
+    def seams(self, window):
+        return [], []  # the block cannot be read in pieces
+
     monkeypatch.setattr(Scene, "read", broken)
+    monkeypatch.setattr(Scene, "seams", seams)
     out = tmp_path / "out.gpkg"
     run = dataclasses.replace(RUN, retries=2)
     options = DetectOptions(tile_px=96)
     report = detect_to_file(scene, stub_model(), out, options, run)
-    assert len(tries) == 3
+    assert len(tries) == 4  # the last as the only piece
     assert [failure.error for failure in report.failures] == ["OSError: bad sector"]
     log = (tmp_path / "out.gpkg.run" / "run.log").read_text()
     assert "WARNING" in log
@@ -158,6 +163,47 @@ def test_a_block_that_always_fails_costs_only_its_ground(tmp_path, scene, monkey
     monkeypatch.undo()
     healed = detect_to_file(scene, stub_model(), out, options, run)
     assert (healed.complete, healed.detections) == (True, 4)
+
+
+@pytest.mark.parametrize("block_px", [128, 4096])
+def test_a_broken_file_block_costs_only_its_ground(tmp_path, scene, block_px):
+    """What is found around it is found around ground without data, as an oracle."""
+    repaired, run = scene.read_bytes(), dataclasses.replace(RUN, block_px=block_px)
+    model, options = tiny_model(), dataclasses.replace(OPTIONS, tile_px=96)
+    break_block(scene, row=1, col=2)
+    out = tmp_path / "out.gpkg"
+    report = detect_to_file(scene, model, out, options, run)
+    assert not report.complete
+    assert (report.not_covered_pixels, report.pixels) == (64 * 64, 300 * 400 - 64 * 64)
+    missing = gpd.read_file(out, layer="not_covered")
+    scanned = gpd.read_file(out, layer="scanned")
+    assert missing.error.str.contains("IReadBlock failed").all()
+    assert missing.area.sum() == pytest.approx(32 * 32)
+    hole = missing.union_all()
+    assert hole.bounds == pytest.approx((400_064, 4_999_936, 400_096, 4_999_968))
+    assert scanned.union_all().intersection(hole).area == pytest.approx(0)
+    assert scanned.area.sum() == pytest.approx((300 * 400 - 64 * 64) / 4)
+
+    pixels = paint((300, 400), BOXES)
+    pixels[:, 64:128, 128:192] = 0
+    without = write_scene(tmp_path / "without.tif", pixels, nodata=0)
+    expected = detect(without, model, options, run)
+    found = gpd.read_file(out, layer="detections")
+    assert len(found) == len(expected) > 0
+    assert found.geometry.geom_equals(expected.geometry.to_crs(found.crs)).all()
+    assert report.skipped_tiles == 0
+
+    stat = os.stat(scene)
+    scene.write_bytes(repaired)  # the same file again, which can be read now
+    os.utime(scene, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    states = []
+    healed = detect_to_file(scene, model, out, options, run, progress=states.append)
+    assert healed.complete
+    assert (healed.not_covered_pixels, healed.pixels) == (0, 300 * 400)
+    if block_px == 128:
+        assert 0 < states[-1].task_batches < 24  # only the blocks that had lost a part
+    unbroken = detect(scene, model, options, run)
+    assert gpd.read_file(out, layer="detections").geometry.geom_equals(unbroken.geometry).all()
 
 
 def whole(path) -> BlockPixels:

@@ -77,3 +77,15 @@ def straight_rpcs(lon: float, lat: float, step: float, height: int, width: int) 
         err_bias=None,
         err_rand=None,
     )
+
+
+def break_block(path: Path, *, row: int, col: int) -> None:
+    """Overwrite a compressed block of a GeoTIFF, so that it cannot be decoded."""
+    with rasterio.open(path) as dataset:
+        offset, size = (
+            int(dataset.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1))
+            for what in ("OFFSET", "SIZE")
+        )
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(size))

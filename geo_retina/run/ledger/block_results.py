@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from geo_retina.detections import Detections
 from geo_retina.files import parse_json
-from geo_retina.grid import Window
+from geo_retina.grid import Window, area_of
+from geo_retina.scene import LostPart
 
 _KEY = "parts"
-_STATS = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error")
+_STATS = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error", "lost")
 _NO_DETECTIONS = Detections.empty()  # one for all, as a run may have 100,000 blocks
 
 
@@ -40,6 +41,7 @@ class BlockResult:
         error: one sentence, where it failed.
         reduced_batch: tiles through the network at once, where memory made that fewer.
         undecided: detections whose fate other blocks decide.
+        lost: what of its window could not be read, where it did not fail as a whole.
     """
 
     scene_index: int
@@ -52,10 +54,22 @@ class BlockResult:
     error: str | None = None
     reduced_batch: int | None = None
     undecided: Detections = field(default_factory=Detections.empty)
+    lost: tuple[LostPart, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it failed."""
+        return self.error is None and not self.lost
+
+    @property
+    def lost_px(self) -> int:
+        """Pixels of its window that could not be read, or detected on."""
+        windows = [self.window] if self.error is not None else [part.window for part in self.lost]
+        return area_of(windows)
 
     def is_same(self, other: BlockResult) -> bool:
         """Check whether another try of the block found the same."""
-        numbers = ("tiles", "skipped", "truncated", "error", "window")
+        numbers = ("tiles", "skipped", "truncated", "error", "window", "lost")
         return (
             all(getattr(self, name) == getattr(other, name) for name in numbers)
             and self.detections == other.detections
@@ -148,14 +162,20 @@ def _result(
     """Rebuild a block result from what a file records, with its detections, or without any."""
     values = {name: value for name, value in stats.items() if name != "rows"}
     window = Window(*values.pop("window"))
-    return BlockResult(**values, window=window, detections=detections, undecided=undecided)
+    lost = tuple(LostPart(Window(*place), why) for place, why in values.pop("lost", ()))
+    return BlockResult(
+        **values, window=window, detections=detections, undecided=undecided, lost=lost
+    )
 
 
 def _is_sound(record: BlockResult, scenes: int) -> bool:
     """Check whether a block's record, which somebody may have edited, has the right types."""
     numbers = (record.scene_index, record.block, record.tiles, record.skipped, record.truncated)
+    windows = (record.window, *(part.window for part in record.lost))
+    places = [number for window in windows for number in window]
     return (
-        all(type(number) is int and number >= 0 for number in (*numbers, *record.window))
+        all(type(number) is int and number >= 0 for number in (*numbers, *places))
+        and all(isinstance(part.error, str) for part in record.lost)
         and record.scene_index < scenes
         and isinstance(record.error, (str, type(None)))
         and isinstance(record.reduced_batch, (int, type(None)))

@@ -169,10 +169,13 @@ class Ledger:
                 )
 
     def _note(self, path: Path, results: list[BlockResult]) -> None:
-        """Index the results of a file; of several tries of a block, the best and latest."""
+        """Index the results of a file; of several tries of a block, the latest of the best."""
         for place, result in enumerate(results):
             key = result.scene_index, result.block
-            if key not in self._index or self._index[key].result.error is not None:
+            known = self._index.get(key)
+            if known is None or (
+                not known.result.is_whole and known.result.lost_px >= result.lost_px
+            ):
                 self._index[key] = _Entry(path, place, result.without_detections())
 
     def adopt(self, other: Ledger) -> None:
@@ -186,7 +189,7 @@ class Ledger:
         files, others = _Files(), _Files()
         for key, entry in sorted(other._index.items()):
             own = self._index.get(key)
-            if own is not None and own.result.error is None and entry.result.error is None:
+            if own is not None and own.result.is_whole and entry.result.is_whole:
                 mine, theirs = (
                     every.read(each.path)[each.place]
                     for every, each in ((files, own), (others, entry))
@@ -197,7 +200,7 @@ class Ledger:
                         f"results, in {own.path.parent} and {entry.path.parent}; remove one of the "
                         "two folders"
                     )
-            elif own is None or own.result.error is not None:
+            elif own is None or own.result.lost_px > entry.result.lost_px:
                 self._index[key] = entry
 
     def blocks_known(self) -> set[tuple[int, int]]:
@@ -205,8 +208,8 @@ class Ledger:
         return set(self._index)
 
     def blocks_done(self) -> set[tuple[int, int]]:
-        """List scene and block of every block that finished without an error."""
-        return {key for key, entry in self._index.items() if entry.result.error is None}
+        """List scene and block of every block of which nothing failed."""
+        return {key for key, entry in self._index.items() if entry.result.is_whole}
 
     def next_task_batch(self) -> int:
         """Choose a number that no finished task batch has."""

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from geo_retina.errors import OutputError, RunError
 from geo_retina.grid import Window
 from geo_retina.options import DetectOptions
 from geo_retina.run import BlockResult, Ledger, manifest_for
+from geo_retina.scene import LostPart
 
 
 def record(scene: int, block: int, n: int = 3, error: str | None = None) -> BlockResult:
@@ -73,6 +75,61 @@ def test_a_failed_part_is_done_again_and_the_better_try_counts(opened):
     ledger.write(1, [record(0, 1)])
     assert ledger.blocks_done() == {(0, 0), (0, 1)}
     assert [p.error for s in ledger.scenes() for p in s.results] == [None, None]
+
+
+def partial(block: int, *windows: Window) -> BlockResult:
+    lost = tuple(LostPart(window, "broken") for window in windows)
+    return dataclasses.replace(record(0, block), lost=lost)
+
+
+def test_a_block_that_lost_a_part_is_done_again_and_the_better_try_counts(opened):
+    small, large = Window(0, 0, 2, 2), Window(0, 0, 2, 3)
+    ledger = opened()
+    ledger.write(0, [record(0, 0, error="broken"), partial(1, large), partial(2, small)])
+    ledger.write(1, [partial(0, large), partial(1, small), partial(2, large)])
+    assert ledger.blocks_done() == set()
+    assert ledger.blocks_known() == {(0, 0), (0, 1), (0, 2)}
+    again = opened()
+    [scene] = again.scenes()
+    assert [[each.window for each in result.lost] for result in scene.results] == [
+        [large],
+        [small],
+        [small],
+    ]
+    assert scene.results[0].lost[0].error == "broken"
+    again.write(2, [record(0, 1, error="broken"), record(0, 2), record(0, 0)])
+    [scene] = again.scenes()
+    assert [result.is_whole for result in scene.results] == [True, False, True]
+    assert again.blocks_done() == {(0, 0), (0, 2)}
+
+
+def test_of_two_ledgers_the_better_try_of_a_block_is_adopted(tmp_path):
+    small, large = Window(0, 0, 2, 2), Window(0, 0, 2, 3)
+    whole, other = (Ledger.open(tmp_path / name, manifest()) for name in ("whole", "part"))
+    whole.write(0, [partial(0, large), partial(1, small), record(0, 2), partial(3, small)])
+    other.write(0, [partial(0, small), record(0, 1), partial(2, small), record(0, 3, error="no")])
+    whole.adopt(other)
+    [scene] = whole.scenes()
+    assert [result.lost_px for result in scene.results] == [4, 0, 0, 4]
+    assert scene.settled({0, 1, 2, 3}) == Detections.concat(
+        [random_detections(3, block) for block in range(4)]
+    )
+    for each in (whole, other):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    "lost", [[[[0, 0, 2], "broken"]], [[[0, 0, -2, 2], "broken"]], [[[0, 0, 2, 2], 5]], 7]
+)
+def test_lost_parts_that_somebody_edited_are_damage(opened, lost):
+    ledger = opened()
+    ledger.write(0, [partial(0, Window(0, 0, 2, 2))])
+    path = ledger.folder / "unit-0000000.parquet"
+    table = pq.read_table(path)
+    stats = json.loads(table.schema.metadata[b"parts"])
+    stats[0]["lost"] = lost
+    pq.write_table(table.replace_schema_metadata({"parts": json.dumps(stats)}), path)
+    assert opened().blocks_known() == set()
 
 
 def test_another_run_is_refused_and_the_difference_named(opened):

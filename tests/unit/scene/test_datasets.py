@@ -10,7 +10,8 @@ from support.stubs import UTM, write_scene
 
 from geo_retina.errors import SceneError
 from geo_retina.grid import Window
-from geo_retina.scene import datasets, open_scene
+from geo_retina.scene import open_scene
+from geo_retina.scene.damage import vrt_sources
 
 LEFT, RIGHT = Window(0, 0, 64, 64), Window(0, 64, 64, 64)
 
@@ -46,6 +47,7 @@ def test_a_source_that_fails_is_named_every_time(tmp_path, kind):
     if kind == "no raster":
         (tmp_path / "b.tif").write_bytes(b"II*\0" + bytes(50))
     if kind == "in a vrt":
+        vrt(path, "b.tif", "a.tif")
         path = vrt(tmp_path / "outer.vrt", "m.vrt")
     window = Window(0, 0, 20, 40) if kind == "resampled" else None
     for _ in range(30):  # GDAL forgets that it has said so, and where a handle lay another lies
@@ -81,7 +83,7 @@ def test_what_failed_at_an_address_is_not_asked_again(tmp_path, monkeypatch):
     path = vrt(tmp_path / "m.vrt", "a.tif", "b.tif")
     path.write_text(path.read_text().replace('1">b.tif', f'0">{address}'))
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
-    monkeypatch.setattr(datasets, "_failed", {})
+    monkeypatch.setattr(vrt_sources, "_failed", {})
     scene = open_scene(path)
     with pytest.raises(SceneError) as first:
         scene.read(RIGHT)

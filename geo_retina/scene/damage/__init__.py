@@ -1,0 +1,1 @@
+"""Imagery of which a part cannot be read: which part, and reading the others."""
