@@ -11,6 +11,7 @@ import geo_retina.forks  # noqa: F401 - it must be there when a process forks
 
 if TYPE_CHECKING:
     from geo_retina.calibration import CalibrationReport, calibrate
+    from geo_retina.catalog import FoundItems, find_items
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
     from geo_retina.detector import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         EstimateOptions,
         EvaluateOptions,
         FilterOptions,
+        FindOptions,
         ImportOptions,
         LabelOptions,
         LossOptions,
@@ -98,6 +100,8 @@ __all__ = [
     "Evaluation",
     "FilterOptions",
     "FilterReport",
+    "FindOptions",
+    "FoundItems",
     "FrozenPlan",
     "GeoRetinaError",
     "Grid",
@@ -147,6 +151,7 @@ __all__ = [
     "export_onnx",
     "export_stac",
     "filter_detections",
+    "find_items",
     "find_scenes",
     "freeze_run",
     "gather_parts",
@@ -163,6 +168,7 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "calibration": "calibrate CalibrationReport",
+    "catalog": "find_items FoundItems",
     "config": "load_train_options",
     "detections": "Detections",
     "detector": "detect detect_part detect_to_file freeze_run FrozenPlan gather_parts Part "
@@ -178,7 +184,8 @@ _NAMES_BY_MODULE = {
     "nn.predictor": "Decoded Predictor",
     "options": "AssignOptions CalibrateOptions ChipOptions DataOptions DetectOptions "
     "EstimateOptions EvaluateOptions "
-    "FilterOptions ImportOptions LabelOptions LossOptions MergeOptions NetworkOptions PRESETS "
+    "FilterOptions FindOptions ImportOptions LabelOptions LossOptions MergeOptions "
+    "NetworkOptions PRESETS "
     "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
     "plots": "DensityMap draw_density draw_preview",
     "postprocess": "combine_runs CombineReport filter_detections FilterReport",

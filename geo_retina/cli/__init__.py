@@ -73,6 +73,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _measure.compare,
     _measure.estimate,
     _preview.preview,
+    _inspect.find,
     _inspect.models,
     _inspect.info,
     _detect.plan,

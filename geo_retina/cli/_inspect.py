@@ -1,4 +1,4 @@
-"""``geo-retina models`` and ``geo-retina info``."""
+"""``geo-retina find``, ``models`` and ``info``: what there is to detect in, and with."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from geo_retina.cli import _report, _voice
 from geo_retina.cli._detect import Detection, Run
 from geo_retina.errors import SceneError
-from geo_retina.options import DetectOptions, Padding, RunOptions
+from geo_retina.options import DetectOptions, FindOptions, Padding, RunOptions
 
 if TYPE_CHECKING:
+    from geo_retina.catalog import FoundItems
     from geo_retina.model import Card
     from geo_retina.run import ScenePlan
+
+SEARCH = Parameter(name="*", group=Group("Search", sort_key=1))
 
 MODEL_SUFFIX = ".safetensors"
 
@@ -31,6 +34,67 @@ _PADDING: dict[Padding, str] = {
     "mirror": "where there is no ground it sees the ground beside it, mirrored",
     "constant": "where there is no ground it sees 0 after normalisation",
 }
+
+
+def find(
+    api: Annotated[str, Parameter(name="STAC_API")],
+    /,
+    *,
+    out: Path,
+    options: Annotated[FindOptions, SEARCH],
+    update: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
+) -> None:
+    """Search a STAC API for scenes, and write a collection of items that `detect` takes.
+
+    It needs the extra stac. Requester-pays buckets: set AWS_REQUEST_PAYER=requester for `detect`.
+
+    Args:
+        api: Address of the API's landing page.
+        out: Collection of items to write, ending .json or .geojson.
+        options: Which items.
+        update: Keep the items that the file holds, and add new ones after them.
+        overwrite: Replace an existing output.
+        reporting: How the command reports.
+    """
+    from geo_retina.catalog import find_items
+
+    _voice.check_json(reporting, overwrite=overwrite)
+    found = find_items(api, out, options, update=update, overwrite=overwrite)
+    _voice.say(_report.columns(describe_found(found)))
+    if found.gone:
+        some = ", ".join(found.gone[:_MOST_SCENES])
+        _report.warn(
+            f"{_report.plural(len(found.gone), 'item')} of {out} no longer found in the catalogue; "
+            f"kept: {some}{' ...' if len(found.gone) > _MOST_SCENES else ''}"
+        )
+    _voice.say(f"written to {out}")
+    _voice.result(reporting, found.to_dict())
+
+
+def describe_found(found: FoundItems) -> dict[str, str]:
+    """Describe for people what a search found, as label and text; what is unknown is left out."""
+    share = found.covered_km2 / found.searched_km2 if found.searched_km2 else 0.0
+    older = f", {found.left_out:,} left out as newer ones show their ground"
+    rows = {
+        "items": f"{found.items:,}, {found.added:,} of them new"
+        + (older if found.left_out else ""),
+        "dates": f"{found.first_date} to {found.last_date}" if found.first_date else "",
+        "pixel": "" if found.gsd_m is None else _between(*found.gsd_m),
+        "ground": f"{found.covered_km2:,.1f} of {found.searched_km2:,.1f} km2 searched "
+        f"({share:.1%})",
+        "overlap": f"each place is shown {found.overlap:.2f} times on average",
+        "size": ""
+        if found.bytes is None
+        else f"{found.bytes / 1e9:,.2f} GB in {found.items_with_bytes:,} of {found.items:,} items "
+        "that say so",
+    }
+    return {label: text for label, text in rows.items() if text}
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
 
 
 def models(

@@ -5,6 +5,7 @@ dataclasses; nowhere else is a default written.
 """
 
 from geo_retina.options.calibration import CalibrateOptions
+from geo_retina.options.catalog import FindOptions, Signing
 from geo_retina.options.checks import (
     INFINITY,
     it_has,
@@ -49,6 +50,7 @@ __all__ = [
     "Estimator",
     "EvaluateOptions",
     "FilterOptions",
+    "FindOptions",
     "Geometry",
     "ImportOptions",
     "LabelOptions",
@@ -61,6 +63,7 @@ __all__ = [
     "RunOptions",
     "Runtime",
     "SampleOptions",
+    "Signing",
     "SplitOptions",
     "SynthOptions",
     "TrainOptions",

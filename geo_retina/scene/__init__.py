@@ -26,6 +26,7 @@ from geo_retina.scene.opening import (
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values, valid_share
 from geo_retina.scene.scene_file import SceneFile
+from geo_retina.scene.stac_items import choose_asset
 from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
 
@@ -42,6 +43,7 @@ __all__ = [
     "absolute",
     "as_scene",
     "check_raster_output",
+    "choose_asset",
     "common_name",
     "count_bands",
     "describe_reading",

@@ -21,7 +21,7 @@ from geo_retina.files import (
     subdataset_file,
     with_file,
 )
-from geo_retina.scene.remote import is_remote
+from geo_retina.scene.remote import is_remote, plain_address
 from geo_retina.scene.stac_items import find_assets, is_stac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf")
@@ -81,7 +81,7 @@ def stem(path: str) -> str:
 
     Of a raster inside a file, that of the file.
     """
-    path = subdataset_file(path)
+    path = plain_address(subdataset_file(path))
     return Path(unquote(urlsplit(path).path)).stem if "://" in path else Path(path).stem
 
 
@@ -90,7 +90,7 @@ def scene_names(paths: Sequence[str]) -> list[str]:
     stems = [stem(path) for path in paths]
     count = Counter(stems)
     return [
-        name if count[name] == 1 else path.partition("?")[0]
+        name if count[name] == 1 else plain_address(path).partition("?")[0]
         for name, path in zip(stems, paths, strict=True)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import rasterio
@@ -76,6 +76,13 @@ def is_remote(path: str) -> bool:
     if is_subdataset(path):
         return is_remote(subdataset_file(path))
     return ("://" in path and not path.startswith("<")) or path.startswith("/vsi")
+
+
+def plain_address(path: str) -> str:
+    """Give the address that GDAL signs or reads with options: ``/vsicurl?...&url=ADDRESS``."""
+    if not path.startswith("/vsicurl?"):
+        return path
+    return parse_qs(path.partition("?")[2]).get("url", [path])[0]
 
 
 def gdal_settings(path: str) -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from geo_retina.errors import SceneError
 from geo_retina.files import find_spelling, parse_json, read_text
-from geo_retina.scene.remote import fetch_json, is_remote
+from geo_retina.scene.remote import fetch_json, is_remote, plain_address
 
 _ENDINGS = (".json", ".geojson")
 _API = re.compile(r"/(items(/[^/]+)?|search)/?$")
@@ -46,7 +46,9 @@ def find_assets(path: str, key: str | None) -> list[str]:
         SceneError: the document cannot be read or is neither, or an item lacks the asset or
             leaves a choice; the assets are listed.
     """
-    return [_resolve(_choose(item, key, path)["href"], base) for item, base in _read_items(path)]
+    return [
+        _resolve(choose_asset(item, key, path)["href"], base) for item, base in _read_items(path)
+    ]
 
 
 def _read_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -108,7 +110,19 @@ def _link(document: Mapping[str, Any], rel: str, base: str | None = None) -> str
     return None
 
 
-def _choose(item: Mapping[str, Any], key: str | None, path: str) -> Mapping[str, Any]:
+def choose_asset(
+    item: Mapping[str, Any], key: str | None, path: str = "the catalogue"
+) -> Mapping[str, Any]:
+    """Choose the asset of an item that is the scene, as ``find_assets`` does.
+
+    Args:
+        item: as JSON has it.
+        key: asset to take; left out, the only image.
+        path: where the item is from, for messages.
+
+    Raises:
+        SceneError: the item lacks the asset, or leaves a choice.
+    """
     assets: Mapping[str, Any] = item["assets"]
     name = f"item {item.get('id', '?')} of {path}"
     if not isinstance(assets, dict) or not all(map(_is_asset, assets.values())):
@@ -152,7 +166,7 @@ def _is_image(asset: Mapping[str, Any]) -> bool:
     if _ASIDE_ROLES & set(asset.get("roles") or ()):
         return False
     media = (asset.get("type") or "").partition(";")[0].strip().lower()
-    ending = urlsplit(asset.get("href", "")).path.lower().endswith(_IMAGE_ENDINGS)
+    ending = urlsplit(plain_address(asset.get("href", ""))).path.lower().endswith(_IMAGE_ENDINGS)
     return media in _IMAGE_TYPES or (ending and not media.startswith(("image/png", "image/jpeg")))
 
 

@@ -39,6 +39,7 @@ VERBS = {
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
+    "find_items",
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
     *("detect_part", "freeze_run", "gather_parts", "read_plan", "review_detections"),
 }
@@ -57,6 +58,7 @@ VALUES = {
         "Predictor",
     ),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
+    "FoundItems",
     *("FrozenPlan", "Part", "PartReport", "ReviewReport"),
 }
 SHOWN = {
@@ -89,7 +91,7 @@ OPTIONS = {
         "ImportOptions",
         "TrainOptions",
     ),
-    "ReviewOptions",
+    *("FindOptions", "ReviewOptions"),
 }
 ERRORS = {
     *(

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import LabelError
-from geo_retina.geodesy import carry_ground, densify, missing_crs, positions_in
+from geo_retina.geodesy import (
+    carry_ground,
+    densify,
+    missing_crs,
+    move_outlines,
+    positions_in,
+)
 from geo_retina.grid import Grid
 from geo_retina.vector.readers.frames import read_frame
 
@@ -87,6 +93,14 @@ class Area:
         around = shapely.get_coordinates(densify(polygons))
         near = shapely.union_all(carry_ground(self.polygons, self.crs, crs, around))
         return np.asarray(shapely.intersection(polygons, near), dtype=object)
+
+    def outlines_in(self, crs: pyproj.CRS) -> NDArray[np.object_]:
+        """Move the (N,) polygons to a CRS that is no smaller than the area.
+
+        Raises:
+            CrsError: the CRS cannot express them.
+        """
+        return np.asarray(move_outlines(self.polygons, self.crs, crs), dtype=object)
 
     @cached_property
     def _whole(self) -> Any:

@@ -26,6 +26,7 @@ def made(kind, **changes):
         "LabelOptions": {"path": "a.gpkg"},
         "TrainOptions": REQUIRED,
         "ImportOptions": {"gsd_m": 0.1},
+        "FindOptions": {"collections": ("naip",), "bbox": (0.0, 0.0, 1.0, 1.0)},
     }
     return kind(**{**needed.get(kind.__name__, {}), **changes})
 
