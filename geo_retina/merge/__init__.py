@@ -15,7 +15,8 @@ at once, ``merge_block`` for the tiles of one block, leaving open what other blo
     rest = merge(Detections.concat(undecided), plan, options)
     everything = in_order(Detections.concat([*final, rest]))   # == merge of all at once
 
-``merge_scenes`` is the same rule between scenes, each of which was merged in itself.
+``merge_scenes`` is the same rule between scenes, each of which was merged in itself, and
+``merge_piecewise`` that place by place.
 
 All overlaps are computed in grid pixels, in float64. ``docs/merging.md`` says what to expect.
 """
@@ -28,24 +29,41 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.boxes import Boxes
 from geo_retina.detections import Detections
 from geo_retina.errors import OptionError
 from geo_retina.grid import Block, TilePlan
-from geo_retina.merge.joining import facing, join, withheld
+from geo_retina.merge.deciding import decide
+from geo_retina.merge.joining import join
 from geo_retina.merge.order import in_order, rank
-from geo_retina.merge.pairs import Pairs, Whole
+from geo_retina.merge.piecewise import (
+    Contested,
+    Leaves,
+    SceneRule,
+    Settled,
+    Tree,
+    merge_piecewise,
+)
 from geo_retina.merge.seams import Span, contested, meets_others, reach
-from geo_retina.merge.selecting import Overlaps, select
-from geo_retina.merge.sources import Mask, Scenes, Sources, as_in_tiles
+from geo_retina.merge.selecting import Overlaps
+from geo_retina.merge.sources import PIXEL, Mask, Scenes, as_in_tiles
 from geo_retina.options import MergeOptions
 
 __all__ = [
+    "Contested",
+    "Leaves",
     "Merged",
     "Overlaps",
+    "SceneRule",
     "Scenes",
+    "Settled",
+    "Tree",
+    "bounds_of_say",
     "check_scene_options",
+    "contest",
     "in_order",
     "merge_block",
+    "merge_piecewise",
     "merge_scenes",
     "merge_tiles",
     "rank",
@@ -201,49 +219,10 @@ def _decide_exposed(
 ) -> tuple[Detections, Detections]:
     """Split detections into final and open ones, as something unknown may suppress the exposed."""
     _check_windows(detections, plan)
-    found = _decision(detections, exposed, plan, options)
+    found = decide(detections, contested(detections, plan, options), exposed, plan, options)
     joined = join(detections.take(found.parts), found.links)
     final = Detections.concat([detections.take(found.stays), joined])
     return final, detections.take(found.undecided)
-
-
-class _Decision(NamedTuple):
-    """What becomes of N detections; the others are suppressed."""
-
-    stays: Mask
-    """(N,) those that are final as they are."""
-    parts: Whole
-    """Positions of those that become parts of joined objects."""
-    links: Pairs
-    """(Q, 2) positions in ``parts`` of those that belong together."""
-    undecided: Whole
-    """Positions of those that are left open, in rank order."""
-
-
-def _decision(
-    detections: Detections,
-    exposed: Mask,
-    sources: Sources,
-    options: MergeOptions,
-    overlaps: Overlaps | None = None,
-) -> _Decision:
-    is_contested = contested(detections, sources, options)
-    if overlaps is not None:
-        is_contested[overlaps.pairs] = True
-    at = np.flatnonzero(is_contested)
-    at = at[rank(detections.take(at), sources, options)]
-    ranked = detections.take(at)
-    known = None if overlaps is None else overlaps.among(at)
-    fate = select(ranked, exposed[at], sources, options, known)
-    links = facing(ranked, fate.kept | fate.open, sources, options)
-    undecided = withheld(fate, links)
-    links = links[~undecided[links[:, 0]]]
-    part = np.unique(links)
-    whole = fate.kept & ~undecided
-    whole[part] = False
-    stays = ~is_contested
-    stays[at[whole]] = True
-    return _Decision(stays, at[part], _positions(links, part), at[undecided])
 
 
 class Merged(NamedTuple):
@@ -262,6 +241,7 @@ def merge_scenes(
     scenes: Scenes,
     options: MergeOptions = MergeOptions(),
     overlaps: Overlaps | None = None,
+    abroad: Mask | None = None,
 ) -> Merged:
     """Make one set of objects of what all scenes found, each merged in itself.
 
@@ -270,16 +250,44 @@ def merge_scenes(
     its own scene's tiles cuts is cut here too. Objects that were joined within a scene take part,
     as other scenes see them as well; between scenes that were merged before, all is settled.
 
+    ``contest`` and ``merge_piecewise`` do the same where not all detections fit into memory.
+
     Args:
         detections: those of all scenes, in any order; ``tile`` is the number of the scene, and
             ``boxes_px`` are in pixels of its lattice.
         scenes: where they lie.
         options: thresholds.
         overlaps: of detections of different lattices, which nothing joins.
+        abroad: (N,) those on ground at which scenes of other lattices look.
 
     Returns:
         What becomes of each. The result depends on the order of neither detections nor scenes,
         but for which of equal ones stays.
+
+    Raises:
+        OptionError: the rank is for tiles only.
+        ValueError: a detection is of none of the scenes.
+    """
+    seen, is_contested = contest(detections, scenes, options, abroad)
+    nothing = np.zeros(len(seen), dtype=bool)
+    found = decide(seen, is_contested, nothing, scenes, options, overlaps)
+    joined = in_order(join(detections.take(found.parts), found.links))
+    return Merged(found.stays, joined, len(found.parts))
+
+
+def contest(
+    detections: Detections, scenes: Scenes, options: MergeOptions, abroad: Mask | None = None
+) -> tuple[Detections, Mask]:
+    """Find detections about which other scenes may decide; each by itself, so any are enough.
+
+    Args:
+        detections: as in ``merge_scenes``.
+        scenes: where they lie, all of them.
+        options: thresholds.
+        abroad: (N,) those on ground at which scenes of other lattices look.
+
+    Returns:
+        The same with cut sides ``as_in_tiles``, and (N,) which are contested.
 
     Raises:
         OptionError: the rank is for tiles only.
@@ -291,13 +299,18 @@ def merge_scenes(
         raise ValueError(
             f"detections name scenes {tile.min()} to {tile.max()}, of {len(scenes)} given"
         )
-    across = np.zeros(len(detections), dtype=bool)
-    if overlaps is not None:
-        across[overlaps.pairs] = True
-    seen = as_in_tiles(detections, scenes, options.edge_px, across)
-    found = _decision(seen, np.zeros(len(seen), dtype=bool), scenes, options, overlaps)
-    joined = in_order(join(detections.take(found.parts), found.links))
-    return Merged(found.stays, joined, len(found.parts))
+    seen = as_in_tiles(detections, scenes, options.edge_px, abroad)
+    is_contested = contested(seen, scenes, options)
+    return seen, is_contested if abroad is None else is_contested | abroad
+
+
+def bounds_of_say(detections: Detections, options: MergeOptions) -> Boxes:
+    """Bound (N, 4) pixels around detections beyond which no other has to do with them.
+
+    As far as one may face another, and a pixel, by which windows of scenes may lie apart.
+    """
+    around = np.maximum(2 * options.edge_px, 0) + PIXEL
+    return detections.boxes_px + around * np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 def check_scene_options(options: MergeOptions) -> None:
@@ -311,11 +324,6 @@ def check_scene_options(options: MergeOptions) -> None:
             f"runs are merged whole boxes first; MergeOptions.rank={options.rank} is for tiles "
             "only, leave it out"
         )
-
-
-def _positions(values: Whole, among: Whole) -> Whole:
-    """Find positions of values in the sorted array that holds them all."""
-    return np.searchsorted(among, values)
 
 
 def _check_tiles(detections: Detections, plan: TilePlan) -> None:

@@ -37,10 +37,12 @@ class Overlaps(NamedTuple):
     area: Line
 
     def among(self, at: Whole) -> Overlaps:
-        """Select the detections at positions that hold all pairs, counted as there."""
+        """Select the detections at positions, counted as there, and the pairs among them."""
         place = np.full(len(self.area), -1)
         place[at] = np.arange(len(at))
-        return Overlaps(np.sort(place[self.pairs], axis=1), self.shared, self.area[at])
+        pairs = np.sort(place[self.pairs], axis=1)
+        known = pairs[:, 0] >= 0
+        return Overlaps(pairs[known], self.shared[known], self.area[at])
 
 
 def select(

@@ -112,7 +112,7 @@ def meets_other_scenes(detections: Detections, scenes: Scenes, around: Line) -> 
 
 
 def as_in_tiles(
-    detections: Detections, scenes: Scenes, edge_px: float, across: Mask | None = None
+    detections: Detections, scenes: Scenes, edge_px: float, abroad: Mask | None = None
 ) -> Detections:
     """Say which sides of boxes are cut, as if the scenes were tiles.
 
@@ -124,14 +124,14 @@ def as_in_tiles(
         scenes: theirs.
         edge_px: a box this near to its scene's border touches it; one that is marked as cut and
             farther inside ends with the scene's valid ground.
-        across: (N,) detections that meet scenes of other lattices, of whose windows nothing is
-            known here: any border cuts them.
+        abroad: (N,) detections on ground at which scenes of other lattices look, of whose
+            windows nothing is known here: any border cuts them.
 
     Returns:
         The same, with the bits of scene borders moved to those of inner sides where they cut.
     """
     borders = detections.cut >> 4
-    cuts = borders if across is None else np.where(across, borders, 0)
+    cuts = np.zeros_like(borders) if abroad is None else np.where(abroad, borders, 0)
     cuts = cuts.astype(np.uint8)
     length = scenes.windows[:, 2:] - scenes.windows[:, :2]
     around = scenes.windows + (np.hstack([length, length]) + PIXEL) * _OUTWARDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.detections import Detections
 from geo_retina.errors import CrsError, LabelError, OptionError
+from geo_retina.files import scratch_beside
 from geo_retina.geodesy import transformer
-from geo_retina.merge import check_scene_options, merge_scenes
+from geo_retina.merge import check_scene_options
 from geo_retina.options import MergeOptions
+from geo_retina.postprocess.across import AcrossScenes, Found, merge_across
 from geo_retina.postprocess.earlier_runs import Run, SceneGround, read_found, read_run
-from geo_retina.postprocess.lattices import Lattices, lattices_of, with_joined_scenes
-from geo_retina.postprocess.polygons import overlaps_across
+from geo_retina.postprocess.lattices import Lattices, lattices_of
 from geo_retina.vector import (
     DETECTION_SCHEMA,
     PROBABILITY,
@@ -124,7 +125,8 @@ def combine_runs(
         check_target(target, "polygon")
     crs_of_outs = list(dict.fromkeys(file_crs(o, target_crs) or target_crs for o in outs))
     _check_ways(runs, [target_crs, *crs_of_outs])
-    work = _Work.of(runs, options, target_crs)
+    with scratch_beside(outs[0]) as scratch:
+        work = _Work.of(runs, options, target_crs, scratch)
     written = write_outputs(
         targets,
         work.tables(),
@@ -134,10 +136,10 @@ def combine_runs(
         geometry="polygon",
     )
     return CombineReport(
-        read=work.read,
+        read=work.across.read,
         written=written.rows,
-        suppressed=work.suppressed,
-        joined=len(work.joined),
+        suppressed=work.across.suppressed,
+        joined=len(work.across.joined),
         exact=len(work.lattices.grids) == 1,
         crs=" and ".join(dict.fromkeys(map(_crs_name, crs_of_outs))),
         outs=outs,
@@ -189,10 +191,7 @@ class _Work:
         names: of all scenes, run by run.
         lattices: that the scenes are on.
         classes: names by label.
-        read: how many detections there were.
-        kept: (N,) true for those that stay as they are.
-        joined: objects made of others, with the number of a scene for ``tile``.
-        suppressed: how many gave way to others.
+        across: what became of the detections.
     """
 
     runs: list[Run]
@@ -200,38 +199,20 @@ class _Work:
     names: list[str]
     lattices: Lattices
     classes: list[str]
-    read: int
-    kept: NDArray[np.bool_]
-    joined: Detections
-    suppressed: int
+    across: AcrossScenes
 
     @classmethod
-    def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS) -> _Work:
+    def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS, scratch: Path) -> _Work:
         """Read and decide."""
         lattices = lattices_of([s.grid for run in runs for s in run.scenes], _settled(runs))
         classes = _classes(runs)
-        parts, first = [], 0
+        found, first = [], 0
         for run in runs:
-            parts.append(read_found(run, first, lattices, classes))
+            read = partial(read_found, run, first, lattices, classes)
+            found.append(Found(read, run.is_merged))
             first += len(run.scenes)
-        found = Detections.concat(parts)
-        del parts
-        seen, seen_in, origin = with_joined_scenes(found, lattices.scenes)
-        overlaps = overlaps_across(seen, seen_in, lattices.grids)
-        merged = merge_scenes(seen, seen_in, options, overlaps)
-        joined = replace(merged.joined, tile=origin[merged.joined.tile])
-        suppressed = len(found) - int(merged.stays.sum()) - merged.parts
-        return cls(
-            runs,
-            crs,
-            _names(runs),
-            lattices,
-            classes,
-            len(found),
-            merged.stays,
-            joined,
-            suppressed,
-        )
+        across = merge_across(found, lattices, options, scratch)
+        return cls(runs, crs, _names(runs), lattices, classes, across)
 
     def tables(self) -> Iterator[pa.Table]:
         """Stream the kept rows as they were, file by file, then the joined objects."""
@@ -242,17 +223,18 @@ class _Work:
             names = {s.name: self.names[scene + k] for k, s in enumerate(run.scenes)}
             with open_stream(run.path) as stream:
                 for table in stream.tables:
-                    mask = pa.array(self.kept[row : row + table.num_rows])
+                    mask = pa.array(self.across.stays(row, row + table.num_rows))
                     row += table.num_rows
                     kept = table.filter(mask)
                     yield _in_schema(kept, names, (run.crs, self.crs), schema)
             scene += len(run.scenes)
-        for scene in np.unique(self.joined.tile):
+        for scene in np.unique(self.across.joined.tile):
             yield _filled(self._joined(int(scene)), schema)
 
     def _joined(self, scene: int) -> pa.Table:
         """Build the objects of several fragments, the first of which lies in a scene."""
-        found = self.joined.take(self.joined.tile == scene)
+        joined = self.across.joined
+        found = joined.take(joined.tile == scene)
         return detections_table(
             replace(found, tile=np.full(len(found), -1)),  # no one tile
             self.lattices.grid_of(scene),

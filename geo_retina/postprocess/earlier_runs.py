@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -113,7 +113,9 @@ def _crs_of(wkt: str) -> pyproj.CRS:
     return pyproj.CRS.from_wkt(wkt)
 
 
-def read_found(run: Run, first: int, lattices: Lattices, classes: list[str]) -> Detections:
+def read_found(
+    run: Run, first: int, lattices: Lattices, classes: list[str]
+) -> Iterator[Detections]:
     """Read a run's detections into the pixels of their lattices.
 
     Args:
@@ -122,18 +124,17 @@ def read_found(run: Run, first: int, lattices: Lattices, classes: list[str]) -> 
         lattices: as from ``lattices_of``.
         classes: names by number; new ones are added.
 
-    Returns:
-        All of them, in the order of the file, with the number of the scene for ``tile``; about 50
-        bytes each.
+    Yields:
+        Some of them at a time, in the order of the file, with the number of the scene for
+        ``tile``.
 
     Raises:
         LabelError: a column or a value is missing, or a geometry is no box.
     """
     numbers = {scene.name: first + k for k, scene in enumerate(run.scenes)}
     with open_stream(run.path) as stream:
-        return Detections.concat(
-            _found(run, table, numbers, lattices, classes) for table in stream.tables
-        )
+        for table in stream.tables:
+            yield _found(run, table, numbers, lattices, classes)
 
 
 def _found(

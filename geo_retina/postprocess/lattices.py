@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -122,24 +122,63 @@ def _same_crs(a: pyproj.CRS | None, b: pyproj.CRS | None) -> bool:
     return a == b or bool(a and b and a.equals(b, ignore_axis_order=True))
 
 
-def with_joined_scenes(
-    found: Detections, scenes: Scenes
-) -> tuple[Detections, Scenes, NDArray[np.int64]]:
-    """Give objects that were joined over several scenes a window that holds these.
+@dataclass(frozen=True, eq=False)
+class JoinedScenes:
+    """Windows for objects that were joined over several scenes of an earlier merge.
 
     The window of the one scene that they name would say that they end in the midst of another.
 
-    Args:
-        found: as from ``read_found``.
-        scenes: theirs.
-
-    Returns:
-        The same with ``tile`` changed where needed; scenes with those added; and (S,) the number
-        of the scene that each of these stands for.
+    Attributes:
+        first: the scenes of all runs.
+        held: (H, 5) windows that hold several of these, and the number of the first.
     """
+
+    first: Scenes
+    held: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scenes: Scenes, parts: Iterable[Detections]) -> JoinedScenes:
+        """Look through detections for such objects.
+
+        Args:
+            scenes: of all runs.
+            parts: at least all detections of scenes that were merged with others before.
+        """
+        held = np.empty((0, 5))
+        for found in parts:  # those over one seam have one window
+            held = np.unique(np.concatenate([held, _held(found, scenes)[1]]), axis=0)
+        return cls(scenes, held)
+
+    @property
+    def scenes(self) -> Scenes:
+        """The scenes, with those windows added as scenes."""
+        origin, first = self.origin, self.first
+        windows = np.concatenate([first.windows, self.held[:, :4]])
+        each = (first.lattice[origin], first.settled[origin], first.pixel_area[origin])
+        return Scenes(windows, *each)
+
+    @property
+    def origin(self) -> NDArray[np.int64]:
+        """(S,) the scene that each of ``scenes`` stands for."""
+        return np.concatenate([np.arange(len(self.first)), self.held[:, 4].astype(np.int64)])
+
+    def place(self, found: Detections) -> Detections:
+        """Change ``tile`` of such objects to the number of their window among ``scenes``."""
+        at, held = _held(found, self.first)
+        if not len(at):
+            return found
+        known = {row.tobytes(): k for k, row in enumerate(self.held)}
+        tile = found.tile.copy()
+        tile[at] = [len(self.first) + known[row.tobytes()] for row in held]
+        return replace(found, tile=tile)
+
+
+def _held(found: Detections, scenes: Scenes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find positions of objects joined over several scenes; (J, 5) windows and first scenes."""
     own = scenes.windows_px(found.tile)
     beyond = (found.boxes_px[:, :2] < own[:, :2]) | (found.boxes_px[:, 2:] > own[:, 2:])
-    at = np.flatnonzero(found.joined & beyond.any(axis=1))
+    shared = np.bincount(scenes.settled)[scenes.settled] > 1
+    at = np.flatnonzero(found.joined & beyond.any(axis=1) & shared[found.tile])
     held = np.empty((len(at), 5))
     for row, (box, first) in enumerate(zip(found.boxes_px[at], found.tile[at], strict=True)):
         parts = (scenes.settled == scenes.settled[first]) & (
@@ -149,11 +188,4 @@ def with_joined_scenes(
         parts[first] = True
         low, high = scenes.windows[parts, :2].min(axis=0), scenes.windows[parts, 2:].max(axis=0)
         held[row] = [*low, *high, first]
-    # Those over one seam have one window.
-    held, number = np.unique(held, axis=0, return_inverse=True)
-    tile = found.tile.copy()
-    tile[at] = len(scenes) + number.reshape(-1)
-    origin = np.concatenate([np.arange(len(scenes)), held[:, 4].astype(np.int64)])
-    windows = np.concatenate([scenes.windows, held[:, :4]])
-    each = (scenes.lattice[origin], scenes.settled[origin], scenes.pixel_area[origin])
-    return replace(found, tile=tile), Scenes(windows, *each), origin
+    return at, held

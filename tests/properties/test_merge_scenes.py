@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import Block, Tile, TilePlan, Window
-from geo_retina.merge import Scenes, in_order, merge_scenes, merge_tiles
+from geo_retina.merge import (
+    Contested,
+    Leaves,
+    SceneRule,
+    Scenes,
+    Tree,
+    bounds_of_say,
+    contest,
+    in_order,
+    merge_piecewise,
+    merge_scenes,
+    merge_tiles,
+)
 from geo_retina.options import MergeOptions
 from properties.strategies import (
     KINDS,
@@ -110,6 +122,65 @@ def test_scenes_that_overlap_abut_or_leave_gaps_merge_by_the_definition(
     by_definition = Naive(found, layout, options).merged()
     event(f"joined: {bool(by_definition.joined.any())}")
     assert merged(as_scenes(found), layout.scenes(), options) == as_scenes(by_definition)
+
+
+def in_pieces(
+    found: Detections, where: Scenes, options: MergeOptions, leaf: np.ndarray, tree: Tree
+) -> tuple[Detections, int]:
+    """Merge leaf by leaf; tells too how many were contested."""
+    seen, is_contested = contest(found, where, options)
+    at = np.flatnonzero(is_contested)
+    every = Contested(at, found.take(at), seen.cut[at], bounds_of_say(found.take(at), options))
+    inside = [every.take(leaf[at] == k) for k in range(leaf.max(initial=-1) + 1)]
+    extents = np.array(
+        [
+            np.concatenate([part.around[:, :2].min(axis=0), part.around[:, 2:].max(axis=0)])
+            if len(part)
+            else [np.inf, np.inf, -np.inf, -np.inf]
+            for part in inside
+        ]
+    ).reshape(-1, 4)
+    leaves = Leaves(extents, lambda k: inside[k])
+    settled = list(merge_piecewise(tree, leaves, SceneRule(where, options)))
+    gone = np.concatenate([s.gone for s in settled])
+    assert len(np.unique(gone)) == len(gone)
+    stays = np.ones(len(found), dtype=bool)
+    stays[gone] = False
+    return in_order(Detections.concat([found.take(stays), *(s.joined for s in settled)])), len(at)
+
+
+@st.composite
+def trees(draw: st.DrawFn, leaves: int) -> Tree:
+    """Any tree of all leaves, in any order."""
+    parts: list[Tree] = draw(st.permutations(range(leaves)))
+    while len(parts) > 1:
+        together = draw(st.integers(2, len(parts)))
+        parts = [*parts[together:], tuple(parts[:together])]
+    return parts[0]
+
+
+@settings(max_examples=200)
+@given(st.data(), layouts(), merge_options(), seeds, st.sampled_from(KINDS))
+def test_any_division_into_leaves_gives_the_merge_of_everything_at_once(
+    data, layout, options, seed, kind
+):
+    options = of_scenes(options)
+    rng = np.random.default_rng(seed)
+    objects = kind(rng, layout, 25)
+    jitter_px = data.draw(st.sampled_from([0.0, 2.0]))
+    sight = Sight(jitter_px, levels=3, classes=2)
+    found = as_scenes(see(objects, layout, sight, options.edge_px, seed))
+    leaves = data.draw(st.integers(2, 6))
+    by_place = (found.boxes_px[:, 0] // 37 + found.boxes_px[:, 1] // 23).astype(int) % leaves
+    leaf = data.draw(st.sampled_from([by_place, rng.integers(0, leaves, len(found))]))
+    tree = data.draw(trees(int(leaf.max(initial=0)) + 1))
+    whole = merged(found, layout.scenes(), options)
+    if not len(found):
+        return
+    pieces, contested = in_pieces(found, layout.scenes(), options, leaf, tree)
+    event(f"joined: {bool(whole.joined.any())}")
+    event(f"contested: {contested > 0}, leaves: {leaves > 1}")
+    assert pieces == whole
 
 
 @st.composite
