@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur_image
 
+from geo_retina.dataset.window_labels import Turn
 from geo_retina.engine import fill, mirror
 from geo_retina.options import SampleOptions
 
@@ -33,6 +34,8 @@ class Sample(NamedTuple):
         ground_HW: bool, where background may be learned.
         visible_HW: bool, where something is shown: ground, and from ``mirror_ground`` on what is
             mirrored too.
+        rotated_M5: float32 oriented boxes of the objects, where they were asked for: centre x,
+            centre y, length, width, and degrees of the length from x to y in [-90, 90).
     """
 
     image_CHW: Tensor
@@ -41,6 +44,7 @@ class Sample(NamedTuple):
     ignore_I4: Tensor
     ground_HW: Tensor
     visible_HW: Tensor
+    rotated_M5: Tensor | None = None
 
 
 def turn(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
@@ -48,15 +52,18 @@ def turn(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
     height, width = sample.ground_HW.shape
     masks = torch.stack([sample.ground_HW, sample.visible_HW])
     image, boxes, ignore = sample.image_CHW, sample.boxes_M4, sample.ignore_I4
+    rotated = sample.rotated_M5
     if mirror:
         image, masks = image.flip(-1), masks.flip(-1)
         boxes, ignore = _mirror(boxes, width), _mirror(ignore, width)
+        rotated = None if rotated is None else _mirror_rotated(rotated, width)
     for _ in range(quarters % 4):
         boxes, ignore = _quarter(boxes, width), _quarter(ignore, width)
+        rotated = None if rotated is None else _quarter_rotated(rotated, width)
         height, width = width, height
     image = torch.rot90(image, quarters, (-2, -1)).contiguous()
     ground, visible = torch.rot90(masks, quarters, (-2, -1)).contiguous()
-    return Sample(image, boxes, sample.labels_M, ignore, ground, visible)
+    return Sample(image, boxes, sample.labels_M, ignore, ground, visible, rotated)
 
 
 def _mirror(boxes_M4: Tensor, width: int) -> Tensor:
@@ -68,6 +75,38 @@ def _quarter(boxes_M4: Tensor, width: int) -> Tensor:
     """Turn boxes in a window of a given width by a quarter counter-clockwise."""
     x_min, y_min, x_max, y_max = boxes_M4.unbind(1)
     return torch.stack([y_min, width - x_max, y_max, width - x_min], dim=1)
+
+
+def _mirror_rotated(rotated_M5: Tensor, width: int) -> Tensor:
+    x, y, length, breadth, angle = rotated_M5.unbind(1)
+    return torch.stack([width - x, y, length, breadth, _in_range(-angle, length, breadth)], dim=1)
+
+
+def _quarter_rotated(rotated_M5: Tensor, width: int) -> Tensor:
+    """Turn oriented boxes as ``_quarter`` turns upright ones."""
+    x, y, length, breadth, angle = rotated_M5.unbind(1)
+    angle = _in_range(angle - 90, length, breadth)
+    return torch.stack([y, width - x, length, breadth, angle], dim=1)
+
+
+def _in_range(degrees: Tensor, length: Tensor, breadth: Tensor) -> Tensor:
+    """Put angles into [-90, 90), of squares into [-45, 45): they look the same."""
+    turn = torch.where(length == breadth, 90.0, 180.0)
+    return torch.remainder(degrees + turn / 2, turn) - turn / 2
+
+
+def resample(planes_CHW: Tensor, turn: Turn) -> Tensor:
+    """Turn and scale square planes about their middle, bilinear: (C, sample, sample).
+
+    Every pixel of the sample must lie within the planes.
+    """
+    side, share = planes_CHW.shape[-1], math.radians(turn.degrees)
+    cos, sin = math.cos(share) * turn.side_px / side, math.sin(share) * turn.side_px / side
+    # Where each pixel of the sample comes from: turned back.
+    matrix = torch.tensor([[[cos, sin, 0.0], [-sin, cos, 0.0]]])
+    size = [1, len(planes_CHW), turn.sample_px, turn.sample_px]
+    places = F.affine_grid(matrix, size, align_corners=False)
+    return F.grid_sample(planes_CHW[None], places, mode="bilinear", align_corners=False)[0]
 
 
 def resize(sample: Sample, side_px: int) -> Sample:
@@ -90,6 +129,9 @@ def resize(sample: Sample, side_px: int) -> Sample:
         sample.ignore_I4 * factor,
         ground,
         visible,
+        None
+        if sample.rotated_M5 is None
+        else sample.rotated_M5 * torch.tensor([*[side_px / width] * 4, 1.0]),
     )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.affinity import affine_transform
 
 from geo_retina import boxes
+from geo_retina.boxes.oriented import minimum_rectangles
 from geo_retina.dataset.regions import footprint
 from geo_retina.dataset.sources import Source
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import is_connected, missing_crs
 from geo_retina.grid import Grid
 from geo_retina.scene import Scene, match_names
-from geo_retina.vector import CocoLabels, LabelLayer, label_boxes
+from geo_retina.vector import CocoLabels, LabelLayer, label_boxes, label_rectangles
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,33 +30,45 @@ class Placed:
         scene: (P,) position of the scene.
         row: (P,) position of the label in its source.
         boxes_px: (P, 4) its box in grid pixels; each touches the grid.
+        rotated_px: (P, 5) the oriented box, where these were asked for; its hull is as the box
+            or a little larger.
     """
 
     scene: NDArray[np.int64]
     row: NDArray[np.int64]
     boxes_px: NDArray[np.float64]
+    rotated_px: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.scene)
 
     @classmethod
-    def concat(cls, parts: Sequence[Placed]) -> Placed:
+    def concat(cls, parts: Sequence[Placed], *, oriented: bool = False) -> Placed:
         """Join parts one after the other; there may be none."""
+        rotated = [part.rotated_px for part in parts if part.rotated_px is not None]
         return cls(
             np.concatenate([np.empty(0, np.int64), *(part.scene for part in parts)]),
             np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)]),
             np.concatenate([np.empty((0, 4)), *(part.boxes_px for part in parts)]),
+            np.concatenate([np.empty((0, 5)), *rotated]) if oriented else None,
         )
 
 
-def put_labels_on_scenes(source: Source, scenes: Sequence[Scene]) -> Placed:
+def put_labels_on_scenes(
+    source: Source, scenes: Sequence[Scene], *, oriented: bool = False
+) -> Placed:
     """Place the labels of a layer on the scenes that show them.
+
+    Args:
+        source: the layer.
+        scenes: the scenes.
+        oriented: find the smallest rectangle of each label too, at any angle.
 
     Raises:
         LabelError: the labels cannot be tied to the scenes.
     """
     if isinstance(source.layer, CocoLabels):
-        return _place_coco(source, source.layer, scenes)
+        return _place_coco(source, source.layer, scenes, oriented=oriented)
     layer = source.layer
     by_name: dict[int, NDArray[np.int64]] = {}
     free = np.ones(len(layer), np.bool_)
@@ -78,8 +92,9 @@ def put_labels_on_scenes(source: Source, scenes: Sequence[Scene]) -> Placed:
             outline = footprint(scene.grid, _margin_px(source, scene.grid))
             rows = rows_free[tree.query(outline)]
             rows = np.concatenate([rows, by_name.get(number, np.empty(0, np.int64))])
-            parts.append(_on_grid(here, np.sort(rows), source, scene, number))
-    return Placed.concat(parts)
+            on = _on_grid(here, np.sort(rows), source, scene, oriented=oriented)
+            parts.append(replace(on, scene=np.full(len(on.row), number)))
+    return Placed.concat(parts, oriented=oriented)
 
 
 def _margin_px(source: Source, grid: Grid) -> float:
@@ -93,13 +108,16 @@ def _margin_px(source: Source, grid: Grid) -> float:
 
 
 def _on_grid(
-    layer: LabelLayer, rows: NDArray[np.int64], source: Source, scene: Scene, number: int
+    layer: LabelLayer, rows: NDArray[np.int64], source: Source, scene: Scene, *, oriented: bool
 ) -> Placed:
     """Select those of some labels whose box touches the grid."""
     size_m = source.options.point_size_m
     boxes_px = label_boxes(layer.take(rows), scene.grid, point_size_m=size_m)
     keep = boxes.area(boxes.clip(boxes_px, scene.grid.window.box_px)) > 0
-    return Placed(np.full(int(keep.sum()), number), rows[keep], boxes_px[keep])
+    rows, rotated_px = rows[keep], None
+    if oriented:
+        rotated_px = label_rectangles(layer.take(rows), scene.grid, point_size_m=size_m)
+    return Placed(np.zeros(len(rows), np.int64), rows, boxes_px[keep], rotated_px)
 
 
 def scenes_named(source: Source, scenes: Sequence[Scene]) -> dict[str, int]:
@@ -132,7 +150,9 @@ def _rows_by_scene(
     return {number: part for number, part in found if number >= 0}
 
 
-def _place_coco(source: Source, labels: CocoLabels, scenes: Sequence[Scene]) -> Placed:
+def _place_coco(
+    source: Source, labels: CocoLabels, scenes: Sequence[Scene], *, oriented: bool
+) -> Placed:
     """Place boxes in the pixels of files on the scenes that are those files."""
     parts = []
     image_of = {str(name): image for image, name in enumerate(labels.files)}
@@ -154,8 +174,13 @@ def _place_coco(source: Source, labels: CocoLabels, scenes: Sequence[Scene]) -> 
             [x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1
         ).reshape(-1, 4)
         keep = boxes.area(boxes.clip(boxes_px, scene.grid.window.box_px)) > 0
-        parts.append(Placed(np.full(int(keep.sum()), number), rows[keep], boxes_px[keep]))
-    return Placed.concat(parts)
+        rows, rotated_px = rows[keep], None
+        if oriented:
+            matrix = [to_grid.a, to_grid.b, to_grid.d, to_grid.e, to_grid.c, to_grid.f]
+            outlines = [affine_transform(each, matrix) for each in labels.outlines_file[rows]]
+            rotated_px = minimum_rectangles(np.array(outlines, dtype=object))
+        parts.append(Placed(np.full(len(rows), number), rows, boxes_px[keep], rotated_px))
+    return Placed.concat(parts, oriented=oriented)
 
 
 def _check_shape(scene: Scene, labels: CocoLabels, image: int) -> None:

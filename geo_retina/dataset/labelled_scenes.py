@@ -63,6 +63,8 @@ class LabelledScene:
         weights: (N,) float64 how often samples are drawn around each label; None for all alike.
         rejected_px: (K, 2) float64 centres x, y of false positives that a person rejected.
         rejected_weights: (K,) float64 how often samples are drawn around these.
+        rotated_px: (N, 5) float64 the labels' oriented boxes; None where these were not asked for.
+        ignored_rotated_px: (K, 5) float64 those of the ignored ones.
     """
 
     scene: Scene
@@ -74,6 +76,8 @@ class LabelledScene:
     weights: NDArray[np.float64] | None = None
     rejected_px: NDArray[np.float64] = field(default_factory=_no_points)
     rejected_weights: NDArray[np.float64] = field(default_factory=_no_numbers)
+    rotated_px: NDArray[np.float64] | None = None
+    ignored_rotated_px: NDArray[np.float64] | None = None
 
     @property
     def gsd_m(self) -> float:
@@ -95,10 +99,9 @@ class LabelledScene:
         """Find positions, ascending, of the label boxes that a window shows, and of some more."""
         return self._index.near_rows(window.row, window.row + window.height)
 
-    def near_ignored(self, window: Window) -> NDArray[np.float64]:
-        """Find (K, 4) ignored boxes that a window shows, and some more."""
-        rows = self._ignored_index.near_rows(window.row, window.row + window.height)
-        return np.asarray(self.ignored_px[rows])
+    def near_ignored(self, window: Window) -> NDArray[np.int64]:
+        """Find positions, ascending, of the ignored boxes that a window shows, and some more."""
+        return self._ignored_index.near_rows(window.row, window.row + window.height)
 
     @cached_property
     def _index(self) -> BoxIndex:
@@ -182,7 +185,11 @@ class TrainingSet:
 
 
 def load_training_set(
-    options: DataOptions, *, place_column: str | None = None, log_warnings: bool = True
+    options: DataOptions,
+    *,
+    place_column: str | None = None,
+    oriented: bool = False,
+    log_warnings: bool = True,
 ) -> TrainingSet:
     """Read the label layers once and place them on every scene.
 
@@ -190,6 +197,7 @@ def load_training_set(
         options: scenes and layers.
         place_column: column of the labelled ground, or where there is none of the labels, that
             names the place to which ground belongs.
+        oriented: find the smallest rectangle of each label too, at any angle.
         log_warnings: log the warnings too, where the caller does not tell them itself.
 
     Raises:
@@ -205,7 +213,7 @@ def load_training_set(
     if reviewed is not None:
         sources.append(reviewed.source)
     classes = number_classes(sources, options)
-    placed = [put_labels_on_scenes(source, scenes) for source in sources]
+    placed = [put_labels_on_scenes(source, scenes, oriented=oriented) for source in sources]
     ground = Regions.read_ground(options, place_column)
     if ground is not None:
         ground = with_stems(ground, scenes, options.ground_scene_column)
@@ -331,7 +339,7 @@ def _gather(
     ground: _Ground,
 ) -> tuple[LabelledScene, ...]:
     """Bring the labels of all layers together, scene by scene, layer by layer."""
-    every = Placed.concat(placed)
+    every = Placed.concat(placed, oriented=any(part.rotated_px is not None for part in placed))
     offsets = np.cumsum([0, *(len(source) for source in sources)])[:-1]
     owner = np.concatenate(
         [np.full(len(part), at) for at, part in zip(offsets, placed, strict=True)]
@@ -346,6 +354,7 @@ def _gather(
     gathered = []
     for scene, part in zip(scenes, np.split(order, ends), strict=True):
         rows, boxes_px = row[part], every.boxes_px[part]
+        rotated_px = None if every.rotated_px is None else every.rotated_px[part]
         is_object = ~ignored[rows]
         rejected = ground.rejected_on(scene)
         named = {str(name) for name in places[rows] if name is not None}
@@ -359,6 +368,8 @@ def _gather(
                 tuple(sorted(named)),
                 None if (weights == 1).all() else weights[rows[is_object]],
                 *rejected,
+                None if rotated_px is None else rotated_px[is_object],
+                None if rotated_px is None else rotated_px[~is_object],
             )
         )
     return tuple(gathered)
@@ -435,7 +446,8 @@ def _fingerprint(scenes: Sequence[LabelledScene], classes: Sequence[str]) -> str
         digest.update(repr((each.scene.name, grid.shape, tuple(grid.affine)[:6])).encode())
         digest.update(each.boxes_px.tobytes() + each.labels.tobytes())
         digest.update(each.ignored_px.tobytes())
-        for more in (each.weights, each.rejected_px, each.rejected_weights):
+        more_of = (each.weights, each.rejected_px, each.rejected_weights, each.rotated_px)
+        for more in more_of:
             if more is not None and len(more):
                 digest.update(more.tobytes())
         if each.ground_px is not None:

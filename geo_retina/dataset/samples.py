@@ -7,6 +7,7 @@ on over the epochs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from geo_retina.dataset.augment import (
     change_light,
     draw_shape,
     mirror_ground,
+    resample,
     resize,
     turn,
 )
@@ -29,7 +31,8 @@ from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.pixel_cache import CachedReader
 from geo_retina.dataset.radiometry import BandStatistics
 from geo_retina.dataset.split import Split, Subset
-from geo_retina.dataset.windows import Spot, WindowDraw, label_window, on_train_ground, window_with
+from geo_retina.dataset.window_labels import Turn, label_window
+from geo_retina.dataset.windows import Frame, Spot, WindowDraw, on_train_ground, window_with
 from geo_retina.grid import Window
 from geo_retina.nn.losses import Target
 from geo_retina.options import SampleOptions
@@ -88,13 +91,17 @@ class TrainSamples(Dataset[Sample]):
         number, spot = key if isinstance(key, HardDraw) else (key, None)
         rng = np.random.default_rng([self._seed, number])
         frame = self._draw.frame(rng)
+        turned = self._turn(number, frame)
+        frame = frame if turned is None else frame.within_any_turn()
         if spot is None:
             scene, window = self._draw.choose(rng, frame)
         else:
             scene, point = spot.scene, np.array([spot.x, spot.y])
             window = window_with(rng, point, self.scenes[scene].scene, frame)
+        if turned is not None:
+            window = _grown(window, turned)
         without_data = self._without_data(number, window)
-        sample = self._blanked(self.scenes[scene], window, without_data)
+        sample = self._blanked(self.scenes[scene], window, without_data, turned)
         sample = resize(sample, self._options.window_px)
         if self._options.flips:
             sample = turn(sample, int(rng.integers(4)), mirror=bool(rng.integers(2)))
@@ -115,8 +122,19 @@ class TrainSamples(Dataset[Sample]):
             return None
         return draw_shape(rng, (window.height, window.width))
 
+    def _turn(self, number: int, frame: Frame) -> Turn | None:
+        """Draw by which angle a sample is turned; None for not at all."""
+        if self._options.rotate == "none":
+            return None
+        rng = np.random.default_rng([self._seed, number, 0x7072])  # the rest stays the same
+        return Turn(float(rng.uniform(-180, 180)), frame.side, self._options.window_px)
+
     def _blanked(
-        self, each: LabelledScene, window: Window, without_data: NDArray[np.bool_] | None
+        self,
+        each: LabelledScene,
+        window: Window,
+        without_data: NDArray[np.bool_] | None,
+        turned: Turn | None = None,
     ) -> Sample:
         """Read a window; ground that does not fit or counts as without data is 0."""
         pixels, valid = self._reader.read(each.scene, window)
@@ -127,14 +145,22 @@ class TrainSamples(Dataset[Sample]):
         image = (torch.from_numpy(each.scene.to_values(pixels)) - self._offset) / self._scale
         visible = torch.from_numpy(is_train)
         image = torch.where(visible, image, 0.0)
-        found = label_window(each, window, is_train, self._options)
+        learned = torch.from_numpy(ground)
+        if turned is not None:
+            planes = torch.cat([image, torch.stack([learned, visible]).float()])
+            planes = resample(planes, turned)
+            learned, visible = planes[-2:] > 1 - 1e-4  # of known pixels alone
+            image = torch.where(visible, planes[:-2], 0.0)
+        found = label_window(each, window, visible.numpy(), self._options, turned)
+        rotated = None if found.rotated is None else found.rotated.astype(np.float32)
         return Sample(
             image,
             torch.from_numpy(found.boxes.astype(np.float32)),
             torch.from_numpy(found.labels),
             torch.from_numpy(found.ignored.astype(np.float32)),
-            torch.from_numpy(ground),
+            learned,
             visible,
+            None if rotated is None else torch.from_numpy(rotated),
         )
 
     def rejected(self) -> dict[Spot, float]:
@@ -205,7 +231,18 @@ class EpochSampler(Sampler[int | HardDraw]):
         return HardDraw(number, spots[at])
 
 
+def _grown(window: Window, turned: Turn) -> Window:
+    """Widen a window about its middle to hold all that a turned sample shows of it."""
+    share = math.radians(turned.degrees)
+    side = math.ceil(turned.side_px * (abs(math.cos(share)) + abs(math.sin(share)))) + 2
+    side += (side - window.width) % 2
+    more = (side - window.width) // 2
+    return Window(window.row - more, window.col - more, side, side)
+
+
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[Target]]:
     """Stack images (N, C, H, W); the labels stay a list."""
     images = torch.stack([sample.image_CHW for sample in samples])
-    return images, [Target(s.boxes_M4, s.labels_M, s.ignore_I4, s.ground_HW) for s in samples]
+    return images, [
+        Target(s.boxes_M4, s.labels_M, s.ignore_I4, s.ground_HW, s.rotated_M5) for s in samples
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,24 +80,10 @@ class Frame(NamedTuple):
     side: int
     margin: int
 
-
-class WindowLabels(NamedTuple):
-    """The labels that a window shows, in its own pixels.
-
-    Attributes:
-        boxes: (M, 4) float64 objects, cut to the window.
-        labels: (M,) int64 classes.
-        ignored: (I, 4) float64 boxes that are neither object nor background; whole, so they may
-            reach beyond the window, as the anchors do that stand for what is cut.
-        cut: labels of which the window shows some but not all.
-        dropped: labels of which it shows so little that they count as background.
-    """
-
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    ignored: NDArray[np.float64]
-    cut: int
-    dropped: int
+    def within_any_turn(self) -> Frame:
+        """Return the frame of the middle that stays in sight however a window is turned."""
+        side = max(2, int(self.side / math.sqrt(2)))
+        return Frame(side, self.margin - (self.side - side) // 2)
 
 
 class WindowDraw:
@@ -195,59 +182,6 @@ def window_with(
     col, row = np.minimum([col, row], np.floor(point_px).astype(np.int64))
     col, row = np.maximum([col, row], np.floor(point_px).astype(np.int64) - side + 1)
     return Window(int(row), int(col), side, side)
-
-
-def label_window(
-    each: LabelledScene, window: Window, shown: NDArray[np.bool_], options: SampleOptions
-) -> WindowLabels:
-    """Find the labels that a window shows.
-
-    A label's visible share is that of its area which lies on pixels that the sample shows:
-    inside the window, valid, and on training ground.
-
-    Args:
-        each: the scene.
-        window: pixels of its grid.
-        shown: (height, width) pixels that the sample shows.
-        options: what becomes of labels of which little is visible.
-    """
-    near = each.near(window)
-    whole, clipped, visible = _visible(each.boxes_px[near], window, shown)
-    keep = visible >= options.min_visible
-    dropped = ~keep & (visible < options.drop_visible)
-    marked, _, marked_visible = _visible(each.near_ignored(window), window, shown)
-    seen = visible > 0
-    return WindowLabels(
-        clipped[keep & seen],
-        each.labels[near][keep & seen],
-        np.concatenate([whole[~keep & ~dropped & seen], marked[marked_visible > 0]]),
-        int((seen & (visible < 1 - 1e-9)).sum()),
-        int((dropped & seen).sum()),
-    )
-
-
-def _visible(
-    boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Cut boxes to a window, in its pixels, and measure the share of each that is shown."""
-    whole = boxes.shift(boxes_px, -window.col, -window.row)
-    clipped = boxes.clip(whole, (0, 0, window.width, window.height))
-    visible = boxes.area(clipped) / boxes.area(whole)
-    if not shown.all():
-        seen = np.flatnonzero(visible > 0)
-        visible[seen] *= _shown_share(clipped[seen], shown)
-    return whole, clipped, visible
-
-
-def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Measure (N,) share of the pixels under each box, to whole pixels, that are shown."""
-    height, width = shown.shape
-    sums = np.zeros((height + 1, width + 1), np.int64)
-    sums[1:, 1:] = shown.cumsum(axis=0).cumsum(axis=1)
-    x0, y0 = np.floor(clipped[:, :2]).astype(np.int64).T
-    x1, y1 = np.ceil(clipped[:, 2:]).astype(np.int64).T
-    under = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return np.asarray(under / ((x1 - x0) * (y1 - y0)), dtype=np.float64)
 
 
 def on_train_ground(

@@ -36,6 +36,9 @@ class Target(NamedTuple):
     ground_HW: Tensor | None
     """bool, True where the image was labelled; None means everywhere."""
 
+    rotated_M5: Tensor | None = None
+    """float32 oriented boxes of the objects, whose hulls ``boxes_M4`` are; None for upright ones."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from geo_retina.errors import OptionError
 from geo_retina.options.aliases import accept_old_names
@@ -13,6 +13,9 @@ from geo_retina.options.network import Padding
 
 Multi = Literal["explode", "box"]
 """What a multi-part geometry is: a label for each part, or one label around all of them."""
+
+Rotate = Literal["none", "any"]
+"""By which angles samples are turned, beside the quarters of ``flips``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,17 @@ class LabelOptions:
 
     point_size_column: str | None = None
     """Column with that side, in metres, for each label."""
+
+    length_column: str | None = None
+    """Column with the length in metres of the rectangle that a point stands for; with the width
+    and the azimuth."""
+
+    width_column: str | None = None
+    """Column with that rectangle's width in metres."""
+
+    azimuth_column: str | None = None
+    """Column with the direction of its length: degrees clockwise from the grid north of the
+    labels' CRS, geodesic where that is in degrees."""
 
     ignore_column: str | None = None
     """Column that is true, or not 0, for labels that are neither object nor background."""
@@ -87,6 +101,9 @@ _SHARED = (
     "scene_column",
     "point_size_m",
     "point_size_column",
+    "length_column",
+    "width_column",
+    "azimuth_column",
     "ignore_column",
     "multi",
     "encoding",
@@ -129,6 +146,17 @@ class DataOptions:
 
     point_size_column: str | None = None
     """Column with that side, in metres, for each label."""
+
+    length_column: str | None = None
+    """Column with the length in metres of the rectangle that a point stands for; with the width
+    and the azimuth."""
+
+    width_column: str | None = None
+    """Column with that rectangle's width in metres."""
+
+    azimuth_column: str | None = None
+    """Column with the direction of its length: degrees clockwise from the grid north of the
+    labels' CRS, geodesic where that is in degrees."""
 
     ignore_column: str | None = None
     """Column that is true, or not 0, for labels that are neither object nor background."""
@@ -337,6 +365,10 @@ class SampleOptions:
     flips: bool = True
     """Flip and turn by quarters."""
 
+    rotate: Rotate = "none"
+    """any: turn each sample by any angle, for objects without a preferred direction; what is
+    then shown of ground beyond the scene is not learned from. none: by quarters at most."""
+
     scale: tuple[float, float] = (0.9, 1.1)
     """Range of the scale jitter."""
 
@@ -380,6 +412,8 @@ class SampleOptions:
                 "cache_gb": (0, INFINITY),
             },
         )
+        if self.rotate not in get_args(Rotate):
+            raise OptionError(f"SampleOptions.rotate is {self.rotate!r}, expected none or any")
         if self.object_share + self.empty_share > 1 + 1e-9:
             raise OptionError(
                 f"SampleOptions.object_share {self.object_share:g} and empty_share "

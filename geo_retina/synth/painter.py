@@ -14,6 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from geo_retina.boxes.oriented import normalise
 from geo_retina.grid import Grid, Window
 from geo_retina.options import SynthOptions
 from geo_retina.synth.ground import draw_ground
@@ -144,9 +145,9 @@ class Painter:
         things, labels = self._objects(row, col)
         visible = self._visible(shapely.polygons(corners_m(things) / self.options.gsd_m))
         turn = things["angle"]
-        return np.array(
+        return normalise(
             [_around(shape, angle) for shape, angle in zip(visible, turn, strict=True)]
-        ).reshape(-1, 5), labels
+        ), labels
 
     def _objects(self, row: int, col: int) -> tuple[Things, NDArray[np.int32]]:
         things, freight = self.things_of(row, col), self.land.freight
@@ -244,12 +245,8 @@ def _around(shape: shapely.Geometry, angle: float) -> list[float]:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     along = shapely.get_coordinates(shape) @ turn
     low, high = along.min(axis=0), along.max(axis=0)
-    length, width = high - low
-    degrees = math.degrees(angle)
-    if width > length:
-        length, width, degrees = width, length, degrees + 90
     x, y = turn @ (low + high) / 2
-    return [float(x), float(y), float(length), float(width), (degrees + 90) % 180 - 90]
+    return [x, y, *(high - low), math.degrees(angle)]
 
 
 def _window(box: NDArray[np.int64]) -> Window:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as FileWindow
 
-from geo_retina.boxes import to_polygons
+from geo_retina.boxes import oriented, to_polygons
 from geo_retina.errors import OptionError
 from geo_retina.files import check_file_output, new_file
 from geo_retina.grid import Window
@@ -213,10 +213,8 @@ def _truth_tables(painter: Painter, counts: dict[str, int]) -> Iterator[pa.Table
     for shapes_px, labels in _by_row(painter, painter.rotated_truth if freight else painter.truth):
         for label, n in enumerate(np.bincount(labels, minlength=len(classes))):
             counts[classes[label]] += int(n)
-        if freight:
-            polygons = shapely.polygons(painter.grid.pixels_to_crs(corners(shapes_px)))
-        else:
-            polygons = to_polygons(shapes_px, painter.grid)
+        place = oriented.to_polygons if freight else to_polygons
+        polygons = place(shapes_px, painter.grid)
         names = [classes[label] for label in labels]
         yield pa.table(
             {
@@ -224,12 +222,3 @@ def _truth_tables(painter: Painter, counts: dict[str, int]) -> Iterator[pa.Table
                 "class": pa.array(names, pa.string()),
             }
         )
-
-
-def corners(rotated: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Place (N, 4, 2) corners of rotated boxes."""
-    turn = np.radians(rotated[:, 4])
-    along = np.stack([np.cos(turn), np.sin(turn)], axis=1)[:, None] * rotated[:, None, 2:3] / 2
-    across = np.stack([-np.sin(turn), np.cos(turn)], axis=1)[:, None] * rotated[:, None, 3:4] / 2
-    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    return np.asarray(rotated[:, None, :2] + signs[:, :1] * along + signs[:, 1:] * across)

@@ -254,7 +254,7 @@ def _view(each: LabelledScene, window: Window, split: Split, title: str) -> Labe
     shade[~held] = 3
     shade[beyond] = 0
     near = each.near(window)
-    ignored = each.near_ignored(window)
+    ignored = each.ignored_px[each.near_ignored(window)]
     return LabelledView(
         title, each.scene, window, each.boxes_px[near], each.labels[near], ignored, shade
     )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from geo_retina import boxes
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.split import Split, Subset
-from geo_retina.dataset.windows import WindowDraw, label_window, objects_on, subset_pixels
+from geo_retina.dataset.window_labels import label_window
+from geo_retina.dataset.windows import WindowDraw, objects_on, subset_pixels
 from geo_retina.options import SampleOptions
 
 WINDOWS = 400

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
+from geo_retina import boxes
 from geo_retina.boxes import Boxes
 from geo_retina.errors import LabelError
 from geo_retina.files import parse_json, read_text
@@ -26,6 +28,8 @@ class CocoLabels:
         shapes: (I, 2) int64 height and width of the images; 0 where they are not said.
         image: (N,) int64 position of each label's image.
         boxes_file: (N, 4) float64 x_min y_min x_max y_max in the file's pixels.
+        outlines_file: (N,) shapely geometries whose smallest rectangle is the oriented box, in
+            the file's pixels: points of the polygons, or the corners of the box.
         class_names: (N,) text, the category's name.
         ignored: (N,) which labels are crowds: neither object nor background.
         dropped_null: annotations left out for having neither a box nor a polygon.
@@ -37,6 +41,7 @@ class CocoLabels:
     shapes: NDArray[np.int64]
     image: NDArray[np.int64]
     boxes_file: Boxes
+    outlines_file: NDArray[np.object_]
     class_names: NDArray[np.object_]
     ignored: NDArray[np.bool_]
     dropped_null: int = 0
@@ -51,6 +56,7 @@ class CocoLabels:
             self,
             image=self.image[index],
             boxes_file=self.boxes_file[index],
+            outlines_file=self.outlines_file[index],
             class_names=self.class_names[index],
             ignored=self.ignored[index],
         )
@@ -85,6 +91,7 @@ def read_coco(path: str | Path) -> CocoLabels:
     categories = _by_id(content, "categories", "name", path)
     position = {key: i for i, key in enumerate(images)}
     rows: list[tuple[int, NDArray[np.float64], str, bool]] = []
+    outlines: list[Any] = []
     missing = invalid = 0
     for number, note in enumerate(content["annotations"]):
         image, category = note.get("image_id"), note.get("category_id")
@@ -95,7 +102,8 @@ def read_coco(path: str | Path) -> CocoLabels:
                 "does not define; export the annotations again, with all images and categories"
             )
         try:
-            box = _box(note)
+            points = _polygon_points(note)
+            box = _box(note, points)
         except (ValueError, TypeError, OverflowError) as error:
             raise LabelError(
                 f"annotation {note.get('id', number)} of {path} has a box or polygon that is not "
@@ -108,6 +116,8 @@ def read_coco(path: str | Path) -> CocoLabels:
         else:
             name = same_text(str(categories[category]["name"]))
             rows.append((position[image], box, name, bool(note.get("iscrowd", 0))))
+            corners = boxes.corners(box[None])[0] if points is None else points
+            outlines.append(shapely.MultiPoint(corners))
     shapes = [[_side(each, side, path) for side in ("height", "width")] for each in images.values()]
     return CocoLabels(
         str(path),
@@ -115,6 +125,7 @@ def read_coco(path: str | Path) -> CocoLabels:
         np.array(shapes, dtype=np.int64).reshape(-1, 2),
         np.array([row[0] for row in rows], dtype=np.int64),
         np.array([row[1] for row in rows], dtype=np.float64).reshape(-1, 4),
+        np.array(outlines, dtype=object),
         np.array([row[2] for row in rows], dtype=object),
         np.array([row[3] for row in rows], dtype=np.bool_),
         dropped_null=missing,
@@ -177,14 +188,20 @@ def _side(image: Mapping[str, Any], name: str, path: str | Path) -> int:
     return int(value)
 
 
-def _box(note: Mapping[str, Any]) -> NDArray[np.float64] | None:
+def _box(
+    note: Mapping[str, Any], points: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
     """Read x_min y_min x_max y_max of an annotation; None where it has no extent to read."""
     bbox = note.get("bbox")
     if isinstance(bbox, list) and len(bbox) == 4:
         x, y, width, height = (float(value) for value in bbox)
         return np.array([x, y, x + width, y + height])
+    return None if points is None else np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def _polygon_points(note: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Read (P, 2) points of an annotation's polygons; None where it has none."""
     polygons = note.get("segmentation")
-    if isinstance(polygons, list) and any(polygons):
-        points = np.concatenate([np.asarray(ring, np.float64).reshape(-1, 2) for ring in polygons])
-        return np.concatenate([points.min(axis=0), points.max(axis=0)])
-    return None
+    if not isinstance(polygons, list) or not any(polygons):
+        return None
+    return np.concatenate([np.asarray(ring, np.float64).reshape(-1, 2) for ring in polygons])

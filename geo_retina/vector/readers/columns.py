@@ -65,7 +65,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, role: str, name: str) -> Any:
 
 
 def size_column(
-    frame: gpd.GeoDataFrame, column: str | None, name: str
+    frame: gpd.GeoDataFrame, column: str | None, name: str, *, role: str = "size"
 ) -> NDArray[np.float64] | None:
     """Read a column of lengths in metres; (N,) float64, or None where no column is named.
 
@@ -74,20 +74,42 @@ def size_column(
     """
     if column is None:
         return None
-    values = _column(frame, column, "size", name)
-    try:
-        sizes_m = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError):
-        raise LabelError(
-            f"the size column {column} of {name} holds text, expected metres as numbers"
-        ) from None
+    sizes_m = _numbers(frame, column, name, role=role, unit="metres")
     wrong = int((~(np.isfinite(sizes_m) & (sizes_m > 0))).sum())
     if wrong:
         raise LabelError(
-            f"{wrong} of {len(frame)} labels in {name} have no size above 0 in the column "
+            f"{wrong} of {len(frame)} labels in {name} have no {role} above 0 in the column "
             f'{column}; fill them, or leave them out with the filter "{column} > 0"'
         )
     return np.asarray(sizes_m)
+
+
+def angle_column(frame: gpd.GeoDataFrame, column: str, name: str) -> NDArray[np.float64]:
+    """Read a column of angles in degrees, any number of turns; (N,) float64.
+
+    Raises:
+        LabelError: there is no such column, or a value is no number.
+    """
+    angles = _numbers(frame, column, name, role="azimuth", unit="degrees")
+    wrong = int((~np.isfinite(angles)).sum())
+    if wrong:
+        raise LabelError(
+            f"{wrong} of {len(frame)} labels in {name} have no azimuth in the column {column}; "
+            f'fill them, or leave them out with the filter "{column} IS NOT NULL"'
+        )
+    return angles
+
+
+def _numbers(
+    frame: gpd.GeoDataFrame, column: str, name: str, *, role: str, unit: str
+) -> NDArray[np.float64]:
+    values = _column(frame, column, role, name)
+    try:
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (ValueError, TypeError):
+        raise LabelError(
+            f"the {role} column {column} of {name} holds text, expected {unit} as numbers"
+        ) from None
 
 
 def flag_column(frame: gpd.GeoDataFrame, column: str | None, name: str) -> NDArray[np.bool_] | None:

@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
+from geo_retina.boxes.oriented import Rotated, from_upright, minimum_rectangles
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import (
     are_expressible,
@@ -25,6 +26,7 @@ from geo_retina.grid import Grid
 from geo_retina.options import LabelOptions
 from geo_retina.vector.readers.columns import flag_column, size_column, text_column
 from geo_retina.vector.readers.frames import DETECTIONS_LAYER, ONE_LAYER, read_frame
+from geo_retina.vector.readers.sided_points import point_rectangles, rectangle_columns
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -214,6 +216,7 @@ def layer_of(
     """Read labels from a GeoDataFrame with the columns that options name; as ``read_source``."""
     if frame.crs is None:
         raise LabelError(missing_crs(name, "its place on Earth is unknown", file=name))
+    sides = rectangle_columns(frame, options, name)
     columns: dict[str, Any] = {
         "class_names": text_column(frame, options.class_column, "class", name),
         "scenes": text_column(frame, options.scene_column, "scene", name, gaps=not strict),
@@ -227,13 +230,16 @@ def layer_of(
     rows = np.flatnonzero(~is_null & ~is_empty)
     parts, source = _parts(shapely.force_2d(geometry[rows]), options.multi or "explode")
     _check_kinds(parts, name)
+    crs = pyproj.CRS.from_user_input(frame.crs)
+    if sides is not None:
+        parts = point_rectangles(parts, sides[rows[source]], crs, name)
     was_valid = shapely.is_valid(parts)
     parts, usable = _mend(parts)
     rows = rows[source[usable]]
     return LabelLayer(
         name,
         parts[usable],
-        pyproj.CRS.from_user_input(frame.crs),
+        crs,
         **{key: None if column is None else column[rows] for key, column in columns.items()},
         repaired=int((usable & ~was_valid).sum()),
         dropped_null=int(is_null.sum()),
@@ -308,6 +314,33 @@ def _polygons_of(geometry: Any) -> Any:
         return geometry
     parts = [p for p in shapely.get_parts(geometry) if shapely.area(p) > 0]
     return shapely.union_all(parts) if parts else shapely.Polygon()
+
+
+def label_rectangles(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -> Rotated:
+    """Bound labels by the smallest rectangles, at any angle, in the pixels of a scene.
+
+    Args:
+        labels: as for ``label_boxes``.
+        grid: as for ``label_boxes``.
+        point_size_m: as for ``label_boxes``.
+
+    Returns:
+        (N, 5) oriented boxes in grid pixels, in the order of the labels, not clipped to the grid:
+        of a multi-part polygon one around all parts, of points their upright squares. A label
+        that the grid's CRS cannot express lies at infinity.
+
+    Raises:
+        LabelError: as ``label_boxes``.
+    """
+    boxes_px = label_boxes(labels, grid, point_size_m=point_size_m)
+    placed = np.isfinite(boxes_px).all(axis=1)
+    found = np.column_stack([boxes_px[:, :2], np.zeros((len(labels), 3))])
+    if labels.is_points:
+        found[placed] = from_upright(boxes_px[placed])
+    else:
+        outlines = reproject(labels.geometries[placed], labels.crs, grid.crs)
+        found[placed] = minimum_rectangles(shapely.transform(outlines, grid.crs_to_pixels))
+    return found
 
 
 def label_boxes(labels: LabelLayer, grid: Grid, *, point_size_m: float | None) -> Boxes:

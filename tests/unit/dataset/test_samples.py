@@ -16,7 +16,8 @@ from geo_retina.dataset.pixel_cache import CachedReader
 from geo_retina.dataset.radiometry import measure_bands
 from geo_retina.dataset.samples import EpochSampler, TrainSamples, collate
 from geo_retina.dataset.split import Split, Subset, split_ground
-from geo_retina.dataset.windows import label_window, train_objects
+from geo_retina.dataset.window_labels import label_window
+from geo_retina.dataset.windows import train_objects
 from geo_retina.grid import Window
 from geo_retina.nn.heads import Outputs
 from geo_retina.nn.losses import retinanet_loss
