@@ -118,9 +118,7 @@ class _Visible(NamedTuple):
     rotated: NDArray[np.float64] | None = None
 
 
-def _visible(
-    boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]
-) -> _Visible:
+def _visible(boxes_px: NDArray[np.float64], window: Window, shown: NDArray[np.bool_]) -> _Visible:
     """Cut boxes to a window, in its pixels, and measure the share of each that is shown."""
     whole = boxes.shift(boxes_px, -window.col, -window.row)
     clipped = boxes.clip(whole, (0, 0, window.width, window.height))
@@ -137,7 +135,7 @@ def _visible_rotated(
     shown: NDArray[np.bool_],
     turn: Turn | None,
 ) -> _Visible:
-    """Cut oriented boxes to a sample, in its pixels, and measure the share of each that is shown."""
+    """Cut oriented boxes to a sample, in its pixels, and measure the shown share of each."""
     rotated = oriented.shift(rotated_px, -window.col, -window.row)
     if turn is not None:
         rotated = turn.move(rotated, window)
@@ -173,8 +171,9 @@ def _shown_share_of(
     # Where it is thinner than a pixel, the pixels along its middle stand for it.
     within = np.abs(cos * x + sin * y) <= max(cut[2] / 2, 0.5)
     within &= np.abs(cos * y - sin * x) <= max(cut[3] / 2, 0.5)
-    under = shown[y0:y1, x0:x1][within]
-    return float(under.mean()) if len(under) else 0.0
+    around = shown[y0:y1, x0:x1]
+    # A sliver at a corner may hold no pixel's centre.
+    return float(around[within].mean() if within.any() else around.mean())
 
 
 def _shown_share(clipped: NDArray[np.float64], shown: NDArray[np.bool_]) -> NDArray[np.float64]:

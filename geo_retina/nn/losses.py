@@ -37,7 +37,7 @@ class Target(NamedTuple):
     """bool, True where the image was labelled; None means everywhere."""
 
     rotated_M5: Tensor | None = None
-    """float32 oriented boxes of the objects, whose hulls ``boxes_M4`` are; None for upright ones."""
+    """float32 oriented boxes of the objects, whose hulls ``boxes_M4`` are; None if upright."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -79,7 +79,11 @@ def prepare(options: TrainOptions) -> Preparation:
     """
     own = options.resolved_network
     start = load_start(options.start, own.backbone)  # before minutes are spent on reading
-    training_set = load_training_set(options.data, place_column=options.split.place_column)
+    training_set = load_training_set(
+        options.data,
+        place_column=options.split.place_column,
+        oriented=own.boxes == "oriented" or options.samples.rotate == "any",
+    )
     scenes = [each.scene for each in training_set.scenes]
     split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
     objects = train_objects(training_set, split)

@@ -188,9 +188,7 @@ def _side(image: Mapping[str, Any], name: str, path: str | Path) -> int:
     return int(value)
 
 
-def _box(
-    note: Mapping[str, Any], points: NDArray[np.float64] | None
-) -> NDArray[np.float64] | None:
+def _box(note: Mapping[str, Any], points: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
     """Read x_min y_min x_max y_max of an annotation; None where it has no extent to read."""
     bbox = note.get("bbox")
     if isinstance(bbox, list) and len(bbox) == 4:
