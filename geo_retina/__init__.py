@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         SceneMismatchError,
         TrainingError,
     )
-    from geo_retina.estimation import CountEstimate, estimate
+    from geo_retina.estimation import CellComparison, CountEstimate, compare_on_cells, estimate
     from geo_retina.evaluation import Comparison, Evaluation, compare, evaluate
     from geo_retina.export import ChipReport, export_chips, export_onnx, export_stac
     from geo_retina.grid import Grid
@@ -84,6 +84,7 @@ __all__ = [
     "CalibrateOptions",
     "CalibrationReport",
     "Card",
+    "CellComparison",
     "ChipOptions",
     "ChipReport",
     "CombineReport",
@@ -139,6 +140,7 @@ __all__ = [
     "check_labels",
     "combine_runs",
     "compare",
+    "compare_on_cells",
     "detect",
     "detect_part",
     "detect_to_file",
@@ -175,7 +177,7 @@ _NAMES_BY_MODULE = {
     "PartReport RunReport",
     "errors": "CrsError GeoRetinaError GridError LabelError ModelError OptionError OutputError "
     "RunError SceneError SceneMismatchError TrainingError",
-    "estimation": "CountEstimate estimate",
+    "estimation": "CellComparison compare_on_cells CountEstimate estimate",
     "evaluation": "compare Comparison evaluate Evaluation",
     "export": "ChipReport export_chips export_onnx export_stac",
     "grid": "Grid",

@@ -84,9 +84,10 @@ def _prepare_report(
 def compare(
     a: Annotated[Path, Parameter(name="A")],
     b: Annotated[Path, Parameter(name="B")],
-    labels: Annotated[Path, Parameter(name="LABELS")],
+    labels: Annotated[Path | None, Parameter(name="LABELS")] = None,
     /,
     *,
+    review: Path | None = None,
     out: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     options: Annotated[EvaluateOptions, _flags.MATCHING] = _MATCHING,
@@ -102,6 +103,8 @@ def compare(
         a: Vector file that `detect` wrote.
         b: Another one, of the same ground.
         labels: Vector file with the true objects.
+        review: In place of LABELS, a GeoPackage under review: its completed cells of use count
+            are what is scored, and stand for all ground.
         out: GeoPackage for the labels that both, only A, only B or neither found, and for the
             false detections of each.
         overwrite: Replace these files.
@@ -111,6 +114,15 @@ def compare(
     from geo_retina.evaluation import compare as score
 
     _voice.check_json(reporting, overwrite=overwrite)
+    if (labels is None) == (review is None):
+        raise OptionError(
+            f"LABELS and --review are {'both' if labels else 'not'} given, expected one of them; "
+            "name a file with the true objects, or a GeoPackage under review with --review"
+        )
+    if review is not None:
+        _compare_on_cells((a, b, review), out, options, reporting)
+        return
+    assert labels is not None  # one of the two is given
     if out is not None:
         from geo_retina.vector import check_output
 
@@ -124,6 +136,32 @@ def compare(
 
         write_agreement(comparison, out, overwrite=overwrite)
         _voice.say(f"written to {out}")
+
+
+def _compare_on_cells(
+    files: tuple[Path, Path, Path],
+    out: Path | None,
+    options: EvaluateOptions,
+    reporting: _voice.Reporting,
+) -> None:
+    """Compare on completed cells, where few of the options have a meaning."""
+    from geo_retina.estimation import compare_on_cells
+
+    given = asdict(options)
+    other = [name for name, value in asdict(_MATCHING).items() if given[name] != value]
+    other = [name for name in other if name not in ("radius_m", "score")]
+    if out is not None or other:
+        name = "--out" if out is not None else f"EvaluateOptions.{other[0]}"
+        raise OptionError(
+            f"{name} is given with --review, whose cells are compared by "
+            "EvaluateOptions.radius_m and EvaluateOptions.score alone; leave it out"
+        )
+    how = EstimateOptions(radius_m=options.radius_m, score=options.score)
+    compared = compare_on_cells(*files, how)
+    a, b, review = map(str, files)
+    _voice.say(f"A: {a}\nB: {b}\n{compared.table()}")
+    about = {"detections_a": a, "detections_b": b, "review": review, "options": asdict(how)}
+    _voice.result(reporting, {**about, **compared.to_dict()})
 
 
 def estimate(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from geo_retina.review import (
     Frame,
     Review,
     Sample,
+    fitted_cells,
     read_review,
     refuse_trained_cells,
     samples_of,
@@ -43,7 +42,7 @@ class Objects:
         points: (K, 2) centres in the CRS of the review.
         weight: what it counts as a prediction: its probability, or score; 1 of a true object.
         counts: whether it is reported, from the score threshold on.
-        is_hit: a detection that is an object of its class, or an object that was found.
+        is_hit: an object that was found, as one of its class; of detections, all false.
     """
 
     cell: Ints
@@ -73,9 +72,13 @@ class CellCounts:
     Attributes:
         crs: of the centres.
         frame: all cells.
-        samples: the completed cells of each stratum.
+        samples: the completed cells of each stratum to count by, samples of all cells but the
+            ``learnt`` ones.
+        learnt: completed cells to learn from, by stratum, where the model was fitted to some:
+            detections in them are better than elsewhere, so they count as what is there.
+        fitted_otherwise: cells that the model was fitted to and that are not among the ``learnt``.
         found: detections in all cells.
-        true: objects in the completed cells.
+        true: objects in the completed cells, of both kinds.
         outside: reported detections that lie in no cell.
         is_matched: whether hits come from matching centres, not from a person's entries.
     """
@@ -83,6 +86,8 @@ class CellCounts:
     crs: pyproj.CRS | None
     frame: Frame
     samples: tuple[Sample, ...]
+    learnt: tuple[Ints, ...]
+    fitted_otherwise: Ints
     found: Objects
     true: Objects
     outside: int
@@ -90,7 +95,7 @@ class CellCounts:
 
     @property
     def cells(self) -> Ints:
-        """(n,) numbers of the completed cells that count, by stratum."""
+        """(n,) numbers of the completed cells to count by, by stratum."""
         return np.concatenate([s.cells for s in self.samples]).astype(np.int64)
 
     @property
@@ -99,40 +104,52 @@ class CellCounts:
         return tuple(sorted({*self.found.name[self.found.counts], *self.true.name}))
 
 
-def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
+def read_counts(
+    path: str | Path,
+    options: EstimateOptions,
+    review: Review | None = None,
+    fitted: Ints | None = None,
+) -> CellCounts:
     """Read detections and the cells that were completed.
 
     Args:
-        path: a GeoPackage under review.
+        path: a GeoPackage under review, or any detections where the review is given.
         options: what counts.
+        review: of another file of detections of the same ground.
+        fitted: cells that some model was fitted to; left out, the model behind these detections.
 
     Raises:
         LabelError: the file, or that of the labels, cannot be read, or has no review; or the
             model was trained on cells to count by.
     """
-    review = read_review(path)
+    is_own = review is None
+    review = read_review(path) if review is None else review
     found, sides = _read_found(path, review, options)
     if options.labels is not None:
         review = _labelled(review, options, sorted(set(found.name)))
     samples = samples_of(review)
     cells = np.concatenate([s.cells for s in samples]).astype(np.int64)
     refuse_trained_cells(path, review.frame, cells)
-    in_done = np.isin(found.cell, cells)
-    _check_untouched(path, review.frame, cells)
+    fitted = fitted_cells(path, review.frame) if fitted is None else fitted
+    learnt = _learnt_cells(review, fitted)
+    every = np.concatenate([cells, *learnt])
     cases = review.cases
     is_true = np.isin(cases.status.astype(str), (*TRUE_STATUSES, "new"))
-    true = _true_objects(cases, np.isin(cases.cell, cells) & is_true)
-    as_handed_out = options.labels is None and _is_as_handed_out(found, cases, cells)
-    if as_handed_out:
-        found = _with_entered_hits(found, cases, cells)
-    else:
-        found, true = _with_matched_hits(found, true, in_done, _reach(sides, review, options))
+    true = _true_objects(cases, np.isin(cases.cell, every) & is_true)
+    as_handed_out = is_own and options.labels is None and _is_as_handed_out(found, cases, cells)
+    if not as_handed_out:
+        true = _with_matched_hits(found, true, _reach(sides, review, options))
     inside = found.cell != NO_CELL
     outside = int((~inside & found.counts).sum())
     return CellCounts(
         crs=review.crs,
         frame=review.frame,
-        samples=samples,
+        samples=tuple(
+            replace(s, population=s.population - len(own))
+            for s, own in zip(samples, learnt, strict=True)
+        ),
+        learnt=learnt,
+        fitted_otherwise=np.setdiff1d(fitted, every),
         found=_take(found, inside),
         true=true,
         outside=outside,
@@ -140,29 +157,16 @@ def read_counts(path: str | Path, options: EstimateOptions) -> CellCounts:
     )
 
 
-def _check_untouched(path: str | Path, frame: Frame, cells: Ints) -> None:
-    """Refuse detections of a model that was fitted to cells which are to count by.
+def _learnt_cells(review: Review, fitted: Ints) -> tuple[Ints, ...]:
+    """Completed cells to learn from, by stratum; none where the model was fitted to none.
 
-    Raises:
-        LabelError: its card names some of them.
+    The run from the start of the order is a random choice of cells, so what is left of the stratum
+    is one too, of which the cells to count by are a sample.
     """
-    for about in _fitted_to(read_metadata(path)):
-        used = np.intersect1d(about.get("cells", []), cells)
-        if about.get("frame") == frame.fingerprint and len(used):
-            raise LabelError(
-                f"{path} holds detections of a model that was fitted to {len(used)} of the cells "
-                "to count by, expected one that saw none of them, or the count would look "
-                "better than it is; detect with another model, or draw cells on other ground"
-            )
-
-
-def _fitted_to(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """List what models behind detections, of one run or several, tell of cells they saw."""
-    for each in parse_json(metadata.get("merged_from", "{}")).values():
-        yield from _fitted_to(each)
-    card = parse_json(metadata.get("model_card", "{}"))
-    for about in (card.get("training", {}), card.get("metrics", {}).get("calibration", {})):
-        yield about.get("review") or {}
+    samples = samples_of(review, "learn")
+    if not len(np.intersect1d(fitted, np.concatenate([s.cells for s in samples]))):
+        return tuple(np.empty(0, np.int64) for _ in samples)
+    return tuple(s.cells for s in samples)
 
 
 def _take(objects: Objects, index: Flags | Ints) -> Objects:
@@ -272,22 +276,6 @@ def _is_as_handed_out(found: Objects, cases: Cases, cells: Ints) -> bool:
     )
 
 
-def _with_entered_hits(found: Objects, cases: Cases, cells: Ints) -> Objects:
-    """Mark as many detections of each cell and class as a person found right there.
-
-    Sums over cells are all that is asked of them, so which ones are marked makes no difference.
-    """
-    is_hit = np.zeros(len(found), bool)
-    right = np.flatnonzero(_are_hits(cases) & np.isin(cases.cell, cells))
-    left = Counter(zip(cases.cell[right].tolist(), cases.name[right], strict=True))
-    for at in np.flatnonzero(np.isin(found.cell, cells) & found.counts):
-        key = (int(found.cell[at]), found.name[at])
-        if left[key] > 0:
-            left[key] -= 1
-            is_hit[at] = True
-    return replace(found, is_hit=is_hit)
-
-
 def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
     """Distances up to which a detection is an object, in units of the CRS."""
     if options.radius_m is None:
@@ -298,15 +286,15 @@ def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
     return np.full(len(sides), options.radius_m * np.sqrt(square / area_m2))
 
 
-def _with_matched_hits(
-    found: Objects, true: Objects, in_done: Flags, reach: Floats
-) -> tuple[Objects, Objects]:
-    """Mark detections and objects whose centres pair, one to one, nearest first."""
-    rows = np.flatnonzero(in_done & found.counts)
+def _with_matched_hits(found: Objects, true: Objects, reach: Floats) -> Objects:
+    """Mark objects whose centres pair with those of detections, one to one, nearest first.
+
+    Detections of all ground take part: one whose centre lies beyond the side of a cell finds an
+    object in it, as often as it is the other way round.
+    """
+    rows = np.flatnonzero(found.counts)
     i, j = pair_places(found.points[rows], true.points, reach[rows])
-    i = rows[i]
-    same = found.name[i] == true.name[j]
-    found_hit, true_hit = np.zeros(len(found), bool), np.zeros(len(true), bool)
-    found_hit[i[same]] = True
-    true_hit[j[same]] = True
-    return replace(found, is_hit=found_hit), replace(true, is_hit=true_hit)
+    same = found.name[rows[i]] == true.name[j]
+    is_hit = np.zeros(len(true), bool)
+    is_hit[j[same]] = True
+    return replace(true, is_hit=is_hit)

@@ -17,7 +17,7 @@ from geo_retina.estimation.stratified import Design, Floats
 from geo_retina.estimation.totals import Estimate, estimate_share, estimate_total
 from geo_retina.options import EstimateOptions
 from geo_retina.review import Sample
-from geo_retina.review.values import Flags
+from geo_retina.review.values import Flags, Ints
 from geo_retina.review.zones import read_zones
 
 FEWEST_OF_ZONE = 10
@@ -54,22 +54,27 @@ def estimate(path: str | Path, options: EstimateOptions = EstimateOptions()) -> 
     plan = None if options.target is None else plan_target(counts, options.target)
     if plan is not None and not len(counts.cells):
         return _only(counts, options, plan)
-    _check_samples(counts.samples, path)
+    check_samples(counts.samples, path)
     every = _Counting(counts, options)
-    overall = every.row("all", np.ones(len(counts.found), bool), np.ones(len(counts.true), bool))
+    overall = every.overall()
     classes = () if options.by is None else tuple(map(every.class_row, counts.class_names))
     zones = () if options.zones is None else _zone_rows(every, overall, options)
     return CountEstimate(
         overall=overall,
         classes=classes,
         zones=zones,
-        objects_seen=len(counts.true),
+        objects_seen=int(np.isin(counts.true.cell, counts.cells).sum()),
         cells=len(counts.cells),
         population=len(counts.frame),
         estimator=options.estimator,
         plan=plan,
         notes=_notes(counts, zones),
     )
+
+
+def count_all(counts: CellCounts, options: EstimateOptions) -> CountRow:
+    """Estimate the total of all objects, without classes and zones."""
+    return _Counting(counts, options).overall()
 
 
 def _only(counts: CellCounts, options: EstimateOptions, plan: Any) -> CountEstimate:
@@ -87,8 +92,12 @@ def _only(counts: CellCounts, options: EstimateOptions, plan: Any) -> CountEstim
     )
 
 
-def _check_samples(samples: tuple[Sample, ...], path: str | Path) -> None:
-    """Refuse strata from which too few cells were completed to tell of the others."""
+def check_samples(samples: tuple[Sample, ...], path: str | Path) -> None:
+    """Refuse strata from which too few cells were completed to tell of the others.
+
+    Raises:
+        LabelError: there are such.
+    """
     few = [s for s in samples if len(s) < min(_FEWEST_OF_STRATUM, s.population)]
     if not few:
         return
@@ -112,9 +121,8 @@ class _Counting:
 
     def __init__(self, counts: CellCounts, options: EstimateOptions) -> None:
         self.counts, self.options = counts, options
-        strata = np.concatenate([np.full(len(s), at) for at, s in enumerate(counts.samples)])
-        population = np.array([s.population for s in counts.samples])
-        self.design = Design(strata.astype(np.int64), population)
+        self.sampled = sampling_design(counts)
+        self.cells, self.design = _with_learnt(counts)
         self.hectares = float(counts.frame.area_m2.sum()) / _SQUARE_METRES
 
     def helper(self, chosen: Flags) -> Floats:
@@ -134,8 +142,7 @@ class _Counting:
         total = self.total(found, true)
         n = len(counts.frame)
         reported = found & counts.found.counts
-        hit = counts.found.per_cell(n, reported & counts.found.is_hit)[cells]
-        seen = counts.true.per_cell(n, true & counts.true.is_hit)[cells]
+        hit = counts.true.per_cell(n, true & counts.true.is_hit)[cells]
         return CountRow(
             name=name,
             detected=int(reported.sum()),
@@ -143,8 +150,13 @@ class _Counting:
             total=total,
             per_hectare=_scaled(total, self.hectares),
             precision=self.share(hit, counts.found.per_cell(n, reported)[cells]),
-            recall=self.share(seen, counts.true.per_cell(n, true)[cells]),
+            recall=self.share(hit, counts.true.per_cell(n, true)[cells]),
         )
+
+    def overall(self) -> CountRow:
+        """Estimate the total of all objects."""
+        found, true = self.counts.found, self.counts.true
+        return self.row("all", np.ones(len(found), bool), np.ones(len(true), bool))
 
     def class_row(self, name: str) -> CountRow:
         """Estimate the total of a class."""
@@ -152,15 +164,32 @@ class _Counting:
 
     def share(self, part: Floats, whole: Floats) -> Estimate | None:
         """Estimate a share; None of nothing."""
-        return estimate_share(part, whole, self.design) if whole.any() else None
+        return estimate_share(part, whole, self.sampled) if whole.any() else None
 
     def total(self, found: Flags, true: Flags) -> Estimate:
         """Estimate the total of some objects."""
-        helper, cells = self.helper(found), self.counts.cells
+        helper, cells = self.helper(found), self.cells
         present = self.counts.true.per_cell(len(self.counts.frame), true)[cells]
         return estimate_total(
             present, helper[cells], float(helper.sum()), self.design, self.options.estimator
         )
+
+
+def sampling_design(counts: CellCounts) -> Design:
+    """Tell which cells the completed ones to count by stand for."""
+    strata = np.concatenate([np.full(len(s), at) for at, s in enumerate(counts.samples)])
+    return Design(strata.astype(np.int64), np.array([s.population for s in counts.samples]))
+
+
+def _with_learnt(counts: CellCounts) -> tuple[Ints, Design]:
+    """Add completed cells to learn from, which stand for nothing but themselves."""
+    sampled, own = sampling_design(counts), [each for each in counts.learnt if len(each)]
+    sizes = np.array([len(each) for each in own], np.int64)
+    at = len(sampled.population) + np.repeat(np.arange(len(own)), sizes)
+    design = Design(
+        np.concatenate([sampled.strata, at]), np.concatenate([sampled.population, sizes])
+    )
+    return np.concatenate([counts.cells, *own]), design
 
 
 def _scaled(total: Estimate, hectares: float) -> Estimate | None:
@@ -248,6 +277,18 @@ def _notes(counts: CellCounts, zones: tuple[CountRow, ...]) -> tuple[str, ...]:
         notes.append(
             f"{beyond} completed cells lie beyond a gap in the order of their stratum and were "
             "not counted; complete those before them, by place in the layer cells"
+        )
+    learnt = sum(map(len, counts.learnt))
+    if learnt:
+        notes.append(
+            f"{learnt} completed cells to learn from count as what is there, since the model was "
+            "fitted to such"
+        )
+    if len(counts.fitted_otherwise):
+        notes.append(
+            f"the model was fitted to objects in {len(counts.fitted_otherwise):,} more of the "
+            f"{len(counts.frame):,} cells; where these are many, it may do better there than the "
+            "cells to count by show"
         )
     if counts.outside:
         notes.append(

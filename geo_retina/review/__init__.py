@@ -1,6 +1,6 @@
 """Let a person look at detections and correct them, inside their GeoPackage."""
 
-from geo_retina.review.overlap import refuse_trained_cells
+from geo_retina.review.overlap import fitted_cells, refuse_trained_cells
 from geo_retina.review.reading import read_review
 from geo_retina.review.refilling import ReviewReport, review_detections
 from geo_retina.review.samples import samples_of
@@ -14,6 +14,7 @@ __all__ = [
     "Review",
     "ReviewReport",
     "Sample",
+    "fitted_cells",
     "read_review",
     "refuse_trained_cells",
     "review_detections",

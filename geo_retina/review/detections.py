@@ -14,9 +14,9 @@ import pyproj
 import shapely
 
 from geo_retina.errors import LabelError
-from geo_retina.geodesy import missing_crs
+from geo_retina.geodesy import missing_crs, move_outlines
 from geo_retina.review.values import Flags, Floats, Ints, Texts
-from geo_retina.vector import open_stream, read_metadata, reproject
+from geo_retina.vector import open_stream, read_companions, read_metadata, reproject
 from geo_retina.vector.formats import GEOMETRY
 from geo_retina.vector.readers.refusing import refuse_damage
 
@@ -106,6 +106,44 @@ def read_places(
         is_at_seam=seams.astype(bool),
     )
     return found, tuple(thresholds)
+
+
+def read_looked_at(path: str | Path, crs: pyproj.CRS | None) -> Texts:
+    """Read the ground that detections were made on, without what was not covered.
+
+    Args:
+        path: detections as ``detect`` wrote them.
+        crs: CRS of the result.
+
+    Returns:
+        Polygons that do not overlap.
+
+    Raises:
+        LabelError: the file does not tell the ground.
+    """
+    companions = read_companions(path)
+    if companions is None or companions.scanned is None:
+        raise LabelError(
+            f"{path} does not say which ground was scanned, expected a layer scanned as "
+            "geo-retina detect writes it; detect again"
+        )
+    with open_stream(path) as stream:
+        own = stream.crs
+    with refuse_damage(path):
+        whole = shapely.union_all(_polygons(companions.scanned))
+        missing = companions.not_covered
+        if missing is not None and missing.num_rows:
+            whole = shapely.difference(whole, shapely.union_all(_polygons(missing)))
+    polygons = np.array(
+        [p for p in shapely.get_parts([whole]) if shapely.get_dimensions(p) == 2], dtype=object
+    )
+    return np.asarray(move_outlines(polygons, own, crs), dtype=object)
+
+
+def _polygons(table: pa.Table) -> Texts:
+    """Outlines of a table; those of unknown place are left out."""
+    found = shapely.from_wkb(table[GEOMETRY].to_numpy())
+    return np.asarray(shapely.make_valid(found[~shapely.is_missing(found)]), dtype=object)
 
 
 def _columns(path: str | Path, tables: Iterator[pa.Table]) -> Iterator[tuple[Any, ...]]:

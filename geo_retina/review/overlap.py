@@ -1,4 +1,4 @@
-"""Refuse to count by ground on which the model was trained."""
+"""Tell the cells that a model was fitted to, and refuse to count by them."""
 
 from __future__ import annotations
 
@@ -6,36 +6,63 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geo_retina.errors import LabelError
 from geo_retina.files import parse_json
 from geo_retina.review.values import Frame, Ints
 from geo_retina.vector import read_metadata
 
 
-def refuse_trained_cells(path: str | Path, frame: Frame, cells: Ints) -> None:
-    """Refuse cells whose objects the model that made a file's detections was trained on.
+def fitted_cells(path: str | Path, frame: Frame) -> Ints:
+    """List the cells that the models behind a file's detections were trained or calibrated on.
 
     Args:
-        path: of the file; its metadata hold the model's card, which names such cells.
-        frame: of the review in the file.
+        path: of the file; its metadata hold the models' cards, which name such cells.
+        frame: of a review of the same ground.
+
+    Returns:
+        Their numbers, rising; also of cells of which only some objects were learnt from.
+    """
+    cells: set[int] = set()
+    for _, about in _fitted_to(path):
+        if about.get("frame") == frame.fingerprint:
+            cells.update(about.get("cells", ()))
+    return np.array(sorted(cells), np.int64)
+
+
+def refuse_trained_cells(path: str | Path, frame: Frame, cells: Ints) -> None:
+    """Refuse cells whose objects the model that made a file's detections was fitted to.
+
+    Args:
+        path: of the file.
+        frame: of the review.
         cells: numbers of the cells to count by.
 
     Raises:
-        LabelError: some of them were trained on.
+        LabelError: some of them were trained or calibrated on.
     """
-    for card in _cards(read_metadata(path)):
-        training = card.get("training") or {}
-        review = training.get("review") or {}
-        if review.get("frame") != frame.fingerprint:
+    for name, about in _fitted_to(path):
+        if about.get("frame") != frame.fingerprint:
             continue
-        both = sorted(set(review.get("cells", ())) & set(cells.tolist()))
+        both = sorted(set(about.get("cells", ())) & set(cells.tolist()))
         if both:
             raise LabelError(
-                f"{path} has {len(both)} completed cells to count by, such as cell {both[0]}, on "
-                f"whose ground the model {card.get('name')} was trained, so they are no sample of "
-                "ground that it has not seen; train without the cases in them, or count with "
-                "detections of the model that it was made from"
+                f"{path} has {len(both)} completed cells to count by, such as cell {both[0]}, to "
+                f"whose ground the model {name} was fitted, so they are no sample of ground that "
+                "it has not seen and counts would look better than they are; detect with a model "
+                "that was not, or draw cells on other ground"
             )
+
+
+def _fitted_to(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give what each model tells of a review that it was trained or calibrated on."""
+    for card in _cards(read_metadata(path)):
+        metrics = card.get("metrics") or {}
+        for part in (card.get("training"), metrics.get("calibration")):
+            about = (part or {}).get("review")
+            if about:
+                yield str(card.get("name")), about
 
 
 def _cards(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -9,16 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyproj
 import shapely
 
 from geo_retina.errors import LabelError, OptionError
-from geo_retina.geodesy import move_outlines
 from geo_retina.options import ReviewOptions
 from geo_retina.review.case_choice import choose_cases
 from geo_retina.review.cell_layout import Ground, cell_squares, lay_cells
-from geo_retina.review.detections import Places, pair_places, read_places
+from geo_retina.review.detections import Places, pair_places, read_looked_at, read_places
 from geo_retina.review.reading import (
     check_has_review,
     handed_out,
@@ -36,10 +34,9 @@ from geo_retina.review.strata import cells_to_draw, fewest_cells
 from geo_retina.review.styles import known_classes, review_styles
 from geo_retina.review.values import NO_CELL, Flags, Floats, Review, Texts
 from geo_retina.review.zones import read_zones
-from geo_retina.vector import open_stream, read_companions
-from geo_retina.vector.formats import GEOMETRY, is_package
+from geo_retina.vector.formats import is_package
 from geo_retina.vector.readers.frames import check_readable, detections_layer
-from geo_retina.vector.readers.refusing import open_package, refuse_damage
+from geo_retina.vector.readers.refusing import open_package
 from geo_retina.vector.review_layers import (
     CELLS,
     DESIGN,
@@ -192,25 +189,8 @@ def _read_source(path: Path, options: ReviewOptions) -> _Source:
 
 
 def _read_ground(path: Path, crs: pyproj.CRS | None, zoned: ReviewOptions | None) -> Ground:
-    """Read the ground that was scanned, without what was not covered."""
-    companions = read_companions(path)
-    if companions is None or companions.scanned is None:
-        raise LabelError(
-            f"{path} does not say which ground was scanned, expected a layer scanned as "
-            "geo-retina detect writes it; detect again"
-        )
-    with open_stream(path) as stream:
-        own = stream.crs
-    with refuse_damage(path):
-        parts = _polygons(companions.scanned)
-        missing = companions.not_covered
-        whole = shapely.union_all(parts)
-        if missing is not None and missing.num_rows:
-            whole = shapely.difference(whole, shapely.union_all(_polygons(missing)))
-    polygons = np.array(
-        [p for p in shapely.get_parts([whole]) if shapely.get_dimensions(p) == 2], dtype=object
-    )
-    polygons = move_outlines(polygons, own, crs)
+    """Read the ground that was scanned, and the zones on it."""
+    polygons = read_looked_at(path, crs)
     zones = {}
     if zoned is not None and zoned.zones is not None:
         around = shapely.get_coordinates(polygons)
@@ -218,12 +198,6 @@ def _read_ground(path: Path, crs: pyproj.CRS | None, zoned: ReviewOptions | None
             zoned.zones, crs, around, layer=zoned.zones_layer, column=zoned.zone_column
         )
     return Ground(parts=polygons, crs=crs, zones=zones)
-
-
-def _polygons(table: pa.Table) -> Texts:
-    """Outlines of a table; those of unknown place are left out."""
-    found = shapely.from_wkb(table[GEOMETRY].to_numpy())
-    return np.asarray(shapely.make_valid(found[~shapely.is_missing(found)]), dtype=object)
 
 
 def _prepare(

@@ -42,11 +42,13 @@ VERBS = {
     "find_items",
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
     *("detect_part", "freeze_run", "gather_parts", "read_plan", "review_detections"),
+    "compare_on_cells",
 }
 VALUES = {
     *(
         "CalibrationReport",
         "Card",
+        "CellComparison",
         "Comparison",
         "CountEstimate",
         "Decoded",

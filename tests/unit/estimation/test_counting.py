@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from support.reviews import SIDE, square, write_review
+from support.reviews import SIDE, edit, square, write_review
 
 from geo_retina.cli import main
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.estimation import estimate
 from geo_retina.options import EstimateOptions
+from geo_retina.review import read_review
 
 CRS = "EPSG:32633"
 PER_CELL = (2, 2, 2, 2, 5, 5, 5, 5)
@@ -88,6 +91,71 @@ def test_cells_for_learning_change_nothing(reviewed, tmp_path):
     found = estimate(path, EstimateOptions(estimator="difference"))
     assert found.cells == 4
     assert found.overall.total.value == pytest.approx(20)
+
+
+def tell_fitted(path, cells, frame=None):
+    """Say in the metadata that the model behind the detections was trained on cells."""
+    about = {"frame": frame or read_review(path).frame.fingerprint, "cells": list(cells)}
+    card = json.dumps({"name": "m", "training": {"review": about}})
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS metadata (fid INTEGER PRIMARY KEY, name TEXT, value TEXT)"
+        )
+        database.execute("DELETE FROM metadata")
+        database.execute("INSERT INTO metadata (name, value) VALUES ('model_card', ?)", (card,))
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    """One stratum of eight: two cells counted, two learnt from, where nothing is missed now."""
+    cells = [(0, "count", place, "done" if place < 2 else "new") for place in range(4)]
+    cells += [(0, "learn", place, "done" if place < 2 else "new") for place in range(4)]
+    detections = [(c, p, "a", 0.9) for c in range(8) for p in range(3 if c in (4, 5) else 1)]
+    cases = [{"status": "new", "x": middle(c)} for c in (0, 1)]
+    cases += [{"status": "added", "x": middle(c, 5), "found": None} for c in (0, 0, 1, 1)]
+    cases += [{"status": "new", "x": middle(c, p)} for c in (4, 5) for p in range(3)]
+    return lay(tmp_path / "adapted.gpkg", cells, cases, detections)
+
+
+@pytest.mark.parametrize("estimator", ["difference", "ratio", "prediction-powered", "plain"])
+def test_cells_that_the_model_learnt_from_stand_for_themselves_alone(adapted, estimator):
+    """Every cell has three objects, of which it finds one elsewhere and three where it learnt."""
+    options = EstimateOptions(estimator=estimator)
+    naive = estimate(adapted, options)
+    assert (naive.cells, naive.objects_seen, naive.notes) == (2, 6, ())
+    tell_fitted(adapted, (4, 5))
+    found = estimate(adapted, options)
+    assert found.overall.total.value == pytest.approx(8 * 3)
+    if estimator != "plain":
+        assert naive.overall.total.value > 25
+    assert (found.cells, found.objects_seen) == (2, 6)
+    assert found.overall.recall.value == pytest.approx(1 / 3)
+    assert "2 completed cells to learn from count as what is there" in found.notes[0]
+    # Of other ground's cells nothing is known here.
+    tell_fitted(adapted, (4, 5), frame="another")
+    assert estimate(adapted, options).overall == naive.overall
+
+
+def test_cells_of_which_single_cases_were_learnt_from_are_told(adapted):
+    tell_fitted(adapted, (4, 5, 7))
+    assert any("objects in 1 more of the 8 cells" in note for note in estimate(adapted).notes)
+    tell_fitted(adapted, (1, 4))
+    with pytest.raises(
+        LabelError, match=r"1 completed cells to count by, such as cell 1, to whose"
+    ):
+        estimate(adapted)
+
+
+def test_a_detection_beyond_the_side_of_a_cell_finds_an_object_in_it(tmp_path):
+    cells = [(0, "count", place, "done" if place < 2 else "new") for place in range(3)]
+    path = lay(tmp_path / "found.gpkg", cells, [], [(0, 0, "a", 0.9), (2, -0.9, "a", 0.9)])
+    # Objects beside the detection in cell 0, and at the end of cell 1, 0.2 from one in cell 2.
+    points = [shapely.Point(middle(0), 5), shapely.Point(19.9, 5)]
+    labels = tmp_path / "labels.gpkg"
+    gpd.GeoDataFrame(geometry=points, crs=CRS).to_file(labels)
+    edit(path, "UPDATE cells SET status = 'new'", "DELETE FROM cells WHERE cell = 2")
+    overall = estimate(path, EstimateOptions(labels=str(labels))).overall
+    assert overall.recall.value == 1.0
 
 
 def test_too_few_completed_cells_are_refused_with_the_reason(tmp_path):
