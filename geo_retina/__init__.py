@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     )
     from geo_retina.plots import DensityMap, draw_density, draw_preview
     from geo_retina.postprocess import CombineReport, FilterReport, combine_runs, filter_detections
-    from geo_retina.review import ReviewReport, review_detections
+    from geo_retina.review import EntryReport, ReviewReport, enter_labels, review_detections
     from geo_retina.run import plan_scenes, read_plan
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
@@ -96,6 +96,7 @@ __all__ = [
     "DensityMap",
     "DetectOptions",
     "Detections",
+    "EntryReport",
     "EstimateOptions",
     "EvaluateOptions",
     "Evaluation",
@@ -147,6 +148,7 @@ __all__ = [
     "draw_density",
     "draw_preview",
     "draw_scene",
+    "enter_labels",
     "estimate",
     "evaluate",
     "export_chips",
@@ -191,7 +193,7 @@ _NAMES_BY_MODULE = {
     "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
     "plots": "DensityMap draw_density draw_preview",
     "postprocess": "combine_runs CombineReport filter_detections FilterReport",
-    "review": "review_detections ReviewReport",
+    "review": "enter_labels EntryReport review_detections ReviewReport",
     "run": "plan_scenes read_plan",
     "scene": "find_scenes open_scene Scene",
     "synth": "draw_scene",

@@ -280,10 +280,7 @@ def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
     """Distances up to which a detection is an object, in units of the CRS."""
     if options.radius_m is None:
         return sides / 2
-    frame = review.frame
-    square = frame.design.width * frame.design.height
-    area_m2 = np.nanmax(frame.area_m2) if np.isfinite(frame.area_m2).any() else square
-    return np.full(len(sides), options.radius_m * np.sqrt(square / area_m2))
+    return np.full(len(sides), options.radius_m * review.frame.units_a_metre)
 
 
 def _with_matched_hits(found: Objects, true: Objects, reach: Floats) -> Objects:

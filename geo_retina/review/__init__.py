@@ -1,5 +1,6 @@
 """Let a person look at detections and correct them, inside their GeoPackage."""
 
+from geo_retina.review.entering import EntryReport, enter_labels
 from geo_retina.review.overlap import fitted_cells, refuse_trained_cells
 from geo_retina.review.reading import read_review
 from geo_retina.review.refilling import ReviewReport, review_detections
@@ -10,10 +11,12 @@ __all__ = [
     "NO_CELL",
     "Cases",
     "Design",
+    "EntryReport",
     "Frame",
     "Review",
     "ReviewReport",
     "Sample",
+    "enter_labels",
     "fitted_cells",
     "read_review",
     "refuse_trained_cells",

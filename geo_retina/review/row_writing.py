@@ -82,7 +82,7 @@ def write_cases(
 ) -> None:
     """Add cases to the layer, and remember them as they were handed out."""
     shapes = np.empty(len(cases), dtype=object)
-    shapes[:] = [_as_type(case.geometry, case.side, geometry) for case in cases]
+    shapes[:] = [as_type(case.geometry, case.side, geometry) for case in cases]
     blobs = to_blobs(shapes, srs_id)
     first = _next_number(database, FOUND, "case_id")
     priority = _next_number(database, REVIEW, "priority", start=1)
@@ -124,7 +124,7 @@ def _next_number(database: sqlite3.Connection, table: str, column: str, *, start
     return start if greatest is None else int(greatest) + 1
 
 
-def _as_type(geometry: Any, side: float, kind: str) -> Any:
+def as_type(geometry: Any, side: float, kind: str) -> Any:
     """Make a geometry fit the layer: points in one of points, else one polygon."""
     if kind == "POINT":
         return shapely.centroid(geometry)

@@ -79,6 +79,13 @@ class Frame:
         digest.update("".join(use[0] for use in self.use).encode())
         return digest.hexdigest()
 
+    @property
+    def units_a_metre(self) -> float:
+        """Units of the cells' CRS that are a metre; 1 where no size is known."""
+        square = self.design.width * self.design.height
+        area_m2 = np.nanmax(self.area_m2) if np.isfinite(self.area_m2).any() else square
+        return float(np.sqrt(square / area_m2))
+
     def squares(self, cells: Ints) -> Texts:
         """Outline cells as (n,) polygons: whole squares, with or without ground."""
         design = self.design

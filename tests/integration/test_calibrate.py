@@ -192,7 +192,7 @@ def test_an_estimate_refuses_a_model_that_saw_cells_to_count_by(folder, reviewed
     about["review"] = {**about["review"], "cells": counting[:2].tolist()}
     wrong = replace(card, metrics={**card.metrics, "calibration": about})
     Model(load_model(of_review).network, wrong).save(folder / "saw.safetensors")
-    with pytest.raises(geo_retina.LabelError, match="fitted to 2 of the cells to count by"):
+    with pytest.raises(geo_retina.LabelError, match="2 completed cells to count by"):
         estimate_with(folder / "saw.safetensors")
 
 

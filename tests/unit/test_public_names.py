@@ -42,7 +42,7 @@ VERBS = {
     "find_items",
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
     *("detect_part", "freeze_run", "gather_parts", "read_plan", "review_detections"),
-    "compare_on_cells",
+    *("compare_on_cells", "enter_labels"),
 }
 VALUES = {
     *(
@@ -60,8 +60,7 @@ VALUES = {
         "Predictor",
     ),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
-    "FoundItems",
-    *("FrozenPlan", "Part", "PartReport", "ReviewReport"),
+    *("EntryReport", "FoundItems", "FrozenPlan", "Part", "PartReport", "ReviewReport"),
 }
 SHOWN = {
     "Card",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from support.reviews import edit, rows_of, scattered, square, write_found
+from scipy.optimize import linear_sum_assignment
+from support.reviews import edit, rows_of, scattered, write_found
 
 from geo_retina.cli import main
 from geo_retina.errors import LabelError
 from geo_retina.estimation import compare_on_cells
 from geo_retina.options import EstimateOptions, ReviewOptions
-from geo_retina.review import read_review, review_detections
+from geo_retina.review import enter_labels, read_review, review_detections
 
 from .test_counting import tell_fitted
 
@@ -44,30 +47,10 @@ def ground(tmp_path_factory):
     return folder, truth
 
 
-def enter(path, truth, radius=1.5):
-    """Play a person: what lies at an object is right, and objects that are left are added."""
-    cases = read_review(path).cases
-    from geo_retina.review.detections import pair_places
-
-    at = shapely.get_coordinates(shapely.centroid(cases.geometry))
-    i, j = pair_places(at, truth, np.full(len(at), radius))
-    wrong = np.delete(cases.case_id, i).tolist()
-    import sqlite3
-    from contextlib import closing
-
-    from geo_retina.vector.review_layers import to_blobs
-
-    missed = np.delete(truth, j, axis=0)
-    blobs = to_blobs(np.array([square(x, y) for x, y in missed], dtype=object), 32633)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.executemany(
-            "UPDATE review SET status = 'rejected' WHERE case_id = ?", [(k,) for k in wrong]
-        )
-        database.executemany(
-            "INSERT INTO review (geom, status, class) VALUES (?, 'added', 'a')",
-            [(blob,) for blob in blobs],
-        )
-        database.execute("UPDATE cells SET status = 'done'")
+def enter(path, truth):
+    """Play a person who completes all cells."""
+    labels = gpd.GeoDataFrame(geometry=shapely.points(truth), crs="EPSG:32633")
+    enter_labels(path, labels, radius_m=1.5)
 
 
 def test_all_cells_tell_what_all_ground_does(ground):
@@ -78,8 +61,6 @@ def test_all_cells_tell_what_all_ground_does(ground):
         found = gpd.read_file(folder / f"{name}.gpkg", layer="detections")
         at = shapely.get_coordinates(found.geometry.centroid)
         distance = np.linalg.norm(at[:, None] - truth[None], axis=-1)
-        from scipy.optimize import linear_sum_assignment
-
         rows, cols = linear_sum_assignment(np.where(distance < 1.0, distance, 1e3))
         hits = (distance[rows, cols] < 1.0).sum()
         f1 = 2 * hits / (len(found) + len(truth))
@@ -123,9 +104,6 @@ def draw(path, number, seed):
         place[order[own]] = np.arange(len(own))
     share = number / len(rows)
     size = np.bincount(strata)[np.array([stratum for _, stratum in rows])]
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(path)) as database, database:
         places = [(int(p), k) for k, p in enumerate(place)]
         database.executemany("UPDATE review_frame SET place = ? WHERE cell = ?", places)
