@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
 
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import missing_crs, reproject
-from geo_retina.options import it_has
 from geo_retina.review.detections import Places, pair_places, read_places
 from geo_retina.review.reading import read_review
 from geo_retina.review.row_writing import as_type, note_change
 from geo_retina.review.values import NO_CELL, Flags, Floats, Ints, Review, Texts
-from geo_retina.vector.readers.frames import read_frame
+from geo_retina.vector import LabelLayer, read_labels
 from geo_retina.vector.review_layers import CELLS, REVIEW, to_blobs
 from geo_retina.vector.writers.editing import edit_package
-
-if TYPE_CHECKING:
-    import geopandas as gpd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +40,11 @@ class EntryReport:
     cells: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Labels:
-    geometry: Texts
-    centre: Floats
-    name: Texts | None
-
-
 def enter_labels(
     path: str | Path,
-    labels: str | Path | gpd.GeoDataFrame,
+    labels: str | Path,
     *,
+    where: str | None = None,
     class_column: str | None = None,
     radius_m: float | None = None,
     cases: int | None = None,
@@ -68,7 +58,8 @@ def enter_labels(
     Args:
         path: a GeoPackage that ``review_detections`` prepared. Rows in which somebody has entered
             something stay as they are.
-        labels: all objects on its ground.
+        labels: file with all objects on its ground.
+        where: attribute filter on the labels, as in SQL's WHERE.
         class_column: column with their classes; left out, every label is of any class.
         radius_m: greatest distance of a pair; left out, half the side of a detection.
         cases: decide so many of those outside cells; left out, all.
@@ -86,7 +77,7 @@ def enter_labels(
     """
     path = Path(path)
     review = read_review(path)
-    known = _read_labels(labels, review, class_column)
+    known = _placed(read_labels(labels, where=where, class_column=class_column), review)
     found, _ = read_places(path, review.crs)
     radius = None if radius_m is None else radius_m * review.frame.units_a_metre
     row, other_label = _pair(review, found.take(found.margin >= 0), known, radius)
@@ -94,36 +85,30 @@ def enter_labels(
         decided = _decided(database, review, cases)
         counts = _decide(database, review, known, decided, row)
         drawn = np.append(review.is_drawn & ~review.is_done, False)
-        missed = other_label & drawn[review.frame.cell_at(known.centre)]
+        missed = other_label & drawn[review.frame.cell_at(_centres(known.geometries))]
         added = _add(database, review, known, missed, found)
         done = database.execute(f"UPDATE {CELLS} SET status = 'done' WHERE status = 'new'").rowcount
         note_change(database, (REVIEW, CELLS))
     return EntryReport(**counts, added=added, cells=done)
 
 
-def _read_labels(
-    labels: str | Path | gpd.GeoDataFrame, review: Review, class_column: str | None
-) -> _Labels:
-    name = str(labels) if isinstance(labels, (str, Path)) else "the table of labels"
-    table = read_frame(labels) if isinstance(labels, (str, Path)) else labels
-    if class_column is not None and class_column not in table.columns:
-        found = it_has(class_column, list(table.columns))
-        raise LabelError(f"{name} has no column {class_column}; {found}")
-    if (table.crs is None) != (review.crs is None):
-        raise LabelError(missing_crs(name, "it cannot be laid on the cells", file=name))
-    geometry = np.asarray(table.geometry.array, dtype=object)
-    placed = np.asarray(reproject(geometry, table.crs, review.crs), dtype=object)
-    points = shapely.get_coordinates(shapely.centroid(placed)).reshape(-1, 2)
-    if len(points) != len(placed):
-        raise LabelError(f"{name} has objects without a geometry; fill or remove these")
-    names = None
-    if class_column is not None:
-        names = np.array([*map(str, table[class_column]), None], dtype=object)[:-1]
-    return _Labels(placed, points, names)
+def _placed(labels: LabelLayer, review: Review) -> LabelLayer:
+    """Bring labels into the CRS of the review."""
+    if review.crs is None:
+        path = str(review.path)
+        raise LabelError(missing_crs(path, "labels cannot be laid on it", file=path))
+    moved = reproject(labels.geometries, labels.crs, review.crs)
+    return replace(labels, geometries=np.asarray(moved, dtype=object), crs=review.crs)
+
+
+def _centres(geometries: Texts) -> Floats:
+    """(N, 2) of the centroids; not finite of missing geometries."""
+    points = shapely.centroid(geometries)
+    return np.stack([shapely.get_x(points), shapely.get_y(points)], axis=-1)
 
 
 def _pair(
-    review: Review, reported: Places, known: _Labels, radius: float | None
+    review: Review, reported: Places, known: LabelLayer, radius: float | None
 ) -> tuple[Ints, Flags]:
     """Pair rows with labels.
 
@@ -132,30 +117,25 @@ def _pair(
         row has.
     """
     cases = review.cases
-    points = shapely.get_coordinates(
-        shapely.centroid(np.where(shapely.is_missing(cases.geometry), _NOWHERE, cases.geometry))
-    )
+    points, places = _centres(cases.geometry), _centres(known.geometries)
     own = cases.found_name != np.array(None)
     label_of_detection = np.full(len(reported), -1)
-    i, j = pair_places(reported.centre, known.centre, _reach(reported.side, radius))
+    i, j = pair_places(reported.centre, places, _reach(reported.side, radius))
     label_of_detection[i] = j
     row = np.full(len(cases), -1)
     # Rows of reported detections stand where these do.
     rows = np.flatnonzero(own)
     i, k = pair_places(points[rows], reported.centre, np.full(len(rows), 1e-3 * _usual(reported)))
     row[rows[i]] = label_of_detection[k]
-    free = np.ones(len(known.centre), bool)
+    free = np.ones(len(known), bool)
     free[label_of_detection[label_of_detection >= 0]] = False
     # Others, below the threshold or of another run, take what is left.
     rows, left = np.flatnonzero(~own), np.flatnonzero(free)
     sides = np.full(len(rows), _usual(reported))
-    i, j = pair_places(points[rows], known.centre[left], _reach(sides, radius))
+    i, j = pair_places(points[rows], places[left], _reach(sides, radius))
     row[rows[i]] = left[j]
     free[left[j]] = False
     return row, free
-
-
-_NOWHERE = shapely.Point(np.inf, np.inf)
 
 
 def _usual(reported: Places) -> float:
@@ -184,12 +164,12 @@ def _decided(database: sqlite3.Connection, review: Review, cases: int | None) ->
 
 
 def _decide(
-    database: sqlite3.Connection, review: Review, known: _Labels, decided: Flags, label: Ints
+    database: sqlite3.Connection, review: Review, known: LabelLayer, decided: Flags, label: Ints
 ) -> dict[str, int]:
     counts = {"accepted": 0, "changed": 0, "rejected": 0}
     for at in np.flatnonzero(decided).tolist():
         own, status = review.cases.name[at], "accepted"
-        name = own if known.name is None or label[at] < 0 else known.name[label[at]]
+        name = own if known.class_names is None or label[at] < 0 else known.class_names[label[at]]
         if label[at] < 0:
             status = "rejected"
         elif name != own:
@@ -203,15 +183,15 @@ def _decide(
 
 
 def _add(
-    database: sqlite3.Connection, review: Review, known: _Labels, missed: Flags, found: Places
+    database: sqlite3.Connection, review: Review, known: LabelLayer, missed: Flags, found: Places
 ) -> int:
     query = "SELECT geometry_type_name, srs_id FROM gpkg_geometry_columns WHERE table_name = ?"
     kind, srs_id = database.execute(query, (REVIEW,)).fetchone()
     rows = np.flatnonzero(missed)
     shapes: Any = np.empty(len(rows), dtype=object)
-    shapes[:] = [as_type(known.geometry[at], _usual(found), kind) for at in rows]
+    shapes[:] = [as_type(known.geometries[at], _usual(found), kind) for at in rows]
     usual = next(iter(sorted(set(found.name) - {None})), "object")
-    names = [usual if known.name is None else known.name[at] for at in rows]
+    names = [usual if known.class_names is None else known.class_names[at] for at in rows]
     database.executemany(
         f"INSERT INTO {REVIEW} (geom, status, class, weight) VALUES (?, 'added', ?, 1)",
         zip(to_blobs(shapes, srs_id), names, strict=True),

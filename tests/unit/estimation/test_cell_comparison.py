@@ -49,7 +49,8 @@ def ground(tmp_path_factory):
 
 def enter(path, truth):
     """Play a person who completes all cells."""
-    labels = gpd.GeoDataFrame(geometry=shapely.points(truth), crs="EPSG:32633")
+    labels = path.with_name("labels.gpkg")
+    gpd.GeoDataFrame(geometry=shapely.points(truth), crs="EPSG:32633").to_file(labels)
     enter_labels(path, labels, radius_m=1.5)
 
 

@@ -16,8 +16,16 @@ from tests.support.reviews import edit, rows_of, scattered, write_found
 TRUTH = scattered(400, seed=1)
 
 
-def points(xy, **columns):
-    return gpd.GeoDataFrame(columns, geometry=shapely.points(xy), crs="EPSG:32633")
+@pytest.fixture
+def known(tmp_path):
+    """A file of labels, in another CRS than the review's."""
+
+    def write(xy, **columns):
+        table = gpd.GeoDataFrame(columns, geometry=shapely.points(xy), crs="EPSG:32633")
+        table.to_crs("EPSG:4326").to_file(tmp_path / "labels.gpkg")
+        return tmp_path / "labels.gpkg"
+
+    return write
 
 
 @pytest.fixture
@@ -30,8 +38,8 @@ def found(tmp_path):
     return path
 
 
-def test_every_cell_holds_what_is_there(found):
-    report = enter_labels(found, points(TRUTH).to_crs("EPSG:4326"), radius_m=1.0, cases=25)
+def test_every_cell_holds_what_is_there(found, known):
+    report = enter_labels(found, known(TRUTH), radius_m=1.0, cases=25)
     review = read_review(found)
     assert report.cells == review.is_done.sum() == 60
     # Objects of cells are right detections in them, and labels in them that were not found.
@@ -59,25 +67,25 @@ def test_every_cell_holds_what_is_there(found):
     assert total.interval[0] < 400 < total.interval[1]
 
 
-def test_entries_of_a_person_stay(found):
+def test_entries_of_a_person_stay(found, known):
     edit(found, "UPDATE review SET note = 'look again' WHERE case_id = 3")
     edit(found, "UPDATE review SET status = 'rejected' WHERE case_id = 4")
-    enter_labels(found, points(TRUTH), radius_m=1.0)
+    enter_labels(found, known(TRUTH), radius_m=1.0)
     kept = dict(rows_of(found, "review", "case_id, status"))
     assert (kept[3], kept[4]) == ("new", "rejected")
     once = rows_of(found)
-    report = enter_labels(found, points(TRUTH), radius_m=1.0)
+    report = enter_labels(found, known(TRUTH), radius_m=1.0)
     assert (report.accepted, report.added, report.cells) == (0, 0, 0)
     assert rows_of(found) == once
 
 
-def test_a_class_that_the_labels_know_better_is_changed(tmp_path):
+def test_a_class_that_the_labels_know_better_is_changed(tmp_path, known):
     xy = scattered(100)
     path = write_found(tmp_path / "found.gpkg", xy, name=["a"] * 100)
     review_detections(path, ReviewOptions(budget=0, cells=500, cell_size_m=10.0))
     kinds = np.where(np.arange(100) < 30, "b", "a")
-    report = enter_labels(path, points(xy, kind=kinds), class_column="kind")
+    report = enter_labels(path, known(xy, kind=kinds), class_column="kind")
     assert (report.accepted, report.changed, report.rejected, report.added) == (70, 30, 0, 0)
     assert sorted(read_review(path).cases.name) == sorted(kinds)
-    with pytest.raises(LabelError, match="no column sort"):
-        enter_labels(path, points(xy), class_column="sort")
+    with pytest.raises(LabelError, match="sort"):
+        enter_labels(path, known(xy), class_column="sort")
