@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,6 +15,7 @@ from affine import Affine
 import geo_retina
 from geo_retina.errors import OutputError
 from geo_retina.model import load_model
+from geo_retina.review import fitted_cells, read_review
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,3 +180,66 @@ def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     assert (out / "losses.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(geo_retina.TrainingError, match="was made with other options"):
         study.main([*arguments, "--set", "lr=0.5"])
+
+
+def test_a_round_of_review_is_played_on_a_drawn_scene(tmp_path, capsys):
+    """A model with too high a threshold is put right by a person who knows the truth."""
+    scene, labels = tmp_path / "scene.tif", tmp_path / "truth.gpkg"
+    options = geo_retina.SynthOptions(height=640, width=640, seed=3, density=900, difficulty=0.3)
+    geo_retina.draw_scene(scene, options, truth=labels)
+    demo = load_model("demo")
+    shy = replace(demo.card, thresholds=(0.97,) * len(demo.card.classes))
+    geo_retina.Model(demo.network, shy).save(tmp_path / "shy.safetensors")
+    played = load(ROOT / "pipelines" / "review_round.py")
+    bands = [band.index for band in demo.card.bands]
+    names = [band.name for band in demo.card.bands]
+    settings = [
+        *("epochs=1", "validate_every=1", "samples_per_epoch=8", "batch=4", "workers=0"),
+        *("nms_iou=0.5", "samples.window_px=128", "split.block_m=30", "split.val_fraction=0.3"),
+        f"data.classes={list(demo.card.classes)}",
+        *(f"data.bands={bands}", f"data.band_names={names}", f"data.gsd_m={demo.card.gsd_m}"),
+    ]
+    out = tmp_path / "out"
+    arguments = ["--model", str(tmp_path / "shy.safetensors"), "--scenes", str(scene)]
+    arguments += ["--labels", str(labels), "--class-column", "class", "--out", str(out)]
+    arguments += ["--cells", "60", "--cases", "40", "--cell-size-m", "16", "--device", "cpu"]
+    arguments += [part for value in settings for part in ("--set", value)]
+    assert played.main([*arguments, "--accept", "0.1"]) == 0
+    before, calibrated, adapted = json.loads((out / "round.json").read_text())
+    told = capsys.readouterr().out
+    review = read_review(out / "before.gpkg")
+    counting = review.is_done & (review.frame.use == "count")
+    for step in (before, calibrated, adapted):
+        assert step["cells"] == counting.sum() == 30
+        f1 = step["shares"]["f1"]
+        assert abs(f1["b"]["value"] - step["true_f1"]) < 0.15
+        low, high = step["counts"][1]["total"]["interval"]
+        assert 0.8 * low < len(gpd.read_file(labels)) < 1.2 * high
+        assert f"| {step['step']} | {f1['b']['value']:.3f} (" in told
+    assert before["shares"]["f1"]["difference"]["value"] == 0
+    for step in (calibrated, adapted):
+        assert step["shares"]["f1"]["difference"]["interval"][0] > 0
+        assert step["true_f1"] > before["true_f1"] + 0.1
+    # No model was fitted to the cells that it is judged by.
+    for name in ("calibrated", "adapted"):
+        used = fitted_cells(out / f"{name}.gpkg", review.frame)
+        assert len(used) >= 30
+        assert not np.isin(used, np.flatnonzero(counting)).any()
+    assert (gpd.read_file(out / "before.gpkg", layer="review")["status"] != "new").sum() > 40
+
+
+def test_a_round_of_review_over_a_town(data_root, tmp_path):
+    """Real trees; its numbers are in docs/guide-round.md, of a model that knows no such town."""
+    played = load(ROOT / "pipelines" / "review_round.py")
+    trees = data_root / "naip_trees"
+    arguments = ["--model", "trees-naip", "--out", str(tmp_path / "out"), "--radius-m", "6"]
+    arguments += ["--scenes", str(trees / "val" / "santa_monica_2018_*.tif")]
+    arguments += ["--labels", str(trees / "trees.gpkg"), "--cells", "40", "--cases", "40"]
+    arguments += ["--where", "site = 'santa_monica' AND year = 2018", "--device", "cpu"]
+    settings = ["epochs=1", "validate_every=1", "samples_per_epoch=8", "batch=4", "workers=0"]
+    arguments += [part for value in settings for part in ("--set", value)]
+    assert played.main([*arguments, "--accept", "-0.1"]) == 0
+    steps = json.loads((tmp_path / "out" / "round.json").read_text())
+    assert [step["step"] for step in steps] == ["before", "calibrated", "adapted"]
+    assert all(step["cells"] == 20 for step in steps)
+    assert all(0.5 < step["true_f1"] < 1 for step in steps)
