@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import geo_retina.forks  # noqa: F401 - it must be there when a process forks
 
 if TYPE_CHECKING:
-    from geo_retina.calibration import CalibrationReport, calibrate
+    from geo_retina.calibration import CalibrationReport, IntegerCost, calibrate, quantize_model
     from geo_retina.catalog import FoundItems, find_items
     from geo_retina.config import load_train_options
     from geo_retina.detections import Detections
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         LossOptions,
         MergeOptions,
         NetworkOptions,
+        QuantizeOptions,
         ReviewOptions,
         RunOptions,
         SampleOptions,
@@ -109,6 +110,7 @@ __all__ = [
     "Grid",
     "GridError",
     "ImportOptions",
+    "IntegerCost",
     "LabelError",
     "LabelOptions",
     "LabelReport",
@@ -122,6 +124,7 @@ __all__ = [
     "Part",
     "PartReport",
     "Predictor",
+    "QuantizeOptions",
     "ReviewOptions",
     "ReviewReport",
     "RunError",
@@ -164,6 +167,7 @@ __all__ = [
     "load_train_options",
     "open_scene",
     "plan_scenes",
+    "quantize_model",
     "read_plan",
     "review_detections",
     "train",
@@ -171,7 +175,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "calibration": "calibrate CalibrationReport",
+    "calibration": "calibrate CalibrationReport IntegerCost quantize_model",
     "catalog": "find_items FoundItems",
     "config": "load_train_options",
     "detections": "Detections",
@@ -187,10 +191,9 @@ _NAMES_BY_MODULE = {
     "model": "bundled_models Card import_checkpoint load_model Model",
     "nn.predictor": "Decoded Predictor",
     "options": "AssignOptions CalibrateOptions ChipOptions DataOptions DetectOptions "
-    "EstimateOptions EvaluateOptions "
-    "FilterOptions FindOptions ImportOptions LabelOptions LossOptions MergeOptions "
-    "NetworkOptions PRESETS "
-    "ReviewOptions RunOptions SampleOptions SplitOptions SynthOptions TrainOptions",
+    "EstimateOptions EvaluateOptions FilterOptions FindOptions ImportOptions LabelOptions "
+    "LossOptions MergeOptions NetworkOptions PRESETS QuantizeOptions ReviewOptions RunOptions "
+    "SampleOptions SplitOptions SynthOptions TrainOptions",
     "plots": "DensityMap draw_density draw_preview",
     "postprocess": "combine_runs CombineReport filter_detections FilterReport",
     "review": "enter_labels EntryReport review_detections ReviewReport",

@@ -143,7 +143,7 @@ def calibrate(
     report = _report(out, start.card, trials[0], best, ground)
     if reviewed is not None:  # nobody may count by these cells
         report = replace(report, card=_with_review(report.card, reviewed))
-    replace(start, card=report.card).save(out, overwrite=overwrite)
+    replace(start, card=report.card).save(out, half=None, overwrite=overwrite)
     return report
 
 

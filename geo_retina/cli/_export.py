@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from geo_retina.cli import _report, _voice
-from geo_retina.options import ChipOptions, DataOptions
+from geo_retina.cli import _flags, _report, _voice
+from geo_retina.options import ChipOptions
 
-LABELS = Parameter(name="*", group=Group("Labels", sort_key=1))
 PICTURES = Parameter(name="*", group=Group("Pictures", sort_key=2))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChipLabels:
-    """What of DataOptions is a flag of ``export-chips``."""
-
-    layer: str | None = None
-    """Layer of the labels' file; needed where it holds several."""
-
-    where: str | None = None
-    """Attribute filter on the labels, as in SQL's WHERE."""
-
-    class_column: str | None = None
-    """Column with the class names; left out, all are of one class."""
-
-    scene_column: str | None = None
-    """Column that names the stem of the scene file a label belongs to."""
-
-    point_size_m: float | None = None
-    """Side of the square drawn around point labels."""
-
-    point_size_column: str | None = None
-    """Column with that side, in metres, for each label."""
-
-    encoding: str | None = None
-    """Encoding of the texts in a shapefile that does not say it, such as GBK."""
-
-    ground: str | None = None
-    """Polygons of the ground that was labelled; left out, all of the scenes."""
-
-    bands: tuple[int, ...] | None = None
-    """The files' bands (from 1) to show, one or three; left out, all."""
-
-
-_LABELS = ChipLabels()
 _DEFAULTS = ChipOptions()
 
 
@@ -58,7 +23,7 @@ def export_chips(
     labels: str,
     out: Path,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
-    reading: Annotated[ChipLabels, LABELS] = _LABELS,
+    reading: Annotated[_flags.LabelFlags, _flags.LABELS] = _flags.AS_THEY_ARE,
     options: Annotated[ChipOptions, PICTURES] = _DEFAULTS,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
@@ -76,8 +41,7 @@ def export_chips(
     from geo_retina.export import export_chips as export
 
     _voice.check_json(reporting, overwrite=overwrite)
-    data = DataOptions(scenes=tuple(scenes), labels=labels, **vars(reading))
-    report = export(data, out, options, overwrite=overwrite)
+    report = export(reading.data(scenes, labels), out, options, overwrite=overwrite)
     pictures = ", ".join(f"{count:,} {part}" for part, count in report.pictures.items())
     _voice.say(f"{_report.plural(sum(report.pictures.values()), 'picture')} ({pictures})")
     _voice.say(f"{report.empty:,} of them show no object")

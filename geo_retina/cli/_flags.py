@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -14,7 +15,7 @@ from cyclopts.config import Dict
 
 from geo_retina.cli import _voice
 from geo_retina.cli._option_names import flag_name
-from geo_retina.options import split_names
+from geo_retina.options import DataOptions, split_names
 from geo_retina.options.aliases import (
     GONE_OPTIONS,
     OLD_OPTIONS,
@@ -28,6 +29,48 @@ RUN = Parameter(name="*", group=Group("Run (does not change what is found)", sor
 IMPORT = Parameter(name="*", group=Group("What the checkpoint does not say", sort_key=1))
 Outs = Annotated[list[Path], Parameter(consume_multiple=False)]
 MATCHING = Parameter(name="*", group=Group("Matching", sort_key=1))
+LABELS = Parameter(name="*", group=Group("Labels and scenes", sort_key=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFlags:
+    """How labels and their scenes are read by commands that take these as flags."""
+
+    layer: str | None = None
+    """Layer of the labels' file; needed where it holds several."""
+
+    where: str | None = None
+    """Attribute filter on the labels, as in SQL's WHERE."""
+
+    class_column: str | None = None
+    """Column with the class names; left out, all are of one class."""
+
+    scene_column: str | None = None
+    """Column that names the stem of the scene file a label belongs to."""
+
+    point_size_m: float | None = None
+    """Side of the square around point labels; left out, a model's usual object."""
+
+    point_size_column: str | None = None
+    """Column with that side, in metres, for each label."""
+
+    encoding: str | None = None
+    """Encoding of the texts in a shapefile that does not say it, such as GBK."""
+
+    ground: str | None = None
+    """Polygons of the ground that was labelled; left out, all of the scenes."""
+
+    bands: tuple[int, ...] | None = None
+    """The files' bands (from 1); left out, as a model's card says, without a model all."""
+
+    def data(
+        self, scenes: Sequence[str], labels: str | None, review: str | None = None
+    ) -> DataOptions:
+        """Add scenes and labels, or a review in their place."""
+        return DataOptions(scenes=tuple(scenes), labels=labels or (), review=review, **vars(self))
+
+
+AS_THEY_ARE = LabelFlags()
 
 _METRES = re.compile(r"^\s*([-+.\deE]+)\s*m\s*$")
 _PERCENT = re.compile(r"^\s*([-+.\deE]+)\s*%\s*$")

@@ -10,11 +10,14 @@ from cyclopts import Group, Parameter
 
 from geo_retina.cli import _flags, _inspect, _report, _voice
 from geo_retina.errors import OptionError
-from geo_retina.options import CalibrateOptions, DataOptions, ImportOptions
+from geo_retina.options import CalibrateOptions, ImportOptions, QuantizeOptions
 
-CHOICE = Parameter(name="*", group=Group("What is chosen", sort_key=1))
+CHOICE = Parameter(name="*", group=Group("What is chosen", sort_key=2))
+
+MEASURE = Parameter(name="*", group=Group("What is measured", sort_key=2))
 
 _DEFAULTS = CalibrateOptions()
+_MEASURED = QuantizeOptions()
 
 
 def import_(
@@ -54,14 +57,8 @@ def calibrate(
     labels: str | None = None,
     review: str | None = None,
     out: Path,
-    layer: str | None = None,
-    where: str | None = None,
-    class_column: str | None = None,
-    scene_column: str | None = None,
-    point_size_m: float | None = None,
-    ground: str | None = None,
-    bands: tuple[int, ...] | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reading: Annotated[_flags.LabelFlags, _flags.LABELS] = _flags.AS_THEY_ARE,
     options: Annotated[CalibrateOptions, CHOICE] = _DEFAULTS,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
@@ -75,33 +72,15 @@ def calibrate(
         labels: Vector file with one polygon or point per object.
         review: In place of labels, a GeoPackage under review: its completed cells of use learn.
         out: Model file to write, ending .safetensors.
-        layer: Layer of the labels' file; needed where it holds several.
-        where: Attribute filter on the labels, as in SQL's WHERE.
-        class_column: Column with the class names; left out, all are of the only class.
-        scene_column: Column that names the stem of the scene file a label belongs to.
-        point_size_m: Side of the square around point labels; left out, the model's usual object.
-        ground: Polygons of the ground that was labelled; left out, all of the scenes.
-        bands: The files' bands (from 1) that the model sees; left out, as its card says.
         overwrite: Replace an existing output.
+        reading: How labels and scenes are read.
         options: What is chosen anew.
         reporting: How the command reports.
     """
     from geo_retina.calibration import calibrate as fit
 
     _voice.check_json(reporting, overwrite=overwrite)
-    data = DataOptions(
-        scenes=tuple(scenes),
-        labels=labels or (),
-        review=review,
-        layer=layer,
-        where=where,
-        class_column=class_column,
-        scene_column=scene_column,
-        point_size_m=point_size_m,
-        ground=ground,
-        bands=bands,
-    )
-    report = fit(model, data, out, options, overwrite=overwrite)
+    report = fit(model, reading.data(scenes, labels, review), out, options, overwrite=overwrite)
     _voice.say(report.text())
     _voice.say(f"written to {out}")
     card = json.loads(report.card.to_json())
@@ -114,13 +93,11 @@ def quantize(
     *,
     scenes: list[str],
     labels: str | None = None,
+    labelled_scenes: list[str] | None = None,
     out: Path,
-    layer: str | None = None,
-    where: str | None = None,
-    class_column: str | None = None,
-    ground: str | None = None,
-    force: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reading: Annotated[_flags.LabelFlags, _flags.LABELS] = _flags.AS_THEY_ARE,
+    options: Annotated[QuantizeOptions, MEASURE] = _MEASURED,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> None:
     """Measure what 8-bit integers stand for in a model, and what they cost on labelled ground.
@@ -132,36 +109,23 @@ def quantize(
         scenes: Files, folders or globs of scenes like those that the model will see.
         labels: Vector file of objects that the model was not trained on; left out, the cost stays
             unknown, and auto in floating point.
+        labelled_scenes: Files, folders or globs of the labels' scenes; left out, those of scenes.
         out: Model file to write, ending .safetensors.
-        layer: Layer of the labels' file; needed where it holds several.
-        where: Attribute filter on the labels, as in SQL's WHERE.
-        class_column: Column with the class names; left out, all are of the only class.
-        ground: Polygons of the ground that was labelled; left out, all of the scenes.
-        force: Write the file although integers cost much.
         overwrite: Replace an existing output.
+        reading: How labels and scenes are read.
+        options: What is measured.
         reporting: How the command reports.
     """
     from geo_retina.calibration import quantize_model
 
     _voice.check_json(reporting, overwrite=overwrite)
-    about = {"layer": layer, "where": where, "class_column": class_column, "ground": ground}
-    given = [name for name, value in about.items() if value is not None]
-    if given and labels is None:
-        raise OptionError(f"the argument {given[0]} is given without labels; name them too")
-    labelled = None
-    if labels is not None:
-        labelled = DataOptions(
-            scenes=tuple(scenes),
-            labels=labels,
-            layer=layer,
-            where=where,
-            class_column=class_column,
-            ground=ground,
-        )
-    card, cost = quantize_model(
-        model, scenes, out, labelled=labelled, force=force, overwrite=overwrite
-    )
+    given = {"labelled_scenes": labelled_scenes, **vars(reading)}
+    for name, value in given.items():
+        if value is not None and labels is None:
+            raise OptionError(f"the argument {name} is given without labels; name them too")
+    labelled = None if labels is None else reading.data(labelled_scenes or scenes, labels)
+    made, cost = quantize_model(model, scenes, out, options, labelled=labelled, overwrite=overwrite)
     if cost is not None:
         _voice.say(cost.text())
     _voice.say(f"written to {out}")
-    _voice.result(reporting, {"out": out, "card": json.loads(card.to_json())})
+    _voice.result(reporting, {"out": out, "card": json.loads(made.card.to_json())})

@@ -172,10 +172,16 @@ class TrainSamples(Dataset[Sample]):
                 found[Spot(number, float(x), float(y))] = float(weight)
         return {spot: weight for spot, weight in found.items() if weight > 0}
 
-    def window(self, number: int) -> tuple[int, Window]:
-        """Draw a window anywhere on training ground, unscaled, by number: scene and window."""
+    def window(self, number: int, *, balanced: bool = False) -> tuple[int, Window]:
+        """Draw a window of training ground, unscaled, by number: scene and window.
+
+        Args:
+            number: that all random numbers depend on.
+            balanced: as samples are, between objects and empty ground; else anywhere.
+        """
         rng = np.random.default_rng([self._seed, number, 0xA17])
-        return self._draw.anywhere(rng, self._draw.plain_frame())
+        draw = self._draw.choose if balanced else self._draw.anywhere
+        return draw(rng, self._draw.plain_frame())
 
 
 class EpochSampler(Sampler[int | HardDraw]):

@@ -4,7 +4,14 @@ from geo_retina.engine.computing import Engine
 from geo_retina.engine.devices import choose_device, choose_dtype, describe_devices, list_devices
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
-from geo_retina.engine.runtimes import check_runtime, name_operators, resolve_runtime
+from geo_retina.engine.runtimes import (
+    Place,
+    check_runtime,
+    has_openvino,
+    name_operators,
+    place_here,
+    resolve_runtime,
+)
 from geo_retina.engine.to_grid import cut_sides
 from geo_retina.engine.torch_predictor import TorchPredictor
 
@@ -13,6 +20,7 @@ __all__ = [
     "BlockPixels",
     "Engine",
     "Mirrored",
+    "Place",
     "Stopped",
     "TorchPredictor",
     "check_runtime",
@@ -21,8 +29,10 @@ __all__ = [
     "cut_sides",
     "describe_devices",
     "fill",
+    "has_openvino",
     "list_devices",
     "mirror",
     "name_operators",
+    "place_here",
     "resolve_runtime",
 ]

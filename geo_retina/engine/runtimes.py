@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 
-from geo_retina.engine.devices import choose_dtype
+from geo_retina.engine.devices import choose_device, choose_dtype
 from geo_retina.engine.openvino_graphs import openvino_version, operators
 from geo_retina.engine.openvino_predictor import OpenVinoPredictor
 from geo_retina.engine.torch_predictor import TorchPredictor
@@ -16,6 +17,11 @@ from geo_retina.options import DetectOptions
 
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
+_MISSING = (
+    "DetectOptions.runtime is openvino, which is not installed here; install it with "
+    'pip install "geo-retina[cpu]", or write DetectOptions.runtime="torch"'
+)
+
 
 def predictor_of(model: Model, options: DetectOptions) -> MakePredictor:
     """Choose what makes the predictor of a model, by options whose runtime is resolved."""
@@ -24,8 +30,33 @@ def predictor_of(model: Model, options: DetectOptions) -> MakePredictor:
     return OpenVinoPredictor if options.runtime == "openvino" else TorchPredictor
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a network is computed, as far as the choice of its arithmetic goes.
+
+    Attributes:
+        device: kind of device, such as cpu.
+        precision: of floating point there, which auto stands for.
+        has_openvino: whether OpenVINO is installed there.
+    """
+
+    device: str
+    precision: str
+    has_openvino: bool
+
+
+def place_here(device: str) -> Place:
+    """Describe a device of this machine.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    found = choose_device(device)
+    return Place(found.type, _NAMES[choose_dtype("auto", found)], has_openvino())
+
+
 def resolve_runtime(
-    options: DetectOptions, model: Model, device: torch.device | None
+    options: DetectOptions, model: Model, places: Collection[Place]
 ) -> DetectOptions:
     """Replace auto by the runtime and precision that a model is computed with.
 
@@ -34,10 +65,10 @@ def resolve_runtime(
     Args:
         options: as they were given.
         model: what is computed.
-        device: where; None for workers elsewhere, which choose their precision by themselves.
+        places: all where it is computed; may be empty where a precision is given.
 
     Raises:
-        OptionError: the choice cannot be computed here.
+        OptionError: the choice cannot be computed there.
     """
     if model.predictor is not None:
         if options.runtime != "auto":
@@ -48,13 +79,14 @@ def resolve_runtime(
         return options
     runtime, precision = options.runtime, options.precision
     if runtime == "auto":
-        runtime = "openvino" if _wants_integers(options, model, device) else "torch"
+        runtime = "openvino" if _wants_integers(options, model, places) else "torch"
     if runtime == "openvino" and precision == "auto" and model.is_quantized_well:
         precision = "int8"
-    if precision == "auto" and device is not None:
-        precision = _NAMES[choose_dtype(precision, device)]  # type: ignore[assignment]
+    if precision == "auto":
+        shared = {place.precision for place in places}
+        precision = shared.pop() if len(shared) == 1 else "fp32"  # type: ignore[assignment]
     resolved = replace(options, runtime=runtime, precision=precision)
-    _check(resolved, model, device)
+    _check(resolved, model, places)
     return resolved
 
 
@@ -63,27 +95,29 @@ def name_operators(options: DetectOptions) -> str | None:
     return operators() if options.runtime == "openvino" else None
 
 
+def has_openvino() -> bool:
+    """Check whether OpenVINO is installed here."""
+    return openvino_version() is not None
+
+
 def check_runtime(options: DetectOptions) -> None:
     """Refuse a runtime that is not installed.
 
     Raises:
         OptionError: it is not.
     """
-    if options.runtime == "openvino" and openvino_version() is None:
-        raise OptionError(
-            "DetectOptions.runtime is openvino, which is not installed here; install it with "
-            'pip install "geo-retina[cpu]", or write DetectOptions.runtime="torch"'
-        )
+    if options.runtime == "openvino" and not has_openvino():
+        raise OptionError(_MISSING)
 
 
-def _wants_integers(options: DetectOptions, model: Model, device: torch.device | None) -> bool:
-    if options.precision == "int8":
-        return True
-    here = device is not None and device.type == "cpu" and openvino_version() is not None
-    return here and options.precision == "auto" and model.is_quantized_well
+def _wants_integers(options: DetectOptions, model: Model, places: Collection[Place]) -> bool:
+    if options.precision != "auto":
+        return options.precision == "int8"
+    everywhere = all(place.device == "cpu" and place.has_openvino for place in places)
+    return bool(places) and everywhere and model.is_quantized_well
 
 
-def _check(options: DetectOptions, model: Model, device: torch.device | None) -> None:
+def _check(options: DetectOptions, model: Model, places: Collection[Place]) -> None:
     runtime, precision = options.runtime, options.precision
     if runtime == "torch":
         if precision == "int8":
@@ -92,11 +126,12 @@ def _check(options: DetectOptions, model: Model, device: torch.device | None) ->
                 'DetectOptions.runtime="openvino"'
             )
         return
-    if device is not None and device.type != "cpu":
-        raise OptionError(
-            f"runtime {runtime} in {precision} computes on a CPU only, but the device is "
-            f'{device}; write RunOptions.device="cpu", or another precision'
-        )
+    for place in places:
+        if place.device != "cpu":
+            raise OptionError(
+                f"runtime {runtime} in {precision} computes on a CPU only, but the device is "
+                f'{place.device}; write RunOptions.device="cpu", or another precision'
+            )
     if precision == "fp16":
         raise OptionError(
             "DetectOptions.precision is fp16, which OpenVINO does not compute on a CPU; write "
@@ -107,5 +142,5 @@ def _check(options: DetectOptions, model: Model, device: torch.device | None) ->
             f"DetectOptions.precision is int8, but model {model.card.name} has no quantization; "
             "make a file that has one with geo-retina quantize"
         )
-    if device is not None:
-        check_runtime(options)
+    if not all(place.has_openvino for place in places):
+        raise OptionError(_MISSING)

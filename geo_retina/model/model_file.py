@@ -63,12 +63,13 @@ class Model:
     predictor: MakePredictor | None = None
     quantization: Quantization | None = None
 
-    def save(self, path: str | Path, *, half: bool = True, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, half: bool | None = True, overwrite: bool = False) -> Path:
         """Write weights and card to one file, whole or not at all.
 
         Args:
             path: file to write, ending ``.safetensors``.
-            half: store kernels in half precision; norms and biases keep theirs.
+            half: store kernels in half precision; norms and biases keep theirs. None for
+                kernels that lose nothing by it.
             overwrite: replace an existing file.
 
         Raises:
@@ -81,11 +82,9 @@ class Model:
             draft.write_bytes(data)
         return path
 
-    def _tensors(self, *, half: bool) -> dict[str, torch.Tensor]:
+    def _tensors(self, *, half: bool | None) -> dict[str, torch.Tensor]:
         weights = {
-            name: tensor.detach().cpu().half().contiguous()
-            if half and tensor.is_floating_point() and tensor.ndim >= 2
-            else tensor.detach().cpu().contiguous()
+            name: _stored(tensor.detach().cpu(), half=half).contiguous()
             for name, tensor in self.network.state_dict().items()
         }
         measured = {} if self.quantization is None else self.quantization.tensors()
@@ -103,6 +102,14 @@ class Model:
         tensors = self._tensors(half=False)
         data = safetensors_bytes(tensors, metadata={"card": self.card.to_json()})
         return hashlib.sha256(data + _name(self.predictor).encode()).hexdigest()
+
+
+def _stored(tensor: torch.Tensor, *, half: bool | None) -> torch.Tensor:
+    """Convert a tensor to the precision that it is stored in."""
+    if half is False or not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    halved = tensor.half()
+    return halved if half or torch.equal(halved.to(tensor.dtype), tensor) else tensor
 
 
 def _name(predictor: MakePredictor | None) -> str:

@@ -4,7 +4,7 @@ Frozen, keyword-only, checked at birth. Python, YAML and the command line all sp
 dataclasses; nowhere else is a default written.
 """
 
-from geo_retina.options.calibration import CalibrateOptions
+from geo_retina.options.calibration import CalibrateOptions, QuantizeOptions
 from geo_retina.options.catalog import FindOptions, Signing
 from geo_retina.options.checks import (
     INFINITY,
@@ -59,6 +59,7 @@ __all__ = [
     "NetworkOptions",
     "Padding",
     "Precision",
+    "QuantizeOptions",
     "ReviewOptions",
     "RunOptions",
     "Runtime",

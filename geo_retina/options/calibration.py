@@ -1,4 +1,4 @@
-"""Options of calibrating a model on other ground."""
+"""Options of fitting a model to other ground, and of quantizing it."""
 
 from __future__ import annotations
 
@@ -19,3 +19,20 @@ class CalibrateOptions:
 
     def __post_init__(self) -> None:
         check(self, {"radius_m": (1e-9, INFINITY)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """How ranges of 8-bit integers are measured, and their cost on labelled ground."""
+
+    tiles: int = 64
+    """Tiles that ranges are measured on."""
+
+    radius_m: float | None = None
+    """Point labels: the greatest distance of a match; left out, the size of a point's square."""
+
+    force: bool = False
+    """Write the model although integers cost much."""
+
+    def __post_init__(self) -> None:
+        check(self, {"tiles": (1, INFINITY), "radius_m": (1e-9, INFINITY)})

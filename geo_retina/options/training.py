@@ -150,6 +150,10 @@ class TrainOptions:
     """IoU above which detections suppress each other, on the card too; left out, what gives the
     best F1 on the validation ground when training has ended."""
 
+    quantize: bool = True
+    """Measure at the end what 8-bit integers stand for in the network, on training windows, and
+    what they cost, on validation ground of 2,000 labels or more."""
+
     radius_m: float | None = None
     """Score point labels by centre distance within this radius; left out, the point size.
     Polygons are scored by IoU."""

@@ -90,5 +90,6 @@ class LoopOptions:
     ema: float
     precision: Precision
     nms_iou: float | None
+    quantize: bool
     tensorboard: bool
     seed: int

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geo_retina.engine import Engine, check_runtime, list_devices
+from geo_retina.engine import Engine, Place, check_runtime, list_devices, place_here
 from geo_retina.errors import RunError
 from geo_retina.model import MakePredictor, Model, load_model
 from geo_retina.options import DetectOptions, RunOptions
@@ -224,14 +224,44 @@ def _given(
         try:
             client.register_plugin(plugin)
         except Exception as error:  # Dask sends what a worker raised as a plain one
-            raise RunError(
-                f"the workers of {address} cannot take the model ({error}); install this version "
-                "of geo-retina in their environment"
-            ) from error
+            raise _cannot_take_part(address, error) from error
         try:
             yield
         finally:
             _unregister(client, plugin.name)
+
+
+def ask_workers(run: RunOptions) -> tuple[Place, ...]:
+    """Ask the workers of a scheduler what they compute with; waits for the first of them.
+
+    Raises:
+        RunError: none is there, or they have no such device or geo-retina.
+    """
+    assert run.scheduler is not None
+    with raised_levels(_LOOP | _CLUSTER), _connect(run.scheduler, 0.0) as client:
+        try:
+            client.wait_for_workers(1, timeout=run.patience_s)
+        except TimeoutError as error:
+            raise without_workers(run.patience_s) from error
+        try:
+            return tuple(client.run(place_here, run.device).values())
+        except Exception as error:
+            raise _cannot_take_part(run.scheduler, error) from error
+
+
+def without_workers(patience_s: float) -> RunError:
+    """Make the error of a scheduler that had no worker for so long."""
+    return RunError(
+        f"no worker was connected to the scheduler for {patience_s:g} s; start workers, and "
+        "repeat the command"
+    )
+
+
+def _cannot_take_part(address: str, error: Exception) -> RunError:
+    return RunError(
+        f"the workers of {address} cannot take the model ({error}); install this version "
+        "of geo-retina in their environment"
+    )
 
 
 def _connect(address: str, patience_s: float) -> Client:

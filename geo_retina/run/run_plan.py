@@ -11,12 +11,13 @@ from typing import Any
 
 import pyproj
 
-from geo_retina.engine import choose_device, name_operators, resolve_runtime
+from geo_retina.engine import Place, name_operators, place_here, resolve_runtime
 from geo_retina.errors import OptionError
 from geo_retina.forks import check_forked
 from geo_retina.model import Model, load_model
 from geo_retina.nn.tta import has_tta
 from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.run.cluster import ask_workers
 from geo_retina.run.fitting import suited
 from geo_retina.run.ledger.manifest import manifest_for
 from geo_retina.run.output_crs import choose_output_crs
@@ -149,8 +150,8 @@ def plan_chosen(
     if run.scheduler is None:
         check_forked()
     loaded, options = _load_fitting(model, options)
-    device = choose_device(run.device) if run.scheduler is None else None
-    options = resolve_runtime(outputs.follow(options), loaded, device)
+    options = outputs.follow(options)
+    options = resolve_runtime(options, loaded, _places(loaded, options, run))
     if outputs.block_px is not None:
         run = dataclasses.replace(run, block_px=outputs.block_px)
     paths = list(scenes.paths)
@@ -176,6 +177,15 @@ def plan_chosen(
         _manifest(paths, used, loaded, options, run.block_px),
         tuple(paths),
     )
+
+
+def _places(model: Model, options: DetectOptions, run: RunOptions) -> tuple[Place, ...]:
+    """Find where a run computes, as far as its arithmetic is open."""
+    if run.scheduler is None:
+        return (place_here(run.device),)
+    if model.predictor is not None or options.precision != "auto":
+        return ()
+    return ask_workers(run)
 
 
 def _load_fitting(model: str | Path | Model, options: DetectOptions) -> tuple[Model, DetectOptions]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from support.stubs import paint, tiny_model, write_scene
 from geo_retina.detector import detect, detect_to_file
 from geo_retina.errors import RunError
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.vector import read_detections
+from geo_retina.vector import read_detections, read_metadata
 
 # An untrained network finds more in a tile than its limit.
 pytestmark = pytest.mark.filterwarnings("ignore:.* tiles reached a limit:UserWarning")
@@ -52,6 +53,27 @@ def test_encrypted_connections_are_as_dask_is_told(tmp_path, scene):
     finally:
         cluster.stop()
     assert remote.equals(detect(scene, tiny_model(), OPTIONS, RUN))
+
+
+def test_what_auto_stands_for_is_asked_of_the_workers(tmp_path, scene):
+    cluster = Cluster(tmp_path)
+    cluster.start_scheduler()
+    far = RunOptions(device="cpu", block_px=128, scheduler=cluster.address, patience_s=1)
+    options = dataclasses.replace(OPTIONS, precision="auto")
+    try:
+        with pytest.raises(RunError, match="no worker was connected to the scheduler for 1 s"):
+            detect(scene, tiny_model(), options, far)
+        cluster.start_worker()
+        far = dataclasses.replace(far, patience_s=120)
+        out = tmp_path / "far.gpkg"
+        detect_to_file(scene, tiny_model(), out, options, far)
+        here = detect(scene, tiny_model(), options, RUN)
+    finally:
+        cluster.stop()
+    found, metadata = read_detections(out), read_metadata(out)
+    assert metadata["precision"] in ("bf16", "fp32")
+    assert metadata["runtime"] == "torch"
+    assert len(found) == len(here) > 0
 
 
 def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypatch):

@@ -22,6 +22,7 @@ def tiny(scene: Any, labels: Any, **how: Any) -> TrainOptions:
         "nms_iou": 0.5,
         "workers": 0,
         "picture_every": 0,
+        "quantize": False,
         "device": "cpu",
         "precision": "fp32",
     }

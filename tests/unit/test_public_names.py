@@ -34,7 +34,7 @@ HEAVY = {
 }
 
 VERBS = {
-    "calibrate",
+    *("calibrate", "quantize_model"),
     "check_labels",
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
@@ -56,6 +56,7 @@ VALUES = {
         "Detections",
         "Evaluation",
         "Grid",
+        "IntegerCost",
         "Model",
         "Predictor",
     ),
@@ -92,7 +93,7 @@ OPTIONS = {
         "ImportOptions",
         "TrainOptions",
     ),
-    *("FindOptions", "ReviewOptions"),
+    *("FindOptions", "QuantizeOptions", "ReviewOptions"),
 }
 ERRORS = {
     *(

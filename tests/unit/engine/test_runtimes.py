@@ -6,12 +6,13 @@ import pytest
 import torch
 from support.stubs import StubPredictor, tiny_model
 
-from geo_retina.engine import resolve_runtime, runtimes
+from geo_retina.engine import Place, resolve_runtime, runtimes
 from geo_retina.errors import OptionError
 from geo_retina.nn.quantizing import Quantization
 from geo_retina.options import DetectOptions
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, PLAIN = Place("cpu", "bf16", True), Place("cpu", "fp32", False)
+GPU = Place("cuda", "bf16", False)
 
 
 def quantized(*, costs_little: bool = True):
@@ -20,36 +21,45 @@ def quantized(*, costs_little: bool = True):
     return dataclasses.replace(tiny_model(), card=card, quantization=Quantization({}, {}))
 
 
-@pytest.fixture(params=["2026.4.1", None])
-def version(request, monkeypatch):
-    monkeypatch.setattr(runtimes, "openvino_version", lambda: request.param)
-    return request.param
-
-
-def chosen(model, device=CPU, **options):
-    resolved = resolve_runtime(DetectOptions(**options), model, device)
+def chosen(model, *places, **options):
+    resolved = resolve_runtime(DetectOptions(**options), model, places)
     return resolved.runtime, resolved.precision
 
 
-def test_auto_takes_integers_only_where_the_card_says_that_they_cost_little(version):
-    wanted = ("openvino", "int8") if version else ("torch", runtimes._NAMES[_dtype()])
-    assert chosen(quantized()) == wanted
+def test_auto_takes_integers_only_where_the_card_says_that_they_cost_little():
+    assert chosen(quantized(), CPU) == ("openvino", "int8")
+    assert chosen(quantized(), PLAIN) == ("torch", "fp32")
     for model in (tiny_model(), quantized(costs_little=False)):
-        assert chosen(model) == ("torch", runtimes._NAMES[_dtype()])
-    assert chosen(quantized(), precision="fp32") == ("torch", "fp32")
-    assert chosen(quantized(), runtime="torch")[0] == "torch"
-    assert chosen(quantized(), GPU, precision="bf16") == ("torch", "bf16")
-    assert chosen(quantized(), None) == ("torch", "auto")
+        assert chosen(model, CPU) == ("torch", "bf16")
+    assert chosen(quantized(), CPU, precision="fp32") == ("torch", "fp32")
+    assert chosen(quantized(), CPU, runtime="torch") == ("torch", "bf16")
+    assert chosen(quantized(), CPU, runtime="openvino") == ("openvino", "int8")
+    assert chosen(tiny_model(), CPU, runtime="openvino") == ("openvino", "bf16")
+    assert chosen(quantized(), GPU) == ("torch", "bf16")
 
 
-def test_integers_are_taken_where_they_are_asked_for(version):
+def test_workers_compute_what_all_of_them_can():
+    assert chosen(quantized(), CPU, CPU) == ("openvino", "int8")
+    assert chosen(quantized(), CPU, GPU) == ("torch", "bf16")
+    assert chosen(quantized(), CPU, PLAIN) == ("torch", "fp32")
+    assert chosen(tiny_model(), CPU, GPU) == ("torch", "bf16")
+    assert chosen(tiny_model(), GPU, PLAIN) == ("torch", "fp32")
+
+
+def test_integers_are_taken_where_they_are_asked_for():
     model = quantized(costs_little=False)
-    assert chosen(model, None, precision="int8") == ("openvino", "int8")
-    if version is None:
+    assert chosen(model, precision="int8") == ("openvino", "int8")  # by workers not asked
+    assert chosen(model, CPU, precision="int8") == ("openvino", "int8")
+    for places in ([PLAIN], [CPU, PLAIN]):
         with pytest.raises(OptionError, match=r"not installed here.*geo-retina\[cpu\]"):
-            chosen(model, precision="int8")
-    else:
-        assert chosen(model, precision="int8") == ("openvino", "int8")
+            chosen(model, *places, precision="int8")
+
+
+def test_this_machine_is_described_as_it_is(monkeypatch):
+    for version in ("2026.4.1", None):
+        monkeypatch.setattr(runtimes, "openvino_version", lambda version=version: version)
+        precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+        assert runtimes.place_here("cpu") == Place("cpu", precision, version is not None)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +78,6 @@ def test_integers_are_taken_where_they_are_asked_for(version):
         ),
     ],
 )
-def test_what_cannot_be_computed_is_refused(monkeypatch, model, device, options, said):
-    monkeypatch.setattr(runtimes, "openvino_version", lambda: "2026.4.1")
+def test_what_cannot_be_computed_is_refused(model, device, options, said):
     with pytest.raises(OptionError, match=said):
-        resolve_runtime(DetectOptions(**options), model, device)
-
-
-def _dtype():
-    from geo_retina.engine import choose_dtype
-
-    return choose_dtype("auto", CPU)
+        chosen(model, device, **options)

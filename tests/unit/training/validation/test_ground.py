@@ -17,7 +17,7 @@ from support.tiny_training import FakeScores, tiny
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import TrainingError
 from geo_retina.grid import Grid
-from geo_retina.training import epoch_end, train, trainer
+from geo_retina.training import epoch_end, finishing, train, trainer
 from geo_retina.training.setup import prepare
 from geo_retina.training.validation import scoring as validation
 from geo_retina.training.validation.ground import choose_ground
@@ -66,7 +66,7 @@ def test_test_ground_is_reported_and_selects_nothing(
         return validation.validate(*how)
 
     monkeypatch.setattr(trainer, "prepare", with_test)
-    monkeypatch.setattr(trainer, "validate", spy)
+    monkeypatch.setattr(finishing, "validate", spy)
     model = train(options)
     assert len(seen) == 1
     assert seen[0][3] == model.card.thresholds == (0.25,)  # those of val
