@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geo_retina.errors import OptionError
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import (
@@ -166,7 +167,7 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
         detection_run = carry_out(plan, ledger, progress)
         written = _write(detection_run, ledger)
         complete = not detection_run.failures
-        leave_ledger(ledger, outputs, complete=complete, keep=run.keep)
+        leave_ledger(ledger, outputs, complete=complete, keep=run.keep or run.update)
     return report_on(detection_run, written, time.perf_counter() - start)
 
 
@@ -223,6 +224,7 @@ def freeze_run(
         [0, 1, 0]
     """
     options, run = options or DetectOptions(), run or RunOptions()
+    _check_no_update(run)
     plan = plan_run(scenes, model, options, run, outputs=Outputs(Path()), crs=crs)
     return freeze_plan(plan, model, name=mosaic_name(scenes))
 
@@ -264,6 +266,7 @@ def detect_part(
     """
     start = time.perf_counter()
     run = run or RunOptions()
+    _check_no_update(run)
     outs = _paths(out)
     for path in outs:
         check_target(Target(path, True, run.discard_review), run.geometry)
@@ -327,6 +330,14 @@ def gather_parts(
         keep = run.keep or (complete and not remove_parts(outputs.folder))
         leave_ledger(ledger, outputs, complete=complete, keep=keep)
     return report_on(detection_run, written, time.perf_counter() - start)
+
+
+def _check_no_update(run: RunOptions) -> None:
+    if run.update:
+        raise OptionError(
+            "RunOptions.update is given for a run in parts, whose plan is frozen; add scenes to "
+            "the run of an output, or plan anew"
+        )
 
 
 def _paths(out: str | Path | Sequence[str | Path]) -> list[Path]:

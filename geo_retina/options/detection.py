@@ -228,9 +228,18 @@ class RunOptions:
     """Discard what an earlier, unfinished run of this output left behind."""
 
     keep: bool = False
-    """Keep the run's folder after it finished."""
+    """Keep the run's folder after it finished, so that scenes can be added to it."""
+
+    update: bool = False
+    """Add the scenes that are new to a run of this output whose folder was kept; the others are
+    not detected again."""
 
     def __post_init__(self) -> None:
+        if self.update and self.restart:
+            raise OptionError(
+                "RunOptions.update and RunOptions.restart are both given; one goes on with the "
+                "earlier run, the other discards it"
+            )
         check(
             self,
             {

@@ -25,7 +25,9 @@ def open_ledger(plan: RunPlan) -> Ledger:
         RunError: an earlier run of the output differs, or is still going on.
         OutputError: it cannot be written.
     """
-    return Ledger.open(plan.outputs.folder, plan.manifest, restart=plan.run.restart)
+    return Ledger.open(
+        plan.outputs.folder, plan.manifest, restart=plan.run.restart, extend=plan.run.update
+    )
 
 
 def carry_out(

@@ -12,7 +12,7 @@ from geo_retina.options import DetectOptions, DetectPrecision, RunOptions, Runti
 from geo_retina.run.ledger.folder import Ledger
 from geo_retina.run.ledger.guard import PARTS
 from geo_retina.run.ledger.manifest import read_manifest
-from geo_retina.scene import fingerprint
+from geo_retina.scene import absolute, fingerprint
 from geo_retina.vector import Target, check_target
 
 
@@ -25,6 +25,7 @@ class Outputs:
         targets: the files to write; none where the result stays in memory.
         replaces: whether they take the place of a file that no earlier try of this run wrote.
         block_px: size of the blocks of an earlier try, which are gone on with; None without one.
+        scenes: of an earlier try that others are added to; None where none may be added.
         arithmetic: runtime and precision of an earlier try, which auto stands for then; empty
             without one.
     """
@@ -33,7 +34,27 @@ class Outputs:
     targets: tuple[Target, ...] = ()
     replaces: bool = False
     block_px: int | None = None
+    scenes: tuple[str, ...] | None = None
     arithmetic: Mapping[str, str] = field(default_factory=dict)
+
+    def with_new(self, paths: Sequence[str]) -> list[str]:
+        """Put scenes that an earlier try did not have after those that it had, in their order.
+
+        Raises:
+            RunError: one that it had is not among them.
+        """
+        if self.scenes is None:
+            return list(paths)
+        given = {absolute(path): path for path in paths}
+        gone = [path for path in self.scenes if path not in given]
+        if gone:
+            some = f"{', '.join(gone[:3])}{' ...' if len(gone) > 3 else ''}"
+            raise RunError(
+                f"{len(gone)} scenes of the run in {self.folder} are not given any more: {some}; "
+                "an update only adds scenes: give them too, or write another output"
+            )
+        before = [given.pop(path) for path in self.scenes]
+        return [*before, *given.values()]
 
     def follow(self, options: DetectOptions) -> DetectOptions:
         """Take runtime and precision from an earlier try where options leave them open."""
@@ -53,7 +74,8 @@ def find_earlier(outs: Sequence[Path], run: RunOptions, *, gathers: bool = False
     Raises:
         OptionError: no output is named, or one twice.
         OutputError: one exists and is not to be replaced, or cannot hold what it should.
-        RunError: the ledger's folder is no run's, damaged, or holds parts of a run.
+        RunError: the ledger's folder is no run's, damaged, or holds parts of a run, or there is
+            none to update.
     """
     if not outs or len({o.resolve() for o in outs}) < len(outs):
         raise OptionError(f"{len(outs)} outputs were named, expected one or several different ones")
@@ -65,7 +87,14 @@ def find_earlier(outs: Sequence[Path], run: RunOptions, *, gathers: bool = False
             f"gather {outs[0]}, or move the folder away"
         )
     found = None if run.restart else read_manifest(folder)
-    own = {} if found is None else found.get("written", {})
+    if run.update and found is None:
+        raise RunError(
+            f"{folder} does not exist, so no scenes can be added to {outs[0]}; a run that shall be "
+            "updated later is made with RunOptions.keep=True"
+        )
+    # A run that was finished is not done again by mistake; one that goes on replaces its own.
+    goes_on = found is not None and (run.update or not found.get("complete"))
+    own = found.get("written", {}) if found is not None and goes_on else {}
     foreign = [o for o in outs if own.get(str(o.resolve())) != fingerprint(str(o))]
     targets = tuple(Target(o, run.overwrite or o not in foreign, run.discard_review) for o in outs)
     for target in targets:
@@ -75,6 +104,7 @@ def find_earlier(outs: Sequence[Path], run: RunOptions, *, gathers: bool = False
         targets,
         replaces=any(o.exists() for o in foreign),
         block_px=None if found is None else found["block_px"],
+        scenes=tuple(found["fixed"]["scenes"]) if found is not None and run.update else None,
         arithmetic={} if found is None else _arithmetic(found),
     )
 
@@ -97,11 +127,12 @@ def leave_ledger(ledger: Ledger, outputs: Outputs, *, complete: bool, keep: bool
             may replace what this one wrote.
         keep: keep it in any case.
     """
-    if not complete:
-        paths = [target.path for target in outputs.targets]
-        ledger.update({"written": {str(p.resolve()): fingerprint(str(p)) for p in paths}})
-    elif not keep:
+    if complete and not keep:
         ledger.remove()
+        return
+    paths = [target.path for target in outputs.targets]
+    written = {str(p.resolve()): fingerprint(str(p)) for p in paths}
+    ledger.update({"written": written, "complete": complete})
 
 
 def run_folder(out: Path) -> Path:

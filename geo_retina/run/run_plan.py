@@ -157,6 +157,12 @@ def plan_chosen(
     paths = list(scenes.paths)
     if run.scheduler is not None:  # its workers may run in another folder
         paths = [absolute(path) for path in paths]
+    if run.update and options.mosaic:
+        raise OptionError(
+            "RunOptions.update is given with DetectOptions.mosaic; a mosaic of other scenes is "
+            "another scene, so it is detected anew"
+        )
+    paths = outputs.with_new(paths)
     plans, unfit = plan_found(paths, loaded.card, options, run, name=scenes.name, only=scenes.only)
     if plans or scenes.only is None:
         placed, misplaced, output_crs = choose_output_crs(crs, plans)

@@ -29,7 +29,13 @@ from geo_retina.run.ledger.block_results import (
     write_results,
 )
 from geo_retina.run.ledger.guard import BEGUN, LOCK, LOG, holds_only, lock_folder, open_log
-from geo_retina.run.ledger.manifest import MANIFEST, check_continues, foreign_folder, read_manifest
+from geo_retina.run.ledger.manifest import (
+    MANIFEST,
+    check_continues,
+    extended,
+    foreign_folder,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +102,21 @@ class Ledger:
         self._index: dict[tuple[int, int], _Entry] = {}
 
     @classmethod
-    def open(cls, folder: Path, manifest: dict[str, Any], *, restart: bool = False) -> Ledger:
+    def open(
+        cls,
+        folder: Path,
+        manifest: dict[str, Any],
+        *,
+        restart: bool = False,
+        extend: bool = False,
+    ) -> Ledger:
         """Begin a run, or go on with one that was begun.
 
         Args:
             folder: the run's folder; made where it is missing.
             manifest: as ``manifest_for`` makes it.
             restart: discard what is there.
+            extend: let the run have further scenes, after those that it had.
 
         Raises:
             RunError: the folder holds another run, or is no run's folder, or a run that is
@@ -115,20 +129,21 @@ class Ledger:
             read_manifest(folder)
         lock = lock_folder(folder)
         try:
-            return cls._open_locked(folder, manifest, lock, restart=restart)
+            if restart:
+                _clear(folder)
+            return cls._open_locked(folder, manifest, lock, extend=extend)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def _open_locked(
-        cls, folder: Path, manifest: dict[str, Any], lock: FileLock, *, restart: bool
+        cls, folder: Path, manifest: dict[str, Any], lock: FileLock, *, extend: bool
     ) -> Ledger:
-        if restart:
-            _clear(folder)
         found = read_manifest(folder)
         versions = manifest["versions"]
         if found is not None:
+            found = extended(found, manifest) if extend else found
             check_continues(folder, found, manifest)
             versions = {**found["versions"], **versions}
         try:

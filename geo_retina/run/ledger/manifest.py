@@ -89,6 +89,14 @@ def _check_manifest(found: Any) -> None:
         raise ValueError(f"its block_px is {found['block_px']}")
 
 
+def extended(found: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Give a run that was begun the further scenes of another, where its own come first there."""
+    before, now = found["fixed"]["scenes"], manifest["fixed"]["scenes"]
+    if now[: len(before)] != before:
+        return found
+    return {**found, "fixed": {**found["fixed"], "scenes": now}}
+
+
 def check_continues(folder: Path, found: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Refuse to go on with a run that would have given other detections.
 
