@@ -170,10 +170,15 @@ def gather_ground(
         # A few scenes need not show every class.
         classes=data.classes or (None if data.class_column or data.review else card.classes),
     )
-    training_set = load_training_set(filled)
+    is_oriented = card.network.boxes == "oriented"
+    training_set = load_training_set(filled, oriented=is_oriented)
     _check_classes(training_set, card)
     scoring = ScoringOptions(
-        bands=filled.bands, gsd_m=filled.gsd_m, radius_m=options.radius_m, precision="auto"
+        bands=filled.bands,
+        gsd_m=filled.gsd_m,
+        radius_m=options.radius_m,
+        precision="auto",
+        oriented=is_oriented,
     )
     if data.review is None:
         ground = choose_ground(training_set, _everywhere, "the labelled ground", scoring)

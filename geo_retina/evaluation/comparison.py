@@ -20,7 +20,7 @@ from geo_retina.evaluation.metrics.bootstrap import (
     draw_numbers,
     interval,
 )
-from geo_retina.evaluation.metrics.scores import AVERAGES, RATES, Scores
+from geo_retina.evaluation.metrics.scores import AVERAGES, RATES, SIDE_ERRORS, Scores
 from geo_retina.evaluation.result import Evaluation
 from geo_retina.evaluation.text_table import aligned
 from geo_retina.options import EvaluateOptions
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 AGREEMENT = ("both", "only_a", "only_b", "neither")
 """By which of the two a label was found."""
 
-_COMPARED = (*RATES, *AVERAGES, "position_error_m")
+_COMPARED = (*RATES, *AVERAGES, "position_error_m", *SIDE_ERRORS)
 _TITLES = {"f1": "F1", "ap50": "AP50", "ap75": "AP75", "ap": "AP50:95"}
 _TITLES |= {"position_error_m": "error m", "count_error": "count error"}
+_TITLES |= {"angle_error_deg": "angle error", "angle_error_95_deg": "angle error, 95 %"}
+_TITLES |= {"length_error_m": "length error m", "width_error_m": "width error m"}
 
 
 @dataclass(frozen=True)

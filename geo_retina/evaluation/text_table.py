@@ -19,6 +19,10 @@ _COLUMNS = {
     "ap75": "AP75",
     "ap": "AP50:95",
     "position_error_m": "error m",
+    "angle_error_deg": "angle err",
+    "angle_error_95_deg": "95 % of it",
+    "length_error_m": "length err m",
+    "width_error_m": "width err m",
     "best_f1": "best F1",
     "best_score": "at score",
 }

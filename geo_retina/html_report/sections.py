@@ -23,10 +23,14 @@ _COLUMNS: dict[str, tuple[str, Form]] = {
     "ap75": ("AP75", "rate"),
     "ap": ("AP50:95", "rate"),
     "position_error_m": ("error m", "rate"),
+    "angle_error_deg": ("angle error", "rate"),
+    "angle_error_95_deg": ("95 % of it", "rate"),
+    "length_error_m": ("length error m", "rate"),
+    "width_error_m": ("width error m", "rate"),
     "best_f1": ("best F1", "rate"),
     "best_score": ("at score", "rate"),
 }
-_CARDS = ("f1", "precision", "recall", "ap50", "ap", "position_error_m")
+_CARDS = ("f1", "precision", "recall", "ap50", "ap", "position_error_m", "angle_error_deg")
 _RATES = (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
 RATES = tuple((f"s{i}", name) for i, (_, name) in enumerate(_RATES))
 """Marks of the rates on plots, and their names."""

@@ -45,6 +45,9 @@ class EvaluateOptions:
     in_box: bool = False
     """Point labels: match where the point lies inside the detection instead."""
 
+    rectangles: bool = False
+    """Polygon labels: count each as the smallest rectangle around it, at any angle."""
+
     score: float | None = None
     """Count detections from this score on; AP uses all of them either way."""
 

@@ -230,6 +230,7 @@ class TrainOptions:
             gsd_m=self.data.gsd_m,
             radius_m=self.radius_m,
             precision=self.precision,
+            oriented=self.resolved_network.boxes == "oriented",
         )
 
     @property

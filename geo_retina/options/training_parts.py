@@ -43,6 +43,8 @@ class ScoringOptions:
     gsd_m: float | None
     radius_m: float | None
     precision: Precision
+    oriented: bool = False
+    """Labels count as oriented boxes."""
 
 
 @dataclass(frozen=True, kw_only=True)

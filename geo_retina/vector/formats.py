@@ -69,6 +69,10 @@ def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = Fals
         )
 
 
+AZIMUTH = "azimuth_deg"
+"""Column of oriented boxes, which no others have: the direction of the long side."""
+
+
 def is_package(path: str | Path) -> bool:
     """Check whether a file of that name holds several layers."""
     return Path(path).suffix.lower() == PACKAGE

@@ -28,6 +28,7 @@ from geo_retina.evaluation.inputs.names import (
     rename_as_found,
 )
 from geo_retina.evaluation.inputs.objects import Problem, make_objects
+from geo_retina.evaluation.inputs.rectangles import as_rectangles, measure_sides
 from geo_retina.geodesy import (
     crs_label,
     full_turn,
@@ -45,6 +46,7 @@ from geo_retina.vector import (
     is_elsewhere,
     read_companions,
 )
+from geo_retina.vector.formats import AZIMUTH
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -71,6 +73,8 @@ def gather(
     _check_place(geometries, crs, layer, detections)
     placed = reproject(layer.geometries, layer.crs, crs)
     geometries, placed = _around_one_longitude(geometries, placed, crs)
+    if options.rectangles and not layer.is_points:
+        placed = as_rectangles(placed, crs)
     found = replace(
         make_objects(geometries, class_text, scene_text),
         scores=found_scores(frame, name),
@@ -92,7 +96,10 @@ def gather(
         check_scenes(found_codes, truth_codes, scenes, name, layer.path)
     detected = () if class_text is None else tuple(sorted(set(class_text.tolist())))
     found = found.take(np.argsort(-found.scores, kind="stable"))
-    return Problem(found, truth, crs, classes, scenes, detected, layer.is_points)
+    sides = None
+    if AZIMUTH in frame.columns and not layer.is_points:
+        sides = measure_sides(found.geometries, crs), measure_sides(truth.geometries, crs)
+    return Problem(found, truth, crs, classes, scenes, detected, layer.is_points, sides=sides)
 
 
 def _read_both_names(

@@ -10,6 +10,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from geo_retina.evaluation.inputs.rectangles import Sides
+
 _BOX_TOLERANCE = 1e-7
 """Share of its bounds' area that a box may lack: float64 corners at 5,000 km are that exact."""
 
@@ -69,6 +71,7 @@ class Problem:
         points: whether the labels are points.
         ground: the labelled ground as one geometry, or None.
         ignored_ground: ground on which nothing counts, or None.
+        sides: of the rectangles of detections and labels, where the detections are oriented boxes.
     """
 
     found: Objects
@@ -80,6 +83,7 @@ class Problem:
     points: bool
     ground: Any = None
     ignored_ground: Any = None
+    sides: tuple[Sides, Sides] | None = None
 
 
 def make_objects(

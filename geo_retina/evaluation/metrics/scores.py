@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 RATES = ("precision", "recall", "f1")
 AVERAGES = ("ap50", "ap75", "ap")
+SIDE_ERRORS = ("angle_error_deg", "angle_error_95_deg", "length_error_m", "width_error_m")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,12 @@ class Scores:
         ap: the mean of that over IoU 0.5, 0.55 .. 0.95.
         position_error_m: mean distance of matched centres on the ground; only where not
             matched by overlap.
+        angle_error_deg: median angle between the lengths of matched rectangles, from 0 to 90
+            degrees, without labels that are nearly squares; only where the detections are
+            oriented boxes that were matched by overlap, as the next three.
+        angle_error_95_deg: its 95th percentile.
+        length_error_m: median absolute error of the length, on the ground.
+        width_error_m: the same of the width.
         intervals: 95 % intervals (low, high) by the name of the number, from draws of ground
             blocks; empty where none were made.
         curve: the rates by threshold; None where it was not made, as by scene.
@@ -79,6 +86,10 @@ class Scores:
     ap75: float | None = None
     ap: float | None = None
     position_error_m: float | None = None
+    angle_error_deg: float | None = None
+    angle_error_95_deg: float | None = None
+    length_error_m: float | None = None
+    width_error_m: float | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     curve: Curve | None = field(default=None, compare=False)
 
@@ -99,10 +110,11 @@ class Scores:
         return 2 * self.matches / total if total else None
 
     def numbers(self) -> dict[str, Any]:
-        """Return all single numbers by name, ready for JSON."""
+        """Return all single numbers by name, ready for JSON; errors of rectangles if there are."""
         counts = ("labels", "detections", "matches", "ignored")
         rest = ("best_f1", "best_score", *AVERAGES, "position_error_m")
-        return {name: getattr(self, name) for name in (*counts, *RATES, *rest)}
+        errors = [name for name in SIDE_ERRORS if getattr(self, name) is not None]
+        return {name: getattr(self, name) for name in (*counts, *RATES, *rest, *errors)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, ``intervals`` as [low, high], and ``curve`` where there is one."""

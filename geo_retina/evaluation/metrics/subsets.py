@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from geo_retina.evaluation.inputs.objects import Problem
 from geo_retina.evaluation.matching.match_table import IGNORED, TRUE
 from geo_retina.evaluation.matching.outcomes import Matcher, Outcome, States
+from geo_retina.evaluation.metrics.rectangle_errors import SideErrors, side_errors
 from geo_retina.evaluation.metrics.score_curves import average_precision, best_f1, rate_curve
 from geo_retina.evaluation.metrics.scores import Scores
 
@@ -59,7 +60,15 @@ class Tally:
             ap75=ap75,
             ap=ap,
             position_error_m=float(self.outcome.value[true].mean()) if by_centre else None,
+            **self._side_errors(true)._asdict(),
         )
+
+    def _side_errors(self, true: Rows) -> SideErrors:
+        """Compare the rectangles of matched detections with those of their labels."""
+        if self.problem.sides is None or not self.by_iou:
+            return SideErrors()
+        found, truth = self.problem.sides
+        return side_errors(found[true], truth[self.outcome.other[true]])
 
     def with_curve(self, scores: Scores, found: Rows) -> Scores:
         """Add the curve of these detections to scores."""

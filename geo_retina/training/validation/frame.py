@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
+import shapely
 from affine import Affine
 
 from geo_retina.boxes import to_polygons
 from geo_retina.errors import TrainingError
 from geo_retina.geodesy import WGS84, missing_crs
 from geo_retina.grid import Grid
-from geo_retina.scene import Scene
+from geo_retina.scene import Scene, open_scene
+from geo_retina.vector.formats import AZIMUTH
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -71,8 +73,17 @@ def laid_out(found: gpd.GeoDataFrame, scenes: dict[str, Scene]) -> gpd.GeoDataFr
         found: as ``detect`` gives them, with boxes in the pixels of their files.
         scenes: by the names that the detections have.
     """
-    polygons = np.empty(len(found), dtype=object)
+    polygons = np.asarray(found.geometry.array, dtype=object).copy()
+    is_oriented = AZIMUTH in found.columns
     boxes_px = found[_BOX_PX].to_numpy(np.float64)
     for name, rows in found.groupby("scene", observed=True).indices.items():
-        polygons[rows] = to_polygons(boxes_px[rows], meeting_grid(scenes[str(name)].grid))
+        scene = scenes[str(name)]
+        grid = meeting_grid(scene.grid)
+        if not is_oriented:
+            polygons[rows] = to_polygons(boxes_px[rows], grid)
+            continue
+        # They lie in the frame of the file, whose pixels are those of the grid.
+        file = open_scene(scene.path).grid
+        corners = shapely.get_coordinates(polygons[rows]).reshape(-1, 5, 2)
+        polygons[rows] = shapely.polygons(grid.pixels_to_crs(file.crs_to_pixels(corners)))
     return found.set_geometry(polygons, crs=_PIXELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.boxes import to_polygons
+from geo_retina.boxes import oriented, to_polygons
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.split import Split, Subset
 from geo_retina.errors import SceneError, TrainingError
@@ -130,9 +130,15 @@ def choose_ground(
         )
     crs = common_crs([each.scene for each in val_ground])
     names = scene_names([each.scene.path for each in val_ground])
-    points = training_set.points
     tables = [
-        _truth_table(each, rows, training_set.classes, points=points, crs=crs, name=name)
+        _truth_table(
+            replace(each, rotated_px=each.rotated_px if options.oriented else None),
+            rows,
+            training_set.classes,
+            points=training_set.points,
+            crs=crs,
+            name=name,
+        )
         for each, rows, name in zip(val_ground, objects, names, strict=True)
     ]
     truth = to_geodataframe(tables, crs)
@@ -242,11 +248,13 @@ def _truth_table(
 ) -> pa.Table:
     """Write labels of a scene as a table: points at their centre, others as their box."""
     grid = meeting_grid(each.scene.grid)
-    geometry: Any = (
-        shapely.points(grid.pixels_to_crs(each.centres_px[rows]))
-        if points
-        else to_polygons(each.boxes_px[rows], grid)
-    )
+    geometry: Any
+    if points:
+        geometry = shapely.points(grid.pixels_to_crs(each.centres_px[rows]))
+    elif each.rotated_px is not None:
+        geometry = oriented.to_polygons(each.rotated_px[rows], grid)
+    else:
+        geometry = to_polygons(each.boxes_px[rows], grid)
     geometry = reproject(geometry, grid.crs, crs)
     names = _strings(classes[label] for label in each.labels[rows])
     return pa.table(
