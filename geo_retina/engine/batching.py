@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geo_retina.boxes import oriented as oriented_boxes
 from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.pixels import TileBoxes
 from geo_retina.errors import ModelError
@@ -27,14 +28,16 @@ class Batching:
     Args:
         predictor: what computes.
         classes: number of classes that it may name.
+        oriented: whether its boxes are to have angles.
     """
 
-    def __init__(self, predictor: Predictor, classes: int) -> None:
+    def __init__(self, predictor: Predictor, classes: int, *, oriented: bool = False) -> None:
         self.slots = ComputeSlots(predictor.device, predictor.batches_at_once)
         self.reduced: int | None = None
         """Tiles in a batch, where memory made that fewer than planned."""
         self._predictor = predictor
         self._classes = classes
+        self._oriented = oriented
 
     def size(self, tile_px: int) -> int:
         """Count the tiles of a size that go into a batch now."""
@@ -80,7 +83,7 @@ class Batching:
         tiles_NCHW = tiles_of(batch)
         self.slots.share()
         found = _Arrays.of(self._predictor.predict(tiles_NCHW))
-        fault = found.fault(len(batch), self._classes)
+        fault = found.fault(len(batch), self._classes, oriented=self._oriented)
         if fault:
             raise ModelError(
                 f"predictor {type(self._predictor).__name__} returned {fault} for "
@@ -98,18 +101,21 @@ class _Arrays(NamedTuple):
     labels: NDArray[np.int64]
     tile: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    rotated: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, decoded: Decoded) -> _Arrays:
+        rotated = decoded.rotated_M5
         return cls(
             decoded.boxes_M4.double().cpu().numpy(),
             decoded.scores_M.float().cpu().numpy(),
             decoded.labels_M.cpu().numpy(),
             decoded.image_M.cpu().numpy(),
             decoded.truncated_N.cpu().numpy(),
+            None if rotated is None else rotated.double().cpu().numpy(),
         )
 
-    def fault(self, tiles: int, classes: int) -> str | None:
+    def fault(self, tiles: int, classes: int, *, oriented: bool) -> str | None:
         """Say what would be lost or put in a wrong place."""
         count = len(self.tile)
         if self.boxes.shape != (count, 4) or {len(self.scores), len(self.labels)} != {count}:
@@ -119,6 +125,12 @@ class _Arrays(NamedTuple):
             )
         if self.truncated.shape != (tiles,):
             return f"truncated marks of shape {self.truncated.shape}"
+        if count and (self.rotated is not None) != oriented:
+            return (
+                "upright boxes, though the card's are oriented," if oriented else "angles of boxes"
+            )
+        if self.rotated is not None and self.rotated.shape != (count, 5):
+            return f"oriented boxes of shape {self.rotated.shape}"
         if not count:
             return None
         if (np.diff(self.tile) < 0).any() or self.tile[0] < 0 or self.tile[-1] >= tiles:
@@ -129,14 +141,23 @@ class _Arrays(NamedTuple):
             return "boxes or scores that are not finite"
         if not (self.boxes[:, 2:] > self.boxes[:, :2]).all():
             return "boxes without an area"
+        if self.rotated is not None and not (
+            np.isfinite(self.rotated).all() and (self.rotated[:, 2:4] > 0).all()
+        ):
+            return "oriented boxes that are not finite or have no area"
         return None
 
     def by_tile(self) -> list[TileBoxes]:
         ends = np.searchsorted(self.tile, np.arange(1, len(self.truncated)))
-        columns = (np.split(column, ends) for column in self[:3])
+        columns = (np.split(column, ends) for column in (self.boxes, self.scores, self.labels))
+        rotated: Sequence[NDArray[np.float64] | None] = [None] * len(self.truncated)
+        if self.rotated is not None:
+            rotated = np.split(oriented_boxes.normalise(self.rotated), ends)
         return [
-            TileBoxes(boxes, scores, labels, bool(truncated))
-            for boxes, scores, labels, truncated in zip(*columns, self.truncated, strict=True)
+            TileBoxes(boxes, scores, labels, bool(truncated), angles)
+            for boxes, scores, labels, truncated, angles in zip(
+                *columns, self.truncated, rotated, strict=True
+            )
         ]
 
 

@@ -71,7 +71,11 @@ class Engine:
         self.predictor: Predictor = make(model, options, device=device, batch=batch)
         self.device = self.predictor.device
         self.card: Card = model.card
-        self._batching = Batching(self.predictor, len(self.card.classes))
+        self._batching = Batching(
+            self.predictor,
+            len(self.card.classes),
+            oriented=self.card.network.boxes == "oriented",
+        )
         self._edge_px = options.merge.edge_px
         radiometry = self.card.radiometry
         self._offset, self._scale = (

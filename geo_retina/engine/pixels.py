@@ -64,12 +64,15 @@ class TileBoxes(NamedTuple):
         scores: (M,) float32.
         labels: (M,) int64.
         truncated: whether there may be more.
+        rotated_tile: (M, 5) float64 of oriented boxes, as ``boxes.oriented`` has them; None where
+            boxes are upright.
     """
 
     boxes_tile: NDArray[np.float64]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     truncated: bool
+    rotated_tile: NDArray[np.float64] | None = None
 
 
 class Stopped(Exception):

@@ -16,6 +16,7 @@ from geo_retina.errors import ModelError
 from geo_retina.files import check_file_output, new_file
 from geo_retina.forks import use_own_threads
 from geo_retina.model.cards import Card, find_model, load_card
+from geo_retina.nn import rotated_coding
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.backbones import Backbone
 from geo_retina.nn.heads import Subnet
@@ -144,8 +145,6 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     ratios = options.anchor_ratios
     if options.levels is None or options.anchor_sides_px is None or ratios is None:
         raise ModelError("a network needs levels and anchor sides; fit them to the labels first")
-    if options.boxes != "upright":
-        raise ModelError(f"no network with {options.boxes} boxes can be built yet, only upright")
     backbone = Backbone(options.backbone, in_channels=in_channels, bn_eps=options.bn_eps)
     pyramid = Pyramid(
         backbone.levels,
@@ -162,9 +161,10 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
         round_corners=options.round_anchors,
     )
     anchors = len(options.anchor_sides_px[0]) * len(ratios)
+    offsets = rotated_coding.OFFSETS if options.boxes == "oriented" else 4
     class_subnet, box_subnet = (
         Subnet(options.channels, options.convs, outputs, anchors, norm=options.norm, prior=prior)
-        for outputs, prior in ((classes, options.prior), (4, None))
+        for outputs, prior in ((classes, options.prior), (offsets, None))
     )
     return RetinaNet(backbone, pyramid, class_subnet, box_subnet, anchor_grid)
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from geo_retina.nn.rotated_overlap import pair_iou
+
 IGNORE = -2
 """The anchor is neither object nor background."""
 
@@ -34,7 +36,12 @@ class _Pairs(NamedTuple):
 
 
 def assign_iou(
-    anchors_A4: Tensor, boxes_M4: Tensor, *, foreground_iou: float, background_iou: float
+    anchors_A4: Tensor,
+    boxes_M4: Tensor,
+    *,
+    foreground_iou: float,
+    background_iou: float,
+    rotated_M5: Tensor | None = None,
 ) -> Tensor:
     """Assign anchors by thresholds on their greatest IoU with an object.
 
@@ -47,6 +54,8 @@ def assign_iou(
         boxes_M4: objects; M may be 0.
         foreground_iou: least IoU with an object.
         background_iou: IoU from which an anchor is no longer background.
+        rotated_M5: the objects' oriented boxes, whose hulls ``boxes_M4`` are; IoU is with them
+            then.
 
     Returns:
         (A,) int64: position of the object, ``BACKGROUND`` or ``IGNORE``. Of objects that an
@@ -57,7 +66,7 @@ def assign_iou(
     if not len(boxes_M4) or not count:
         return assigned_A
     pairs = _overlapping(anchors_A4, boxes_M4)
-    iou = _iou(pairs, anchors_A4, boxes_M4)
+    iou = _iou(pairs, anchors_A4, boxes_M4, rotated_M5)
     best_A = iou.new_zeros(count).scatter_reduce(0, pairs.anchor, iou, "amax")
     best_M = iou.new_zeros(len(boxes_M4)).scatter_reduce(0, pairs.box, iou, "amax")
     match_A = _first_best(pairs, iou, best_A, len(boxes_M4))
@@ -68,7 +77,11 @@ def assign_iou(
 
 
 def assign_atss(
-    anchors_per_level: Sequence[Tensor], boxes_M4: Tensor, *, candidates: int
+    anchors_per_level: Sequence[Tensor],
+    boxes_M4: Tensor,
+    *,
+    candidates: int,
+    rotated_M5: Tensor | None = None,
 ) -> Tensor:
     """Assign anchors by adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424).
 
@@ -80,6 +93,8 @@ def assign_atss(
         anchors_per_level: (A_l, 4) for each level.
         boxes_M4: objects; M may be 0.
         candidates: anchors per level and object; fewer where the level has fewer.
+        rotated_M5: the objects' oriented boxes, whose hulls ``boxes_M4`` are; IoU is with them
+            then, and centres lie inside them.
 
     Returns:
         (A,) int64 over all levels in order: position of the object or ``BACKGROUND``. An anchor
@@ -97,10 +112,13 @@ def assign_atss(
     box_MP = torch.arange(len(boxes_M4), device=device)[:, None].expand_as(chosen_MP)
     overlap = (high - low).clamp(min=0).prod(dim=-1)
     every = _Pairs(chosen_MP.flatten(), box_MP.flatten(), overlap.flatten())
-    iou_MP = _iou(every, anchors_A4, boxes_M4).view_as(chosen_MP)
+    iou_MP = _iou(every, anchors_A4, boxes_M4, rotated_M5).view_as(chosen_MP)
     spread = iou_MP.std(dim=1) if iou_MP.shape[1] > 1 else torch.zeros_like(iou_MP[:, 0])
     centre = (near[..., :2] + near[..., 2:]) / 2
-    inside = ((centre > boxes_M4[:, None, :2]) & (centre < boxes_M4[:, None, 2:])).all(dim=-1)
+    if rotated_M5 is not None:
+        inside = _inside_rotated(centre, rotated_M5[:, None])
+    else:
+        inside = ((centre > boxes_M4[:, None, :2]) & (centre < boxes_M4[:, None, 2:])).all(dim=-1)
     taken = (inside & (iou_MP >= (iou_MP.mean(dim=1) + spread)[:, None])).flatten()
     pairs, iou = _Pairs(*(field[taken] for field in every)), iou_MP.flatten()[taken]
     best_A = iou.new_full((count,), -1.0).scatter_reduce(0, pairs.anchor, iou, "amax")
@@ -141,9 +159,29 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def _iou(pairs: _Pairs, anchors_A4: Tensor, boxes_M4: Tensor) -> Tensor:
+def _iou(
+    pairs: _Pairs, anchors_A4: Tensor, boxes_M4: Tensor, rotated_M5: Tensor | None = None
+) -> Tensor:
+    if rotated_M5 is not None:
+        anchors = _as_rotated(anchors_A4[pairs.anchor])
+        return pair_iou(anchors, rotated_M5[pairs.box]).to(anchors_A4.dtype)
     areas = _area(boxes_M4)[pairs.box] + _area(anchors_A4)[pairs.anchor]
     return pairs.overlap / (areas - pairs.overlap)
+
+
+def _as_rotated(boxes_P4: Tensor) -> Tensor:
+    """Write upright boxes as oriented ones at an angle of 0; their width may be the longer side."""
+    centre = (boxes_P4[:, :2] + boxes_P4[:, 2:]) / 2
+    side = boxes_P4[:, 2:] - boxes_P4[:, :2]
+    return torch.cat([centre, side, torch.zeros_like(side[:, :1])], dim=1)
+
+
+def _inside_rotated(points: Tensor, rotated: Tensor) -> Tensor:
+    """Tell which points (..., 2) lie inside oriented boxes (..., 5)."""
+    angle, offset = torch.deg2rad(rotated[..., 4]), points - rotated[..., :2]
+    along = offset[..., 0] * angle.cos() + offset[..., 1] * angle.sin()
+    across = offset[..., 1] * angle.cos() - offset[..., 0] * angle.sin()
+    return (2 * along.abs() < rotated[..., 2]) & (2 * across.abs() < rotated[..., 3])
 
 
 def _first_best(pairs: _Pairs, iou: Tensor, best_A: Tensor, boxes: int) -> Tensor:

@@ -11,15 +11,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from geo_retina.errors import ModelError
 from geo_retina.nn.heads import Outputs
 from geo_retina.nn.losses import decode_deltas
-
-# Suppression compares every box with every other one of a call. A CPU pays for each pair, so
-# images go one by one; a GPU pays for calls, and for a matrix of pairs of this many boxes.
-_BOXES_PER_CALL = 32_768
+from geo_retina.nn.rotated_coding import are_oriented, decode_rotated, hull
+from geo_retina.nn.suppression import suppress_oriented, suppress_upright
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +78,7 @@ class _Top(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Rows of boxes; ``position`` counts (level, anchor, class)."""
+    """Rows of boxes, (M, 4) or (M, 5); ``position`` counts (level, anchor, class)."""
 
     boxes: Tensor
     scores: Tensor
@@ -99,8 +96,9 @@ def decode(
     """Turn logits and offsets into boxes.
 
     Per level the best candidates of every image are taken, those under the threshold dropped,
-    the rest decoded and clipped to the image; boxes left without an area lay outside it and are
-    dropped. Then boxes suppress lower-scored ones of their image and class over all levels.
+    the rest decoded and clipped to the image, of oriented boxes their hulls; boxes left without an
+    area lay outside it and are dropped. Then boxes suppress lower-scored ones of their image and
+    class over all levels.
 
     Args:
         outputs: the network's, in any floating dtype.
@@ -117,21 +115,26 @@ def decode(
     images = len(outputs.logits[0])
     truncated_N = torch.zeros(images, dtype=torch.bool, device=outputs.logits[0].device)
     parts, start = [], 0
-    for logits_NAK, deltas_NA4, anchors_A4 in zip(*outputs, anchors, strict=True):
+    for logits_NAK, deltas_NAD, anchors_A4 in zip(*outputs, anchors, strict=True):
         best = _top(logits_NAK, settings)
         beyond = best.score[:, settings.candidates :] >= 0
         truncated_N |= beyond.any(dim=1)
         within = _Top(*(field[:, : settings.candidates] for field in best))
-        found = _decode_level(within, deltas_NA4, anchors_A4)
+        found = _decode_level(within, deltas_NAD, anchors_A4)
         parts.append(found._replace(position=found.position + start))
         start += logits_NAK.shape[1] * logits_NAK.shape[2]
-    placed = _sort(_clip(_Candidates(*map(torch.cat, zip(*parts, strict=True))), image_shape))
-    kept = _suppress(placed, images, settings.nms_iou)
-    image = placed.image[kept]
+    found = _sort(_Candidates(*map(torch.cat, zip(*parts, strict=True))))
+    upright, inside = _clip(found.boxes, image_shape)
+    found, upright = _Candidates(*(field[inside] for field in found)), upright[inside]
+    kept = _suppress(found, upright, settings.nms_iou)
+    image = found.image[kept]
     sizes = image.bincount(minlength=images)
     rank = torch.arange(len(kept), device=kept.device) - (sizes.cumsum(0) - sizes)[image]
-    boxes, scores, labels, image, _ = (f[kept[rank < settings.max_per_image]] for f in placed)
-    return Decoded(boxes, scores, labels, image, truncated_N | (sizes > settings.max_per_image))
+    kept = kept[rank < settings.max_per_image]
+    boxes, scores, labels, image, _ = (field[kept] for field in found)
+    truncated_N |= sizes > settings.max_per_image
+    rotated = boxes if boxes.shape[1] == 5 else None
+    return Decoded(upright[kept], scores, labels, image, truncated_N, rotated)
 
 
 def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Tensor]:
@@ -177,25 +180,29 @@ def _beneath(logits_NAK: Tensor, threshold: Tensor | float) -> Tensor:
     return logits_NAK < least - 1e-3 * (1 + least.abs())
 
 
-def _decode_level(top: _Top, deltas_NA4: Tensor, anchors_A4: Tensor) -> _Candidates:
+def _decode_level(top: _Top, deltas_NAD: Tensor, anchors_A4: Tensor) -> _Candidates:
     """Decode boxes of one level's candidates whose score reaches the threshold."""
     image, column = (top.score >= 0).nonzero(as_tuple=True)
     anchor = top.anchor[image, column]
-    boxes = decode_deltas(anchors_A4[anchor], deltas_NA4[image, anchor].float())
+    decode_boxes = decode_rotated if are_oriented(deltas_NAD) else decode_deltas
+    boxes = decode_boxes(anchors_A4[anchor], deltas_NAD[image, anchor].float())
     score, label, position = top.score, top.label, top.position
     return _Candidates(
         boxes, score[image, column], label[image, column], image, position[image, column]
     )
 
 
-def _clip(found: _Candidates, image_shape: tuple[int, int]) -> _Candidates:
-    """Cut boxes to the image, and drop those with no area in it."""
+def _clip(boxes: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cut upright boxes, or the hulls of oriented ones, to the image; tell which have an area."""
     height, width = image_shape
-    x = found.boxes[:, 0::2].clamp(0, width)
-    y = found.boxes[:, 1::2].clamp(0, height)
-    boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+    oriented = boxes.shape[1] == 5
+    upright = hull(boxes) if oriented else boxes
+    x = upright[:, 0::2].clamp(0, width)
+    y = upright[:, 1::2].clamp(0, height)
     inside = (x[:, 1] > x[:, 0]) & (y[:, 1] > y[:, 0])
-    return _Candidates(*(field[inside] for field in found._replace(boxes=boxes)))
+    if oriented:
+        inside &= (boxes[:, 2:4] > 0).all(dim=1)
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1), inside
 
 
 def _sort(found: _Candidates) -> _Candidates:
@@ -206,32 +213,8 @@ def _sort(found: _Candidates) -> _Candidates:
     return _Candidates(*(field[order] for field in found))
 
 
-def _suppress(found: _Candidates, images: int, iou: float) -> Tensor:
+def _suppress(found: _Candidates, upright: Tensor, iou: float) -> Tensor:
     """Find positions, ascending, of boxes that no better one of their image and class covers."""
-    # Float64 keeps the boxes exact whatever the offset; devices without it have few bits to lose.
-    exact = torch.float32 if found.boxes.device.type == "mps" else torch.float64
-    boxes = found.boxes.to(exact)
-    if not len(boxes):
-        return found.image
-    # Images side by side, classes below each other: boxes of different ones never touch.
-    step = boxes.max() + 1
-    shift = torch.stack([found.image, found.labels], dim=1) * step
-    boxes = boxes + shift.repeat(1, 2)
-    kept, start = [], 0
-    for size in _calls(found.image.bincount(minlength=images).tolist(), boxes.device.type):
-        part = slice(start, start + size)
-        kept.append(start + nms(boxes[part], found.scores[part].to(exact), iou).sort().values)
-        start += size
-    return torch.cat(kept)
-
-
-def _calls(sizes: list[int], device: str) -> list[int]:
-    """Divide boxes into numbers that go into one call each: whole images, in order."""
-    limit = 0 if device == "cpu" else _BOXES_PER_CALL
-    calls: list[int] = []
-    for size in sizes:
-        if calls and calls[-1] + size <= limit:
-            calls[-1] += size
-        else:
-            calls.append(size)
-    return calls
+    if found.boxes.shape[1] == 5:
+        return suppress_oriented(found.boxes, found.labels, found.image, iou)
+    return suppress_upright(upright, found.scores, found.labels, found.image, iou)

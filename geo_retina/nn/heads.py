@@ -21,7 +21,8 @@ class Outputs(NamedTuple):
     """(N, H*W*A, K) class logits."""
 
     deltas: list[Tensor]
-    """(N, H*W*A, 4) box offsets from the anchors: dx, dy, dw, dh."""
+    """(N, H*W*A, 4) box offsets from the anchors: dx, dy, dw, dh; (N, H*W*A, 8) those of oriented
+    boxes, as ``rotated_coding`` has them."""
 
 
 class Subnet(nn.Module):
@@ -33,7 +34,7 @@ class Subnet(nn.Module):
     Args:
         channels: channels of the pyramid and of the hidden convolutions.
         convs: hidden convolutions.
-        outputs_per_anchor: K for classes, 4 for boxes.
+        outputs_per_anchor: K for classes, 4 for boxes, 8 for oriented ones.
         anchors: anchors per cell.
         norm: after every hidden convolution; ``group`` has 32 groups.
         prior: probability that the outputs start from through their bias; None starts at 0.

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from geo_retina.nn.assignment import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
 from geo_retina.nn.heads import Outputs
+from geo_retina.nn.rotated_coding import are_oriented, encode_rotated, have_angle
 
 _GREATEST_LOG_SCALE = math.log(1000 / 16)
 _LEAST_SIDE_PX = 1e-3
@@ -190,21 +191,24 @@ def retinanet_loss(
         anchors, at least 1, or by what ``divisor`` says. Ignored anchors have no part in either.
     """
     logits_NAK = torch.cat(outputs.logits, dim=1).float()
-    deltas_NA4 = torch.cat(outputs.deltas, dim=1)
+    deltas_NAD = torch.cat(outputs.deltas, dim=1)
+    oriented = are_oriented(deltas_NAD)
+    if not oriented:
+        targets = [target._replace(rotated_M5=None) for target in targets]
     anchors_A4 = torch.cat(list(anchors))
     with torch.no_grad():
         assigned_NA = torch.stack([assign(anchors, target, settings) for target in targets])
         image, anchor = (assigned_NA >= 0).nonzero(as_tuple=True)
         counts = torch.tensor([len(t.labels_M) for t in targets], device=assigned_NA.device)
         target = assigned_NA[image, anchor] + (counts.cumsum(0) - counts)[image]
-        boxes_P4 = torch.cat([t.boxes_M4 for t in targets])[target]
+        boxes_PB = torch.cat([_boxes_of(t) for t in targets])[target]
         labels_P = torch.cat([t.labels_M for t in targets])[target]
         wanted_NAK = torch.zeros_like(logits_NAK)
         wanted_NAK[image, anchor, labels_P] = 1.0
     positives = divisor(len(image))
     class_NAK = _class_loss(logits_NAK, wanted_NAK, settings)
     class_NAK = class_NAK.masked_fill((assigned_NA == IGNORE)[..., None], 0.0)
-    box = _box_loss(deltas_NA4[image, anchor].float(), anchors_A4[anchor], boxes_P4, settings)
+    box = _box_loss(deltas_NAD[image, anchor].float(), anchors_A4[anchor], boxes_PB, settings)
     return {
         "class_loss": class_NAK.sum() / positives,
         "box_loss": settings.box_weight * box.sum() / positives,
@@ -218,7 +222,7 @@ def assign(anchors: Sequence[Tensor], target: Target, settings: LossSettings) ->
     either: one may be much larger than the box, and yet be its best.
     """
     anchors_A4 = torch.cat(list(anchors))
-    found = _assign(anchors, anchors_A4, target.boxes_M4, settings)
+    found = _assign(anchors, anchors_A4, target.boxes_M4, settings, target.rotated_M5)
     if len(target.ignore_I4):
         touched = _assign(anchors, anchors_A4, target.ignore_I4, settings) != BACKGROUND
         found = found.masked_fill(touched & (found == BACKGROUND), IGNORE)
@@ -226,16 +230,28 @@ def assign(anchors: Sequence[Tensor], target: Target, settings: LossSettings) ->
 
 
 def _assign(
-    anchors: Sequence[Tensor], anchors_A4: Tensor, boxes_M4: Tensor, settings: LossSettings
+    anchors: Sequence[Tensor],
+    anchors_A4: Tensor,
+    boxes_M4: Tensor,
+    settings: LossSettings,
+    rotated_M5: Tensor | None = None,
 ) -> Tensor:
     if settings.assign == "atss":
-        return assign_atss(anchors, boxes_M4, candidates=settings.atss_candidates)
+        return assign_atss(
+            anchors, boxes_M4, candidates=settings.atss_candidates, rotated_M5=rotated_M5
+        )
     return assign_iou(
         anchors_A4,
         boxes_M4,
         foreground_iou=settings.foreground_iou,
         background_iou=settings.background_iou,
+        rotated_M5=rotated_M5,
     )
+
+
+def _boxes_of(target: Target) -> Tensor:
+    """Take what a network is to find: (M, 4), or (M, 5) of oriented boxes."""
+    return target.boxes_M4 if target.rotated_M5 is None else target.rotated_M5
 
 
 def _wrong_way(logits: Tensor, targets: Tensor) -> Tensor:
@@ -258,11 +274,15 @@ def _class_loss(logits_NAK: Tensor, wanted_NAK: Tensor, settings: LossSettings) 
 
 
 def _box_loss(
-    deltas_P4: Tensor, anchors_P4: Tensor, boxes_P4: Tensor, settings: LossSettings
+    deltas_PD: Tensor, anchors_P4: Tensor, boxes_PB: Tensor, settings: LossSettings
 ) -> Tensor:
     if settings.box == "giou":
-        return giou(decode_deltas(anchors_P4, deltas_P4), boxes_P4)
-    wanted_P4 = encode_boxes(anchors_P4, boxes_P4)
+        return giou(decode_deltas(anchors_P4, deltas_PD), boxes_PB)
+    oriented = are_oriented(deltas_PD)
+    encode = encode_rotated if oriented else encode_boxes
+    wanted_PD = encode(anchors_P4, boxes_PB)
     if settings.box == "l1":
-        return l1(deltas_P4, wanted_P4)
-    return smooth_l1(deltas_P4, wanted_P4, beta=settings.beta)
+        loss_PD = l1(deltas_PD, wanted_PD)
+    else:
+        loss_PD = smooth_l1(deltas_PD, wanted_PD, beta=settings.beta)
+    return loss_PD.where(have_angle(boxes_PB), 0.0) if oriented else loss_PD

@@ -28,7 +28,7 @@ class RetinaNet(nn.Module):
         backbone: images to features.
         pyramid: features to pyramid levels.
         class_subnet: K logits per anchor.
-        box_subnet: 4 offsets per anchor.
+        box_subnet: 4 offsets per anchor, or 8 for oriented boxes.
         anchor_grid: the anchors, for the pyramid's levels.
     """
 

@@ -40,7 +40,10 @@ def pair_intersection(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     y_start = (y + (start - x) * rise).clamp(low, high)
     y_end = (y + (end - x) * rise).clamp(low, high)
     parts = (end - start) * _mean_cut(y_start, y_end, half_width)
-    return (-parts.sum(dim=1)).clamp(min=0).minimum(torch.minimum(_area(a), _area(b)))
+    area, smaller = -parts.sum(dim=1), torch.minimum(_area(a), _area(b))
+    # What is left of sums around boxes that do not meet is rounding.
+    least = 1e-12 if dtype == torch.float64 else 1e-5
+    return torch.where(area > least * smaller, area.minimum(smaller), 0.0)
 
 
 def pair_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:

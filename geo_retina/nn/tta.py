@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.heads import Outputs
+from geo_retina.nn.rotated_coding import are_oriented, turn_phases
 
 _ROWS, _COLS = 2, 3
 _VIEWS: tuple[tuple[bool, tuple[int, ...]], ...] = tuple(
@@ -65,7 +66,7 @@ def average_views(
 
 def _seen_from_the_front(
     logits_NRK: Tensor,
-    deltas_NR4: Tensor,
+    deltas_NRD: Tensor,
     size: tuple[int, int],
     turned: bool,
     mirrored: Sequence[int],
@@ -74,16 +75,23 @@ def _seen_from_the_front(
     """Move probabilities and offsets of a level of a view to the image's own anchors."""
     cells = (*(size[::-1] if turned else size), grid.per_cell)
     probability = logits_NRK.float().sigmoid().unflatten(1, cells)
-    deltas = deltas_NR4.float().unflatten(1, cells)
+    deltas = deltas_NRD.float().unflatten(1, cells)
     back = [dim - 1 for dim in mirrored]
     sign = [-1.0 if _COLS in mirrored else 1.0, -1.0 if _ROWS in mirrored else 1.0, 1.0, 1.0]
     probability = probability.flip(back)
-    deltas = deltas.flip(back) * deltas.new_tensor(sign)
+    deltas = deltas.flip(back)
+    oriented = are_oriented(deltas)
+    if oriented:
+        phases = turn_phases(deltas[..., 4:], mirrored=len(mirrored) == 1, turned=turned)
+        deltas = torch.cat([deltas[..., :4], phases], dim=-1)
+        sign += [1.0] * 4
+    deltas = deltas * deltas.new_tensor(sign)
     if turned:
         order = _turned_anchors(grid)
         assert order is not None
         probability = probability.transpose(1, 2)[:, :, :, order]
-        deltas = deltas.transpose(1, 2)[:, :, :, order][..., [1, 0, 3, 2]]
+        swapped = [1, 0, *range(2, deltas.shape[-1])] if oriented else [1, 0, 3, 2]
+        deltas = deltas.transpose(1, 2)[:, :, :, order][..., swapped]
     return probability.flatten(1, 3), deltas.flatten(1, 3)
 
 

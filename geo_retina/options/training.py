@@ -192,7 +192,7 @@ class TrainOptions:
                 f"TrainOptions.batch is {self.batch}, which {self.devices} devices cannot share "
                 "evenly; make it a multiple of devices"
             )
-        if self.weights is not None and self.network:
+        if self.weights is not None and self.network.keys() - {"boxes"}:
             raise OptionError(
                 "TrainOptions.network and weights exclude each other: the model that training "
                 "starts from has its network already; drop one"

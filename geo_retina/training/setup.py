@@ -16,10 +16,11 @@ from geo_retina.dataset.radiometry import BandStatistics, measure_bands
 from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import TrainObjects, train_objects
 from geo_retina.errors import TrainingError
-from geo_retina.model import Band, Card, Radiometry, choose_tile_px
+from geo_retina.model import Band, Card, Model, Radiometry, choose_tile_px
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import CardTexts
 from geo_retina.training.anchor_fit import about_anchors, anchors_fit, resolve_network
 from geo_retina.training.initial_weights import (
@@ -79,10 +80,11 @@ def prepare(options: TrainOptions) -> Preparation:
     """
     own = options.resolved_network
     start = load_start(options.start, own.backbone)  # before minutes are spent on reading
+    kind = _kind_of_boxes(options, own, start)
     training_set = load_training_set(
         options.data,
         place_column=options.split.place_column,
-        oriented=own.boxes == "oriented" or options.samples.rotate == "any",
+        oriented=kind == "oriented" or options.samples.rotate == "any",
     )
     scenes = [each.scene for each in training_set.scenes]
     split = split_ground(scenes, options.split, seed=options.seed, training_set=training_set)
@@ -138,6 +140,28 @@ def prepare(options: TrainOptions) -> Preparation:
     card = replace(card, training=training)
     loss = loss_settings(options.loss, options.assign, objects.per_class(training_set.classes))
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
+
+
+def _kind_of_boxes(options: TrainOptions, own: NetworkOptions, start: Model | None) -> Boxes:
+    """Choose the kind of boxes that is trained, before anything is read.
+
+    Raises:
+        TrainingError: the model that training starts from has another kind than was asked for, or
+            the loss is not for oriented boxes.
+    """
+    kind = own.boxes if start is None else start.card.network.boxes
+    asked = options.network.get("boxes", kind)
+    if asked != kind:
+        raise TrainingError(
+            f"the model {options.weights} finds {kind} boxes, but network.boxes is {asked}; start "
+            f"from a model of {asked} boxes, or leave weights out"
+        )
+    if kind == "oriented" and options.loss.box == "giou":
+        raise TrainingError(
+            "loss.box is giou, which is for upright boxes, but network.boxes is oriented; choose "
+            "smooth_l1 or l1"
+        )
+    return kind
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:

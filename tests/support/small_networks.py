@@ -13,6 +13,7 @@ from geo_retina.nn.heads import Subnet
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.pyramid import Pyramid
 from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.nn.rotated_coding import OFFSETS
 
 
 def small_network(
@@ -23,6 +24,7 @@ def small_network(
     bands: int = 3,
     classes: int = 2,
     backbone: str = "test_resnet",
+    boxes: Literal["upright", "oriented"] = "upright",
 ) -> RetinaNet:
     """A RetinaNet of 32 channels on a tiny backbone, one square anchor of 3 strides per level."""
     body = Backbone(backbone, in_channels=bands)
@@ -38,7 +40,7 @@ def small_network(
         body,
         pyramid,
         Subnet(32, 1, classes, 1, norm=norm, prior=0.01),
-        Subnet(32, 1, 4, 1, norm=norm, prior=None),
+        Subnet(32, 1, OFFSETS if boxes == "oriented" else 4, 1, norm=norm, prior=None),
         AnchorGrid([2**lv for lv in levels], [(3.0 * 2**lv,) for lv in levels], (1.0,), False),
     )
 

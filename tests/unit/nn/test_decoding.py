@@ -248,7 +248,7 @@ def test_bfloat16_outputs() -> None:
 
 
 def test_calls_of_suppression_hold_whole_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geo_retina.nn import decoding as module
+    from geo_retina.nn import suppression as module
 
     assert module._calls([5, 0, 7], "cpu") == [5, 0, 7]
     monkeypatch.setattr(module, "_BOXES_PER_CALL", 10)
@@ -256,7 +256,7 @@ def test_calls_of_suppression_hold_whole_images(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_call_for_the_batch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geo_retina.nn import decoding as module
+    from geo_retina.nn import suppression as module
 
     raw = outputs(5)
     apart = decode(raw, GRID(SHAPE, "cpu"), SHAPE, SETTINGS)
@@ -305,3 +305,73 @@ def test_every_score_that_passes_has_its_box(threshold: float, dtype: torch.dtyp
     wanted = boxes_wanted([logits[None, :, None]], settings)[0][0]
     assert not (passes & ~wanted).any()
     assert 0.5 < float(passes.sum() / wanted.sum()) <= 1
+
+
+# Oriented boxes
+
+
+def oriented_outputs(seed: int, *, images: int = 3, mean: float = -2.0) -> Outputs:
+    raw = outputs(seed, images=images, mean=mean)
+    torch.manual_seed(seed)
+    return Outputs(raw.logits, [torch.cat([d, torch.randn_like(d)], dim=2) for d in raw.deltas])
+
+
+def slow_suppression(found: Decoded, iou: float) -> list[int]:
+    """One box after the other, each against all that stay so far."""
+    from geo_retina.nn.rotated_overlap import pair_iou
+
+    assert found.rotated_M5 is not None
+    kept: list[int] = []
+    for i in range(len(found.scores_M)):
+        same = [
+            j
+            for j in kept
+            if found.image_M[i] == found.image_M[j] and found.labels_M[i] == found.labels_M[j]
+        ]
+        one = found.rotated_M5[i].expand(len(same), 5)
+        if not (pair_iou(one, found.rotated_M5[same]) > iou).any():
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.3, 0.5])
+def test_oriented_boxes_are_suppressed_by_oriented_iou(iou: float) -> None:
+    raw, anchors = oriented_outputs(7, images=2, mean=-3), GRID(SHAPE, "cpu")
+    everything = decode(raw, anchors, SHAPE, dataclasses.replace(SETTINGS, nms_iou=1.0))
+    found = decode(raw, anchors, SHAPE, dataclasses.replace(SETTINGS, nms_iou=iou))
+    kept = slow_suppression(everything, iou)
+    assert 5 < len(kept) < len(everything.scores_M)
+    assert everything.rotated_M5 is not None
+    assert found.rotated_M5 is not None
+    assert torch.equal(found.rotated_M5, everything.rotated_M5[kept])
+    for a, b in zip(found[:4], everything[:4], strict=True):
+        assert torch.equal(a, b[kept])
+
+
+def test_pairs_are_found_in_parts_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geo_retina.nn import suppression as module
+
+    raw, anchors = oriented_outputs(8, mean=-3), GRID(SHAPE, "cpu")
+    whole = decode(raw, anchors, SHAPE, SETTINGS)
+    monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 99)
+    parts = decode(raw, anchors, SHAPE, SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_oriented_boxes_have_their_hulls_cut_to_the_image() -> None:
+    from geo_retina.boxes import clip, oriented
+
+    found = decode(oriented_outputs(9), GRID(SHAPE, "cpu"), SHAPE, SETTINGS)
+    assert found.rotated_M5 is not None
+    rotated = found.rotated_M5.double().numpy()
+    wanted = clip(oriented.hull(rotated), (0, 0, SHAPE[1], SHAPE[0]))
+    torch.testing.assert_close(found.boxes_M4.double(), torch.from_numpy(wanted), atol=1e-4, rtol=0)
+    assert (oriented.normalise(rotated) == rotated).all()
+    assert len(found.scores_M) > 20
+
+
+def test_no_oriented_boxes() -> None:
+    found = decode(oriented_outputs(0, mean=-50), GRID(SHAPE, "cpu"), SHAPE, SETTINGS)
+    assert found.rotated_M5 is not None
+    assert found.rotated_M5.shape == (0, 5)
+    assert found.boxes_M4.shape == (0, 4)

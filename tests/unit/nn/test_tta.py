@@ -82,6 +82,44 @@ def test_mirror_images_give_mirrored_boxes(network: RetinaNet, views: int, how: 
     assert float(torch.cdist(one.double(), other.double()).min(dim=1).values.max()) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("views", "how"), [(2, "left-right"), (4, "upside-down"), (8, "exchanged")]
+)
+def test_angles_of_mirror_images_turn_back(views: int, how: str) -> None:
+    torch.manual_seed(0)
+    network = small_network(norm="none", boxes="oriented").eval()
+    for parameter in (*network.class_subnet.parameters(), *network.box_subnet.parameters()):
+        nn.init.normal_(parameter, std=0.08)
+    torch.manual_seed(1)
+    images = torch.randn(1, 3, *SHAPE)
+    seen = {"left-right": images.flip(3), "upside-down": images.flip(2)}.get(
+        how, images.transpose(2, 3)
+    )
+
+    def rotated(shown: Tensor) -> Tensor:
+        shape = (shown.shape[2], shown.shape[3])
+        with torch.no_grad():
+            outputs = average_views(network, network.anchor_grid, shown, views)
+        found = decode(outputs, network.anchors(shape, "cpu"), shape, SETTINGS)
+        assert found.rotated_M5 is not None
+        return found.rotated_M5
+
+    x, y, length, width, angle = rotated(seen).T
+    if how == "exchanged":
+        x, y, angle = y, x, 90 - angle
+    else:
+        x, y = (SHAPE[1] - x, y) if how == "left-right" else (x, SHAPE[0] - y)
+        angle = -angle
+    double = torch.deg2rad(2 * angle)
+    back = torch.stack([x, y, length, width, 9 * double.cos(), 9 * double.sin()], dim=1)
+    own = rotated(images)
+    double = torch.deg2rad(2 * own[:, 4:])
+    own = torch.cat([own[:, :4], 9 * double.cos(), 9 * double.sin()], dim=1)
+    assert len(own) > 200
+    apart = torch.cdist(own.double(), back.double()).min(dim=1).values
+    assert float(apart.quantile(0.98)) < 0.05  # nearly: where phases disagree, rounding decides
+
+
 def test_a_network_does_not_see_mirror_images_alike(network: RetinaNet) -> None:
     torch.manual_seed(1)
     images = torch.randn(2, 3, *SHAPE)
