@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Tile, TilePlan, Window
+from geo_retina.resampling import Rescaling
 from geo_retina.scene import ValueMap
 
 
@@ -19,13 +20,15 @@ class BlockPixels:
     """Pixels of a block, and the tiles to be cut from them.
 
     Attributes:
-        pixels: (bands, height, width) in the scene's dtype.
+        pixels: (bands, height, width) in the scene's dtype; with ``resampling`` those from
+            which the block's are computed.
         valid: (height, width) bool.
         window: where they lie in the grid.
         plan: the scene's plan.
         tiles: the tiles to detect, all inside ``window``.
         values: from the pixels' numbers to the values that the model's card speaks of; None
             where they are the same.
+        resampling: how the block's pixels are computed; None where they are given.
     """
 
     pixels: NDArray[Any]
@@ -34,6 +37,7 @@ class BlockPixels:
     plan: TilePlan
     tiles: Sequence[Tile]
     values: ValueMap | None = None
+    resampling: Rescaling | None = None
 
 
 @dataclass(frozen=True, eq=False)

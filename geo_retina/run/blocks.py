@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
 from geo_retina.errors import RunError, SceneMismatchError, one_sentence
-from geo_retina.grid import area_of
+from geo_retina.grid import Window, area_of
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
+from geo_retina.resampling import Rescaling
 from geo_retina.run.cluster import EngineKey, engine_here, find_dashboard, workers
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.memory import release_memory
 from geo_retina.run.plan import BlockJob, TaskBatch
-from geo_retina.scene import LostPart, Mosaic, read_pieces
+from geo_retina.scene import LostPart, Mosaic, Scene, read_pieces
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -137,17 +138,28 @@ def _read_block(
     Raises:
         Exception: nothing of it can be read, or its values are not the model's.
     """
-    window = job.block.window
+    window, rescaling = job.block.window, None
     lost: tuple[LostPart, ...] = ()
     try:
-        pixels, valid = _retried(lambda: job.scene.read(window), retries)
+        pixels, valid, rescaling = _retried(lambda: _read_window(job.scene, window), retries)
     except Exception:
         pixels, valid, lost = read_pieces(job.scene, window, go_on=partial(_go_on, run_id))
         if area_of(part.window for part in lost) == window.height * window.width:
             raise
-    _check_range(job, pixels, valid)
+    _check_range(job, pixels, valid if rescaling is None else rescaling.source_valid)
     tiles = job.tiles.tiles_of(job.block)
-    return BlockPixels(pixels, valid, window, job.tiles, tiles, job.scene.values), lost
+    block = BlockPixels(pixels, valid, window, job.tiles, tiles, job.scene.values, rescaling)
+    return block, lost
+
+
+def _read_window(
+    scene: Scene | Mosaic, window: Window
+) -> tuple[NDArray[Any], NDArray[np.bool_], Rescaling | None]:
+    """Read a window, or what it is computed from; its validity; and how, where it is computed."""
+    if not isinstance(scene, Scene) or scene.source is None:
+        return *scene.read(window), None
+    pixels, rescaling = scene.read_source(window)
+    return pixels, rescaling.valid, rescaling
 
 
 def _go_on(run_id: str) -> None:

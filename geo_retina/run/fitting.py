@@ -86,7 +86,7 @@ def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:
     nowhere = [scene for scene in scenes if scene.grid.crs is None]
     if nowhere:
         notes.append(_note_missing_crs(nowhere))
-    resampled = [s for s in scenes if s.view is not None and abs(s.resampling_factor - 1) > 0.02]
+    resampled = [s for s in scenes if s.is_resampled and abs(s.resampling_factor - 1) > 0.02]
     if resampled:
         factors = [scene.resampling_factor for scene in resampled]
         span = f"{min(factors):.3g} to {max(factors):.3g}"

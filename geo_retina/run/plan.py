@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -400,4 +401,9 @@ def _bytes_per_px(plan: ScenePlan, engine: Engine) -> int:
     """Estimate a block's memory per pixel at its peak: while read, or on its way to the device."""
     dtype = np.dtype(plan.scene.dtype)
     beside = max(dtype.itemsize, engine.staged_bytes(dtype))
-    return len(plan.scene.bands) * (dtype.itemsize + beside) + 1
+    count, source = len(plan.scene.bands), getattr(plan.scene, "source", None)
+    if source is None:
+        return count * (dtype.itemsize + beside) + 1
+    grid = plan.scene.grid
+    own_share = source.grid.height * source.grid.width / (grid.height * grid.width)
+    return count * (dtype.itemsize + beside + math.ceil(own_share * dtype.itemsize)) + 2

@@ -90,7 +90,7 @@ def describe_reading(scene: Scene | Mosaic) -> dict[str, str]:
         rows["place"] = "unknown, so the resolution is taken to be the model's"
         if scene.grid.pixel_m is not None:
             rows["place"] = f"unknown; read at {scene.grid.pixel_m:.4g} m a pixel"
-    elif scene.view is not None:
+    elif scene.is_resampled:
         about = f"warped to {scene.grid.crs.name}, " if scene.grid_to_file is None else ""
         rows["resampling"] = (
             f"{about}from {scene.file_gsd_m:.4g} m to {scene.grid.gsd_m:.4g} m a pixel, "

@@ -21,7 +21,7 @@ from geo_retina.scene.georeferencing import georeference, metric_grid
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.values import ValueMap
-from geo_retina.scene.warping import view_of
+from geo_retina.scene.warping import OwnSource, own_source, view_of
 
 
 def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile:
@@ -102,6 +102,12 @@ def as_scene(
     elif gsd_m is not None:
         grid, to_file = _scaled_grid(file.path, own, gsd_m)
     is_own = to_file is not None and to_file.is_identity
+    if to_file is not None and not is_own:
+        source = own_source(file, chosen, grid, to_file)
+        if source is not None:
+            return _scaled(
+                as_scene(file, bands=chosen, in_colours=in_colours), grid, to_file, source
+            )
     return Scene(
         path=file.path,
         bands=chosen,
@@ -125,6 +131,27 @@ def as_scene(
         else (file.block_px[0] / to_file.e, file.block_px[1] / to_file.a),
         middle_x=file.placement.middle_x,
         rasters=file.rasters,
+    )
+
+
+def _scaled(own: Scene, grid: Grid, to_file: Affine, source: OwnSource) -> Scene:
+    """Let a scene in its file's own pixels be read on a grid that is computed from a source."""
+    affine = own.grid.affine @ source.to_file
+    pixels = replace(
+        own,
+        grid=replace(own.grid, affine=affine, height=source.shape[0], width=source.shape[1]),
+        grid_to_file=source.to_file,
+        overview_level=source.level,
+        file_block_px=(float(source.block_px[0]), float(source.block_px[1])),
+    )
+    assert own.file_block_px is not None
+    height, width = own.file_block_px
+    return replace(
+        own,
+        grid=grid,
+        grid_to_file=to_file,
+        file_block_px=(height / to_file.e, width / to_file.a),
+        source=pixels,
     )
 
 
@@ -177,6 +204,7 @@ def on_grid(scene: Scene, grid: Grid) -> Scene:
         grid_to_file=None,
         nodatas=file.nodatas_of(scene.bands, is_own=False),
         view=view_of(file, scene.bands, grid, None),
+        source=None,
     )
 
 

@@ -26,6 +26,7 @@ from rasterio.enums import Resampling
 from geo_retina.errors import SceneError
 from geo_retina.geodesy import full_turn, move, wrap
 from geo_retina.grid import Grid, Window
+from geo_retina.resampling import Rescaling, Scaling
 from geo_retina.scene.bands import Palette
 from geo_retina.scene.damage.vrt_sources import Bounds, is_vrt, source_bounds, sources_read
 from geo_retina.scene.datasets import open_dataset, refuse_damage
@@ -66,7 +67,12 @@ class Scene:
         nodatas: nodata value of each of the bands read; None where there is none.
         masks: the file's alpha bands (from 1), unless they are read as bands.
         has_mask: the file tells by a mask or an alpha band what is valid.
-        view: text of the virtual dataset that gives the grid; None where it is the file's own.
+        view: text of the virtual dataset that gives the grid; None where it is the file's own,
+            or computed from ``source``.
+        source: the same bands in pixels of the file, or of an overview, from which those of the
+            grid are computed, where that is a plain scaling that gets finer or little coarser;
+            None elsewhere.
+        overview_level: which overview of the file is read, from 0; None for the file itself.
         values: from the file's numbers to values, by its scale and offset tags or a stretch;
             None where they are the same. ``read`` gives the numbers.
         middle_x: first coordinate of the file's middle in its own CRS: in degrees, the longitude
@@ -99,6 +105,8 @@ class Scene:
     masks: tuple[int, ...] = ()
     has_mask: bool = False
     view: str | None = None
+    source: Scene | None = None
+    overview_level: int | None = None
     values: ValueMap | None = None
     taken_in: ValueRange | None = None
     file_block_px: tuple[float, float] | None = None
@@ -124,6 +132,17 @@ class Scene:
         assert self.grid.gsd_m is not None  # a warped grid has a CRS
         assert self.file_gsd_m is not None
         return self.grid.gsd_m / self.file_gsd_m
+
+    @property
+    def is_resampled(self) -> bool:
+        """Tell whether the grid's pixels are others than the file's."""
+        return self.view is not None or self.source is not None
+
+    @property
+    def scaling(self) -> Scaling:
+        """From the pixels of ``source``, which must be there, to the grid's."""
+        assert self.source is not None
+        return Scaling(self.source.grid.shape, self.grid.shape)
 
     def to_values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Convert (bands, ...) numbers as ``read`` gives them to the values that they stand for."""
@@ -156,9 +175,31 @@ class Scene:
             row - window.row : bottom - window.row, col - window.col : right - window.col
         ]
         part = Window(row, col, bottom - row, right - col)
+        if self.source is not None:
+            own, resampling = self.read_source(part)
+            resampling.on_host(own, pixels[:, *inside])
+            valid[inside] = resampling.valid
+            return pixels, valid
         with self._dataset(part) as dataset:
             self._read_into(dataset, part, pixels[:, *inside], valid[inside])
         return pixels, valid
+
+    def read_source(self, window: Window) -> tuple[NDArray[Any], Rescaling]:
+        """Read what a window of a grid that is computed from a source is computed from.
+
+        Args:
+            window: inside the grid.
+
+        Returns:
+            pixels (bands, height, width) of the source, and how the window's come of them.
+
+        Raises:
+            SceneError: the file cannot be opened or decoded.
+        """
+        assert self.source is not None
+        part = self.scaling.part(window)
+        pixels, valid = self.source.read(part)
+        return pixels, Rescaling(self.scaling, window, part, valid, self.dtype)
 
     def _read_into(
         self,
@@ -203,7 +244,7 @@ class Scene:
         """Find which pixels lie in blocks that the file holds; None where none is missing."""
         if self.has_mask or self.grid_to_file is None:
             return None
-        file = _handles.get(self.path, None)
+        file = _handles.get(self.path)
         scale_x, scale_y = self.grid_to_file.a, self.grid_to_file.e
         rows, cols = (
             np.floor((np.arange(start, start + count) + 0.5) * scale).astype(np.int64)
@@ -226,6 +267,8 @@ class Scene:
 
     def known_share(self, window: Window) -> float | None:
         """Tell the share of a window that holds ground where that takes no pixel; else None."""
+        if self.source is not None:
+            return self.source.known_share(self.scaling.part(window))
         whole = np.issubdtype(np.dtype(self.dtype), np.integer) or self.dtype == "bool"
         tells = self.masks or self.has_mask or any(each is not None for each in self.nodatas)
         if self.view is not None or tells or not whole:
@@ -251,11 +294,12 @@ class Scene:
             "out_shape": shape,
             "resampling": Resampling.nearest if is_exact else Resampling.average,
         }
-        with self._dataset() as dataset:
-            pixels = dataset.read(self._indexes, **how)
-            seen = seen_valid(pixels, self.nodatas)
+        own = self.source or self
+        with own._dataset() as dataset:
+            pixels = dataset.read(own._indexes, **how)
+            seen = seen_valid(pixels, own.nodatas)
             valid = np.ones(shape, np.bool_) if seen is None else seen
-            known = masked_valid(dataset, self._indexes, self._masks, **how)
+            known = masked_valid(dataset, own._indexes, own._masks, **how)
         return pixels, valid if known is None else valid & known, scale
 
     def check_opens(self) -> None:
@@ -265,7 +309,7 @@ class Scene:
             SceneError: it cannot be opened, so that no part of it can be read.
         """
         with gdal_settings(self.path), refuse_damage(self.path):
-            _handles.get(self.path, self.view)
+            _handles.get(self.path, self.view, self.overview_level)
 
     def seams(self, window: Window) -> tuple[list[int], list[int]]:
         """Find rows and columns inside a window where ground that can be read may end.
@@ -305,7 +349,8 @@ class Scene:
             points = np.array([self.grid_to_file @ tuple(corner) for corner in corners])
         if points is None or not np.isfinite(points).all():
             return None
-        margin = 0.0 if self.view is None else _MARGIN_PX + 2 * self.resampling_factor
+        is_own = self.view is None and self.overview_level is None
+        margin = 0.0 if is_own else _MARGIN_PX + 2 * self.resampling_factor
         (x_min, y_min), (x_max, y_max) = points.min(axis=0) - margin, points.max(axis=0) + margin
         return float(x_min), float(y_min), float(x_max), float(y_max)
 
@@ -329,7 +374,7 @@ class Scene:
             with gdal_settings(self.path), refuse_damage(self.path):
                 needed = None if part is None or not is_vrt(self.path) else self._file_bounds(part)
                 with sources_read(self.path, needed):
-                    yield _handles.get(self.path, self.view)
+                    yield _handles.get(self.path, self.view, self.overview_level)
         except SceneError:
             _handles.drop(self.path)
             raise
@@ -341,14 +386,18 @@ class _Handles(threading.local):
     def __init__(self) -> None:
         self.datasets: OrderedDict[tuple[Any, ...], rasterio.DatasetReader] = OrderedDict()
 
-    def get(self, path: str, view: str | None) -> rasterio.DatasetReader:
-        """Open a file, or a view of it, unless it is open."""
+    def get(
+        self, path: str, view: str | None = None, level: int | None = None
+    ) -> rasterio.DatasetReader:
+        """Open a file, or a view or an overview of it, unless it is open."""
         # A file that was replaced must not be read through a handle on the old one.
         stat = os.stat(path) if os.path.exists(path) else None
         version = (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else ()
-        key = path, version, view
+        key = path, version, view, level
         if key not in self.datasets:
-            self.datasets[key] = open_dataset(view or path)
+            self.datasets[key] = open_dataset(
+                view or path, **({} if level is None else {"overview_level": level})
+            )
             while len(self.datasets) > _OPEN_HANDLES:
                 self.datasets.popitem(last=False)[1].close()
         self.datasets.move_to_end(key)

@@ -1,5 +1,8 @@
 """Views: virtual datasets through which GDAL gives a scene on another grid than the file's.
 
+They serve where the grid is turned, sheared or in another CRS, and where it gets much coarser and
+pixels are averaged. Else the file's own pixels, or an overview's, are read and resampled by us.
+
 A view takes the requested bands, in order, and adds an alpha band for what is valid, from nodata
 values, masks and alpha bands alike. It is a text, so a scene that has one can still be pickled.
 GDAL computes it in blocks of its own, so that a pixel does not depend on the window it is read in.
@@ -8,6 +11,7 @@ GDAL computes it in blocks of its own, so that a pixel does not depend on the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -16,6 +20,7 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 
 from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
+from geo_retina.resampling import RESAMPLED
 from geo_retina.scene.datasets import gdal_name, open_dataset
 from geo_retina.scene.georeferencing import Placement
 from geo_retina.scene.reading import VIEW_BLOCK_PX
@@ -36,12 +41,7 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
         grid: the target grid.
         grid_to_file: maps its pixels to the file's; None where ``grid`` is on another map.
     """
-    factor = shrinkage(file, grid, grid_to_file)
-    level, shape = _overview(file, factor)
-    own = file.placement.grid
-    # Overviews are a rounded share of the file; the ground they cover is the same.
-    to_full = Affine.scale(own.width / shape[1], own.height / shape[0])
-    rest = factor / (to_full.a * to_full.e) ** 0.5
+    (level, shape, to_full, _), rest = _source(file, shrinkage(file, grid, grid_to_file))
     source, options = gdal_name(file.path), _open_options(level)
     if file.declared_alphas - file.masks(bands):
         source, options = _without_alpha(file, source, options, shape), ""
@@ -75,6 +75,50 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
     )
 
 
+class OwnSource(NamedTuple):
+    """Pixels that a file holds, from which those of a grid are computed.
+
+    Attributes:
+        level: of the overview, from 0; None for the file itself.
+        shape: (height, width).
+        to_file: maps its pixels to the file's.
+        block_px: (height, width) of the blocks in which they are stored.
+    """
+
+    level: int | None
+    shape: tuple[int, int]
+    to_file: Affine
+    block_px: tuple[int, int]
+
+
+def own_source(
+    file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Affine
+) -> OwnSource | None:
+    """Choose the pixels of a file from which a scaled grid is interpolated.
+
+    Returns:
+        None where the grid is so coarse that pixels are averaged, or they are no brightness: GDAL
+        does both.
+    """
+    source, rest = _source(file, shrinkage(file, grid, grid_to_file))
+    is_linear = _resampling(file, bands, rest) == "Bilinear"
+    return source if is_linear and file.dtypes[bands[0] - 1] in RESAMPLED else None
+
+
+def _source(file: SceneFile, factor: float) -> tuple[OwnSource, float]:
+    """Choose the coarsest overview that is fine enough, and return the factor that it leaves."""
+    own = file.placement.grid
+    fit = [i for i, ratio in enumerate(file.overviews) if ratio <= factor * 1.02]
+    if not fit:
+        return OwnSource(None, own.shape, Affine.identity(), file.block_px), factor
+    level = max(fit, key=lambda i: file.overviews[i])
+    with open_dataset(file.path, overview_level=level) as dataset:
+        shape, block_px = dataset.shape, dataset.block_shapes[0]
+    # Overviews are a rounded share of the file; the ground they cover is the same.
+    to_full = Affine.scale(own.width / shape[1], own.height / shape[0])
+    return OwnSource(level, shape, to_full, block_px), factor / (to_full.a * to_full.e) ** 0.5
+
+
 def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float:
     """Count pixels of the file per pixel of a grid, along a side."""
     if grid_to_file is not None:
@@ -83,16 +127,6 @@ def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float
     assert own_m is not None
     assert grid_m is not None
     return grid_m / own_m
-
-
-def _overview(file: SceneFile, factor: float) -> tuple[int | None, tuple[int, int]]:
-    """Choose the coarsest overview that is fine enough, and return its shape."""
-    fit = [i for i, ratio in enumerate(file.overviews) if ratio <= factor * 1.02]
-    if not fit:
-        return None, file.placement.grid.shape
-    level = max(fit, key=lambda i: file.overviews[i])
-    with open_dataset(file.path, overview_level=level) as dataset:
-        return level, dataset.shape
 
 
 def _resampling(file: SceneFile, bands: Sequence[int], factor: float) -> str:

@@ -12,6 +12,7 @@ from support.stubs import tiny_model
 from geo_retina.engine import BlockPixels, Engine
 from geo_retina.grid import Window, plan_tiles
 from geo_retina.options import DetectOptions
+from geo_retina.resampling import Rescaling, Scaling
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device on this machine"
@@ -50,3 +51,15 @@ def test_half_precision_finds_much_the_same():
     ]
     assert counts[1] == pytest.approx(counts[0], rel=0.1)
     assert counts[2] == pytest.approx(counts[0], rel=0.1)
+
+
+@pytest.mark.parametrize("grid", [(200, 140), (271, 191), (80, 55)])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_the_gpu_resamples_to_the_bit(grid, dtype):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 120, (3, 100, 70)).astype(dtype)
+    valid = rng.random((100, 70)) > 0.1
+    window, part = Window(0, 0, *grid), Window(0, 0, 100, 70)
+    how = Rescaling(Scaling((100, 70), grid), window, part, valid, dtype)
+    found = how.on_device(torch.from_numpy(pixels).cuda()).cpu().numpy()
+    np.testing.assert_array_equal(found, how.on_host(pixels))

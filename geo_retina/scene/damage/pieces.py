@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import one_sentence
 from geo_retina.grid import Window, rectangles
+from geo_retina.resampling import Rescaling
 from geo_retina.scene.mosaic import Member, Mosaic
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.validity import bounds_of
@@ -81,6 +82,8 @@ def read_pieces(
 def _read_scene(
     scene: Scene, window: Window, lost: list[LostPart], go_on: Callable[[], None]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if scene.source is not None:
+        return _read_scaled(scene, window, lost, go_on)
     pixels = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
     valid = np.zeros((window.height, window.width), np.bool_)
     try:
@@ -106,6 +109,25 @@ def _read_scene(
         here = np.s_[row : row + piece.height, col : col + piece.width]
         pixels[:, *here], valid[here] = read, is_valid
     return pixels, valid
+
+
+def _read_scaled(
+    scene: Scene, window: Window, lost: list[LostPart], go_on: Callable[[], None]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read the pieces of what a window is computed from: lost pixels carry no weight in it."""
+    assert scene.source is not None
+    part, found = scene.scaling.part(window), list[LostPart]()
+    pixels, shown = _read_scene(scene.source, part, found, go_on)
+    rows, cols = scene.scaling.nearest(window)
+    for each in found:
+        x_min, y_min, x_max, y_max = each.window.box_px
+        row, bottom = np.searchsorted(rows, (y_min, y_max)).tolist()
+        col, right = np.searchsorted(cols, (x_min, x_max)).tolist()
+        if bottom > row and right > col:
+            here = Window(window.row + row, window.col + col, bottom - row, right - col)
+            lost.append(LostPart(here, each.error))
+    how = Rescaling(scene.scaling, window, part, shown, scene.dtype)
+    return how.on_host(pixels), how.valid
 
 
 def _halves(scene: Scene, piece: Window) -> list[Window]:

@@ -12,6 +12,7 @@ from geo_retina.errors import OptionError
 from geo_retina.grid import Window, plan_tiles
 from geo_retina.model import load_model
 from geo_retina.options import PRESETS, DetectOptions
+from geo_retina.resampling import Rescaling, Scaling
 
 
 def block(shape, *, tile_px=64, overlap_px=16, seed=0, dtype=np.uint8, valid=None):
@@ -20,6 +21,20 @@ def block(shape, *, tile_px=64, overlap_px=16, seed=0, dtype=np.uint8, valid=Non
     pixels = rng.integers(0, 255, (3, *shape)).astype(dtype)
     valid = np.ones(shape, bool) if valid is None else valid
     return BlockPixels(pixels, valid, Window(0, 0, *shape), plan, list(plan))
+
+
+def scaled_block():
+    """Make a block whose pixels are computed from fewer, one corner of which is no ground."""
+    given = block((40, 55), tile_px=32, overlap_px=0, seed=3)
+    shown = np.ones((40, 55), bool)
+    shown[:7, :9] = False
+    plan = plan_tiles((80, 110), tile_px=64, overlap_px=16, stride_px=32, exact=True)
+    scaling = Scaling((40, 55), (80, 110))
+    rescaling = Rescaling(scaling, Window(0, 0, 80, 110), given.window, shown, "uint8")
+    tiles = list(plan)
+    return BlockPixels(
+        given.pixels, rescaling.valid, rescaling.window, plan, tiles, resampling=rescaling
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +60,17 @@ def test_results_do_not_depend_on_batch_or_on_company(model):
         np.testing.assert_allclose(a.detections.boxes_px, b.detections.boxes_px, atol=1e-3)
         np.testing.assert_allclose(a.detections.scores, b.detections.scores, atol=1e-5)
         assert (a.tiles, a.skipped) == (b.tiles, b.skipped)
+
+
+def test_pixels_are_resampled_before_tiles_are_cut(model):
+    part = scaled_block()
+    pixels = part.resampling.on_host(part.pixels)
+    engine = Engine(model, DetectOptions(score=0.005, precision="fp32"), device="cpu")
+    given = dataclasses.replace(part, pixels=pixels, resampling=None)
+    found, expected = (engine.detect([each])[0].detections for each in (part, given))
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.boxes_px, expected.boxes_px)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_suppression_follows_the_card_unless_an_option_is_given():

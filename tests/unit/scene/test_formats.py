@@ -76,7 +76,7 @@ def test_sidecar_overviews_and_masks_serve_together(tmp_path):
         dataset.build_overviews([2, 4], Resampling.average)
     assert {p.name for p in tmp_path.iterdir()} >= {"a.tif", "a.tif.msk", "a.tif.ovr"}
     scene = open_scene(path, gsd_m=2.0)
-    assert 'LEVEL">1<' in scene.view
+    assert scene.source.overview_level == 1
     found, shown = scene.read(scene.grid.window)
     assert shown[:, 31:].all()
     assert not shown[:, :29].any()

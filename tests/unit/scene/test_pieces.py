@@ -73,6 +73,33 @@ def test_one_broken_block_costs_that_block(tmp_path):
     assert (found.valid == valid[10:290, 10:390]).all()
 
 
+@pytest.mark.parametrize("gsd_m", [0.25, 0.6])
+def test_on_a_scaled_grid_a_broken_block_costs_its_ground_alone(tmp_path, gsd_m):
+    path = write_scene(tmp_path / "a.tif", positions(300, 400))
+    whole = open_scene(path, gsd_m=gsd_m)
+    expected, _ = whole.read(whole.grid.window)
+    break_block(path, row=1, col=2)
+    scene = open_scene(path, gsd_m=gsd_m)
+    window = Window(9, 11, scene.grid.height - 20, scene.grid.width - 30)
+    found = read_pieces(scene, window)
+    [lost] = lost_windows(found)
+    rows, cols = (
+        np.flatnonzero(((at := (np.arange(n) + 0.5) * size / n) >= low) & (at < low + 64))
+        for n, size, low in zip(scene.grid.shape, (300, 400), (64, 128), strict=True)
+    )
+    assert lost == Window(int(rows[0]), int(cols[0]), len(rows), len(cols))
+    ground = np.ones(scene.grid.shape, bool)
+    ground[np.ix_(rows, cols)] = False
+    here = np.s_[9 : 9 + window.height, 11 : 11 + window.width]
+    np.testing.assert_array_equal(found.valid, ground[here])
+    # Beside what is lost, values are of fewer pixels than before.
+    near = np.zeros_like(ground)
+    near[rows[0] - 2 : rows[-1] + 3, cols[0] - 2 : cols[-1] + 3] = True
+    same = ~near[here]
+    np.testing.assert_array_equal(found.pixels[:, same], expected[:, *here][:, same])
+    assert (found.pixels[:, found.valid] > 0).all()
+
+
 def test_one_broken_strip_costs_that_strip(tmp_path):
     pixels = positions(90, 120)
     how = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 90, "width": 120}
@@ -128,7 +155,7 @@ def test_a_source_that_an_address_does_not_give_costs_its_ground_alone(
 @pytest.mark.parametrize("kind", ["degrees", "coarser"])
 def test_through_a_view_a_missing_source_costs_the_blocks_that_need_it(tmp_path, kind):
     """The file is larger than a block of the view, on which it is read or lost."""
-    side = 700
+    side, gsd_m = (700, 0.6) if kind == "degrees" else (1000, 0.9)
     for name in ("0.tif", "1.tif", "3.tif"):
         write_scene(tmp_path / name, np.full((3, 1, 1), 9, np.uint8))
     affine = Affine(6e-6, 0, 15, 0, -6e-6, 1) if kind == "degrees" else NORTH_UP
@@ -141,7 +168,8 @@ def test_through_a_view_a_missing_source_costs_the_blocks_that_need_it(tmp_path,
     text = path.read_text().replace('"200"', f'"{side}"').replace('"400"', f'"{2 * side}"')
     text = text.replace(f'<SrcRect xOff="0" yOff="0" xSize="{side}" ySize="{side}"/>', ONE_PIXEL)
     path.write_text(text)
-    scene = open_scene(path, gsd_m=0.6)
+    scene = open_scene(path, gsd_m=gsd_m)
+    assert scene.view is not None
     height, width = scene.grid.shape
     assert min(height, width) > 1024
     for _ in range(2):
