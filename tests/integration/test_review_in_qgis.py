@@ -37,16 +37,20 @@ def test_editing_in_qgis_loses_nothing(tmp_path, qgis):
     path = write_found(tmp_path / "found.gpkg", scattered(200))
     options = ReviewOptions(budget=10, cells=20)
     review_detections(path, options)
-    before, styles = rows_of(path), read_styles(path)
-    done = subprocess.run(
-        [python, SCRIPT, path],
-        env={**environment, "XDG_RUNTIME_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
+    before, styles, columns = rows_of(path), read_styles(path), columns_of(path)
+
+    def edit_once():
+        done = subprocess.run(
+            [python, SCRIPT, path],
+            env={**environment, "XDG_RUNTIME_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    seen = edit_once()
     statuses = ["new", "accepted", "rejected", "changed", "added"]
     assert seen["coloured_by"] == ["status", "status"]
     assert seen["statuses"][:5] == seen["choices"] == statuses
@@ -63,3 +67,14 @@ def test_editing_in_qgis_loses_nothing(tmp_path, qgis):
     assert read_styles(path) == styles
     report = review_detections(path, options)
     assert report.entries == 4
+    # A second session finds columns, colours, form and order as the first did, and saves too.
+    assert edit_once() == seen
+    assert columns_of(path) == columns
+    assert read_styles(path) == styles
+    assert review_detections(path, options).entries >= 5
+
+
+def columns_of(path):
+    """Names, types and defaults of all columns a person edits, and of what stands behind them."""
+    tables = ("review", "cells", "review_found", "review_frame", "review_design", "detections")
+    return {name: rows_of(path, f"pragma_table_info('{name}')") for name in tables}
