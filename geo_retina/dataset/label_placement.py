@@ -8,6 +8,7 @@ from operator import itemgetter
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from shapely.affinity import affine_transform
 
@@ -167,6 +168,9 @@ def _place_coco(
         _check_shape(scene, labels, image)
         rows = np.flatnonzero(labels.image == image)
         to_grid = ~scene.grid_to_file
+        if labels.relative:
+            height, width = _file_shape(scene)
+            to_grid = to_grid @ Affine.scale(width, height)
         corners = boxes.corners(labels.boxes_file[rows])
         x = to_grid.a * corners[..., 0] + to_grid.b * corners[..., 1] + to_grid.c
         y = to_grid.d * corners[..., 0] + to_grid.e * corners[..., 1] + to_grid.f
@@ -183,10 +187,15 @@ def _place_coco(
     return Placed.concat(parts, oriented=oriented)
 
 
-def _check_shape(scene: Scene, labels: CocoLabels, image: int) -> None:
-    assert scene.grid_to_file is not None
+def _file_shape(scene: Scene) -> tuple[int, int]:
+    """Compute the height and width of the file that a scene is read from."""
     to_file = scene.grid_to_file
-    own = (round(scene.grid.height * to_file.e), round(scene.grid.width * to_file.a))
+    assert to_file is not None  # it is not warped
+    return round(scene.grid.height * to_file.e), round(scene.grid.width * to_file.a)
+
+
+def _check_shape(scene: Scene, labels: CocoLabels, image: int) -> None:
+    own = _file_shape(scene)
     said = tuple(labels.shapes[image].tolist())
     if 0 not in said and said != own:
         raise LabelError(

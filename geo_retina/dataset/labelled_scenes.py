@@ -29,7 +29,7 @@ from geo_retina.geodesy import missing_crs
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions
 from geo_retina.scene import Scene, find_scenes, note_other_rasters
-from geo_retina.vector import LabelLayer
+from geo_retina.vector import LabelLayer, is_label_folder
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,8 @@ def _open_scenes(options: DataOptions) -> list[Scene]:
     first = _open(paths[0], options)
     scenes = [first, *(_open(path, options, first) for path in paths[1:])]
     in_pixels = options.review is None and all(
-        source.path.lower().endswith(".json") for source in options.sources
+        source.path.lower().endswith(".json") or is_label_folder(source.path)
+        for source in options.sources
     )
     crs_by_wkt: dict[str, pyproj.CRS] = {}
     for i, scene in enumerate(scenes):

@@ -17,7 +17,9 @@ from geo_retina.vector import (
     LabelLayer,
     encoding_doubt,
     is_coco,
+    is_label_folder,
     read_coco,
+    read_label_folder,
     read_source,
 )
 
@@ -196,11 +198,14 @@ def read_source_layers(
         if each.ignore:
             ignore.append(Regions.read(each, layer_remedy=remedy))
             continue
-        layer: LabelLayer | CocoLabels = (
-            read_coco(each.path)
-            if is_coco(each.path)
-            else read_source(each, place_column=place_column, layer_remedy=remedy)
-        )
+        layer: LabelLayer | CocoLabels
+        if is_coco(each.path):
+            layer = read_coco(each.path)
+        elif is_label_folder(each.path):
+            ignores = each.ignore_column == "difficult"
+            layer = read_label_folder(each.path, ignore_difficult=ignores)
+        else:
+            layer = read_source(each, place_column=place_column, layer_remedy=remedy)
         numbers = np.zeros(len(layer), np.int64)
         sources.append(Source(each, layer, len(layer), numbers, _named(layer)))
     return sources, ignore

@@ -15,6 +15,7 @@ import yaml
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_retina.errors import OptionError
 from geo_retina.grid import Window
 from geo_retina.scene import Scene
 
@@ -30,6 +31,8 @@ class Chip:
         part: ``train`` or ``val``.
         boxes: (N, 4) float64 in its pixels, cut to it.
         labels: (N,) classes.
+        corners: (N, 4, 2) float64 of the oriented boxes in its pixels, each around the part inside;
+            none for forms of upright ones.
     """
 
     scene: int
@@ -38,6 +41,7 @@ class Chip:
     part: str
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
+    corners: NDArray[np.float64] | None = None
 
 
 class Writer(ABC):
@@ -115,13 +119,16 @@ class _Yolo(Writer):
     def picture_path(self, chip: Chip) -> Path:
         return self.folder / "images" / chip.part / f"{chip.stem}.png"
 
-    def add(self, chip: Chip, scene: Scene) -> None:
+    def rows(self, chip: Chip) -> NDArray[np.float64]:
+        """Compute what stands behind the class, of each object."""
         size = np.array([chip.window.width, chip.window.height] * 2)
         low, high = chip.boxes[:, :2], chip.boxes[:, 2:]
-        rows = np.hstack([(low + high) / 2, high - low]) / size
+        return np.hstack([(low + high) / 2, high - low]) / size
+
+    def add(self, chip: Chip, scene: Scene) -> None:
         lines = [
             f"{label} " + " ".join(f"{value:.8f}" for value in row)
-            for label, row in zip(chip.labels.tolist(), rows.tolist(), strict=True)
+            for label, row in zip(chip.labels.tolist(), self.rows(chip).tolist(), strict=True)
         ]
         path = self.folder / "labels" / chip.part / f"{chip.stem}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,8 +184,58 @@ class _Voc(Writer):
             (folder / f"{part}.txt").write_text("".join(f"{stem}\n" for stem in stems), "utf-8")
 
 
-WRITERS: dict[str, type[Writer]] = {"coco": _Coco, "yolo": _Yolo, "voc": _Voc}
+class _YoloOriented(_Yolo):
+    """As ``_Yolo``, with four corners of each object in shares of the picture."""
+
+    def rows(self, chip: Chip) -> NDArray[np.float64]:
+        assert chip.corners is not None  # as this form is oriented
+        return (chip.corners / [chip.window.width, chip.window.height]).reshape(-1, 8)
+
+
+class _Dota(Writer):
+    """``train/images/*.png`` and ``train/labelTxt/*.txt``: four corners, class, not difficult."""
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        super().__init__(folder, classes)
+        blank = next((name for name in classes if name.split() != [name]), None)
+        if blank is not None:
+            raise OptionError(
+                f"the class {blank!r} holds a blank, which DOTA's text cannot; rename it with "
+                "DataOptions.classes, or choose another ChipOptions.form"
+            )
+
+    def picture_path(self, chip: Chip) -> Path:
+        return self.folder / chip.part / "images" / f"{chip.stem}.png"
+
+    def add(self, chip: Chip, scene: Scene) -> None:
+        assert chip.corners is not None  # as this form is oriented
+        lines = [
+            " ".join(f"{value:.3f}" for value in row) + f" {self.classes[label]} 0"
+            for row, label in zip(
+                chip.corners.reshape(-1, 8).tolist(), chip.labels.tolist(), strict=True
+            )
+        ]
+        gsd_m = scene.grid.gsd_m
+        head = ["imagesource:geo-retina", f"gsd:{'null' if gsd_m is None else f'{gsd_m:g}'}"]
+        path = self.folder / chip.part / "labelTxt" / f"{chip.stem}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in [*head, *lines]), "utf-8")
+
+    def finish(self) -> None:
+        """Nothing stands for all pictures."""
+
+
+WRITERS: dict[str, type[Writer]] = {
+    "coco": _Coco,
+    "yolo": _Yolo,
+    "voc": _Voc,
+    "dota": _Dota,
+    "yolo-obb": _YoloOriented,
+}
 """The forms, by the name that the options have for them."""
+
+ORIENTED_FORMS = ("dota", "yolo-obb")
+"""Those of oriented boxes."""
 
 
 def _texts(parent: ET.Element, values: dict[str, Any]) -> None:

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geo_retina.boxes import area, clip, shift
-from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
+from geo_retina.boxes import oriented
+from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
 from geo_retina.dataset.split import Split, split_ground
+from geo_retina.dataset.window_labels import label_window
 from geo_retina.errors import OptionError, OutputError, SceneMismatchError, TrainingError
-from geo_retina.export.annotations import WRITERS, Chip
+from geo_retina.export.annotations import ORIENTED_FORMS, WRITERS, Chip
 from geo_retina.files import check_overwrite, check_parent, new_file
 from geo_retina.grid import Window
-from geo_retina.options import ChipOptions, DataOptions, SplitOptions
+from geo_retina.options import ChipOptions, DataOptions, SampleOptions, SplitOptions
 from geo_retina.scene import scene_names
 
 _BANDS = (1, 3)
@@ -56,7 +56,7 @@ def export_chips(
     *,
     overwrite: bool = False,
 ) -> ChipReport:
-    """Cut scenes into pictures, and write what they show as COCO, YOLO or VOC.
+    """Cut scenes into pictures, and write what they show for other tools.
 
     Pictures are PNG of 8 bits with one or three bands. Ground that is invalid or was not labelled
     is black; pictures of which all is black are left out.
@@ -84,7 +84,7 @@ def export_chips(
     """
     options, out = options or ChipOptions(), Path(out)
     _check_folder(out, overwrite=overwrite)
-    training_set = load_training_set(data)
+    training_set = load_training_set(data, oriented=options.form in ORIENTED_FORMS)
     _check_pixels(training_set)
     split = _split(training_set, options)
     chips = _choose(list(_all_chips(training_set, split, options)), options)
@@ -142,28 +142,20 @@ def _all_chips(
     names = scene_names([each.scene.path for each in training_set.scenes])
     for number, (each, name) in enumerate(zip(training_set.scenes, names, strict=True)):
         grid, side = each.scene.grid, options.chip_px
+        window_shape = (side, side)
         for row in range(0, grid.height, side):
             for col in range(0, grid.width, side):
                 # The last row and column are padded with black, so that all are of one size.
                 window = Window(row, col, side, side)
                 centre = np.array([[col + side / 2, row + side / 2]])
                 is_val = split is not None and bool(split.on_val(grid, centre)[0])
-                boxes, labels = _objects(each, window, options.min_visible)
-                if len(boxes) or each.labelled(window).mean() >= _LEAST_SHARE:
+                shown = SampleOptions(min_visible=options.min_visible)
+                found = label_window(each, window, np.ones(window_shape, np.bool_), shown)
+                if len(found.boxes) or each.labelled(window).mean() >= _LEAST_SHARE:
                     stem = f"{Path(name).stem}_{row:06d}_{col:06d}"
                     part = "val" if is_val else "train"
-                    yield Chip(number, stem, window, part, boxes, labels)
-
-
-def _objects(
-    each: LabelledScene, window: Window, min_visible: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cut boxes to the picture, in its pixels, and keep those of which enough shows."""
-    rows = each.near(window)
-    boxes = shift(each.boxes_px[rows], -window.col, -window.row)
-    cut = clip(boxes, (0, 0, window.width, window.height))
-    shown = area(cut) >= np.maximum(min_visible * area(boxes), 1e-9)
-    return cut[shown], each.labels[rows][shown]
+                    corners = None if found.rotated is None else oriented.corners(found.rotated)
+                    yield Chip(number, stem, window, part, found.boxes, found.labels, corners)
 
 
 def _choose(chips: Sequence[Chip], options: ChipOptions) -> list[Chip]:

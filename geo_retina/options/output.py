@@ -7,7 +7,7 @@ from typing import Literal
 
 from geo_retina.options.checks import INFINITY, check, check_encoding
 
-ChipForm = Literal["coco", "yolo", "voc"]
+ChipForm = Literal["coco", "yolo", "voc", "dota", "yolo-obb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class ChipOptions:
     """How scenes and labels become folders of small pictures."""
 
     form: ChipForm = "coco"
-    """Annotations as COCO's JSON, as YOLO's text files, or as Pascal VOC's XML."""
+    """Annotations as COCO's JSON, as YOLO's text files, or as Pascal VOC's XML; of oriented boxes
+    as DOTA's text files, or as YOLO's (yolo-obb)."""
 
     chip_px: int = 640
     """Side of the pictures."""

@@ -223,6 +223,11 @@ class TrainOptions:
         return self._part(StartOptions)
 
     @property
+    def labels_oriented(self) -> bool:
+        """Whether labels are read as oriented boxes, if only to turn samples by any angle."""
+        return self.resolved_network.boxes == "oriented" or self.samples.rotate == "any"
+
+    @property
     def scoring(self) -> ScoringOptions:
         """How the model is scored."""
         return ScoringOptions(

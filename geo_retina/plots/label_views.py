@@ -38,7 +38,7 @@ class LabelledView:
         title: over the picture.
         scene: the imagery.
         window: pixels of its grid; may reach beyond it.
-        boxes_px: (N, 4) label boxes in grid pixels.
+        corners_px: (N, 4, 2) corners of the labels' boxes in grid pixels, upright or oriented.
         labels: (N,) positions in the classes.
         ignored_px: (K, 4) boxes that are neither object nor background.
         shade: (h, w) numbers of ``SHADES``, stretched over the window.
@@ -47,7 +47,7 @@ class LabelledView:
     title: str
     scene: Scene
     window: Window
-    boxes_px: NDArray[np.float64]
+    corners_px: NDArray[np.float64]
     labels: NDArray[np.int64]
     ignored_px: NDArray[np.float64]
     shade: NDArray[np.int8]
@@ -166,11 +166,15 @@ def _draw_view(axes: Axes, view: LabelledView) -> None:
     width = 1.3 if scale <= 1 else 0.7
     colours = [_colour(int(label)) for label in view.labels]
     axes.add_collection(
-        LineCollection(list(_rings(view.boxes_px)), colors=colours, linewidths=width), autolim=False
+        LineCollection(list(_rings(view.corners_px)), colors=colours, linewidths=width),
+        autolim=False,
     )
     axes.add_collection(
         LineCollection(
-            list(_rings(view.ignored_px)), colors="white", linewidths=width, linestyles=":"
+            list(_rings(boxes.corners(view.ignored_px))),
+            colors="white",
+            linewidths=width,
+            linestyles=":",
         ),
         autolim=False,
     )
@@ -178,9 +182,8 @@ def _draw_view(axes: Axes, view: LabelledView) -> None:
     axes.set_title(view.title, fontsize=9)
 
 
-def _rings(boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rings(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Outline boxes as (N, 5, 2) closed rings."""
-    corners = boxes.corners(boxes_px)
     return np.concatenate([corners, corners[:, :1]], axis=1)
 
 

@@ -93,13 +93,14 @@ def prepare(options: TrainOptions) -> Preparation:
         raise TrainingError(
             "no label lies on the training ground; lower split.val_fraction or split.block_m"
         )
-    val_ground = choose_val_ground(training_set, split, options.scoring)
+    scoring = replace(options.scoring, oriented=kind == "oriented")
+    val_ground = choose_val_ground(training_set, split, scoring)
     choose_measure(options.best_by, by_radius=val_ground.options.radius_m is not None)
     test = None
     if split.has_test:
         about = f"the test ground: {split.describe(Subset.TEST)}"
         outlines = split.outlines(Subset.TEST)
-        test = choose_ground(training_set, split.on_test, about, options.scoring, outlines)
+        test = choose_ground(training_set, split.on_test, about, scoring, outlines)
     log.info(
         "%d labels for training, %d for validation on %.0f%% of the ground",
         len(objects.label),

@@ -17,6 +17,7 @@ from geo_retina.vector.readers.label_layers import (
     read_labels,
     read_source,
 )
+from geo_retina.vector.readers.label_texts import is_label_folder, read_label_folder
 from geo_retina.vector.readers.off_ground import Ground, explain_elsewhere, is_elsewhere
 from geo_retina.vector.readers.positions import Centres, layer_crs, stream_centres
 from geo_retina.vector.tables import (
@@ -73,6 +74,7 @@ __all__ = [
     "ground_polygons",
     "is_coco",
     "is_elsewhere",
+    "is_label_folder",
     "label_boxes",
     "label_layer",
     "label_rectangles",
@@ -85,6 +87,7 @@ __all__ = [
     "read_companions",
     "read_detections",
     "read_ground",
+    "read_label_folder",
     "read_labels",
     "read_metadata",
     "read_source",

@@ -8,8 +8,9 @@ import numpy as np
 
 from geo_retina.evaluation.inputs.rectangles import Sides
 
-_NEAR_SQUARE = 0.9
-"""Width over length above which the direction of a label means nothing."""
+NEAR_SQUARE = 0.9
+"""Width over length above which the direction of a label means nothing; as in ``nn``, which would
+load PyTorch here."""
 
 
 class SideErrors(NamedTuple):
@@ -33,7 +34,7 @@ def side_errors(found: Sides, truth: Sides) -> SideErrors:
         return SideErrors()
     found, truth = found[known], truth[known]
     length, width, _ = np.median(np.abs(found - truth), axis=0).tolist()
-    long = truth[:, 1] <= _NEAR_SQUARE * truth[:, 0]
+    long = truth[:, 1] <= NEAR_SQUARE * truth[:, 0]
     if not long.any():
         return SideErrors(length_error_m=length, width_error_m=width)
     turn = np.abs(found[long, 2] - truth[long, 2]) % 180

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geo_retina import boxes
+from geo_retina.boxes import oriented
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet, load_training_set
 from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import WindowDraw
@@ -32,6 +34,7 @@ from geo_retina.training.label_check.statistics import (
     count_subset,
     histogram,
     max_ious,
+    measure_angles,
     measure_windows,
     sides_px,
 )
@@ -76,6 +79,7 @@ def check_labels(
     training_set = load_training_set(
         options.data,
         place_column=options.split.place_column,
+        oriented=options.labels_oriented,
         log_warnings=False,  # they are in the report
     )
     split, problem = _try_split(training_set, options.split, seed)
@@ -146,6 +150,7 @@ def _measure(
         sides_px={p: float(np.percentile(area_side, p)) for p in PERCENTILES},
         longest_px=longest_px,
         histogram_px=histogram(area_side),
+        angles=measure_angles(training_set) if own.boxes == "oriented" else None,
         overlap={step: float((ious > step).mean()) for step in IOU_STEPS},
         windows=windows,
         levels=anchors.levels,
@@ -255,6 +260,7 @@ def _view(each: LabelledScene, window: Window, split: Split, title: str) -> Labe
     shade[beyond] = 0
     near = each.near(window)
     ignored = each.ignored_px[each.near_ignored(window)]
-    return LabelledView(
-        title, each.scene, window, each.boxes_px[near], each.labels[near], ignored, shade
-    )
+    corners = boxes.corners(each.boxes_px[near])
+    if each.rotated_px is not None:
+        corners = oriented.corners(each.rotated_px[near])
+    return LabelledView(title, each.scene, window, corners, each.labels[near], ignored, shade)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geo_retina.dataset.sources import LabelCounts
-from geo_retina.training.label_check.statistics import SubsetNumbers, WindowNumbers
+from geo_retina.training.label_check.statistics import AngleNumbers, SubsetNumbers, WindowNumbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class LabelNumbers:
         sides_px: percentiles of the labels' sides, the square root of the area.
         longest_px: 99th percentile of the longer side.
         histogram_px: lower edge, upper edge and count of sizes.
+        angles: directions of oriented labels; None where they are upright.
         overlap: share of labels whose greatest IoU with another is above a step.
         windows: what samples would show; None where there is no ground to draw from.
         levels: pyramid levels that suit the labels.
@@ -52,6 +53,7 @@ class LabelNumbers:
     sides_px: dict[int, float]
     longest_px: float
     histogram_px: list[tuple[float, float, int]]
+    angles: AngleNumbers | None
     overlap: dict[float, float]
     windows: WindowNumbers | None
     levels: tuple[int, ...]

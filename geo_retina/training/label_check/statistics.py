@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from geo_retina import boxes
+from geo_retina.boxes import oriented
 from geo_retina.dataset.labelled_scenes import LabelledScene, TrainingSet
 from geo_retina.dataset.split import Split, Subset
 from geo_retina.dataset.window_labels import label_window
 from geo_retina.dataset.windows import WindowDraw, objects_on, subset_pixels
+from geo_retina.nn.rotated_coding import NEAR_SQUARE
+from geo_retina.nn.rotated_overlap import pair_iou
 from geo_retina.options import SampleOptions
 
 WINDOWS = 400
@@ -62,6 +66,29 @@ class WindowNumbers:
     empty: float
 
 
+@dataclass(frozen=True)
+class AngleNumbers:
+    """In which directions the lengths of oriented labels lie.
+
+    Attributes:
+        histogram_deg: lower edge, upper edge and count of angles in pixels, from x to y.
+        near_square: labels whose direction means nothing, which are none of these.
+    """
+
+    histogram_deg: list[tuple[float, float, int]]
+    near_square: int
+
+
+def measure_angles(training_set: TrainingSet) -> AngleNumbers:
+    """Count the angles of all labels in steps of 15 degrees."""
+    parts = [each.rotated_px for each in training_set.scenes if each.rotated_px is not None]
+    rotated = np.concatenate([np.empty((0, 5)), *parts])
+    is_long = rotated[:, 3] <= NEAR_SQUARE * rotated[:, 2]
+    counts, edges = np.histogram(rotated[is_long, 4], np.arange(-90, 91, 15))
+    bins = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+    return AngleNumbers(list(bins), int((~is_long).sum()))
+
+
 def count_subset(training_set: TrainingSet, split: Split, part: Subset) -> SubsetNumbers:
     """Count scenes, ground and labels of a part."""
     scenes, hectares = 0, 0.0
@@ -82,8 +109,13 @@ def sides_px(training_set: TrainingSet) -> NDArray[np.float64]:
 def max_ious(each: LabelledScene) -> NDArray[np.float64]:
     """Compute (N,) greatest IoU of each label of a scene with another one; 0 for a lone one."""
     greatest = np.zeros(len(each.boxes_px))
-    i, j = boxes.overlapping_pairs(each.boxes_px).T
-    iou = boxes.iou(each.boxes_px[i], each.boxes_px[j])
+    if each.rotated_px is None:
+        i, j = boxes.overlapping_pairs(each.boxes_px).T
+        iou = boxes.iou(each.boxes_px[i], each.boxes_px[j])
+    else:
+        i, j = boxes.overlapping_pairs(oriented.hull(each.rotated_px)).T
+        one, other = (torch.from_numpy(each.rotated_px[k]) for k in (i, j))
+        iou = pair_iou(one, other).numpy()
     np.maximum.at(greatest, i, iou)
     np.maximum.at(greatest, j, iou)
     return greatest

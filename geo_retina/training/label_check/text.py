@@ -17,7 +17,12 @@ def describe_check(found: LabelNumbers, warnings: Sequence[str]) -> str:
     """Write the report as text of several lines."""
     lines = [f"check of the labels for {found.name}", ""]
     lines += _pairs([*_scenes(found), *_labels(found), *_split(found)])
-    lines += ["", "sizes (px, square root of the area)", *_histogram(found), ""]
+    lines += ["", "sizes (px, square root of the area)", *_bars(found.histogram_px)]
+    if found.angles is not None:
+        about = f", without {found.angles.near_square:,} that are nearly squares"
+        lines += ["", f"angles (degrees in pixels, clockwise from the right{about})"]
+        lines += _bars(found.angles.histogram_deg)
+    lines += [""]
     lines += _pairs([*_shape(found), *_windows(found), *_suggestions(found)])
     if warnings:
         lines += ["", "look at"]
@@ -89,11 +94,11 @@ def _split(found: LabelNumbers) -> list[tuple[str, str]]:
     ]
 
 
-def _histogram(found: LabelNumbers) -> list[str]:
-    most = max((count for _, _, count in found.histogram_px), default=1)
+def _bars(histogram: Sequence[tuple[float, float, int]]) -> list[str]:
+    most = max([1, *(count for _, _, count in histogram)])
     return [
         f"  {low:7.1f} to {high:6.1f} {count:9,}  {'#' * round(_BAR * count / most)}".rstrip()
-        for low, high, count in found.histogram_px
+        for low, high, count in histogram
     ]
 
 

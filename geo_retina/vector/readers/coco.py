@@ -32,6 +32,7 @@ class CocoLabels:
             the file's pixels: points of the polygons, or the corners of the box.
         class_names: (N,) text, the category's name.
         ignored: (N,) which labels are crowds: neither object nor background.
+        relative: positions are shares of the images' sides, not pixels.
         dropped_null: annotations left out for having neither a box nor a polygon.
         dropped_invalid: annotations left out for one that is not finite or has no area.
     """
@@ -46,6 +47,7 @@ class CocoLabels:
     ignored: NDArray[np.bool_]
     dropped_null: int = 0
     dropped_invalid: int = 0
+    relative: bool = False
 
     def __len__(self) -> int:
         return len(self.image)

@@ -7,6 +7,8 @@ import shapely
 
 from geo_retina.boxes import oriented
 from geo_retina.evaluation import compare, evaluate
+from geo_retina.evaluation.metrics import rectangle_errors
+from geo_retina.nn import rotated_coding
 from geo_retina.options import EvaluateOptions
 
 UTM = "EPSG:32632"
@@ -92,6 +94,7 @@ def test_errors_of_matched_rectangles_are_those_that_were_made(crs):
 
 
 def test_the_direction_of_a_square_means_nothing():
+    assert rectangle_errors.NEAR_SQUARE == rotated_coding.NEAR_SQUARE
     squares = np.array([[50.0 * i, 0, 10, 9.5, 20.0] for i in range(3)])
     turned = oriented.normalise(squares + np.array([0, 0, 0, 0, 40]))
     got = evaluate(_detections(turned), _frame(squares), PLAIN).overall

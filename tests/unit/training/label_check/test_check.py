@@ -2,12 +2,14 @@
 
 import json
 
+import geopandas as gpd
 import matplotlib.image
 import numpy as np
 import pytest
 from support.fields import field, write_labels, write_scene
 
 from geo_retina import boxes
+from geo_retina.boxes import oriented
 from geo_retina.cli import main
 from geo_retina.dataset.labelled_scenes import load_training_set
 from geo_retina.errors import OutputError, TrainingError
@@ -166,7 +168,8 @@ def test_boxes_in_the_picture_lie_on_their_objects(tmp_path):
     pixels[:, 40:60, 30:70] = 255
     scene = open_scene(write_scene(tmp_path / "a.tif", pixels))
     view = LabelledView(
-        "a", scene, Window(0, 0, 100, 100), np.array([[30.0, 40, 70, 60]]), np.array([0]),
+        "a", scene, Window(0, 0, 100, 100), boxes.corners(np.array([[30.0, 40, 70, 60]])),
+        np.array([0]),
         np.empty((0, 4)), np.zeros((10, 10), np.int8),
     )  # fmt: skip
     out = draw_samples([view], ["thing"], tmp_path / "p.png")
@@ -189,3 +192,33 @@ def test_pictures_of_nothing(tmp_path):
     assert draw_samples([], ["a"], tmp_path / "p.png").exists()
     empty = np.empty(0)
     assert draw_sizes(empty, empty.astype(np.int64), ["a"], [], tmp_path / "s.png").exists()
+
+
+def test_oriented_labels_have_a_histogram_of_angles_and_turned_pictures(tmp_path):
+    pixels = np.full((3, 200, 200), 90, np.uint8)
+    scene = write_scene(tmp_path / "a.tif", pixels)
+    rotated = np.array(
+        [
+            [40.0, 100, 50, 10, 46],
+            [65.0, 100, 50, 10, 46],
+            [150.0, 50, 50, 10, -20],
+            [150.0, 140, 50, 10, 70],
+            [30.0, 30, 20, 19, 10],
+        ]
+    )
+    grid = open_scene(scene).grid
+    frame = gpd.GeoDataFrame(geometry=list(oriented.to_polygons(rotated, grid)), crs=grid.crs)
+    frame.to_file(tmp_path / "a.gpkg")
+    upright = check_labels(options_for(scene, tmp_path / "a.gpkg"))
+    assert upright.angles is None
+    assert upright.overlap[0.0] > 0  # their hulls do
+    options = options_for(scene, tmp_path / "a.gpkg", network={"boxes": "oriented"})
+    report = check_labels(options, tmp_path / "out")
+    counts = {low: count for low, _, count in report.angles.histogram_deg if count}
+    assert counts == {-30.0: 1, 45.0: 2, 60.0: 1}
+    assert report.angles.near_square == 1
+    assert report.overlap[0.0] == 0  # two that lie side by side do not overlap
+    text = report.text()
+    assert "without 1 that are nearly squares" in text
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["angles"]["near_square"] == 1
+    assert (tmp_path / "out" / "samples.png").exists()
