@@ -16,6 +16,7 @@ from geo_retina.model import Model, load_model
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.losses import decode_deltas
 from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.nn.rotated_coding import are_oriented, decode_rotated
 from geo_retina.quiet import ignored_warnings, raised_levels
 
 OPSET = 18
@@ -34,9 +35,10 @@ def export_onnx(
 
     The graph takes ``images``, (N, C, tile_px, tile_px) float32 as the card's radiometry makes
     them, N free, and gives ``scores``, (N, M, K), the probability of each class, and ``boxes``,
-    (N, M, 4), x_min y_min x_max y_max in pixels of the image, for all M anchors. What is left to
-    do is a threshold, a clip to the image and the suppression of overlapping boxes. The card
-    travels as the metadata property ``card``.
+    (N, M, 4), x_min y_min x_max y_max in pixels of the image, for all M anchors; of a model of
+    oriented boxes (N, M, 5), centre x, centre y, length, width and degrees of the length from x to
+    y. What is left to do is a threshold, a clip to the image and the suppression of overlapping
+    boxes. The card travels as the metadata property ``card``.
 
     Args:
         model: a model, a model file, or the name of a bundled model.
@@ -90,9 +92,9 @@ class _Decoded(nn.Module):
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(images_NCHW)
         logits_NMK = torch.cat(list(outputs.logits), dim=1)
-        deltas_NM4 = torch.cat(list(outputs.deltas), dim=1)
-        boxes_NM4 = decode_deltas(self.anchors_M4, deltas_NM4)
-        return logits_NMK.sigmoid(), boxes_NM4
+        deltas_NMD = torch.cat(list(outputs.deltas), dim=1)
+        decode_boxes = decode_rotated if are_oriented(deltas_NMD) else decode_deltas
+        return logits_NMK.sigmoid(), decode_boxes(self.anchors_M4, deltas_NMD)
 
 
 def _export(graph: nn.Module, images_NCHW: Tensor) -> Any:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from geo_retina.errors import OptionError
 from geo_retina.options.checks import INFINITY, check
+from geo_retina.options.network import Boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ class LossOptions:
 class AssignOptions:
     """Which anchors stand for which objects."""
 
-    method: Literal["iou", "atss"] = "iou"
-    """By fixed IoU thresholds, or adaptively (ATSS)."""
+    method: Literal["auto", "iou", "atss"] = "auto"
+    """By fixed IoU thresholds, or adaptively (ATSS); auto is iou for upright boxes and atss for
+    oriented ones, which upright anchors overlap too little."""
 
     foreground_iou: float = 0.5
     """An anchor with at least this IoU stands for the object."""
@@ -76,3 +78,9 @@ class AssignOptions:
                 f"AssignOptions.background_iou {self.background_iou} is above foreground_iou "
                 f"{self.foreground_iou}; it must not be"
             )
+
+    def chosen_for(self, boxes: Boxes) -> Literal["iou", "atss"]:
+        """Choose the method for a kind of boxes."""
+        if self.method == "auto":
+            return "atss" if boxes == "oriented" else "iou"
+        return self.method

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geo_retina.dataset.labelled_scenes import LabelledScene
 from geo_retina.dataset.windows import TrainObjects
 from geo_retina.errors import TrainingError
 from geo_retina.nn.anchors import fit_anchors, shape_coverage
 from geo_retina.options import AssignOptions, NetworkOptions
+from geo_retina.options.network import Boxes
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,24 @@ def resolve_network(
     )
 
 
+def as_squares(objects: TrainObjects, scenes: Sequence[LabelledScene]) -> TrainObjects:
+    """Give oriented objects the sides of squares of their area, which anchors are fitted to.
+
+    A hull's sides would not do: of a long object on the diagonal it is far too large.
+
+    Args:
+        objects: on training ground.
+        scenes: that they are on, whose labels were read as oriented boxes.
+    """
+    sides_px = np.empty_like(objects.sides_px)
+    for number, each in enumerate(scenes):
+        assert each.rotated_px is not None
+        own = objects.scene == number
+        rotated = each.rotated_px[objects.index[own]]
+        sides_px[own] = np.sqrt(rotated[:, 2] * rotated[:, 3])[:, None]
+    return replace(objects, sides_px=sides_px)
+
+
 def anchors_fit(network: NetworkOptions, sides_px: NDArray[np.float64]) -> float:
     """Compute the share of labels whose shape has an anchor of IoU 0.5 or more.
 
@@ -71,14 +92,15 @@ def anchors_fit(network: NetworkOptions, sides_px: NDArray[np.float64]) -> float
     return shape_coverage(torch.from_numpy(sides_px), sides, ratios)
 
 
-def about_anchors(fit: float, assign: AssignOptions) -> str | None:
+def about_anchors(fit: float, assign: AssignOptions, boxes: Boxes) -> str | None:
     """Warn in one sentence where too few labels fit an anchor; None where enough do.
 
     Args:
         fit: share of the labels that do.
         assign: which anchors stand for which objects; ATSS needs none that fits.
+        boxes: kind of boxes that are found.
     """
-    if fit >= _FITTING or assign.method == "atss":
+    if fit >= _FITTING or assign.chosen_for(boxes) == "atss":
         return None
     return (
         f"only {fit:.1%} of labels fit an anchor (by an IoU of 0.5), expected {_FITTING:.0%} or "

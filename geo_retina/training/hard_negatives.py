@@ -19,6 +19,7 @@ from geo_retina.dataset.samples import EpochSampler, TrainSamples
 from geo_retina.dataset.windows import Spot
 from geo_retina.nn.decoding import DecodeSettings, decode
 from geo_retina.nn.retinanet import RetinaNet
+from geo_retina.nn.rotated_overlap import pair_iou
 from geo_retina.options import SampleOptions
 from geo_retina.training.ema import AverageWeights
 
@@ -62,7 +63,9 @@ def mine(
         for i, ((scene, window), sample) in enumerate(zip(chosen, shown, strict=True)):
             own = decoded.image_M == i
             boxes, scores = decoded.boxes_M4[own].cpu().float(), decoded.scores_M[own].cpu()
-            false = is_false(boxes, decoded.labels_M[own].cpu(), sample)
+            rotated = decoded.rotated_M5
+            angles = None if rotated is None else rotated[own].cpu().float()
+            false = is_false(boxes, decoded.labels_M[own].cpu(), sample, angles)
             centres = ((boxes[:, :2] + boxes[:, 2:]) / 2)[false].tolist()
             for (x, y), score in zip(centres, scores[false].tolist(), strict=True):
                 found.append((score, Spot(scene, window.col + x, window.row + y)))
@@ -70,18 +73,35 @@ def mine(
     return [spot for _, spot in found[:_MOST]]
 
 
-def is_false(boxes_P4: Tensor, labels_P: Tensor, sample: Sample) -> Tensor:
-    """Find (P,) detections in a sample's pixels where nothing of their class is."""
+def is_false(
+    boxes_P4: Tensor, labels_P: Tensor, sample: Sample, rotated_P5: Tensor | None = None
+) -> Tensor:
+    """Find (P,) detections in a sample's pixels where nothing of their class is.
+
+    Oriented boxes are compared with the oriented ones of the sample, whose hulls overlap others
+    that lie beside them.
+    """
     far = torch.ones(len(boxes_P4), dtype=torch.bool)
     if len(sample.boxes_M4):
         same = labels_P[:, None] == sample.labels_M[None]
-        far = (box_iou(boxes_P4, sample.boxes_M4) * same).amax(dim=1) < _FAR_IOU
+        if rotated_P5 is None or sample.rotated_M5 is None:
+            iou = box_iou(boxes_P4, sample.boxes_M4)
+        else:
+            iou = _rotated_iou(rotated_P5, sample.rotated_M5)
+        far = (iou * same).amax(dim=1) < _FAR_IOU
     if len(sample.ignore_I4):
         far &= box_iou(boxes_P4, sample.ignore_I4).amax(dim=1) == 0  # touching is in doubt
     centre = ((boxes_P4[:, :2] + boxes_P4[:, 2:]) / 2).floor().long()
     height, width = sample.ground_HW.shape
     x, y = centre[:, 0].clamp(0, width - 1), centre[:, 1].clamp(0, height - 1)
     return far & sample.ground_HW[y, x]
+
+
+def _rotated_iou(found_P5: Tensor, objects_M5: Tensor) -> Tensor:
+    """Compute (P, M) IoU of the oriented boxes of one window, which are few."""
+    shape = (len(found_P5), len(objects_M5), 5)
+    one, other = found_P5[:, None].expand(shape), objects_M5[None].expand(shape)
+    return pair_iou(one.reshape(-1, 5), other.reshape(-1, 5)).view(shape[:2]).float()
 
 
 class MineHardNegatives(Callback):

@@ -23,6 +23,7 @@ from geo_retina.nn.losses import (
 )
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import AssignOptions, LossOptions
+from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import UpdateOptions
 from geo_retina.training.precision import depthwise_in_single_precision
 
@@ -31,7 +32,10 @@ _EPOCH_SEED = 0x5EED  # keeps the random state of epochs apart from others of on
 
 
 def loss_settings(
-    loss: LossOptions, assign: AssignOptions, counts: Mapping[str, int]
+    loss: LossOptions,
+    assign: AssignOptions,
+    counts: Mapping[str, int],
+    boxes: Boxes = "upright",
 ) -> LossSettings:
     """Convert the options to what the loss takes.
 
@@ -39,6 +43,7 @@ def loss_settings(
         loss: what is minimised.
         assign: which anchors stand for which objects.
         counts: labels per class, in the order of the classes.
+        boxes: kind of boxes that are found.
     """
     weights = None
     if loss.class_weights == "inverse":
@@ -51,7 +56,7 @@ def loss_settings(
         beta=loss.beta,
         box_weight=loss.box_weight,
         class_weights=weights,
-        assign=assign.method,
+        assign=assign.chosen_for(boxes),
         foreground_iou=assign.foreground_iou,
         background_iou=assign.background_iou,
         atss_candidates=assign.atss_candidates,

@@ -22,7 +22,7 @@ from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import CardTexts
-from geo_retina.training.anchor_fit import about_anchors, anchors_fit, resolve_network
+from geo_retina.training.anchor_fit import about_anchors, anchors_fit, as_squares, resolve_network
 from geo_retina.training.initial_weights import (
     about_resolution,
     first_network,
@@ -109,12 +109,13 @@ def prepare(options: TrainOptions) -> Preparation:
     )
     seen = _bands(options.data.band_names, scenes[0].bands, scenes[0].band_names)
     bands = keep_radiometry(measure_bands(scenes, seed=options.seed, split=split), seen, start)
+    shapes = as_squares(objects, training_set.scenes) if kind == "oriented" else objects
     resolved = (
-        resolve_network(own, objects, turned=options.samples.flips)
+        resolve_network(own, shapes, turned=options.samples.flips)
         if start is None
         else start.card.network
     )
-    misfit = about_anchors(anchors_fit(resolved, objects.sides_px), options.assign)
+    misfit = about_anchors(anchors_fit(resolved, shapes.sides_px), options.assign, kind)
     if misfit is not None:
         log.warning("%s", misfit)
     network, source = first_network(
@@ -139,7 +140,8 @@ def prepare(options: TrainOptions) -> Preparation:
     if training_set.reviewed is not None:
         training["review"] = training_set.reviewed
     card = replace(card, training=training)
-    loss = loss_settings(options.loss, options.assign, objects.per_class(training_set.classes))
+    counts = objects.per_class(training_set.classes)
+    loss = loss_settings(options.loss, options.assign, counts, kind)
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
 
 

@@ -89,7 +89,7 @@ def check_labels(
     warnings = [*training_set.warnings, *([problem] if problem else [])]
     warnings += find_warnings(numbers, window_px=samples.window_px)
     fit = numbers.anchor_coverage if numbers.own_coverage is None else numbers.own_coverage
-    misfit = about_anchors(fit, options.assign)
+    misfit = about_anchors(fit, options.assign, own.boxes)
     warnings += [misfit] if misfit else []
     report = LabelReport(**vars(numbers), warnings=tuple(warnings))
     if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchvision.ops import batched_nms
 from geo_retina.errors import OptionError, OutputError
 from geo_retina.export import export_onnx
 from geo_retina.nn.decoding import DecodeSettings, decode
+from geo_retina.nn.rotated_coding import decode_rotated
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -98,3 +100,22 @@ def test_what_cannot_be_exported(tmp_path):
         export_onnx(model, tmp_path / "a.onnx")
     with pytest.raises(OutputError, match=r"missing of a\.onnx does not exist"):
         export_onnx(model, tmp_path / "missing" / "a.onnx")
+
+
+def test_oriented_boxes_are_those_of_pytorch(tmp_path):
+    network = dataclasses.replace(tiny_model().card.network, boxes="oriented")
+    model = tiny_model(network=network)
+    with torch.no_grad():
+        model.network.box_subnet.output.weight.mul_(30)
+    path = export_onnx(model, tmp_path / "oriented.onnx", tile_px=SIDE)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    _, boxes = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        outputs = model.network(images)
+    anchors = torch.cat(model.network.anchors((SIDE, SIDE), "cpu"))
+    want = decode_rotated(anchors, torch.cat(list(outputs.deltas), dim=1))
+    assert boxes.shape == want.shape
+    np.testing.assert_allclose(boxes[..., :4], want[..., :4], atol=1e-2)
+    apart = (boxes[..., 4] - want[..., 4].numpy() + 90) % 180 - 90
+    assert np.quantile(abs(apart), 0.99) < 0.05  # where phases disagree, rounding decides
