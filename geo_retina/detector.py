@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from geo_retina.errors import OptionError
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
+from geo_retina.postprocess.run_across import run_output
 from geo_retina.run import (
     DetectionRun,
     FrozenPlan,
@@ -28,14 +29,12 @@ from geo_retina.run import (
     carry_out_part,
     check_all_covered,
     check_any_covered,
-    explain,
     find_earlier,
     find_parts,
     freeze_plan,
     gather_into,
     leave_ledger,
     limit_notes,
-    merged_tables,
     notes_on,
     open_ledger,
     open_part,
@@ -109,7 +108,8 @@ def detect(
         with closing(open_ledger(plan)) as ledger:
             detection_run = carry_out(plan, ledger, progress)
             check_all_covered(detection_run)
-            tables = list(merged_tables(detection_run))
+            with run_output(detection_run, outputs.folder) as output:
+                tables = list(output.tables)
     totals = detection_run.totals
     noted = [scene for scene in plan.scenes if scene.crs is None or scene.taken_in]
     limits = limit_notes(totals.truncated_tiles, totals.reduced_batch)
@@ -179,14 +179,15 @@ def _write(run: DetectionRun, ledger: Ledger) -> Written:
     """
     plan = run.plan
     check_any_covered(run)
-    written = write_outputs(
-        plan.outputs.targets,
-        merged_tables(run),
-        explain(run),
-        crs=plan.crs,
-        classes=plan.model.card.classes,
-        geometry=plan.run.geometry,
-    )
+    with run_output(run, plan.outputs.targets[0].path) as output:
+        written = write_outputs(
+            plan.outputs.targets,
+            output.tables,
+            output.companions,
+            crs=plan.crs,
+            classes=plan.model.card.classes,
+            geometry=plan.run.geometry,
+        )
     paths = ", ".join(str(target.path) for target in plan.outputs.targets)
     ledger.log.info("wrote %d objects to %s", written.rows, paths)
     return written

@@ -122,6 +122,10 @@ class DetectOptions:
     """Read all scenes as one, on the grid of the first; where they overlap, the first valid
     pixel counts, so that an object is found once."""
 
+    across_scenes: bool = False
+    """Make one object of what several scenes show where they overlap or abut, by the rule for
+    tiles; left out, each scene has objects of its own."""
+
     aoi: str | None = None
     """Area of interest: a vector file with polygons, in any CRS; other tiles are not read."""
 
@@ -173,6 +177,16 @@ class DetectOptions:
             raise OptionError(
                 f"DetectOptions.score is {score}, below DetectOptions.min_score of "
                 f"{floor}, from which detections are written; lower the latter"
+            )
+        if self.across_scenes and self.mosaic:
+            raise OptionError(
+                "DetectOptions.across_scenes is given with DetectOptions.mosaic, which makes one "
+                "scene of all; leave one of them out"
+            )
+        if self.across_scenes and self.merge.rank != "whole":
+            raise OptionError(
+                f"DetectOptions.across_scenes is given with MergeOptions.rank={self.merge.rank}, "
+                "which is for tiles only; leave it out"
             )
         if self.aoi is None and (self.aoi_layer is not None or self.aoi_rule != "intersects"):
             given = "aoi_rule" if self.aoi_layer is None else "aoi_layer"

@@ -254,7 +254,7 @@ class _Work:
         missing = _ground(self.runs, "not_covered", self.crs)
         about = {str(run.path): dict(run.companions.metadata) for run in self.runs}
         metadata = {"merged_from": json.dumps(about), **_common(list(about.values()))}
-        return Companions(scanned, _without(missing, scanned), metadata)
+        return Companions(scanned, without_ground(missing, scanned), metadata)
 
 
 def _schema(runs: Sequence[Run]) -> pa.Schema:
@@ -345,7 +345,7 @@ def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:
     return pa.concat_tables(tables, promote_options="default") if tables else None
 
 
-def _without(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | None:
+def without_ground(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | None:
     """Cut ground that another run scanned out of what one run missed."""
     if missing is None or not missing.num_rows:
         return missing

@@ -66,7 +66,9 @@ class Run:
     @property
     def is_merged(self) -> bool:
         """Whether its scenes were merged with each other."""
-        return "merged_from" in self.companions.metadata
+        about = self.companions.metadata
+        options = json.loads(about.get("options", "{}"))
+        return "merged_from" in about or bool(options.get("across_scenes"))
 
     @property
     def nms_iou(self) -> float:

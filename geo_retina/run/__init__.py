@@ -19,7 +19,13 @@ from geo_retina.run.frozen_plan import (
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import Ledger, SceneRecord
 from geo_retina.run.ledger.manifest import manifest_for
-from geo_retina.run.merging import merge_scene, merged_tables
+from geo_retina.run.merging import (
+    empty_tables,
+    merge_scene,
+    merged_tables,
+    objects_table,
+    scene_objects,
+)
 from geo_retina.run.parts import (
     Part,
     PartReport,
@@ -69,6 +75,7 @@ __all__ = [
     "check_all_covered",
     "check_any_covered",
     "check_given",
+    "empty_tables",
     "estimate",
     "explain",
     "find_earlier",
@@ -82,6 +89,7 @@ __all__ = [
     "merge_scene",
     "merged_tables",
     "notes_on",
+    "objects_table",
     "open_ledger",
     "open_part",
     "pack_task_batches",
@@ -95,5 +103,6 @@ __all__ = [
     "report_on_part",
     "run_folder",
     "run_task_batches",
+    "scene_objects",
     "total",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geo_retina.detections import Detections
-from geo_retina.grid import Block
+from geo_retina.grid import Block, Grid
 from geo_retina.merge import in_order, merge_tiles
 from geo_retina.options import MergeOptions
 from geo_retina.run.detection_run import DetectionRun
@@ -27,10 +27,20 @@ _TABLE_ROWS = 1 << 16
 
 def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
     """Stream tables of merged detections, by scene and position; holds one at a time."""
-    plan, options = run.plan, run.plan.options
-    card = plan.model.card
-    if card.score_maps:  # columns are those of the first table, which may be the only one
+    yield from empty_tables(run)
+    for scene_plan, found in scene_objects(run):
+        yield objects_table(run, scene_plan, found)
+
+
+def empty_tables(run: DetectionRun) -> Iterator[pa.Table]:
+    """Give the columns of a calibrated model, as they are those of the first table."""
+    if run.plan.model.card.score_maps:
         yield with_probability(DETECTION_SCHEMA.empty_table(), np.empty(0))
+
+
+def scene_objects(run: DetectionRun) -> Iterator[tuple[ScenePlan, Detections]]:
+    """Merge each scene of a run and hand out its objects in parts, by scene and position."""
+    plan, options = run.plan, run.plan.options
     for record in run.records:
         scene_plan = plan.by_index[record.scene_index]
         for merged in merge_scene(record, scene_plan, options.merge):
@@ -38,18 +48,33 @@ def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
                 chosen = on_area(merged.boxes_px, scene_plan.area_px, options.aoi_rule)
                 merged = merged.take(chosen)
             for start in range(0, len(merged), _TABLE_ROWS):
-                part = merged.part(start, min(start + _TABLE_ROWS, len(merged)))
-                table = detections_table(
-                    part,
-                    scene_plan.scene.grid,
-                    classes=card.classes,
-                    scene=plan.names[scene_plan.index],
-                    to_file=scene_plan.scene.grid_to_file,
-                    crs=plan.crs,
-                )
-                if card.score_maps:
-                    table = with_probability(table, card.probabilities(part.scores, part.labels))
-                yield as_counted(table, scene_plan, plan.crs)
+                yield scene_plan, merged.part(start, min(start + _TABLE_ROWS, len(merged)))
+
+
+def objects_table(
+    run: DetectionRun, scene_plan: ScenePlan, found: Detections, *, joined_on: Grid | None = None
+) -> pa.Table:
+    """Place objects of one scene on the ground, as rows of the output.
+
+    Args:
+        run: theirs.
+        scene_plan: of the scene.
+        found: the objects.
+        joined_on: the grid they are on, of objects that lie in several files; left out, the
+            scene's.
+    """
+    plan, card = run.plan, run.plan.model.card
+    table = detections_table(
+        found,
+        joined_on or scene_plan.scene.grid,
+        classes=card.classes,
+        scene=plan.names[scene_plan.index],
+        to_file=None if joined_on else scene_plan.scene.grid_to_file,
+        crs=plan.crs,
+    )
+    if card.score_maps:
+        table = with_probability(table, card.probabilities(found.scores, found.labels))
+    return as_counted(table, scene_plan, plan.crs)
 
 
 def merge_scene(

@@ -170,6 +170,8 @@ def plan_chosen(
         placed, misplaced, output_crs = [], [], None
     for target in outputs.targets:
         check_has_place(target.path, output_crs)
+    if options.across_scenes:
+        _check_beside_others(placed)
     looked_at = [p for i, p in enumerate(paths) if scenes.only is None or i in scenes.only]
     used = _versions(looked_at, {each.scene for each in unfit}, _stretches(placed, options))
     return RunPlan(
@@ -208,6 +210,21 @@ def _load_fitting(model: str | Path | Model, options: DetectOptions) -> tuple[Mo
             "are not the same in all these views; leave it at 1"
         )
     return loaded, options
+
+
+def _check_beside_others(plans: Sequence[ScenePlan]) -> None:
+    """Refuse to merge scenes of which nothing says how they lie to each other.
+
+    Raises:
+        OptionError: one of several has no CRS.
+    """
+    for each in plans if len(plans) > 1 else ():
+        if each.scene.grid.crs is None:
+            raise OptionError(
+                f"the scene {each.scene.path} has no CRS, so nothing says where it lies beside "
+                "the others, as DetectOptions.across_scenes needs; leave that out, or give the "
+                "scene a CRS"
+            )
 
 
 def _stretches(plans: Sequence[ScenePlan], options: DetectOptions) -> dict[str, ValueMap]:

@@ -20,6 +20,9 @@ what an older geo-retina left half done is not mixed with new ones. 1: no number
 constant; 2: padding by mirrored ground; 3: mirrored within 64 px, by cells;
 4: runtime and precision resolved; 5: finer pixels interpolated by us."""
 
+_AFTER_BLOCKS = ("across_scenes",)
+"""Options that change the result, but not what blocks find: a run may go on with other ones."""
+
 
 def manifest_for(
     paths: list[str], versions: dict[str, Any], model: str, options: Any, block_px: int
@@ -33,8 +36,9 @@ def manifest_for(
         options: the options that change the result.
         block_px: block size, which a run that goes on takes from the ledger.
     """
+    of_blocks = {k: v for k, v in asdict(options).items() if k not in _AFTER_BLOCKS}
     manifest = {
-        "fixed": {"scenes": paths, "model": model, "options": asdict(options)},
+        "fixed": {"scenes": paths, "model": model, "options": of_blocks},
         "versions": versions,
         "block_px": block_px,
         "results": RESULTS,
