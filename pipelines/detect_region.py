@@ -1,22 +1,19 @@
-r"""A region of many scenes: each detected by itself, then merged across their borders.
+r"""A region of many scenes in one run, whose objects come out once where scenes overlap or abut.
 
-Every scene has an output and a ledger of its own in --work, so that one bad scene holds up no
-other, and the same command again does only what is missing. With --scheduler the blocks of each
-scene run on a Dask cluster; docs/guide-cluster.md tells how to start one.
+What is finished lies in OUT.run until all is written, so that the same command again does only what
+is missing; a scene that cannot be read holds up no other. With --scheduler the blocks of all scenes
+run on a Dask cluster; docs/guide-cluster.md tells how to start one.
 
     python pipelines/detect_region.py scenes/ --model trees.safetensors --out region.gpkg
     python pipelines/detect_region.py scenes/ --model trees.safetensors --out region.gpkg \
         --scheduler tcp://node1:8786
 
-Objects that lie across two scenes come out once: exactly so where scenes share one pixel grid, by
-the overlap of their polygons where they don't, as in two UTM zones. Exit codes: 0 done, 1 nothing
-could be done, 3 some ground is missing.
+Exit codes: 0 done, 1 nothing could be done, 3 some ground is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -24,56 +21,26 @@ import geo_retina
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Detect every scene, then merge; returns the exit code."""
+    """Detect all scenes, merged across their borders; returns the exit code."""
     args = parse(arguments)
-    if args.out.exists() and not args.overwrite:
-        print(f"{args.out} exists; give --overwrite or another name", file=sys.stderr)
-        return 1
-    args.work.mkdir(parents=True, exist_ok=True)
-    model = geo_retina.load_model(args.model)
-    scenes = geo_retina.find_scenes(args.scenes)
-    outs, failures = [], []
-    for number, scene in enumerate(scenes, 1):
-        out = args.work / own_name(scene, model, args)
-        error = detect_scene(scene, model, out, args)
-        if error is not None:
-            failures.append(error)
-            print(f"not covered: {error}", file=sys.stderr)
-        if out.exists():
-            outs.append(out)
-        print(f"{number} of {len(scenes)} scenes")
-    if not outs:
-        print("no scene could be detected", file=sys.stderr)
-        return 1
-    report = geo_retina.combine_runs(outs, args.out, crs=args.crs, overwrite=args.overwrite)
-    print(
-        f"{report.written:,} objects of {len(outs)} scenes written to {args.out}; "
-        f"{report.suppressed:,} were seen twice, {report.joined:,} put together at borders"
+    options = geo_retina.DetectOptions(score=args.score, across_scenes=not args.each_alone)
+    run = geo_retina.RunOptions(
+        device=args.device, scheduler=args.scheduler, overwrite=args.overwrite
     )
-    return 3 if failures else 0
-
-
-def detect_scene(
-    scene: str, model: geo_retina.Model, out: Path, args: argparse.Namespace
-) -> str | None:
-    """Detect one scene unless that is done; returns what went wrong, if anything."""
-    if out.exists() and not out.with_name(f"{out.name}.run").exists():
-        return None  # finished by an earlier try: an unfinished one keeps its ledger
-    options = geo_retina.DetectOptions(score=args.score)
-    run = geo_retina.RunOptions(device=args.device, scheduler=args.scheduler)
     try:
-        report = geo_retina.detect_to_file(scene, model, out, options, run)
+        report = geo_retina.detect_to_file(
+            args.scenes, args.model, args.out, options, run, crs=args.crs
+        )
     except geo_retina.GeoRetinaError as error:
-        return f"{scene}: {error}"
-    return None if report.complete else f"{scene}: {report.failures[0].error}"
-
-
-def own_name(scene: str, model: geo_retina.Model, args: argparse.Namespace) -> str:
-    """Name a file by the scene's stem and a hash of scene, model and score."""
-    path = Path(scene)
-    version = path.stat().st_mtime_ns if path.exists() else 0
-    content = f"{scene} {version} {model.fingerprint} {args.score}"
-    return f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.gpkg"
+        print(error, file=sys.stderr)
+        return 1
+    for failure in report.failures:
+        print(f"not covered: {failure.scene}: {failure.error}", file=sys.stderr)
+    print(
+        f"{report.detections:,} objects of {report.scenes:,} scenes written to {args.out}; "
+        f"{report.joined:,} were put together of parts"
+    )
+    return 0 if report.complete else 3
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -83,16 +50,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("scenes", nargs="+", help="files, folders or globs")
     parser.add_argument("--model", required=True, help="bundled model or file")
-    parser.add_argument("--out", type=Path, required=True, help="merged output")
-    parser.add_argument("--work", type=Path, help="folder of the scenes' own; OUT.scenes if not")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--score", type=float, help="left out, the model's own thresholds")
-    parser.add_argument("--crs", help="CRS of the merged output")
+    parser.add_argument("--each-alone", action="store_true", help="each scene has its own objects")
+    parser.add_argument("--crs", help="CRS of the output")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--scheduler", help="address of a running Dask scheduler")
-    parser.add_argument("--overwrite", action="store_true", help="replace the merged output")
-    args = parser.parse_args(arguments)
-    args.work = args.work or args.out.with_name(f"{args.out.name}.scenes")
-    return args
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
