@@ -77,7 +77,8 @@ def main() -> None:
 def slope(first: dict[str, float], last: dict[str, float]) -> dict[str, float]:
     """Tell what each further million of detections costs, and what 200 million would."""
     millions = (last["detections"] - first["detections"]) / 1e6
-    per = {key: (last[key] - first[key]) / millions for key in ("cpu_s", "peak_mb", "disk_mb")}
+    keys = ("cpu_s", "peak_mb", "disk_mb")
+    per = {key: (last[key] - first[key]) / millions for key in keys}
     further = 200 - last["detections"] / 1e6
     at_200 = {f"{key}_at_200": last[key] + further * each for key, each in per.items()}
     return {key: round(value, 2) for key, value in {**per, **at_200}.items()}

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from geo_retina.scene import Scene, find_scenes, open_scene
     from geo_retina.synth import draw_scene
     from geo_retina.training import LabelReport, check_labels, train
+    from geo_retina.vector import TilesReport, export_tiles
 
     __version__: str
 
@@ -136,6 +137,7 @@ __all__ = [
     "SceneMismatchError",
     "SplitOptions",
     "SynthOptions",
+    "TilesReport",
     "TrainOptions",
     "TrainingError",
     "__version__",
@@ -157,6 +159,7 @@ __all__ = [
     "export_chips",
     "export_onnx",
     "export_stac",
+    "export_tiles",
     "filter_detections",
     "find_items",
     "find_scenes",
@@ -201,6 +204,7 @@ _NAMES_BY_MODULE = {
     "scene": "find_scenes open_scene Scene",
     "synth": "draw_scene",
     "training": "check_labels LabelReport train",
+    "vector": "export_tiles TilesReport",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -73,6 +73,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     _measure.compare,
     _measure.estimate,
     _preview.preview,
+    _preview.tiles,
     _inspect.find,
     _inspect.models,
     _inspect.info,

@@ -1,4 +1,4 @@
-"""``geo-retina preview``."""
+"""``geo-retina preview`` and ``tiles``."""
 
 from __future__ import annotations
 
@@ -109,3 +109,34 @@ def _describe(made: DensityMap, cell_m: float) -> str:
     assert grid.crs is not None  # cells are of a size in metres
     lines.append(f"written to {made.path}, in {crs_label(grid.crs)}")
     return "\n".join(lines)
+
+
+def tiles(
+    detections: Annotated[Path, Parameter(name="DETECTIONS")],
+    /,
+    *,
+    out: Path,
+    min_zoom: int = 12,
+    max_zoom: int = 16,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    reporting: _voice.Reports = _voice.REPORTING,
+) -> None:
+    """Write detections as vector tiles for web maps, in one PMTiles file.
+
+    Args:
+        detections: Vector file that `detect` wrote, or a folder of them.
+        out: File to write, ending .pmtiles.
+        min_zoom: The least zoom to draw. Tiles of smaller zooms hold too many objects to show all.
+        max_zoom: The greatest zoom to draw; maps enlarge it beyond.
+        overwrite: Replace the output.
+        reporting: How the command reports.
+    """
+    from geo_retina.vector import export_tiles
+
+    _voice.check_json(reporting, overwrite=overwrite)
+    made = export_tiles(detections, out, min_zoom=min_zoom, max_zoom=max_zoom, overwrite=overwrite)
+    _voice.say(
+        f"{_report.plural(made.objects, 'object')} at zooms {min_zoom} to {max_zoom}, "
+        f"written to {out}"
+    )
+    _voice.result(reporting, vars(made))

@@ -44,6 +44,7 @@ from geo_retina.vector.writers.outputs import (
 )
 from geo_retina.vector.writers.rows import Written
 from geo_retina.vector.writers.styles import CLASS_COLOURS, class_style, plain_style, write_styles
+from geo_retina.vector.writers.tiles import TilesReport, export_tiles
 from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "LabelLayer",
     "Stream",
     "Target",
+    "TilesReport",
     "Written",
     "check_has_place",
     "check_output",
@@ -68,6 +70,7 @@ __all__ = [
     "detections_table",
     "encoding_doubt",
     "explain_elsewhere",
+    "export_tiles",
     "file_crs",
     "filter_frame",
     "geometry_of",

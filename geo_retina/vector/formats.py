@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import OutputError
-from geo_retina.files import check_file_output
+from geo_retina.files import check_file_output, check_overwrite, check_parent
 from geo_retina.vector.review_layers import entries_in
 
 GEOMETRY = "geometry"
@@ -21,6 +21,9 @@ PACKAGE = ".gpkg"
 
 GEOJSON_CRS = pyproj.CRS("EPSG:4326")
 """The one CRS of GeoJSON (RFC 7946)."""
+
+AZIMUTH = "azimuth_deg"
+"""Column of oriented boxes, which no others have: the direction of the long side."""
 
 UNKNOWN_CLASS = "unknown"
 """What a shapefile, which has no null, says in place of a missing text."""
@@ -60,6 +63,9 @@ def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = Fals
             folder does not exist or cannot be written.
     """
     path = Path(path)
+    if is_dataset_name(path):
+        _check_dataset(path, overwrite=overwrite)
+        return
     check_file_output(path, FORMATS, overwrite=overwrite)
     entries = 0 if keeps_review else entries_in(path)
     if entries:
@@ -69,8 +75,36 @@ def check_output(path: str | Path, *, overwrite: bool, keeps_review: bool = Fals
         )
 
 
-AZIMUTH = "azimuth_deg"
-"""Column of oriented boxes, which no others have: the direction of the long side."""
+def is_dataset_name(path: str | Path) -> bool:
+    """Check whether an output of that name is a folder of GeoParquet files: it has no suffix."""
+    return not Path(path).suffix
+
+
+def parquet_files(path: str | Path) -> list[Path]:
+    """List the files of a GeoParquet data set, in order; a file is one by itself.
+
+    Names that begin with ``_`` or ``.`` are other files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    return sorted(each for each in path.glob("*.parquet") if each.name[0] not in "_.")
+
+
+def _check_dataset(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder to write that could not be made, or would replace something else.
+
+    Raises:
+        OutputError: it is so.
+    """
+    if path.exists() and not (path.is_dir() and (parquet_files(path) or not any(path.iterdir()))):
+        raise OutputError(
+            f"{path} exists and is no folder of detections; name another folder, or a file that "
+            f"ends in one of {', '.join(FORMATS)}"
+        )
+    if path.exists() and any(path.iterdir()):
+        check_overwrite(path, overwrite=overwrite)
+    check_parent(path)
 
 
 def is_package(path: str | Path) -> bool:

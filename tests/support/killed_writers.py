@@ -40,7 +40,14 @@ from geo_retina.scene.writing import write_raster
 from geo_retina.synth.writer import draw_scene
 from geo_retina.training.lr_finder import RateTrial
 from geo_retina.training.run_folder import LastCheckpoint, RunFolder
-from geo_retina.vector import Companions, Target, write_layers, write_outputs, write_vector
+from geo_retina.vector import (
+    Companions,
+    Target,
+    export_tiles,
+    write_layers,
+    write_outputs,
+    write_vector,
+)
 from geo_retina.vector.formats import FORMATS
 from support.stubs import NORTH_UP, UTM, paint, tiny_model, write_scene
 
@@ -63,7 +70,7 @@ def vector(suffix: str) -> Callable[[Path, int], None]:
 
 
 def outputs(folder: Path, version: int) -> None:
-    targets = [Target(folder / name, True) for name in ("a.gpkg", "a.shp", "a.parquet")]
+    targets = [Target(folder / name, True) for name in ("a.gpkg", "a.shp", "a.parquet", "a")]
     write_outputs(
         targets,
         [points(version)],
@@ -72,6 +79,13 @@ def outputs(folder: Path, version: int) -> None:
         classes=["a"],
         geometry="polygon",
     )
+
+
+def tiles(folder: Path, version: int) -> None:
+    source = folder.parent / f"{version}.geojson"
+    places = shapely.points(np.arange(version) + 11.0, 45.0)
+    gpd.GeoSeries(places, crs="EPSG:4326").to_file(source)
+    export_tiles(source, folder / "a.pmtiles", min_zoom=1, max_zoom=2, overwrite=True)
 
 
 def layers(folder: Path, version: int) -> None:
@@ -213,7 +227,8 @@ WRITERS: dict[Callable[[Path, int], None], str] = {
     layers: "vector.writers.geopackage_layers",
     outputs: "vector.writers.outputs",
     study: "loss_study",
-    **{vector(suffix): "vector.writers.vector_file" for suffix in FORMATS},
+    tiles: "vector.writers.tiles",
+    **{vector(suffix): "vector.writers.vector_file" for suffix in (*FORMATS, "")},
 }
 """Each writer, which writes its version 1 or 2 into a folder, and the module that it is of."""
 

@@ -39,6 +39,7 @@ VERBS = {
     *("bundled_models", "compare", "detect", "detect_to_file", "draw_density", "draw_preview"),
     *("draw_scene", "estimate", "evaluate", "import_checkpoint", "write_report"),
     *("combine_runs", "export_chips", "export_onnx", "export_stac", "filter_detections"),
+    "export_tiles",
     "find_items",
     *("find_scenes", "load_model", "load_train_options", "open_scene", "plan_scenes", "train"),
     *("detect_part", "freeze_run", "gather_parts", "read_plan", "review_detections"),
@@ -62,6 +63,7 @@ VALUES = {
     ),
     *("ChipReport", "CombineReport", "FilterReport", "LabelReport", "RunReport", "Scene"),
     *("EntryReport", "FoundItems", "FrozenPlan", "Part", "PartReport", "ReviewReport"),
+    "TilesReport",
 }
 SHOWN = {
     "Card",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import LabelError
-from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.formats import GEOMETRY, parquet_files
 from geo_retina.vector.readers.encodings import encoding_to_tell
 from geo_retina.vector.readers.frames import check_readable, detections_layer, is_parquet
 from geo_retina.vector.readers.refusing import geo_column, refuse_damage, refuse_damaged
@@ -89,15 +89,20 @@ def read_layer(path: str | Path, layer: str) -> tuple[pa.Table, pyproj.CRS | Non
 
 @contextmanager
 def _open_parquet(path: str | Path) -> Iterator[Stream]:
+    geometry, crs = geo_column(path)
+    with closing(_parquet_tables(path, geometry)) as tables:
+        yield Stream(crs, refuse_damaged(path, tables))
+
+
+def _parquet_tables(path: str | Path, geometry: str) -> Generator[pa.Table, None, None]:
+    """Read a file, or the files of a data set one after the other, in parts."""
     import pyarrow.parquet as pq
 
-    geometry, crs = geo_column(path)
-    file = pq.ParquetFile(path)
-    names = [name for name in file.schema_arrow.names if name != BBOX]
-    batches = file.iter_batches(_BATCH_ROWS, columns=names)
-    tables = (_tidy(pa.Table.from_batches([b]), geometry) for b in batches)
-    with file, closing(tables):
-        yield Stream(crs, refuse_damaged(path, tables))
+    for each in parquet_files(path):
+        with pq.ParquetFile(each) as file:
+            names = [name for name in file.schema_arrow.names if name != BBOX]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                yield _tidy(pa.Table.from_batches([batch]), geometry)
 
 
 def _tidy(table: pa.Table, wkb: str) -> pa.Table:

@@ -12,6 +12,7 @@ import shapely
 
 from geo_retina.errors import LabelError
 from geo_retina.options import it_has
+from geo_retina.vector.formats import parquet_files
 from geo_retina.vector.readers.encodings import encoding_doubt, encoding_to_tell, undecodable
 from geo_retina.vector.readers.refusing import refuse_damage, refuse_zip_bomb
 from geo_retina.vector.readers.surfaces import surfaces_from_wkb
@@ -172,7 +173,12 @@ def filter_frame(frame: gpd.GeoDataFrame, where: str, name: str) -> gpd.GeoDataF
 
 
 def is_parquet(path: str | Path) -> bool:
-    """Check whether a file is GeoParquet by its name or first bytes; pyarrow reads it, not GDAL."""
+    """Check whether a file is GeoParquet by its name or first bytes; pyarrow reads it, not GDAL.
+
+    So is a folder of such files.
+    """
+    if Path(path).is_dir():
+        return bool(parquet_files(path))
     if str(path).lower().endswith((".parquet", ".geoparquet", ".pq", ".parq")):
         return True
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
+from geo_retina.vector.formats import parquet_files
 from geo_retina.vector.readers.frames import check_readable, detections_layer, is_parquet
 from geo_retina.vector.readers.refusing import geo_column, refuse_damage, refuse_damaged
 
@@ -83,10 +84,11 @@ def _batches(
         import pyarrow.parquet as pq
 
         geometry, _ = geo_column(path)
-        with pq.ParquetFile(path) as file:
-            columns = [c for c in needed if c in file.schema_arrow.names]
-            _check_score(path, score, columns)
-            batches = file.iter_batches(_BATCH_ROWS, columns=[*columns, geometry])
+        files = parquet_files(path)
+        names = pq.read_schema(files[0]).names
+        columns = [c for c in needed if c in names]
+        _check_score(path, score, columns)
+        with closing(_of_files(files, [*columns, geometry])) as batches:
             yield geometry, refuse_damaged(path, batches)
         return
     from pyogrio import open_arrow, read_info
@@ -102,6 +104,14 @@ def _batches(
                 open_arrow(path, layer=layer, columns=columns, **how)
             )
         yield meta["geometry_name"] or "wkb_geometry", refuse_damaged(path, reader)
+
+
+def _of_files(files: Sequence[Path], columns: list[str]) -> Generator[pa.RecordBatch, None, None]:
+    import pyarrow.parquet as pq
+
+    for each in files:
+        with pq.ParquetFile(each) as file:
+            yield from file.iter_batches(_BATCH_ROWS, columns=columns)
 
 
 def _check_score(path: str | Path, score: float | None, columns: list[str]) -> None:

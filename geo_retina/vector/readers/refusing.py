@@ -15,6 +15,7 @@ from pyproj.exceptions import CRSError
 
 from geo_retina.errors import LabelError
 from geo_retina.files import parse_json
+from geo_retina.vector.formats import parquet_files
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ def geo_column(path: str | Path) -> tuple[str, pyproj.CRS | None]:
     import pyarrow.parquet as pq
 
     try:
-        stored = pq.read_metadata(path)
+        stored = pq.read_metadata(parquet_files(path)[0])
         geo = parse_json((stored.metadata or {})[b"geo"])
         name = str(geo["primary_column"])
         column = geo["columns"][name]

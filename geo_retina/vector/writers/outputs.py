@@ -25,12 +25,15 @@ from geo_retina.options import Geometry
 from geo_retina.vector.formats import (
     check_output,
     check_shapefile_size,
+    is_dataset_name,
     is_package,
+    parquet_files,
 )
 from geo_retina.vector.readers.arrow_streams import open_stream, read_layer
 from geo_retina.vector.readers.frames import is_parquet
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
+from geo_retina.vector.writers.dataset_item import write_item
 from geo_retina.vector.writers.review_carrying import carry_review, check_review_kept
 from geo_retina.vector.writers.rows import Shape, Written
 from geo_retina.vector.writers.spool import Spool
@@ -130,6 +133,8 @@ def write_outputs(
             draft = _Draft(path, target.path, crs, geometry)
             written = _in_order(draft.write_detections(tables, companions), classes)
             draft.write_companions(companions, list(written.counts))
+            if is_dataset_name(path):
+                write_item(path, companions.metadata)
         for path, target in zip(paths, targets, strict=True):
             if target.overwrite and not target.discard_review:
                 carry_review(target.path, path, companions.scanned, crs)
@@ -162,7 +167,12 @@ def check_target(target: Target, geometry: Geometry) -> None:
 
 
 def companion_path(path: Path, name: str) -> Path:
-    """Name the file beside a format of one layer for its other layers: ``OUT.scanned.gpkg``."""
+    """Name the file beside a format of one layer for its other layers: ``OUT.scanned.gpkg``.
+
+    A data set has it in its folder: ``OUT/_scanned.gpkg``.
+    """
+    if is_dataset_name(path):
+        return path / f"_{name}.gpkg"
     return path.with_name(f"{path.name}.{name}.gpkg")
 
 
@@ -180,7 +190,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         import pyarrow.parquet as pq
 
         with refuse_damage(path):
-            text = (pq.read_metadata(path).metadata or {}).get(PARQUET_KEY.encode())
+            stored = pq.read_metadata(parquet_files(path)[0]).metadata or {}
+            text = stored.get(PARQUET_KEY.encode())
             return _checked(dict(parse_json(text)) if text else {})
     path = path if is_package(path) else companion_path(path, SCANNED)
     if not path.exists():
@@ -317,6 +328,8 @@ def _check_sizes(targets: Sequence[Target], rows: Spool) -> None:
 
 def _forget_stale(path: Path, written: Collection[str]) -> None:
     """Remove what an earlier output of this name left beside it and this one does not have."""
+    if is_dataset_name(path):
+        return  # it has all of it in itself
     for name in (SCANNED, NOT_COVERED):
         beside = companion_path(path, name)
         if beside.name not in written:

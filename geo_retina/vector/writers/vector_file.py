@@ -20,8 +20,10 @@ from geo_retina.vector.formats import (
     UNKNOWN_CLASS,
     check_output,
     file_crs,
+    is_dataset_name,
     short_names,
 )
+from geo_retina.vector.writers.dataset import write_dataset
 from geo_retina.vector.writers.geoparquet import write_parquet
 from geo_retina.vector.writers.rows import Rows, Shape, Written
 
@@ -104,7 +106,9 @@ def write_draft(draft: Path, tables: Iterable[pa.Table], layer: Layer, *, target
     bounded = target.suffix.lower() == ".geojson"
     rows = Rows(tables, layer.crs, crs, layer.shape, bounded=bounded)
     with rows.passing_errors_on(target):
-        if draft.suffix.lower() == ".parquet":
+        if is_dataset_name(draft):
+            write_dataset(draft, rows.schema, rows, crs, layer.about)
+        elif draft.suffix.lower() == ".parquet":
             write_parquet(draft, rows.schema, rows, crs, layer.about)
         else:
             _write_gdal(draft, rows, crs, layer)
