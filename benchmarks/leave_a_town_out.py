@@ -122,9 +122,13 @@ def few_scenes(
         chosen = threshold_from(found[here], labels[there], threshold)
         kept += chosen == threshold
         others = found[~here], labels[~there]
-        before = score(*others, threshold).f1 or 0.0
-        gains.append((score(*others, chosen).f1 or 0.0) - before)
-        best.append((score(*others, 0.0).overall.best_f1 or 0.0) - before)
+        overall = score(*others, 0.0).overall
+        assert overall.curve is not None  # it is made of all detections together
+        # By threshold, falling; 201 of them lie closer than F1 changes.
+        at, f1 = overall.curve.scores[::-1], overall.curve.f1[::-1]
+        before = float(np.interp(threshold, at, f1))
+        gains.append(float(np.interp(chosen, at, f1)) - before)
+        best.append((overall.best_f1 or 0.0) - before)
     return {
         "draws": draws,
         "gain": round(float(np.mean(gains)), 4),
