@@ -112,7 +112,7 @@ def detect(
                 tables = list(output.tables)
     totals = detection_run.totals
     noted = [scene for scene in plan.scenes if scene.crs is None or scene.taken_in]
-    limits = limit_notes(totals.truncated_tiles, totals.reduced_batch)
+    limits = limit_notes(totals)
     for note in (*notes_on(noted), *limits):
         warnings.warn(note, stacklevel=2)
     return to_geodataframe(tables, plan.crs)

@@ -283,12 +283,10 @@ def stretch_notes(report: RunReport) -> dict[str, str]:
 
 
 def warn_of_limits(report: RunReport) -> None:
-    """Warn of tiles that may hold more than was kept, and of too little memory."""
-    if not report.truncated_tiles and report.reduced_batch is None:
-        return
+    """Warn of tiles that may hold more than was found, and of too little memory."""
     from geo_retina.run import limit_notes
 
-    for note in limit_notes(report.truncated_tiles, report.reduced_batch):
+    for note in limit_notes(report):
         warn(note)
 
 

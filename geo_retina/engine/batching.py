@@ -102,6 +102,7 @@ class _Arrays(NamedTuple):
     tile: NDArray[np.int64]
     truncated: NDArray[np.bool_]
     rotated: NDArray[np.float64] | None
+    out_of_range: NDArray[np.bool_]
 
     @classmethod
     def of(cls, decoded: Decoded) -> _Arrays:
@@ -113,6 +114,11 @@ class _Arrays(NamedTuple):
             decoded.image_M.cpu().numpy(),
             decoded.truncated_N.cpu().numpy(),
             None if rotated is None else rotated.double().cpu().numpy(),
+            (
+                torch.zeros_like(decoded.truncated_N)
+                if decoded.out_of_range_N is None
+                else decoded.out_of_range_N
+            ).numpy(force=True),
         )
 
     def fault(self, tiles: int, classes: int, *, oriented: bool) -> str | None:
@@ -123,8 +129,9 @@ class _Arrays(NamedTuple):
                 f"{count} positions, boxes of shape {self.boxes.shape}, {len(self.scores)} scores "
                 f"and {len(self.labels)} labels"
             )
-        if self.truncated.shape != (tiles,):
-            return f"truncated marks of shape {self.truncated.shape}"
+        for marks in (self.truncated, self.out_of_range):
+            if marks.shape != (tiles,):
+                return f"marks of tiles of shape {marks.shape}"
         if count and (self.rotated is not None) != oriented:
             return (
                 "upright boxes, though the card's are oriented," if oriented else "angles of boxes"
@@ -154,9 +161,9 @@ class _Arrays(NamedTuple):
         if self.rotated is not None:
             rotated = np.split(oriented_boxes.normalise(self.rotated), ends)
         return [
-            TileBoxes(boxes, scores, labels, bool(truncated), angles)
-            for boxes, scores, labels, truncated, angles in zip(
-                *columns, self.truncated, rotated, strict=True
+            TileBoxes(boxes, scores, labels, bool(truncated), angles, bool(out_of_range))
+            for boxes, scores, labels, truncated, angles, out_of_range in zip(
+                *columns, self.truncated, rotated, self.out_of_range, strict=True
             )
         ]
 

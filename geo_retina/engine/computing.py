@@ -105,7 +105,7 @@ class Engine:
             Stopped: it is not.
         """
         found: list[list[Detections]] = [[] for _ in blocks]
-        truncated = [0 for _ in blocks]
+        truncated, out_of_range = [0 for _ in blocks], [0 for _ in blocks]
         staged = [self._stage(block) for block in blocks]  # while another thread computes
         with self._batching.slots.taken():
             uploaded = [self._upload(each) for each in staged]
@@ -118,15 +118,19 @@ class Engine:
                 for (owner, tile), part in zip(batch, parts, strict=True):
                     found[owner].append(move_to_grid(part, tile, blocks[owner], self._edge_px))
                     truncated[owner] += part.truncated
+                    out_of_range[owner] += part.out_of_range
         return [
             BlockDetections(
                 Detections.concat(parts),
                 len(parts),
                 len(block.tiles) - len(parts),
-                count,
+                limited,
+                outlying,
                 self._batching.reduced,
             )
-            for block, parts, count in zip(blocks, found, truncated, strict=True)
+            for block, parts, limited, outlying in zip(
+                blocks, found, truncated, out_of_range, strict=True
+            )
         ]
 
     def staged_bytes(self, dtype: np.dtype[Any]) -> int:

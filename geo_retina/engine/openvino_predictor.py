@@ -22,7 +22,7 @@ from geo_retina.model import Model
 from geo_retina.nn.decoding import Decoded, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.heads import Outputs, Subnet
-from geo_retina.nn.quantizing import quantize
+from geo_retina.nn.quantizing import OuterRanges, quantize
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.nn.tta import average_views
 from geo_retina.options import DetectOptions
@@ -53,6 +53,11 @@ class OpenVinoPredictor:
         self._tta = options.tta
         self._model = model
         self._quantized = options.precision == "int8"
+        self._ranges = (
+            OuterRanges.of(model.network, model.quantization)
+            if self._quantized and model.quantization is not None
+            else None
+        )
         self._limits = Limits.of(model.card, options, self.device)
         arithmetic = Arithmetic(options.precision, torch.get_num_threads(), self.batches_at_once)
         self._graphs = GraphMaker(model.fingerprint, arithmetic)
@@ -64,14 +69,17 @@ class OpenVinoPredictor:
     def predict(self, tiles_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
         """Find the boxes in a batch, as ``Predictor`` says."""
         shape = (tiles_NCHW.shape[2], tiles_NCHW.shape[3])
-        everywhere = partial(self._outputs, all_boxes=True)
         network = self._model.network
-        parts = [
-            average_views(everywhere, network.anchor_grid, tile_NCHW, self._tta)
-            if self._tta > 1
-            else self._outputs(tile_NCHW, all_boxes=all_boxes)
-            for tile_NCHW in tiles_NCHW.split(1)
-        ]
+        parts: list[Outputs] = []
+        left: list[list[bool]] = []
+        for tile_NCHW in tiles_NCHW.split(1):
+            left.append([])  # one mark a view
+            compute = partial(self._outputs, left=left[-1], all_boxes=all_boxes or self._tta > 1)
+            parts.append(
+                average_views(compute, network.anchor_grid, tile_NCHW, self._tta)
+                if self._tta > 1
+                else compute(tile_NCHW)
+            )
         outputs = Outputs(
             *(
                 [torch.cat(level) for level in zip(*each, strict=True)]
@@ -79,15 +87,26 @@ class OpenVinoPredictor:
             )
         )
         anchors = network.anchors(shape, self.device)
-        return decode(outputs, anchors, shape, self._limits.for_shape(shape))
+        decoded = decode(outputs, anchors, shape, self._limits.for_shape(shape))
+        if self._ranges is None:
+            return decoded
+        return decoded._replace(out_of_range_N=torch.tensor([any(marks) for marks in left]))
 
-    def _outputs(self, tile_NCHW: Tensor, *, all_boxes: bool) -> Outputs:
-        """Compute a tile's logits, and its box offsets where they may be asked for."""
+    def _outputs(self, tile_NCHW: Tensor, *, left: list[bool], all_boxes: bool) -> Outputs:
+        """Compute a tile's logits, and its box offsets where they may be asked for.
+
+        Args:
+            tile_NCHW: one tile.
+            left: is told whether ranges of integers are left.
+            all_boxes: compute offsets everywhere.
+        """
         graph = self._graphs.graph(
             "classes", lambda: _Classes(self._network), tuple(tile_NCHW.shape)
         )
         found = graph(tile_NCHW)
         levels, logits = found[: len(found) // 2], found[len(found) // 2 :]
+        if self._ranges is not None:
+            left.append(self._ranges.are_left(tile_NCHW, levels))
         if all_boxes:
             wanted = [torch.ones(each.shape[:2], dtype=torch.bool) for each in logits]
         else:

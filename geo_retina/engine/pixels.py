@@ -49,6 +49,7 @@ class BlockDetections:
         tiles: tiles that went through the network.
         skipped: tiles without a valid pixel.
         truncated: tiles that reached the limit of candidates or detections.
+        out_of_range: tiles with values far outside those that integers were measured on.
         reduced_batch: tiles through the network at once, where the device's memory made that
             fewer than planned; else None.
     """
@@ -57,6 +58,7 @@ class BlockDetections:
     tiles: int
     skipped: int
     truncated: int
+    out_of_range: int = 0
     reduced_batch: int | None = None
 
 
@@ -70,6 +72,7 @@ class TileBoxes(NamedTuple):
         truncated: whether there may be more.
         rotated_tile: (M, 5) float64 of oriented boxes, as ``boxes.oriented`` has them; None where
             boxes are upright.
+        out_of_range: whether values lie far outside those that integers were measured on.
     """
 
     boxes_tile: NDArray[np.float64]
@@ -77,6 +80,7 @@ class TileBoxes(NamedTuple):
     labels: NDArray[np.int64]
     truncated: bool
     rotated_tile: NDArray[np.float64] | None = None
+    out_of_range: bool = False
 
 
 class Stopped(Exception):

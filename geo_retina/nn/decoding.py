@@ -62,6 +62,10 @@ class Decoded(NamedTuple):
     truncated_N: Tensor
     """bool, True where an image had more candidates or boxes than the settings allow."""
 
+    out_of_range_N: Tensor | None = None
+    """bool, True where values lie far outside those that 8-bit integers were measured on; None
+    where nothing is computed in integers."""
+
     rotated_M5: Tensor | None = None
     """float32, image pixels, of oriented boxes: centre x, centre y, length, width and the angle of
     the length in degrees, in [-90, 90) from x to y; ``boxes_M4`` are their hulls, cut to the image.

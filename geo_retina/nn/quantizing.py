@@ -24,6 +24,12 @@ _SHARE = 0.9999
 """Share of an image's values that its range holds; few are larger, and they would cost all others
 resolution."""
 
+_FAR_SHARE = 0.01
+"""Share of values outside a range that is a hundred times what any measured image has."""
+
+_SPARSE = 4
+"""Every so many rows and columns are looked at for values outside a range."""
+
 _SAMPLE = 1 << 18
 """Values of an activation of an image that its range is found among."""
 
@@ -138,6 +144,32 @@ def quantize(folded: RetinaNet, quantization: Quantization) -> RetinaNet:
     for name, conv in convs.items():
         copied.set_submodule(name, _quantized(conv, name, quantization))
     return copied
+
+
+class OuterRanges(NamedTuple):
+    """Ranges of what goes into a network, and into its subnets."""
+
+    image: tuple[float, float]
+    levels: tuple[float, float]
+
+    @classmethod
+    def of(cls, network: RetinaNet, quantization: Quantization) -> OuterRanges:
+        """Find them among those of all layers."""
+        names = list(_convs(network))
+        first = next(name for name in names if name.startswith("class_subnet."))
+        unknown = (-float("inf"), float("inf"))
+        return cls(*(quantization.ranges.get(name, unknown) for name in (names[0], first)))
+
+    def are_left(self, image_NCHW: Tensor, levels: Iterable[Tensor]) -> bool:
+        """Tell whether many values of an image or a level lie outside."""
+        pairs = [(image_NCHW, self.image), *((level, self.levels) for level in levels)]
+        return any(_is_left(values, ends) for values, ends in pairs)
+
+
+def _is_left(values_NCHW: Tensor, ends: tuple[float, float]) -> bool:
+    values = values_NCHW[:, :, ::_SPARSE, ::_SPARSE]
+    outside = (values < ends[0]) | (values > ends[1])
+    return bool(outside.float().mean() > _FAR_SHARE)
 
 
 class _Sum(NamedTuple):

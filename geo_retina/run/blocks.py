@@ -201,6 +201,7 @@ def _done(
         reduced_batch=found.reduced_batch,
         undecided=undecided,
         lost=lost,
+        out_of_range=found.out_of_range,
     )
 
 

@@ -28,6 +28,7 @@ class Totals:
         outside_tiles: that were not scanned, as they lie outside the area of interest.
         outside_scenes: that lie outside it as a whole.
         reduced_batch: tiles through the network at once, where memory made that fewer.
+        out_of_range_tiles: with values far outside those that integers were measured on.
         not_covered_pixels: of the ground of blocks that failed, in whole or in part.
     """
 
@@ -41,6 +42,7 @@ class Totals:
     outside_scenes: int
     reduced_batch: int | None
     not_covered_pixels: int = 0
+    out_of_range_tiles: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ def _unread_tiles(result: BlockResult, plan: ScenePlan) -> int:
 
 def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
     blocks = scenes = pixels = lost = tiles = skipped = truncated = failed_tiles = 0
+    out_of_range = 0
     batches = []
     # Single tiles that were needed beside the area may show scenes that lie outside it.
     inside = {each.index: [*each.blocks] for each in plan.scene_plans}
@@ -126,6 +129,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
             tiles += result.tiles
             skipped += result.skipped - unread
             truncated += result.truncated
+            out_of_range += result.out_of_range
             batches += [] if result.reduced_batch is None else [result.reduced_batch]
         blocks += len(done)
         scenes += len(scene_plan.shown_by(done))
@@ -143,6 +147,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
         ),
         reduced_batch=min(batches, default=None),
         not_covered_pixels=lost,
+        out_of_range_tiles=out_of_range,
     )
 
 

@@ -38,7 +38,8 @@ def explain(run: DetectionRun) -> Companions:
     return Companions(
         scanned=scanned_table(plans, run.failures, plan.crs),
         not_covered=not_covered_table(run.failures, plan.crs),
-        metadata=describe_run(plan.model, plan.options, [scene.path for scene in plan.scenes]),
+        metadata=describe_run(plan.model, plan.options, [scene.path for scene in plan.scenes])
+        | {"out_of_range_tiles": json.dumps(run.totals.out_of_range_tiles)},
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geo_retina.geodesy import crs_label
-from geo_retina.run.detection_run import DetectionRun
+from geo_retina.run.detection_run import DetectionRun, Totals
 from geo_retina.run.fitting import notes_on
 from geo_retina.run.plan import Failure
 from geo_retina.scene import ValueMap
@@ -39,6 +39,7 @@ class RunReport:
         notes: what a user should know of how scenes were read, in sentences.
         stretches: how the values of each scene that was stretched were changed, by its path.
         not_covered_pixels: pixels of the ground of scenes that could be opened, but not covered.
+        out_of_range_tiles: tiles with values far outside those that integers were measured on.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class RunReport:
     notes: tuple[str, ...] = ()
     stretches: Mapping[str, ValueMap] = field(default_factory=dict)
     not_covered_pixels: int = 0
+    out_of_range_tiles: int = 0
 
     @property
     def complete(self) -> bool:
@@ -98,26 +100,36 @@ def report_on(run: DetectionRun, written: Written, seconds: float) -> RunReport:
         notes=notes_on(plan.scenes),
         stretches=plan.stretches,
         not_covered_pixels=totals.not_covered_pixels,
+        out_of_range_tiles=totals.out_of_range_tiles,
     )
 
 
-def limit_notes(truncated_tiles: int, reduced_batch: int | None) -> tuple[str, ...]:
-    """Say, in sentences, that tiles may hold more than was kept, and that memory was too little.
+def limit_notes(run: Totals | RunReport) -> tuple[str, ...]:
+    """Say, in sentences, that tiles may hold more than was found, and that memory was too little.
 
     Args:
-        truncated_tiles: tiles that reached the limit of candidates or detections.
-        reduced_batch: tiles through the network at once, where memory made that fewer.
+        run: totals or report of a run.
     """
     notes = []
-    if truncated_tiles:
-        count = "1 tile" if truncated_tiles == 1 else f"{truncated_tiles:,} tiles"
+    if run.truncated_tiles:
         notes.append(
-            f"{count} reached a limit and may hold more objects; raise DetectOptions.candidates "
-            "and DetectOptions.max_per_tile, or give smaller tiles by DetectOptions.tile_px"
+            f"{_tiles(run.truncated_tiles)} reached a limit and may hold more objects; raise "
+            "DetectOptions.candidates and DetectOptions.max_per_tile, or give smaller tiles by "
+            "DetectOptions.tile_px"
         )
-    if reduced_batch is not None:
+    if run.out_of_range_tiles:
+        notes.append(
+            f"{_tiles(run.out_of_range_tiles)} had values far outside those that the model's "
+            "8-bit integers were measured on, so that objects may be missed there; detect with "
+            'DetectOptions.runtime="torch", or quantize the model on scenes like these'
+        )
+    if run.reduced_batch is not None:
         notes.append(
             "the device had too little memory for a batch as planned, so that batches were made "
-            f"smaller; RunOptions.batch of {reduced_batch} begins with that size"
+            f"smaller; RunOptions.batch of {run.reduced_batch} begins with that size"
         )
     return tuple(notes)
+
+
+def _tiles(count: int) -> str:
+    return "1 tile" if count == 1 else f"{count:,} tiles"

@@ -92,7 +92,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Ground:
         height=1600, width=1600, density=700, nodata_corner=False, seed=7
     )
     geo_retina.draw_scene(folder / "ground.tif", drawn)
-    return Ground("demo", (folder / "ground.tif",), geo_retina.DetectOptions(), 0.3)
+    return Ground("demo", (folder / "ground.tif",), geo_retina.DetectOptions(runtime="torch"), 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,12 @@ def trees(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
         mosaic = np.concatenate([row, row[:, ::-1]], axis=1)
         affine = Affine(0.6, 0, 4e5, 0, -0.6, 4e6)
         paths.append(write(folder / source.name, mosaic, transform=affine))
-    return Ground("trees-naip", tuple(paths), geo_retina.DetectOptions(bands=(1, 2, 3, 4)), 0.6)
+    return Ground(
+        "trees-naip",
+        tuple(paths),
+        geo_retina.DetectOptions(bands=(1, 2, 3, 4), runtime="torch"),
+        0.6,
+    )
 
 
 @pytest.fixture(params=["demo", pytest.param("trees", marks=pytest.mark.slow)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import geopandas as gpd
 import pytest
 
 import geo_retina
 from geo_retina.cli import main
+from geo_retina.engine import has_openvino
 from geo_retina.model import find_model, load_card
+from geo_retina.vector import read_metadata
 
 
 def test_the_card_says_what_a_user_must_know():
@@ -16,6 +20,8 @@ def test_the_card_says_what_a_user_must_know():
     assert card.metrics["test"]["overall"]["f1"] > 0.78
     assert "Ventura et al. 2024" in card.attribution
     assert "CC BY 4.0" in card.attribution
+    assert card.metrics["quantization"]["costs_little"] is True
+    assert card.metrics["quantization"]["labels"] > 2000
     assert find_model("trees-naip").stat().st_size < 15e6
 
 
@@ -39,4 +45,8 @@ def test_trees_of_a_city_are_found_by_the_command_of_the_readme(data_root, tmp_p
     found = gpd.read_file(out, layer="detections")
     assert set(found["scene"]) <= set(names)
     assert found.area.median() == pytest.approx(7.8**2, rel=0.15)
+    told = read_metadata(out)
+    chosen = ("openvino", "int8") if has_openvino() else ("torch", told["precision"])
+    assert (told["runtime"], told["precision"]) == chosen  # of itself, as the card says
+    assert json.loads(told["out_of_range_tiles"]) == 0
     assert "have been resampled, by a factor of 0.5" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from geo_retina.scene import LostPart
 
 _KEY = "parts"
 _STATS = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error", "lost")
+_STATS += ("out_of_range",)
 _NO_DETECTIONS = Detections.empty()  # one for all, as a run may have 100,000 blocks
 
 
@@ -38,6 +39,7 @@ class BlockResult:
         tiles: tiles that went through the network.
         skipped: tiles without a valid pixel.
         truncated: tiles that reached a limit.
+        out_of_range: tiles with values far outside those that integers were measured on.
         error: one sentence, where it failed.
         reduced_batch: tiles through the network at once, where memory made that fewer.
         undecided: detections whose fate other blocks decide.
@@ -55,6 +57,7 @@ class BlockResult:
     reduced_batch: int | None = None
     undecided: Detections = field(default_factory=Detections.empty)
     lost: tuple[LostPart, ...] = ()
+    out_of_range: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -70,6 +73,7 @@ class BlockResult:
     def is_same(self, other: BlockResult) -> bool:
         """Check whether another try of the block found the same."""
         numbers = ("tiles", "skipped", "truncated", "error", "window", "lost")
+        numbers += ("out_of_range",)
         return (
             all(getattr(self, name) == getattr(other, name) for name in numbers)
             and self.detections == other.detections

@@ -44,6 +44,7 @@ def report(**changes):
         "tiles": 40,
         "skipped_tiles": 0,
         "truncated_tiles": 0,
+        "out_of_range_tiles": 0,
         "outside_tiles": 0,
         "outside_scenes": 0,
         "failures": (),
@@ -266,13 +267,14 @@ def test_interrupt(detector, here, capsys):
 
 
 def test_summary(detector, here, capsys):
-    detector.result = report(skipped_tiles=1, truncated_tiles=3)
+    detector.result = report(skipped_tiles=1, truncated_tiles=3, out_of_range_tiles=1)
     assert main(DETECT) == 0
     out, err = capsys.readouterr()
     assert "1,200 objects in 2 scenes, 5.0 Mpx in 2.5 s (2.00 Mpx/s)" in out
     assert "  house      1,000\n  car          200\n" in out
     assert "written to out.gpkg, in EPSG:32632" in out
     assert err.startswith("geo-retina: 3 tiles reached a limit and may hold more objects")
+    assert "1 tile had values far outside" in err
 
 
 def test_ground_not_covered_is_exit_code_3(detector, here, capsys):

@@ -60,7 +60,7 @@ def test_boxes_go_to_their_tiles():
         ({"boxes_M4": GOOD.boxes_M4[:, :3]}, r"boxes of shape \(3, 3\)"),
         ({"boxes_M4": GOOD.boxes_M4 * torch.inf}, "not finite"),
         ({"boxes_M4": GOOD.boxes_M4[:, [2, 1, 0, 3]]}, "without an area"),
-        ({"truncated_N": torch.tensor([False])}, r"marks of shape \(1,\)"),
+        ({"truncated_N": torch.tensor([False])}, r"marks of tiles of shape \(1,\)"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused(changes, said):

@@ -63,6 +63,15 @@ def test_boxes_around_candidates_are_those_of_the_whole_tile(model, tiles):
         torch.testing.assert_close(one, other)
 
 
+def test_values_far_outside_the_measured_ranges_are_marked(model, tiles):
+    predictor = made(model, "int8")
+    strange = torch.cat([tiles[:1], 8 * tiles[1:]])
+    assert predictor.predict(tiles).out_of_range_N.tolist() == [False, False]
+    assert predictor.predict(strange).out_of_range_N.tolist() == [False, True]
+    assert made(model, "int8", tta=2).predict(strange).out_of_range_N.tolist() == [False, True]
+    assert made(model, "fp32").predict(strange).out_of_range_N is None
+
+
 def test_a_tile_alone_gives_what_it_gives_in_a_batch(model, tiles):
     predictor = made(model, "int8")
     together = predictor.predict(tiles)

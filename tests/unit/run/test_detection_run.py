@@ -10,18 +10,28 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
+import torch
 from affine import Affine
-from support.stubs import NORTH_UP, UTM, tiny_model, write_scene
+from support.stubs import NORTH_UP, UTM, stub_model, tiny_model, white_rectangles, write_scene
 
 from geo_retina.detections import Detections
-from geo_retina.detector import detect_to_file
+from geo_retina.detector import detect, detect_to_file
 from geo_retina.errors import RunError
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run import Outputs, carry_out, explain, merged_tables, open_ledger, plan_run
+from geo_retina.run import (
+    Outputs,
+    carry_out,
+    explain,
+    limit_notes,
+    merged_tables,
+    open_ledger,
+    plan_run,
+)
 from geo_retina.run.detection_run import total
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.scene import Scene
+from geo_retina.vector import read_metadata
 
 OPTIONS = DetectOptions(tile_px=96, score=0.005, max_per_tile=20, precision="fp32")
 RUN = RunOptions(device="cpu", block_px=160, threads=1, retries=0)
@@ -81,6 +91,21 @@ def test_totals_are_complete_before_a_table_is_read(tmp_path, scenes, monkeypatc
         assert tile < 130
         assert totals.truncated_tiles == totals.tiles  # noise fills every tile up to its limit
         assert (totals.scenes, totals.outside_tiles, totals.outside_scenes) == (2, 0, 0)
+
+
+def test_tiles_out_of_the_range_of_integers_are_counted_and_told(scenes, tmp_path):
+    def find(tiles_NCHW):
+        marks = torch.ones(len(tiles_NCHW), dtype=torch.bool)
+        return white_rectangles(tiles_NCHW)._replace(out_of_range_N=marks)
+
+    out = tmp_path / "out.gpkg"
+    report = detect_to_file(scenes[0], stub_model(find), out, OPTIONS, RUN)
+    assert report.out_of_range_tiles == report.tiles > 1
+    assert read_metadata(out)["out_of_range_tiles"] == str(report.tiles)
+    (note,) = limit_notes(report)
+    assert note.startswith(f"{report.tiles} tiles had values far outside")
+    with pytest.warns(UserWarning, match="far outside .* integers were measured on"):
+        detect(scenes[0], stub_model(find), OPTIONS, RUN)
 
 
 def test_reading_the_tables_changes_nothing_of_a_run(tmp_path, scenes, monkeypatch):
