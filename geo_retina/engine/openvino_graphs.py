@@ -28,6 +28,9 @@ from geo_retina.quiet import ignored_warnings
 _MOST_FILES = 100
 """Graphs that are kept; the oldest give way."""
 
+_FORMAT = 1
+"""Rises with every change in how graphs are made here, so that kept ones are made anew."""
+
 _DIGEST_BYTES = 32
 """At the start of a kept graph, so that a damaged one is made anew."""
 
@@ -146,7 +149,7 @@ class GraphMaker:
         return compiled
 
     def _key(self, name: str, shape: tuple[int, ...]) -> str:
-        here = (operators(), self._config["INFERENCE_PRECISION_HINT"], self._arithmetic.precision)
+        here = (_FORMAT, operators(), self._config["INFERENCE_PRECISION_HINT"], self._arithmetic.precision)
         about = repr((self._fingerprint, name, shape, *here))
         return hashlib.sha256(about.encode()).hexdigest()
 
