@@ -149,7 +149,12 @@ class GraphMaker:
         return compiled
 
     def _key(self, name: str, shape: tuple[int, ...]) -> str:
-        here = (_FORMAT, operators(), self._config["INFERENCE_PRECISION_HINT"], self._arithmetic.precision)
+        here = (
+            _FORMAT,
+            operators(),
+            self._config["INFERENCE_PRECISION_HINT"],
+            self._arithmetic.precision,
+        )
         about = repr((self._fingerprint, name, shape, *here))
         return hashlib.sha256(about.encode()).hexdigest()
 

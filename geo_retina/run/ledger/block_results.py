@@ -22,8 +22,10 @@ from geo_retina.grid import Window, area_of
 from geo_retina.scene import LostPart
 
 _KEY = "parts"
-_STATS = ("scene_index", "block", "window", "tiles", "skipped", "truncated", "error", "lost")
-_STATS += ("out_of_range",)
+_STATS = (
+    *("scene_index", "block", "window", "tiles", "skipped", "truncated", "error", "lost"),
+    "out_of_range",
+)
 _NO_DETECTIONS = Detections.empty()  # one for all, as a run may have 100,000 blocks
 
 
@@ -72,8 +74,10 @@ class BlockResult:
 
     def is_same(self, other: BlockResult) -> bool:
         """Check whether another try of the block found the same."""
-        numbers = ("tiles", "skipped", "truncated", "error", "window", "lost")
-        numbers += ("out_of_range",)
+        numbers = (
+            *("tiles", "skipped", "truncated", "error", "window", "lost"),
+            "out_of_range",
+        )
         return (
             all(getattr(self, name) == getattr(other, name) for name in numbers)
             and self.detections == other.detections
