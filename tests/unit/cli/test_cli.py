@@ -45,6 +45,7 @@ def report(**changes):
         "skipped_tiles": 0,
         "truncated_tiles": 0,
         "out_of_range_tiles": 0,
+        "not_covered_pixels": 0,
         "outside_tiles": 0,
         "outside_scenes": 0,
         "failures": (),
