@@ -185,7 +185,9 @@ class GraphMaker:
         folding.run_passes(graph)
         compiled = self._core.compile_model(graph, "CPU", self._config)
         for wanted, got in zip(expected, Graph(compiled)(images), strict=True):
-            difference = float((wanted - got).std() / wanted.std().clamp(min=1e-6))
+            # Values are handed on in bf16, whose steps are 1/256 of them, however little they vary.
+            spread = wanted.std().clamp(min=float(wanted.abs().mean()) / 16 + 1e-6)
+            difference = float((wanted - got).std() / spread)
             if not difference <= _DIFFERENCE[self._arithmetic.precision]:
                 raise ModelError(
                     f"OpenVINO computes this model in {self._arithmetic.precision} with a "

@@ -85,7 +85,11 @@ def quantize_trained(
     if ground.objects < FEWEST_LABELS:
         about |= {"labels": ground.objects, "cost": "not measurable"}
         return with_quantization(quantized, about, None)
-    cost = find_cost(quantized, ground, run)
+    try:
+        cost = find_cost(quantized, ground, run)
+    except ModelError as error:  # a training is not lost because a runtime cannot compute it
+        log.warning("what 8-bit integers cost was not measured: %s", error)
+        return with_quantization(quantized, about, None)
     log.info("8-bit integers: %s", cost.text())
     if cost.is_high:
         log.warning("integers cost this model much, so auto stays in floating point")
