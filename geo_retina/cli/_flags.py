@@ -54,6 +54,15 @@ class LabelFlags:
     point_size_column: str | None = None
     """Column with that side, in metres, for each label."""
 
+    length_column: str | None = None
+    """Column with the length in metres of the rectangle that a point stands for."""
+
+    width_column: str | None = None
+    """Column with that rectangle's width in metres."""
+
+    azimuth_column: str | None = None
+    """Column with the direction of its length, in degrees clockwise from north."""
+
     encoding: str | None = None
     """Encoding of the texts in a shapefile that does not say it, such as GBK."""
 

@@ -36,6 +36,16 @@ class EvaluateOptions:
     encoding: str | None = None
     """Encoding of the texts in a shapefile of labels that does not say it, such as GBK."""
 
+    length_column: str | None = None
+    """Column of point labels with the length in metres of the rectangle that each stands for."""
+
+    width_column: str | None = None
+    """Column with that rectangle's width in metres."""
+
+    azimuth_column: str | None = None
+    """Column with the direction of its length: degrees clockwise from the grid north of the
+    labels' CRS, geodesic where that is in degrees."""
+
     iou: float = 0.5
     """Polygon labels: the least IoU of a match in precision, recall and F1."""
 

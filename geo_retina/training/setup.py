@@ -19,7 +19,7 @@ from geo_retina.errors import TrainingError
 from geo_retina.model import Band, Card, Model, Radiometry, choose_tile_px
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import NetworkOptions, TrainOptions
+from geo_retina.options import LossOptions, NetworkOptions, TrainOptions
 from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import CardTexts
 from geo_retina.training.anchor_fit import about_anchors, anchors_fit, as_squares, resolve_network
@@ -80,7 +80,8 @@ def prepare(options: TrainOptions) -> Preparation:
     """
     own = options.resolved_network
     start = load_start(options.start, own.backbone)  # before minutes are spent on reading
-    kind = _kind_of_boxes(options, own, start)
+    asked = options.network.get("boxes")
+    kind = _kind_of_boxes(own, start, asked, weights=options.weights, loss=options.loss)
     training_set = load_training_set(
         options.data,
         place_column=options.split.place_column,
@@ -145,7 +146,14 @@ def prepare(options: TrainOptions) -> Preparation:
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
 
 
-def _kind_of_boxes(options: TrainOptions, own: NetworkOptions, start: Model | None) -> Boxes:
+def _kind_of_boxes(
+    own: NetworkOptions,
+    start: Model | None,
+    asked: Any,
+    *,
+    weights: str | None,
+    loss: LossOptions,
+) -> Boxes:
     """Choose the kind of boxes that is trained, before anything is read.
 
     Raises:
@@ -153,13 +161,12 @@ def _kind_of_boxes(options: TrainOptions, own: NetworkOptions, start: Model | No
             the loss is not for oriented boxes.
     """
     kind = own.boxes if start is None else start.card.network.boxes
-    asked = options.network.get("boxes", kind)
-    if asked != kind:
+    if asked is not None and asked != kind:
         raise TrainingError(
-            f"the model {options.weights} finds {kind} boxes, but network.boxes is {asked}; start "
+            f"the model {weights} finds {kind} boxes, but network.boxes is {asked}; start "
             f"from a model of {asked} boxes, or leave weights out"
         )
-    if kind == "oriented" and options.loss.box == "giou":
+    if kind == "oriented" and loss.box == "giou":
         raise TrainingError(
             "loss.box is giou, which is for upright boxes, but network.boxes is oriented; choose "
             "smooth_l1 or l1"

@@ -12,14 +12,27 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import missing_crs
-from geo_retina.options import EvaluateOptions
-from geo_retina.vector import LabelLayer, filter_frame, label_layer, read_detections, read_labels
+from geo_retina.options import EvaluateOptions, LabelOptions
+from geo_retina.vector import LabelLayer, filter_frame, read_detections, read_source
 from geo_retina.vector.readers.frames import DETECTIONS_LAYER, read_frame
+from geo_retina.vector.readers.label_layers import layer_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 log = logging.getLogger(__name__)
+
+_SHARED = (
+    "layer",
+    "where",
+    "class_column",
+    "scene_column",
+    "encoding",
+    "length_column",
+    "width_column",
+    "azimuth_column",
+)
+"""Options of labels here that are those of a layer for training."""
 
 _LAYER_REMEDY = "say which one with EvaluateOptions.layer"
 
@@ -44,27 +57,20 @@ def read_truth(
     labels: str | Path | gpd.GeoDataFrame, options: EvaluateOptions
 ) -> tuple[LabelLayer, NDArray[np.bool_]]:
     """Read the labels, those first that must be found, and a mask of these."""
-    columns: dict[str, Any] = {
-        "class_column": options.class_column,
-        "scene_column": options.scene_column,
-    }
-    which: dict[str, Any] = {
-        "layer": options.layer,
-        "where": options.where,
-        "encoding": options.encoding,
-        "layer_remedy": _LAYER_REMEDY,
-    }
+    path = str(labels) if isinstance(labels, (str, Path)) else "the table of labels"
+    shared = {name: getattr(options, name) for name in _SHARED}
+    source = LabelOptions(path=path, **shared)
     if isinstance(labels, (str, Path)):
         if options.ignore_where is None:
-            layer = read_labels(labels, **which, **columns)
+            layer = read_source(source, layer_remedy=_LAYER_REMEDY, strict=True)
             return layer, np.ones(len(layer), np.bool_)
-        name, frame = str(labels), read_frame(labels, **which, prefer=DETECTIONS_LAYER)
+        name, frame = path, _read_frame(labels, options)
     else:
         name, frame = "the table of labels", labels
         if options.where is not None:
             frame = filter_frame(frame, options.where, name)
     if options.ignore_where is None:
-        layer = label_layer(frame, name, **columns)
+        layer = layer_of(frame, name, source, strict=True)
         return layer, np.ones(len(layer), np.bool_)
     frame = frame.reset_index(drop=True)
     doubtful = np.zeros(len(frame), np.bool_)
@@ -76,9 +82,20 @@ def read_truth(
             len(frame),
             name,
         )
-    must = label_layer(frame[~doubtful], name, **columns)
-    need_not = label_layer(frame[doubtful], name, **columns)
+    must = layer_of(frame[~doubtful], name, source, strict=True)
+    need_not = layer_of(frame[doubtful], name, source, strict=True)
     return _joined(must, need_not), np.arange(len(must) + len(need_not)) < len(must)
+
+
+def _read_frame(labels: str | Path, options: EvaluateOptions) -> gpd.GeoDataFrame:
+    return read_frame(
+        labels,
+        layer=options.layer,
+        where=options.where,
+        layer_remedy=_LAYER_REMEDY,
+        prefer=DETECTIONS_LAYER,
+        encoding=options.encoding,
+    )
 
 
 def _joined(a: LabelLayer, b: LabelLayer) -> LabelLayer:

@@ -144,3 +144,32 @@ def test_comparisons_and_empty_detections_know_errors_of_rectangles():
     nothing = evaluate(_detections(found, scores).iloc[:0], labels, PLAIN)
     assert nothing.overall.angle_error_deg is None
     assert nothing.ap50 == 0
+
+
+@pytest.mark.parametrize("ignore_where", [None, "doubtful = 1"])
+def test_points_with_sides_and_azimuth_are_labels_too(tmp_path, ignore_where):
+    truth, found, scores = _case(2)
+    polygons = _frame(truth)
+    points = gpd.GeoDataFrame(
+        {
+            "l": truth[:, 2] / 0.9996,  # the zone's scale in its middle
+            "w": truth[:, 3] / 0.9996,
+            "az": (90 + truth[:, 4]) % 180,
+            "doubtful": 0,
+        },
+        geometry=polygons.geometry.centroid,
+        crs=UTM,
+    )
+    points.loc[0, "doubtful"] = 1
+    points.to_file(tmp_path / "p.gpkg")
+    columns = {"length_column": "l", "width_column": "w", "azimuth_column": "az"}
+    options = EvaluateOptions(resamples=0, ignore_where=ignore_where, **columns)
+    got = evaluate(_detections(found, scores), tmp_path / "p.gpkg", options)
+    same = evaluate(_detections(found, scores), points, options)
+    assert got.ap75 == same.ap75
+    if ignore_where is None:
+        want = evaluate(_detections(found, scores), polygons, PLAIN)
+        assert got.ap50 == pytest.approx(want.ap50, abs=1e-6)
+        assert got.overall.angle_error_deg == pytest.approx(want.overall.angle_error_deg, abs=1e-3)
+    else:
+        assert got.ignored_labels == 1
