@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.boxes import area, corners, oriented
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -103,6 +105,18 @@ class Detections:
     def is_oriented(self) -> bool:
         """Whether each box has an angle."""
         return self.rotated_px is not None
+
+    @property
+    def corners_px(self) -> NDArray[np.float64]:
+        """(N, 4, 2) corners x, y in grid pixels, clockwise as seen; of oriented boxes rotated."""
+        return (
+            corners(self.boxes_px) if self.rotated_px is None else oriented.corners(self.rotated_px)
+        )
+
+    @property
+    def areas_px(self) -> NDArray[np.float64]:
+        """(N,) areas in square pixels, of oriented boxes those of the rotated rectangles."""
+        return area(self.boxes_px) if self.rotated_px is None else oriented.area(self.rotated_px)
 
     def __eq__(self, other: object) -> bool:
         """Compare every column, in order; without detections there is no kind of box to differ."""

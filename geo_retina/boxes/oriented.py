@@ -118,6 +118,49 @@ def clip(rotated: Rotated, bounds: tuple[float, float, float, float]) -> Rotated
     return found
 
 
+def reach_inside(
+    rotated: Rotated, windows: Boxes, directions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Measure how far the parts of boxes inside windows reach along directions.
+
+    Args:
+        rotated: (N, 5).
+        windows: (N, 4).
+        directions: (N, 2) unit vectors.
+
+    Returns:
+        (N, 2) least and greatest; not a number for a box outside its window.
+    """
+    points, is_corner = _corners_of_overlap(rotated, windows[:, :2], windows[:, 2:])
+    along = (points * directions[:, None]).sum(axis=2)
+    low = np.where(is_corner, along, np.inf).min(axis=1)
+    high = np.where(is_corner, along, -np.inf).max(axis=1)
+    inside = np.isfinite(low)[:, None]
+    return np.where(inside, np.stack([low, high], axis=1), np.nan)
+
+
+def around(rotated: Rotated, starts: NDArray[np.int64]) -> Rotated:
+    """Find the rectangles around runs of boxes, in the direction of the first of each run.
+
+    Args:
+        rotated: (N, 5), run by run.
+        starts: (G,) position of the first of each.
+
+    Returns:
+        (G, 5).
+    """
+    frame = rotated[starts]
+    run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rotated)))
+    offset = corners(rotated) - frame[run, None, :2]
+    axes = _axes(frame)
+    reach = np.stack([(offset * axis[run, None]).sum(axis=2) for axis in axes], axis=2)
+    first = np.minimum.reduceat(reach.min(axis=1), starts)
+    last = np.maximum.reduceat(reach.max(axis=1), starts)
+    middle = (first + last) / 2
+    centre = frame[:, :2] + middle[:, :1] * axes[0] + middle[:, 1:] * axes[1]
+    return normalise(np.column_stack([centre, last - first, frame[:, 4]]))
+
+
 def minimum_rectangles(polygons: ArrayLike) -> Rotated:
     """Find the smallest rectangle by area around each geometry.
 
@@ -265,6 +308,7 @@ def _corners_of_overlap(
     These are corners of either that lie in the other, and crossings of their sides.
     """
     own = corners(rotated)
+    low, high = low[..., None, :], high[..., None, :]  # one window for all, or (N, 1, 2)
     window = low + (_CORNERS + 1) / 2 * (high - low)
     along, across = _axes(rotated)
     offset = window - rotated[:, None, :2]
@@ -272,17 +316,20 @@ def _corners_of_overlap(
         np.abs((offset * across[:, None]).sum(axis=2)) <= rotated[:, None, 3] / 2
     )
     in_window = ((own >= low) & (own <= high)).all(axis=2)
-    points, is_corner = [own, np.broadcast_to(window, own.shape)], [in_window, in_box]
+    points = [own, np.broadcast_to(window, own.shape)]
+    is_corner = [in_window, in_box]
     side = np.roll(own, -1, axis=1) - own
     for axis in (0, 1):
         other = 1 - axis
-        for line in (low[axis], high[axis]):
+        for line in (low[..., axis], high[..., axis]):
             with np.errstate(divide="ignore", invalid="ignore"):  # sides along the line
                 share = (line - own[..., axis]) / side[..., axis]
                 at = own[..., other] + share * side[..., other]
-            crosses = (share >= 0) & (share <= 1) & (at >= low[other]) & (at <= high[other])
+            crosses = (
+                (share >= 0) & (share <= 1) & (at >= low[..., other]) & (at <= high[..., other])
+            )
             place = np.where(crosses, at, 0.0)
-            pair = (np.full_like(place, line), place)
+            pair = (np.broadcast_to(line, place.shape), place)
             points.append(np.stack(pair if axis == 0 else pair[::-1], axis=2))
             is_corner.append(crosses)
     return np.concatenate(points, axis=1), np.concatenate(is_corner, axis=1)

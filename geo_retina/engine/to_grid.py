@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina import boxes
+from geo_retina.boxes import Boxes, oriented
+from geo_retina.boxes.oriented import Rotated
 from geo_retina.detections import Cut, Detections
 from geo_retina.engine.pixels import BlockPixels, TileBoxes, inside
 from geo_retina.grid import Tile, Window
@@ -14,19 +16,22 @@ from geo_retina.grid import Tile, Window
 def move_to_grid(found: TileBoxes, tile: Tile, block: BlockPixels, edge_px: float) -> Detections:
     """Move boxes from a tile to the grid, cut to the tile's window, and mark what is cut.
 
-    Boxes that have no area in the window are dropped, and those whose centre, before or after
-    the cut, lies on invalid pixels or padding: an object is mirrored there, if any, and its part
-    on valid ground is no other object.
+    An oriented box that leaves the window becomes the rectangle, at the same angle, around its part
+    inside. Boxes that have no area in the window are dropped, and those whose centre, before or
+    after the cut, lies on invalid pixels or padding: an object is mirrored there, if any, and its
+    part on valid ground is no other object.
     """
-    window = tile.window
-    own = ~_centre_on_padding(found.boxes_tile, tile, block.plan.tile_px)
+    own = ~_on_padding(_centres(found.boxes_tile, found.rotated_tile), tile, block.plan.tile_px)
     boxes_tile, scores, labels = found.boxes_tile[own], found.scores[own], found.labels[own]
-    boxes_px = boxes.clip(boxes.shift(boxes_tile, window.col, window.row), window.box_px)
-    centre = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
-    col, row = np.floor(centre).astype(np.int64).T
+    rotated_tile = None if found.rotated_tile is None else found.rotated_tile[own]
+    boxes_px, rotated_px = _within_window(boxes_tile, rotated_tile, tile.window)
+    col, row = np.floor(_centres(boxes_px, rotated_px)).astype(np.int64).T
     row = np.clip(row - block.window.row, 0, block.valid.shape[0] - 1)
     col = np.clip(col - block.window.col, 0, block.valid.shape[1] - 1)
     keep = (boxes.area(boxes_px) > 0) & block.valid[row, col]
+    if rotated_px is not None:
+        keep &= oriented.area(rotated_px) > 0
+        rotated_px = rotated_px[keep]
     boxes_px = boxes_px[keep]
     return Detections(
         boxes_px,
@@ -35,14 +40,28 @@ def move_to_grid(found: TileBoxes, tile: Tile, block: BlockPixels, edge_px: floa
         np.full(len(boxes_px), tile.index),
         _cut_by_tile_or_ground(boxes_px, tile, block, edge_px),
         np.zeros(len(boxes_px), np.bool_),
+        rotated_px=rotated_px,
     )
 
 
-def _centre_on_padding(
-    boxes_tile: NDArray[np.float64], tile: Tile, side_px: int
-) -> NDArray[np.bool_]:
-    """Find which boxes lie where the tile was padded, because the grid ends before it."""
-    centre = (boxes_tile[:, :2] + boxes_tile[:, 2:]) / 2
+def _within_window(
+    boxes_tile: Boxes, rotated_tile: Rotated | None, window: Window
+) -> tuple[Boxes, Rotated | None]:
+    """Move boxes to the grid and cut them to a window; oriented ones have their hulls cut."""
+    if rotated_tile is None:
+        moved = boxes.shift(boxes_tile, window.col, window.row)
+        return boxes.clip(moved, window.box_px), None
+    rotated = oriented.shift(rotated_tile, window.col, window.row)
+    rotated = oriented.clip(rotated, window.box_px)
+    return boxes.clip(oriented.hull(rotated), window.box_px), rotated
+
+
+def _centres(boxes_xy: Boxes, rotated: Rotated | None) -> NDArray[np.float64]:
+    return (boxes_xy[:, :2] + boxes_xy[:, 2:]) / 2 if rotated is None else rotated[:, :2]
+
+
+def _on_padding(centre: NDArray[np.float64], tile: Tile, side_px: int) -> NDArray[np.bool_]:
+    """Find which centres lie where the tile was padded, because the grid ends before it."""
     ends = np.array([tile.window.width, tile.window.height])
     return np.asarray(((centre >= ends) & (ends < side_px)).any(axis=1))
 

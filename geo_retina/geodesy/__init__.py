@@ -5,6 +5,7 @@ order of a CRS's authority. Longitudes have no beginning and no end: what comes 
 one piece, also where it crosses the antimeridian, and is then counted beyond 180.
 """
 
+from geo_retina.geodesy.directions import turn_azimuths
 from geo_retina.geodesy.positions import (
     METRES_A_DEGREE,
     are_expressible,
@@ -71,6 +72,7 @@ __all__ = [
     "to_lon_lat",
     "transformer",
     "true_aspect",
+    "turn_azimuths",
     "unit_m",
     "wrap",
 ]

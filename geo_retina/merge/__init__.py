@@ -220,7 +220,7 @@ def _decide_exposed(
     """Split detections into final and open ones, as something unknown may suppress the exposed."""
     _check_windows(detections, plan)
     found = decide(detections, contested(detections, plan, options), exposed, plan, options)
-    joined = join(detections.take(found.parts), found.links)
+    joined = join(detections.take(found.parts), found.links, plan)
     final = Detections.concat([detections.take(found.stays), joined])
     return final, detections.take(found.undecided)
 
@@ -271,7 +271,7 @@ def merge_scenes(
     seen, is_contested = contest(detections, scenes, options, abroad)
     nothing = np.zeros(len(seen), dtype=bool)
     found = decide(seen, is_contested, nothing, scenes, options, overlaps)
-    joined = in_order(join(detections.take(found.parts), found.links))
+    joined = in_order(join(detections.take(found.parts), found.links, scenes))
     return Merged(found.stays, joined, len(found.parts))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.boxes import oriented
 from geo_retina.detections import Cut, Detections
 from geo_retina.merge.pairs import Pairs, meeting
 from geo_retina.merge.seams import face, is_cut, reach
@@ -38,17 +39,19 @@ def withheld(fate: Fate, links: Pairs) -> Mask:
     return (fate.kept | fate.open) & waits[component]
 
 
-def join(parts: Detections, links: Pairs) -> Detections:
+def join(parts: Detections, links: Pairs, sources: Sources) -> Detections:
     """Make one detection of each set of parts that links connect.
 
     Args:
         parts: detections, each in at least one link.
         links: (Q, 2) positions of parts that belong together.
+        sources: theirs.
 
     Returns:
         The boxes around the parts, with the highest score among them and that one's label, the
-        first of their tiles, and the cut sides that lie on the outline. In no order; empty for
-        none.
+        first of their tiles, and the cut sides that lie on the outline. Oriented ones have the
+        direction of the longest part, and ``boxes_px`` are their hulls within the windows of all
+        parts. In no order; empty for none.
     """
     if not len(links):
         return Detections.empty()
@@ -61,6 +64,14 @@ def join(parts: Detections, links: Pairs) -> Detections:
     high = np.maximum.reduceat(parts.boxes_px[:, 2:], first)
     outline = np.hstack([low, high])
     on_outline = (parts.boxes_px == outline[of_part]) @ _BITS_OF_SIDES
+    rotated = None
+    if parts.rotated_px is not None:
+        rotated = _rectangles_around(parts.rotated_px, component)
+        hulls, windows = oriented.hull(rotated), sources.windows_px(parts.tile)
+        low = np.maximum(hulls[:, :2], np.minimum.reduceat(windows[:, :2], first))
+        high = np.minimum(hulls[:, 2:], np.maximum.reduceat(windows[:, 2:], first))
+        # Rounding must not leave a part outside.
+        outline = np.hstack([np.minimum(low, outline[:, :2]), np.maximum(high, outline[:, 2:])])
     return Detections(
         outline,
         parts.scores[first],
@@ -68,7 +79,16 @@ def join(parts: Detections, links: Pairs) -> Detections:
         np.minimum.reduceat(parts.tile, first),
         np.bitwise_or.reduceat(parts.cut & on_outline, first),
         np.ones(len(first), dtype=bool),
+        rotated_px=rotated,
     )
+
+
+def _rectangles_around(rotated: oriented.Rotated, component: NDArray[np.int64]) -> oriented.Rotated:
+    """Find (G, 5) rectangles around the boxes of each component, along the longest of them."""
+    x, y, length, width, angle = rotated.T
+    longest_first = np.lexsort((y, x, angle, -width, -length, component))
+    starts = np.flatnonzero(np.diff(component[longest_first], prepend=-1))
+    return oriented.around(rotated[longest_first], starts)
 
 
 def _components(links: Pairs, n: int) -> NDArray[np.int64]:

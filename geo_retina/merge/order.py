@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_retina.boxes import area
 from geo_retina.detections import INNER_SIDES, Detections
 from geo_retina.grid import TilePlan
 from geo_retina.merge.sources import Scenes, Sources
@@ -30,7 +29,7 @@ def in_order(detections: Detections) -> Detections:
     if not len(d):
         return d
     x_min, y_min, x_max, y_max = d.boxes_px.T
-    keys = (d.tile, y_min, x_min, y_max, x_max, d.labels, -d.scores, d.cut, d.joined)
+    keys = (d.tile, y_min, x_min, y_max, x_max, d.labels, -d.scores, d.cut, d.joined, *_angles(d))
     tile = (d.tile - d.tile.min()).astype(np.uint64)
     bits = min(_MANTISSA, 64 - int(tile.max()).bit_length())
     return d.take(_argsort((tile << np.uint64(bits)) | _quantised(y_min, bits), keys))
@@ -43,8 +42,9 @@ def rank(
 
     Whole ones come before cut ones. Whole ones go by score, cut ones by area and then score,
     larger first: among fragments of an object the most complete one should win, however sure
-    the network is of the others. Ties go by y_min, x_min, y_max, x_max, label and tile, which
-    makes the order total, but for detections that are equal in everything.
+    the network is of the others. Ties go by y_min, x_min, y_max, x_max, label and tile, and by
+    what else oriented boxes are than their hulls, which makes the order total, but for
+    detections that are equal in everything.
 
     With ``options.rank`` "owner", whole ones whose centre their tile owns come first of all;
     with "score", the score alone comes before the ties.
@@ -55,7 +55,8 @@ def rank(
     d = detections
     x_min, y_min, x_max, y_max = d.boxes_px.T
     group, extent = _groups(d, sources, options)
-    keys = (group, extent, -d.scores, y_min, x_min, y_max, x_max, d.labels, d.tile, d.cut)
+    ties = (y_min, x_min, y_max, x_max, d.labels, d.tile, d.cut, *_angles(d))
+    keys = (group, extent, -d.scores, *ties)
     # Two bits of group, then all of the score and what fits of y, or what fits of the area.
     by_score = (~_sortable32(d.scores) << np.uint64(30)) & _LOW_62 | _quantised(y_min, 30)
     packed = np.where(extent < 0, _quantised(extent, _MANTISSA), by_score)
@@ -73,7 +74,7 @@ def _groups(
         return np.zeros(len(d), np.int64), np.zeros(len(d))
     is_cut = (d.cut & INNER_SIDES) != 0
     group = np.where(is_cut, 2, 0)
-    extent = area(d.boxes_px)
+    extent = d.areas_px
     if isinstance(sources, Scenes):  # owners and cores are of tiles alone
         return group, np.where(is_cut, -extent * sources.pixel_area[d.tile], 0.0)
     if options.rank == "owner":
@@ -82,6 +83,11 @@ def _groups(
         owned = ((centre_xy >= core[:, :2]) & (centre_xy < core[:, 2:])).all(axis=1)
         group[~is_cut & ~owned] = 1
     return group, np.where(is_cut, -extent, 0.0)
+
+
+def _angles(d: Detections) -> tuple[AnyArray, ...]:
+    """Return the columns that tell oriented boxes of one hull apart; none of upright ones."""
+    return () if d.rotated_px is None else tuple(d.rotated_px.T)
 
 
 def _cores_px(plan: TilePlan, tile: NDArray[np.int64]) -> NDArray[np.float64]:

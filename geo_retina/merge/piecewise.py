@@ -134,7 +134,7 @@ def _settle(tree: Tree, leaves: Leaves, rule: SceneRule) -> Generator[Settled, N
     fate = decide(seen, everyone, exposed, rule.scenes, rule.options, overlaps)
     gone = ~fate.stays
     gone[fate.undecided] = False
-    joined = join(here.found.take(fate.parts), fate.links)
+    joined = join(here.found.take(fate.parts), fate.links, rule.scenes)
     yield Settled(here.rows[gone], joined, len(fate.parts))
     return here.take(fate.undecided)
 

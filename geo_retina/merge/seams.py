@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.boxes import Boxes
 from geo_retina.detections import INNER_SIDES, Cut, Detections
 from geo_retina.grid import TilePlan
 from geo_retina.merge.pairs import Pairs
+from geo_retina.merge.shapes import axes_agree, extents_across, extents_within
 from geo_retina.merge.sources import PIXEL, Line, Mask, Scenes, Sources, meets_other_scenes
 from geo_retina.options import MergeOptions
+
+_ROUNDING_PX = 1e-6
+"""By how much the ends of one part of an oriented box differ that two windows show."""
 
 Span = tuple[int, int] | tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -71,27 +76,40 @@ def face(detections: Detections, pairs: Pairs, sources: Sources, options: MergeO
     Along each axis they are divided by the seam or level with each other, and along one at
     least divided. For tiles of one row that means divided along x and level along y. Diagonal
     tiles come in because of a long object in the overlap of two rows one row may keep the left
-    part and the other the right. Without ``options.join`` no pair faces each other.
+    part and the other the right. Oriented ones agree in their axes, and lie in line: they are level
+    along both axes where these are divided, too, and across the longer. Without ``options.join`` no
+    pair faces each other.
     """
     facing = np.zeros(len(pairs), dtype=bool)
     if not options.join:
         return facing
-    at = np.flatnonzero(is_cut(detections)[pairs].all(axis=1))
-    divided, level = zip(
-        *(_along(detections, pairs[at], sources, options, axis) for axis in (0, 1)), strict=True
-    )
-    facing[at] = (divided[0] | level[0]) & (divided[1] | level[1]) & (divided[0] | divided[1])
+    at = np.flatnonzero(is_cut(detections)[pairs].all(axis=1) & axes_agree(detections, pairs))
+    pairs = pairs[at]
+    divided = [_divided(detections, pairs, sources, options, axis) for axis in (0, 1)]
+    found = divided[0] | divided[1]
+    rotated, overlaps = detections.rotated_px, _overlaps(detections, pairs, sources)
+    # Upright boxes that both fill the overlap along an axis are level there. Oriented ones may lie
+    # side by side in it, which cannot be told where it is no more than a line or a corner.
+    is_wide = ((overlaps[:, 2:] - overlaps[:, :2]) > PIXEL).all(axis=1) & (rotated is not None)
+    for axis in (0, 1):
+        aside = np.flatnonzero(found & divided[1 - axis] & (~divided[axis] | is_wide))
+        ends = extents_within(detections, pairs[aside], overlaps[aside], axis)
+        found[aside] = _level(*ends, options, exact=rotated is None)
+    if rotated is not None:
+        aside = np.flatnonzero(found & is_wide)
+        ends = extents_across(rotated, pairs[aside], overlaps[aside])
+        found[aside] = _level(*ends, options, exact=False)
+    facing[at] = found
     return facing
 
 
-def _along(
+def _divided(
     detections: Detections, pairs: Pairs, sources: Sources, options: MergeOptions, axis: int
-) -> tuple[Mask, Mask]:
-    """Find (P,) pairs that the seam divides along x (axis 0) or y (1), and those level there.
+) -> Mask:
+    """Find (P,) pairs that the seam divides along x (axis 0) or y (1).
 
-    Divided: in windows that follow each other and meet, each cut on its side towards the other,
-    both reaching over the whole overlap to within ``edge_px``, or a quarter of it. Level: the 1-D
-    IoU of their extents is at least ``join_iou``.
+    In windows that follow each other and meet, each is cut on its side towards the other, and both
+    reach over the whole overlap to within ``edge_px``, or a quarter of it.
     """
     start = sources.windows_px(detections.tile[pairs])[..., axis]
     ordered = np.where(start[:, :1] > start[:, 1:], pairs[:, ::-1], pairs)
@@ -110,6 +128,19 @@ def _along(
     short = np.minimum(options.edge_px, np.maximum(seam_high - seam_low, 0) / 4)
     divided &= low.max(axis=1) <= seam_low + short
     divided &= high.min(axis=1) >= seam_high - short
+    return np.asarray(divided)
+
+
+def _overlaps(detections: Detections, pairs: Pairs, sources: Sources) -> Boxes:
+    """Find the (P, 4) overlaps of the windows of pairs; of windows that abut, the line between."""
+    windows = sources.windows_px(detections.tile[pairs]).astype(np.float64)
+    low, high = windows[..., :2].max(axis=1), windows[..., 2:].min(axis=1)
+    return np.hstack([np.minimum(low, high) - _ROUNDING_PX, np.maximum(low, high) + _ROUNDING_PX])
+
+
+def _level(low: Line, high: Line, options: MergeOptions, *, exact: bool) -> Mask:
+    """Find (P,) pairs of extents, from (P, 2) low to high, with a 1-D IoU of ``join_iou``."""
     shared = high.min(axis=1) - low.max(axis=1)
     together = high.max(axis=1) - low.min(axis=1)
-    return divided, (shared > 0) & (shared >= options.join_iou * together)
+    rounding = 0.0 if exact else _ROUNDING_PX
+    return np.asarray((shared > 0) & (shared >= options.join_iou * together - rounding))

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geo_retina.boxes import area, intersection
 from geo_retina.detections import Detections
 from geo_retina.merge.pairs import Pairs, Whole, meeting
 from geo_retina.merge.seams import face, is_cut
+from geo_retina.merge.shapes import Shapes
 from geo_retina.merge.sources import Line, Mask, Sources, lattices, settled
 from geo_retina.options import MergeOptions
 
@@ -66,8 +66,9 @@ def select(
         conflicts with an open one above it; the others are kept.
     """
     found = [np.empty((0, 2), np.int64)]
+    shapes, cut = Shapes.of(ranked), is_cut(ranked)
     for pairs in meeting(ranked.boxes_px, *rivals(ranked, sources, options)):
-        pairs = pairs[conflict(ranked, pairs, options)]
+        pairs = pairs[_conflict(shapes, cut, pairs, options)]
         found.append(pairs[~face(ranked, pairs, sources, options)])
     if overlaps is not None:
         found.append(_conflicts_of(overlaps, ranked, sources, options))
@@ -84,12 +85,16 @@ def rivals(detections: Detections, sources: Sources, options: MergeOptions) -> t
     return group, settled(detections, sources)
 
 
-def conflict(ranked: Detections, pairs: Pairs, options: MergeOptions) -> Mask:
+def _conflict(shapes: Shapes, cut: Mask, pairs: Pairs, options: MergeOptions) -> Mask:
     """Find (P,) pairs of which the first suppresses the second, if it is kept."""
-    i, j = pairs.T
-    first, second = ranked.boxes_px[i], ranked.boxes_px[j]
-    shared = intersection(first, second)
-    return _suppresses(shared, area(first), area(second), is_cut(ranked)[j], options)
+    first, second = shapes.area[pairs].T
+    second_is_cut = cut[pairs[:, 1]]
+    found = _suppresses(shapes.most_shared(pairs), first, second, second_is_cut, options)
+    if shapes.rotated is not None:  # hulls say no more than which pairs are worth a closer look
+        at = np.flatnonzero(found)
+        shared = shapes.shared(pairs[at])
+        found[at] = _suppresses(shared, first[at], second[at], second_is_cut[at], options)
+    return found
 
 
 def _suppresses(

@@ -23,20 +23,22 @@ from geo_retina.postprocess.across import AcrossScenes, Found, merge_across
 from geo_retina.postprocess.earlier_runs import Run, SceneGround, read_found, read_run
 from geo_retina.postprocess.lattices import Lattices, lattices_of
 from geo_retina.vector import (
-    DETECTION_SCHEMA,
+    AZIMUTH,
     PROBABILITY,
     Companions,
     Target,
+    azimuths_in,
     check_target,
     cut_table,
+    detection_schema,
     detections_table,
     file_crs,
     geometry_of,
+    is_oriented,
     open_stream,
     reproject_rings,
     reproject_table,
     rings_to_wkb,
-    with_probability,
     wkb_to_rings,
     write_outputs,
 )
@@ -97,8 +99,9 @@ def combine_runs(
         were joined last. Memory: about 150 bytes per detection, and the pairs that meet.
 
     Raises:
-        LabelError: a file cannot be read, lacks columns, holds no boxes, does not say what was
-            scanned, or lies in a plane from which no way leads to the result's CRS.
+        LabelError: a file cannot be read, lacks columns, holds no boxes, or oriented ones where
+            another has upright ones, does not say what was scanned, or lies in a plane from which
+            no way leads to the result's CRS.
         OptionError: no file was named, the CRS is unknown, or an option does not apply.
         OutputError: the output cannot be written, or exists.
 
@@ -117,6 +120,7 @@ def combine_runs(
             "and an output that is none of them"
         )
     runs = [read_run(path) for path in paths]
+    _check_one_kind(runs)
     # Scenes keep nothing of each other that a tile would suppress, as tiles of a scene don't.
     options = replace(options, iou=min(options.iou, *(run.nms_iou for run in runs)))
     target_crs = _choose_crs(crs, runs)
@@ -144,6 +148,20 @@ def combine_runs(
         crs=" and ".join(dict.fromkeys(map(_crs_name, crs_of_outs))),
         outs=outs,
     )
+
+
+def _check_one_kind(runs: Sequence[Run]) -> None:
+    """Refuse oriented boxes beside upright ones; a file without detections goes with both.
+
+    Raises:
+        LabelError: there are both.
+    """
+    kinds = {is_oriented(run.columns): run.path for run in runs if run.columns}
+    if len(kinds) > 1:
+        raise LabelError(
+            f"{kinds[True]} holds oriented boxes and {kinds[False]} upright ones, expected one "
+            "kind; merge the runs of each kind by themselves"
+        )
 
 
 def _crs_name(crs: pyproj.CRS) -> str:
@@ -258,13 +276,11 @@ class _Work:
 
 
 def _schema(runs: Sequence[Run]) -> pa.Schema:
-    """Give the columns of the result: those of ``detections_table``, and probabilities if any."""
-    for run in runs:
-        with open_stream(run.path) as stream:
-            first = next(iter(stream.tables), None)
-        if first is not None and PROBABILITY in first.column_names:
-            return with_probability(DETECTION_SCHEMA.empty_table(), np.empty(0)).schema
-    return DETECTION_SCHEMA
+    """Give the columns of the result: of its kind of boxes, and with probabilities if any."""
+    return detection_schema(
+        oriented=any(is_oriented(run.columns) for run in runs),
+        calibrated=any(PROBABILITY in run.columns for run in runs),
+    )
 
 
 def _in_schema(
@@ -280,6 +296,8 @@ def _in_schema(
     wkb = rings_to_wkb(reproject_rings(rings, source, target))
     renamed = pa.array([names[name] for name in table["scene"].to_pylist()], pa.string())
     given = {**{n: table[n] for n in table.column_names}, "geometry": wkb, "scene": renamed}
+    if is_oriented(table.column_names):
+        given[AZIMUTH] = azimuths_in(table, source, target)
     return _filled(pa.table(given), schema)
 
 

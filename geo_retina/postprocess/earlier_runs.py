@@ -15,6 +15,7 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_retina.boxes import oriented
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
@@ -22,6 +23,7 @@ from geo_retina.postprocess.lattices import ROUND, Lattices, turn_of
 from geo_retina.vector import (
     Companions,
     geometry_of,
+    is_oriented,
     open_stream,
     read_companions,
     reproject_rings,
@@ -56,12 +58,14 @@ class Run:
         crs: of its geometries.
         companions: what explains it.
         scenes: those that were looked at, in its order.
+        columns: of its detections.
     """
 
     path: Path
     crs: pyproj.CRS
     companions: Companions
     scenes: tuple[SceneGround, ...]
+    columns: tuple[str, ...]
 
     @property
     def is_merged(self) -> bool:
@@ -91,6 +95,8 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     with open_stream(path) as stream:
         crs = stream.crs
+        first = next(iter(stream.tables), None)
+    columns = () if first is None else tuple(first.column_names)
     companions = read_companions(path)
     ground = companions.scanned if companions else None
     if companions is None or ground is None or "affine" not in ground.column_names or crs is None:
@@ -99,7 +105,7 @@ def read_run(path: str | Path) -> Run:
             "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
         )
     scenes = tuple(_scene(row) for row in ground.drop_columns(["geometry"]).to_pylist())
-    return Run(path, crs, companions, scenes)
+    return Run(path, crs, companions, scenes, columns)
 
 
 def _scene(row: dict[str, Any]) -> SceneGround:
@@ -160,14 +166,22 @@ def _found(
             "nothing; expected a file as geo-retina detect wrote it"
         )
     scene = _numbers(table["scene"], numbers)
-    boxes = np.empty((len(rings), 4))
+    turned = is_oriented(table.column_names)
+    boxes, rotated = np.empty((len(rings), 4)), np.empty((len(rings), 5))
+    joined = table["joined"].to_numpy()
     lattice = lattices.scenes.lattice[scene]
     for k in np.unique(lattice):
         own, grid = lattice == k, lattices.grids[k]
         moved = reproject_rings(rings[own], run.crs, grid.crs)
         if turn := turn_of(grid.crs):
             moved = _at_scene(moved, lattices.extents[scene[own]], turn)
-        boxes[own] = boxes_on(grid, moved, lattices.scenes.windows[scene[own]])
+        windows = lattices.scenes.windows[scene[own]]
+        if turned:
+            rotated[own] = rotated_on(grid, moved)
+            beyond = joined[own] & run.is_merged  # over several scenes
+            boxes[own] = hulls_on(rotated[own], windows, beyond)
+        else:
+            boxes[own] = boxes_on(grid, moved, windows)
     classes += sorted(set(table["class"].unique().to_pylist()) - set(classes))
     return Detections(
         boxes,
@@ -175,7 +189,8 @@ def _found(
         _numbers(table["class"], {n: i for i, n in enumerate(classes)}).astype(np.int32),
         scene,
         table["cut"].to_numpy(),
-        table["joined"].to_numpy(),
+        joined,
+        rotated_px=rotated if turned else None,
     )
 
 
@@ -199,7 +214,25 @@ def boxes_on(
     are put there: fragments join where they touch.
     """
     points = lattice.crs_to_pixels(rings[:, :4])
-    boxes = np.round(np.hstack([points.min(axis=1), points.max(axis=1)]), ROUND)
+    return _at_borders(np.hstack([points.min(axis=1), points.max(axis=1)]), windows)
+
+
+def rotated_on(lattice: Grid, rings: NDArray[np.float64]) -> oriented.Rotated:
+    """Read (N, 5) oriented boxes in the pixels of a lattice."""
+    return oriented.normalise(np.round(oriented.from_rings(rings, lattice), ROUND))
+
+
+def hulls_on(
+    rotated: oriented.Rotated, windows: NDArray[np.float64], beyond: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Bound oriented boxes, within the windows of their scenes but for those that go beyond."""
+    hulls = _at_borders(oriented.hull(rotated), windows)
+    low, high = np.tile(windows[:, :2], 2), np.tile(windows[:, 2:], 2)
+    return np.where(beyond[:, None], hulls, np.clip(hulls, low, high))
+
+
+def _at_borders(boxes: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    boxes = np.round(boxes, ROUND)
     return np.where(np.abs(boxes - windows) <= _TOUCHES_PX, windows, boxes)
 
 

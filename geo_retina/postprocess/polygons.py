@@ -10,7 +10,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.boxes import Boxes, overlapping_pairs, to_rings
+from geo_retina.boxes import Boxes, corners, overlapping_pairs, place_corners
 from geo_retina.detections import Detections
 from geo_retina.geodesy import move, transformer
 from geo_retina.grid import Grid
@@ -74,10 +74,15 @@ class Neighbourhoods:
         """
         pairs, shared = [np.empty((0, 2), np.int64)], [np.empty(0)]
         area = np.ones(len(detections))
-        for rows, polygons, _ in self._placed(detections):
+        for rows, polygons, hood in self._placed(detections):
             lattice = self.scenes.lattice[detections.tile[rows]]
             near = overlapping_pairs(shapely.bounds(polygons).reshape(-1, 4))
             near = near[lattice[near[:, 0]] != lattice[near[:, 1]]]
+            if detections.rotated_px is not None:  # found by their hulls, as within a lattice
+                corners_px = detections.corners_px[rows]
+                polygons = np.asarray(
+                    shapely.polygons(move_corners(corners_px, lattice, self.lattices, hood.plane))
+                )
             common = shapely.area(shapely.intersection(*polygons[near].T))
             area[rows] = shapely.area(polygons)
             pairs.append(rows[near[common > 0]])
@@ -117,10 +122,20 @@ def move_boxes(
     boxes_px: Boxes, lattice: NDArray[np.int64], lattices: Sequence[Grid], plane: pyproj.CRS
 ) -> NDArray[np.float64]:
     """Move boxes of several lattices to one CRS, as (N, 5, 2) rings."""
-    rings = np.empty((len(boxes_px), 5, 2))
+    return move_corners(corners(boxes_px), lattice, lattices, plane)
+
+
+def move_corners(
+    corners_px: NDArray[np.float64],
+    lattice: NDArray[np.int64],
+    lattices: Sequence[Grid],
+    plane: pyproj.CRS,
+) -> NDArray[np.float64]:
+    """Move (N, 4, 2) corners of boxes of several lattices to one CRS, as (N, 5, 2) rings."""
+    rings = np.empty((len(corners_px), 5, 2))
     for k in np.unique(lattice):
         own, grid = lattice == k, lattices[k]
-        rings[own] = reproject_rings(to_rings(boxes_px[own], grid), grid.crs, plane)
+        rings[own] = reproject_rings(place_corners(corners_px[own], grid), grid.crs, plane)
     return rings
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from geo_retina.detections import Detections
 from geo_retina.grid import Block, Grid
 from geo_retina.merge import in_order, merge_tiles
@@ -16,7 +14,7 @@ from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.run.plan import ScenePlan
 from geo_retina.run.provenance import as_counted
 from geo_retina.run.tiles_of_interest import on_area
-from geo_retina.vector import DETECTION_SCHEMA, detections_table, with_probability
+from geo_retina.vector import detection_schema, detections_table, with_probability
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,9 +31,10 @@ def merged_tables(run: DetectionRun) -> Iterator[pa.Table]:
 
 
 def empty_tables(run: DetectionRun) -> Iterator[pa.Table]:
-    """Give the columns of a calibrated model, as they are those of the first table."""
-    if run.plan.model.card.score_maps:
-        yield with_probability(DETECTION_SCHEMA.empty_table(), np.empty(0))
+    """Give the columns, as they are those of the first table, which may be the only one."""
+    card = run.plan.model.card
+    oriented = card.network.boxes == "oriented"
+    yield detection_schema(oriented=oriented, calibrated=bool(card.score_maps)).empty_table()
 
 
 def scene_objects(run: DetectionRun) -> Iterator[tuple[ScenePlan, Detections]]:
@@ -45,7 +44,7 @@ def scene_objects(run: DetectionRun) -> Iterator[tuple[ScenePlan, Detections]]:
         scene_plan = plan.by_index[record.scene_index]
         for merged in merge_scene(record, scene_plan, options.merge):
             if scene_plan.area_px is not None:
-                chosen = on_area(merged.boxes_px, scene_plan.area_px, options.aoi_rule)
+                chosen = on_area(merged, scene_plan.area_px, options.aoi_rule)
                 merged = merged.take(chosen)
             for start in range(0, len(merged), _TABLE_ROWS):
                 yield scene_plan, merged.part(start, min(start + _TABLE_ROWS, len(merged)))

@@ -65,9 +65,9 @@ def _span(bounds: NDArray[np.float64], tiles: TilePlan) -> tuple[range, range]:
     return range(first_xy[1], last_xy[1] + 1), range(first_xy[0], last_xy[0] + 1)
 
 
-def on_area(boxes_px: Boxes, area_px: Any, rule: Literal["intersects", "within"]) -> Any:
+def on_area(detections: Detections, area_px: Any, rule: Literal["intersects", "within"]) -> Any:
     """Find (N,) boxes that touch an area, or that it covers, its border included."""
-    shapes = shapely.box(*boxes_px.T)
+    shapes = shapely.polygons(detections.corners_px)
     return (
         shapely.intersects(area_px, shapes)
         if rule == "intersects"
@@ -95,25 +95,25 @@ def missing_tiles(
         Ascending positions of tiles that are not known; empty once all is decided.
     """
     waiting = undecided_with(detections, tiles, known, options)
-    waiting = waiting.take(_chained_to(area_px, waiting.boxes_px, options))
+    waiting = waiting.take(_chained_to(area_px, waiting, options))
     needed = np.zeros_like(known)
     for first_row, last_row, first_col, last_col in tiles_met(waiting, tiles, options):
         needed[first_row : last_row + 1, first_col : last_col + 1] = True
     return np.flatnonzero(needed & ~known)
 
 
-def _chained_to(area_px: Any, boxes_px: Boxes, options: MergeOptions) -> NDArray[np.bool_]:
-    """Find (N,) boxes on the area, or that touch one which touches one ... on it."""
+def _chained_to(area_px: Any, waiting: Detections, options: MergeOptions) -> NDArray[np.bool_]:
+    """Find (N,) detections on the area, or that touch one which touches one ... on it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n = len(boxes_px)
+    n = len(waiting)
     if not n:
         return np.zeros(0, np.bool_)
-    grown = boxes_px + _REACH_PX * options.edge_px * np.array([-1.0, -1.0, 1.0, 1.0])
+    grown = waiting.boxes_px + _REACH_PX * options.edge_px * np.array([-1.0, -1.0, 1.0, 1.0])
     i, j = overlapping_pairs(grown).T
     graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(n, n))
     chain = connected_components(graph, directed=False)[1]
     reaches = np.zeros(n, np.bool_)
-    reaches[chain[on_area(boxes_px, area_px, "intersects")]] = True
+    reaches[chain[on_area(waiting, area_px, "intersects")]] = True
     return np.asarray(reaches[chain])

@@ -1,7 +1,7 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
 from geo_retina.geodesy import densify, reproject, reproject_rings
-from geo_retina.vector.formats import check_output, file_crs
+from geo_retina.vector.formats import AZIMUTH, PROBABILITY, check_output, file_crs
 from geo_retina.vector.readers.area_of_interest import Area, read_area
 from geo_retina.vector.readers.arrow_streams import Stream, open_stream
 from geo_retina.vector.readers.coco import CocoLabels, is_coco, read_coco
@@ -22,10 +22,11 @@ from geo_retina.vector.readers.off_ground import Ground, explain_elsewhere, is_e
 from geo_retina.vector.readers.positions import Centres, layer_crs, stream_centres
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
-    PROBABILITY,
     cut_table,
+    detection_schema,
     detections_table,
     geometry_of,
+    is_oriented,
     outline_table,
     reproject_table,
     to_geodataframe,
@@ -42,12 +43,13 @@ from geo_retina.vector.writers.outputs import (
     read_metadata,
     write_outputs,
 )
-from geo_retina.vector.writers.rows import Written
+from geo_retina.vector.writers.rows import Written, azimuths_in
 from geo_retina.vector.writers.styles import CLASS_COLOURS, class_style, plain_style, write_styles
 from geo_retina.vector.writers.tiles import TilesReport, export_tiles
 from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 
 __all__ = [
+    "AZIMUTH",
     "CLASS_COLOURS",
     "DETECTION_SCHEMA",
     "PROBABILITY",
@@ -61,12 +63,14 @@ __all__ = [
     "Target",
     "TilesReport",
     "Written",
+    "azimuths_in",
     "check_has_place",
     "check_output",
     "check_target",
     "class_style",
     "cut_table",
     "densify",
+    "detection_schema",
     "detections_table",
     "encoding_doubt",
     "explain_elsewhere",
@@ -78,6 +82,7 @@ __all__ = [
     "is_coco",
     "is_elsewhere",
     "is_label_folder",
+    "is_oriented",
     "label_boxes",
     "label_layer",
     "label_rectangles",

@@ -107,6 +107,13 @@ def _check_dataset(path: Path, *, overwrite: bool) -> None:
     check_parent(path)
 
 
+PROBABILITY = "probability"
+"""Column beside ``score`` where the model was calibrated."""
+
+LONG_NAMES = (PROBABILITY, AZIMUTH)
+"""Columns of detections whose names are too long for a shapefile."""
+
+
 def is_package(path: str | Path) -> bool:
     """Check whether a file of that name holds several layers."""
     return Path(path).suffix.lower() == PACKAGE
@@ -127,6 +134,11 @@ def short_names(schema: pa.Schema) -> pa.Schema:
             n += 1
         names.append(short if name != GEOMETRY else GEOMETRY)
     return pa.schema([f.with_name(n) for f, n in zip(schema, names, strict=True)])
+
+
+def full_name(name: str) -> str:
+    """Return the name of a column of detections that a shapefile has cut; others as they are."""
+    return next((full for full in LONG_NAMES if name == full[:_SHAPEFILE_NAME]), name)
 
 
 def check_shapefile_size(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
+from geo_retina.detections import Detections
 from geo_retina.geodesy import move, unit_m
 from geo_retina.grid import Grid
 
@@ -15,7 +16,7 @@ _NODES = 33
 """Places along an axis at which a pixel is measured; between them sizes are interpolated."""
 
 
-def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
+def ground_sizes(detections: Detections, grid: Grid) -> tuple[Line, Line]:
     """Measure the areas of boxes and their longer sides, on the ellipsoid.
 
     A pixel is measured at a lattice of places, since its size varies over a scene: by 0.1 %
@@ -24,13 +25,14 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
     tells no place on Earth, its own unit of length counts.
 
     Args:
-        boxes_px: (N, 4) in pixels of the grid.
+        detections: in pixels of the grid.
         grid: of the scene; its affine may turn and shear.
 
     Returns:
-        (N,) areas in square metres and (N,) longer sides in metres; not a number without a CRS
-        or a size of pixels.
+        (N,) areas in square metres, of oriented boxes those of the boxes themselves, and (N,)
+        longer sides of ``boxes_px`` in metres; not a number without a CRS or a size of pixels.
     """
+    boxes_px = detections.boxes_px
     sides_xy, area = _pixel_sizes(grid)
     if sides_xy is None or area is None:
         nothing = np.full(len(boxes_px), np.nan)
@@ -39,7 +41,7 @@ def ground_sizes(boxes_px: Boxes, grid: Grid) -> tuple[Line, Line]:
     height = boxes_px[:, 3] - boxes_px[:, 1]
     place = _Place.of(boxes_px, grid)
     longest = np.maximum(width * place.value(sides_xy[0]), height * place.value(sides_xy[1]))
-    return width * height * place.value(area), longest
+    return detections.areas_px * place.value(area), longest
 
 
 def _pixel_sizes(grid: Grid) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:

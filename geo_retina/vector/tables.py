@@ -12,11 +12,12 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina import boxes
+from geo_retina.boxes import oriented
 from geo_retina.detections import Detections
 from geo_retina.errors import GridError
 from geo_retina.geodesy import full_turn, move_outlines, near_longitude, reproject_rings
 from geo_retina.grid import Grid
-from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.formats import AZIMUTH, GEOMETRY, PROBABILITY
 from geo_retina.vector.ground_size import ground_sizes
 from geo_retina.vector.wkb import rings_to_wkb
 
@@ -41,14 +42,36 @@ DETECTION_SCHEMA = pa.schema(
         (GEOMETRY, pa.binary()),
     ]
 )
-"""Columns of ``detections_table``, in order."""
+"""Columns of ``detections_table`` of upright boxes, in order."""
 
-PROBABILITY = "probability"
-"""Column beside ``score`` where the model was calibrated."""
+_SIDES = (AZIMUTH, "length_m", "width_m")
+"""Further columns of oriented boxes."""
 
 _MULTIPOLYGON = 6
 _FAR_FROM_LEAP = 3 / 8
 """Share of a turn up to which a scene does not reach where longitudes leap."""
+
+
+def detection_schema(*, oriented: bool = False, calibrated: bool = False) -> pa.Schema:
+    """List the columns of detections.
+
+    Args:
+        oriented: of oriented boxes, which have ``azimuth_deg``, ``length_m`` and ``width_m`` too.
+        calibrated: of a calibrated model, with ``probability``.
+    """
+    fields = list(DETECTION_SCHEMA)
+    if oriented:
+        at = DETECTION_SCHEMA.names.index("longest_m") + 1
+        fields[at:at] = [pa.field(name, pa.float64()) for name in _SIDES]
+    if calibrated:
+        at = DETECTION_SCHEMA.names.index("score") + 1
+        fields.insert(at, pa.field(PROBABILITY, pa.float64()))
+    return pa.schema(fields)
+
+
+def is_oriented(columns: Iterable[str]) -> bool:
+    """Tell by its columns whether a table or file is of oriented boxes."""
+    return AZIMUTH in columns
 
 
 def detections_table(
@@ -72,16 +95,19 @@ def detections_table(
         crs: CRS of the polygons; left out, the grid's own.
 
     Returns:
-        One row per detection, in order, with the columns of ``DETECTION_SCHEMA``: ``geometry``
+        One row per detection, in order, with the columns of ``detection_schema``: ``geometry``
         as WKB polygons, counter-clockwise; ``score`` as float64 of the same value; ``cut`` the
         bits of ``Cut``; ``area_m2`` and ``longest_m`` as ``ground_sizes`` has them, null without
-        a CRS; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges. A turned
-        ``to_file`` gives the bounds there. No detections give a table without rows.
+        a CRS; of oriented boxes ``azimuth_deg``, from the north of the polygons' CRS, ``length_m``
+        and ``width_m``; ``x_min_px`` to ``y_max_px`` in the file's pixels, at pixel edges, of
+        oriented boxes the hull. A turned ``to_file`` gives the bounds there. No detections give a
+        table without rows.
 
     Raises:
         GridError: a box is not finite, or ``crs`` cannot express its place.
     """
-    rings = reproject_rings(boxes.to_rings(detections.boxes_px, grid), grid.crs, crs)
+    rings = boxes.place_corners(detections.corners_px, grid)
+    rings = reproject_rings(rings, grid.crs, crs)
     if not np.isfinite(rings).all():
         raise GridError(
             f"scene {scene} lies where {crs.name if crs else 'its CRS'} has no coordinates; choose "
@@ -89,7 +115,11 @@ def detections_table(
         )
     count = len(detections)
     names = pa.DictionaryArray.from_arrays(detections.labels, pa.array(classes, pa.string()))
-    sizes = ground_sizes(detections.boxes_px, grid)
+    area_m2, longest_m = ground_sizes(detections, grid)
+    sides: tuple[NDArray[np.float64], ...] = ()
+    if detections.rotated_px is not None:
+        sides = oriented.ground_sides(detections.rotated_px, grid, crs)
+        longest_m = sides[1]
     columns = [
         names.dictionary_decode(),
         pa.array(detections.scores.astype(np.float64)),
@@ -97,11 +127,12 @@ def detections_table(
         pa.array(detections.tile),
         pa.array(detections.cut.astype(np.int32)),
         pa.array(detections.joined),
-        *(pa.array(values, from_pandas=True) for values in sizes),
+        *(pa.array(values, from_pandas=True) for values in (area_m2, longest_m, *sides)),
         *_file_pixels(detections.boxes_px, to_file),
         rings_to_wkb(rings),
     ]
-    return pa.Table.from_arrays(columns, schema=DETECTION_SCHEMA)
+    schema = detection_schema(oriented=detections.rotated_px is not None)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _file_pixels(boxes_px: boxes.Boxes, to_file: Affine | None) -> list[pa.Array]:

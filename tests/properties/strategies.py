@@ -11,6 +11,7 @@ from affine import Affine
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geo_retina.boxes import oriented
 from geo_retina.detections import Cut, Detections
 from geo_retina.grid import Block, Grid, TilePlan, plan_tiles
 from geo_retina.options import MergeOptions
@@ -74,18 +75,26 @@ class Sight:
 def see(objects: Boxes, plan: TilePlan, sight: Sight, edge_px: float, seed: int) -> Detections:
     """Detect every object in every tile whose window it meets, clipped to that window.
 
+    Objects are (N, 4) upright boxes, or (N, 5) oriented ones.
     ``cut`` is set as the tiles' windows say, with inner sides and scene borders told apart.
     ``sight.levels`` is the number of different scores; None draws them from a continuum.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, sight.classes, len(objects))
+    hulls = objects if objects.shape[1] == 4 else oriented.hull(objects)
     parts = []
     for tile in plan:
         x0, y0, x1, y1 = tile.window.box_px
-        meets = (objects[:, 0] < x1) & (objects[:, 2] > x0)
-        meets &= (objects[:, 1] < y1) & (objects[:, 3] > y0)
+        meets = (hulls[:, 0] < x1) & (hulls[:, 2] > x0)
+        meets &= (hulls[:, 1] < y1) & (hulls[:, 3] > y0)
         meets &= rng.random(len(objects)) >= sight.misses
-        boxes = objects[meets] + sight.jitter_px * rng.standard_normal((int(meets.sum()), 4))
+        noise = sight.jitter_px * rng.standard_normal((int(meets.sum()), objects.shape[1]))
+        boxes, rotated = objects[meets] + noise, None
+        if objects.shape[1] == 5:
+            rotated = _within(boxes, (x0, y0, x1, y1))
+            seen = (rotated[:, 2:4] > 0).all(axis=1) | (objects[meets, 2:4] == 0).any(axis=1)
+            meets[meets], rotated = seen, rotated[seen]
+            boxes = oriented.hull(rotated)
         boxes = np.clip(boxes, [x0, y0, x0, y0], [x1, y1, x1, y1])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         parts.append(
@@ -96,9 +105,29 @@ def see(objects: Boxes, plan: TilePlan, sight: Sight, edge_px: float, seed: int)
                 np.full(len(boxes), tile.index),
                 cut_of(boxes, plan, tile.index, edge_px),
                 np.zeros(len(boxes), bool),
+                rotated_px=rotated,
             )
         )
     return Detections.concat(parts)
+
+
+def _within(rotated: Boxes, window: tuple[float, ...]) -> Boxes:
+    rotated[:, 2:4] = np.maximum(rotated[:, 2:4], 0.0)
+    return oriented.clip(oriented.normalise(rotated), window)
+
+
+def turned(boxes: Boxes, rng: np.random.Generator) -> Boxes:
+    """Turn boxes about their centres: all by one angle, each by its own, or by quarter turns."""
+    angles = np.array(
+        [
+            np.full(len(boxes), rng.uniform(-90, 90)),
+            rng.uniform(-90, 90, len(boxes)),
+            rng.choice([-90.0, -45.0, 0.0, 45.0], len(boxes)),
+        ]
+    )[rng.integers(3)]
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return oriented.normalise(np.column_stack([centre, sides, angles]))
 
 
 def _scores(rng: np.random.Generator, n: int, levels: int | None) -> NDArray[np.float64]:
@@ -168,14 +197,19 @@ KINDS = (random_objects, lattice, chain, nested, degenerate)
 
 @st.composite
 def scenes(
-    draw: st.DrawFn, options: MergeOptions, *, most: int = 40
+    draw: st.DrawFn, options: MergeOptions, *, most: int = 40, kind: str | None = None
 ) -> tuple[Detections, TilePlan]:
-    """What the tiles of a plan detect, from sharp to noisy, and the plan."""
+    """What the tiles of a plan detect, from sharp to noisy, and the plan.
+
+    Boxes are of one kind, ``upright`` or ``oriented``; left out, of either.
+    """
     plan, seed = draw(plans()), draw(seeds)
     rng = np.random.default_rng(seed)
     objects = draw(st.sampled_from(KINDS))(
         rng, plan, draw(st.sampled_from([most, most // 3, 2, 0]))
     )
+    if (kind or draw(st.sampled_from(["upright", "oriented"]))) == "oriented":
+        objects = turned(objects, rng)
     sight = Sight(
         jitter_px=draw(st.sampled_from([0.0, 0.0, 1.0, 4.0])),
         misses=draw(st.sampled_from([0.0, 0.0, 0.3])),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from unittest import mock
 
 import numpy as np
-from hypothesis import event, given, settings
+import shapely
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
+from geo_retina.boxes import oriented, overlapping_pairs
 from geo_retina.detections import INNER_SIDES, Cut, Detections
 from geo_retina.grid import TilePlan
 from geo_retina.merge import in_order, merge_block, merge_tiles
@@ -21,6 +24,7 @@ from properties.strategies import (
     scenes,
     see,
     seeds,
+    turned,
 )
 
 
@@ -33,6 +37,8 @@ class Naive:
         self.score, self.label, self.tile = d.scores.tolist(), d.labels.tolist(), d.tile.tolist()
         self.cut, self.was_joined = d.cut.tolist(), d.joined.tolist()
         self.tiles = list(plan)
+        self.rotated = None if d.rotated_px is None else d.rotated_px.tolist()
+        self.polygon = shapely.polygons(d.corners_px)
 
     def merged(self) -> Detections:
         kept: list[int] = []
@@ -42,14 +48,17 @@ class Naive:
         rows = [self.join(group) for group in self.groups(kept)]
         rows += [self.row(i) for i in range(len(self.box)) if self.was_joined[i]]
         rows.sort(key=lambda r: (r[3], r[0][1], r[0][0], r[0][3], r[0][2], r[2], -r[1], *r[4:]))
-        columns = list(zip(*rows, strict=True)) or [[]] * 6
-        return Detections(np.reshape(columns[0], (-1, 4)), *columns[1:])
+        columns = list(zip(*rows, strict=True)) or [[]] * 7
+        rotated = None if self.rotated is None or not rows else np.array(columns[6])
+        return Detections(np.reshape(columns[0], (-1, 4)), *columns[1:6], rotated_px=rotated)
 
     def rank(self, i: int) -> tuple[float, ...]:
         x_min, y_min, x_max, y_max = self.box[i]
         is_cut = bool(self.cut[i] & INNER_SIDES)
         strength = (-self.area(i), -self.score[i]) if is_cut else (-self.score[i], 0)
         place = (y_min, x_min, y_max, x_max, self.label[i], self.tile[i], self.cut[i])
+        if self.rotated is not None:
+            place += tuple(self.rotated[i])
         if self.options.rank == "score":
             return (-self.score[i], *place)
         foreign = self.options.rank == "owner" and not is_cut and not self.owned(i)
@@ -70,11 +79,20 @@ class Naive:
         )
 
     def area(self, i: int) -> float:
+        if self.rotated is not None:
+            return self.rotated[i][2] * self.rotated[i][3]
         x_min, y_min, x_max, y_max = self.box[i]
         return (x_max - x_min) * (y_max - y_min)
 
     def shared(self, d: int, e: int) -> float:
         a, b = self.box[d], self.box[e]
+        if self.rotated is not None:
+            least = min(self.area(d), self.area(e))
+            meet = all(a[k] <= b[k + 2] and b[k] <= a[k + 2] for k in (0, 1))
+            shared = shapely.intersection(*self.polygon[[d, e]]).area if meet and least else 0.0
+            # Whether boxes that touch share anything is a matter of rounding.
+            assume(not 1e-12 * least < shared < 1e-7 * least)
+            return shared if shared > 1e-9 * least else 0.0
         return length(a[0], a[2], b[0], b[2]) * length(a[1], a[3], b[1], b[3])
 
     def suppresses(self, d: int, e: int) -> bool:
@@ -82,19 +100,41 @@ class Naive:
             return False
         shared = self.shared(d, e)
         union = self.area(d) + self.area(e) - shared
-        overlaps = union > 0 and shared / union > self.options.iou
+        overlaps = union > 0 and self.above(shared / union, self.options.iou)
         cut = bool(self.cut[e] & INNER_SIDES)
-        return overlaps or (cut and shared > self.options.share * self.area(e))
+        enough = self.options.share * self.area(e)
+        return overlaps or (cut and self.above(shared, enough, self.area(e)))
+
+    def above(self, value: float, limit: float, unit: float = 1.0) -> bool:
+        """Compare; of oriented boxes, what is so near that rounding decides is not looked at."""
+        assume(self.rotated is None or value == 0 or abs(value - limit) > 1e-9 * unit)
+        return value > limit
 
     def comparable(self, d: int, e: int) -> bool:
         return not self.options.class_aware or self.label[d] == self.label[e]
 
     def face(self, d: int, e: int) -> bool:
         """Along each axis divided by the seam or level, along one at least divided."""
-        if not self.options.join:
+        if not self.options.join or not self.axes_agree(d, e):
             return False
         divided = [self.divided(d, e, axis) or self.divided(e, d, axis) for axis in (0, 1)]
-        return any(divided) and all(divided[axis] or self.level(d, e, axis) for axis in (0, 1))
+        if self.rotated is not None:
+            x0, y0, x1, y1 = self.overlap(d, e).bounds
+            if min(x1 - x0, y1 - y0) > 1:
+                asked = np.eye(2)[[axis for axis in (0, 1) if divided[1 - axis]]]
+                return any(divided) and all(
+                    self.level(d, e, direction) for direction in [*asked, self.across_longer(d, e)]
+                )
+        return any(divided) and all(
+            divided[axis] or self.level(d, e, np.eye(2)[axis]) for axis in (0, 1)
+        )
+
+    def across_longer(self, d: int, e: int) -> np.ndarray:
+        one, other = self.rotated[d], self.rotated[e]
+        # Of two as long, any.
+        assume(one[2] != other[2] or one[4] == other[4])
+        angle = math.radians((one if one[2] > other[2] else other)[4])
+        return np.array([-math.sin(angle), math.cos(angle)])
 
     def divided(self, d: int, e: int, axis: int) -> bool:
         """Whether e continues d to the right (axis 0) or downwards (1)."""
@@ -110,10 +150,37 @@ class Naive:
             for box in (self.box[d], self.box[e])
         )
 
-    def level(self, d: int, e: int, axis: int) -> bool:
-        p, q = self.box[d][axis::2], self.box[e][axis::2]
+    def axes_agree(self, d: int, e: int) -> bool:
+        if self.rotated is None:
+            return True
+        (*_, a_length, a_width, a), (*_, b_length, b_width, b) = self.rotated[d], self.rotated[e]
+        between = min(abs(a - b + k * 90) for k in range(-2, 3))
+        return between <= 10 or a_length < 1.5 * a_width or b_length < 1.5 * b_width
+
+    def level(self, d: int, e: int, direction: np.ndarray) -> bool:
+        p, q = (self.box[i][int(direction[1]) :: 2] for i in (d, e))
+        if self.rotated is not None:
+            parts = [shapely.intersection(self.polygon[i], self.overlap(d, e)) for i in (d, e)]
+            reach = [shapely.get_coordinates(part) @ direction for part in parts]
+            if not all(map(len, reach)):
+                return False
+            p, q = ((along.min(), along.max()) for along in reach)
         shared = length(*p, *q)
-        return 0 < shared >= self.options.join_iou * (max(p[1], q[1]) - min(p[0], q[0]))
+        needed = self.options.join_iou * (max(p[1], q[1]) - min(p[0], q[0]))
+        if self.rotated is not None:
+            assume(abs(shared - needed + 1e-6) > 1e-9 and not 0 < shared < 1e-9)
+            return 0 < shared >= needed - 1e-6
+        return 0 < shared >= needed
+
+    def overlap(self, d: int, e: int) -> shapely.Polygon:
+        """Of the windows; of those that abut, the line between them."""
+        a, b = (self.tiles[self.tile[i]].window.box_px for i in (d, e))
+        spans = []
+        for k in (0, 1):
+            ends = sorted([max(a[k], b[k]), min(a[k + 2], b[k + 2])])
+            spans.append((ends[0] - 1e-6, ends[1] + 1e-6))
+        (x0, x1), (y0, y1) = spans
+        return shapely.box(x0, y0, x1, y1)
 
     def groups(self, kept: list[int]) -> list[list[int]]:
         left, groups = set(kept), []
@@ -134,6 +201,7 @@ class Naive:
             self.tile[i],
             self.cut[i],
             self.was_joined[i],
+            None if self.rotated is None else tuple(self.rotated[i]),
         )
 
     def join(self, group: list[int]) -> tuple:
@@ -147,7 +215,32 @@ class Naive:
             for side in range(4):
                 if self.box[i][side] == box[side]:
                     cut |= self.cut[i] & (0b10001 << side)
-        return box, self.score[best], self.label[best], min(self.tile[i] for i in group), cut, True
+        first, rotated = min(self.tile[i] for i in group), None
+        if self.rotated is not None:
+            rotated = self.around(group)
+            windows = [self.tiles[self.tile[i]].window.box_px for i in group]
+            low_x, low_y, high_x, high_y = zip(*windows, strict=True)
+            hull = shapely.Polygon(oriented.corners(np.array([rotated]))[0]).bounds
+            box = (
+                max(min(low_x), hull[0]),
+                max(min(low_y), hull[1]),
+                min(max(high_x), hull[2]),
+                min(max(high_y), hull[3]),
+            )
+        return box, self.score[best], self.label[best], first, cut, True, rotated
+
+    def around(self, group: list[int]) -> tuple[float, ...]:
+        """The rectangle around boxes in the direction of the longest."""
+        longest = min(
+            group, key=lambda i: (-self.rotated[i][2], -self.rotated[i][3], self.rotated[i][4])
+        )
+        angle = self.rotated[longest][4]
+        along = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        axes = np.stack([along, [-along[1], along[0]]])
+        points = shapely.get_coordinates(self.polygon[group]) @ axes.T
+        low, high = points.min(axis=0), points.max(axis=0)
+        centre, sides = (low + high) / 2 @ axes, high - low
+        return tuple(oriented.normalise([*centre, *sides, angle])[0].tolist())
 
 
 def length(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
@@ -161,7 +254,26 @@ def test_equals_the_definition(data, options):
     merged = merge_tiles(detections, plan, options)
     event(f"joined: {bool(merged.joined.any())}")
     event(f"suppressed: {len(merged) < len(detections)}")
-    assert merged == Naive(detections, plan, options).merged()
+    event(f"oriented: {detections.is_oriented}")
+    assert_equal(merged, Naive(detections, plan, options).merged())
+
+
+def assert_equal(merged: Detections, defined: Detections) -> None:
+    """Of oriented boxes but for rounding, which joined ones differ by."""
+    if not merged.is_oriented or not len(merged):
+        assert merged == defined
+        return
+    assert len(merged) == len(defined)
+    for name in ("scores", "labels", "tile", "cut", "joined"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(defined, name))
+    np.testing.assert_allclose(merged.boxes_px, defined.boxes_px, rtol=0, atol=1e-7)
+    assert_same_rectangles(merged.corners_px, defined.corners_px)
+
+
+def assert_same_rectangles(corners: np.ndarray, others: np.ndarray) -> None:
+    """Whichever corner comes first: which side of a square is the long one is rounding too."""
+    turns = [np.roll(others, k, axis=1) - corners for k in range(4)]
+    assert np.abs(turns).max(axis=(2, 3)).min(axis=0).max() < 1e-7
 
 
 @given(st.data(), merge_options(), st.integers(0, 8))
@@ -196,7 +308,9 @@ def test_what_was_not_joined_is_as_it_was_detected(data, options):
 
 
 def as_rows(d: Detections) -> np.ndarray:
-    return np.column_stack([d.boxes_px, d.scores, d.labels, d.tile, d.cut])
+    return np.column_stack(
+        [d.boxes_px, d.corners_px.reshape(-1, 8), d.scores, d.labels, d.tile, d.cut]
+    )
 
 
 @settings(max_examples=200)
@@ -240,6 +354,23 @@ def test_objects_seen_without_noise_come_out_exactly(plan, seed, sides_px):
     merged = merge_tiles(see(objects, plan, Sight(), 4.0, seed), plan)
     event(f"joined: {bool(merged.joined.any())}")
     assert sorted(map(tuple, merged.boxes_px)) == sorted(map(tuple, objects))
+
+
+@settings(max_examples=100)
+@given(plans(), seeds, st.sampled_from([(2, 20), (20, 60), (60, 200), (3, 200)]))
+def test_oriented_objects_seen_without_noise_come_out_as_they_are(plan, seed, sides_px):
+    rng = np.random.default_rng(seed)
+    objects = turned(scattered(rng, plan, sides_px, 9), rng)
+    hulls = oriented.hull(objects)
+    _, j = overlapping_pairs(hulls + np.array([-9.0, -9.0, 9.0, 9.0])).T
+    whole = (hulls[:, :2] >= 0) & (hulls[:, 2:] <= [plan.width, plan.height])
+    objects = objects[np.setdiff1d(np.flatnonzero(whole.all(axis=1)), j)]
+    merged = merge_tiles(see(objects, plan, Sight(), 4.0, seed), plan)
+    event(f"joined: {bool(merged.joined.any())}")
+    assert len(merged) == len(objects)
+    if len(objects):
+        nearest = np.linalg.norm(merged.rotated_px[:, None, :2] - objects[:, :2], axis=2).argmin(1)
+        assert_same_rectangles(merged.corners_px, oriented.corners(objects[nearest]))
 
 
 def brute_pairs(boxes, group, tile):

@@ -155,10 +155,13 @@ class StubPredictor:
         return self._find(tiles_NCHW)
 
 
-def stub_model(find=None, **changes):
+def stub_model(find=None, *, boxes="upright", **changes):
     """A tiny model that finds boxes by a function of a batch of tiles: white rectangles."""
     predictor = functools.partial(StubPredictor, find=find) if find else StubPredictor
-    return dataclasses.replace(tiny_model(**changes), predictor=predictor)
+    model = tiny_model(**changes)
+    network = dataclasses.replace(model.card.network, boxes=boxes)
+    card = dataclasses.replace(model.card, network=network)
+    return dataclasses.replace(model, card=card, predictor=predictor)
 
 
 def load_stub_model(name_or_path):

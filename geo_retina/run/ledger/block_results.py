@@ -103,7 +103,7 @@ def write_results(path: Path, results: Sequence[BlockResult]) -> None:
         }
         for result in results
     ]
-    table = pa.concat_tables(kind.to_arrow() for kind in kinds)
+    table = Detections.concat(kinds).to_arrow()  # some have no detections, and so no kind of box
     pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(stats)}), path)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import LabelError
-from geo_retina.vector.formats import GEOMETRY, parquet_files
+from geo_retina.vector.formats import GEOMETRY, full_name, parquet_files
 from geo_retina.vector.readers.encodings import encoding_to_tell
 from geo_retina.vector.readers.frames import check_readable, detections_layer, is_parquet
 from geo_retina.vector.readers.refusing import geo_column, refuse_damage, refuse_damaged
@@ -108,7 +108,7 @@ def _parquet_tables(path: str | Path, geometry: str) -> Generator[pa.Table, None
 def _tidy(table: pa.Table, wkb: str) -> pa.Table:
     """Make columns and types plain, whichever driver they come from, the geometry last."""
     names = [n for n in table.column_names if n not in (wkb, "fid", "OGC_FID")]
-    columns = {name: _plain(table[name]) for name in names}
+    columns = {full_name(name): _plain(table[name]) for name in names}
     if "joined" in columns:  # a shapefile has no such type
         columns["joined"] = columns["joined"].cast(pa.bool_())
     return pa.table({**columns, GEOMETRY: table[wkb].cast(pa.binary())})

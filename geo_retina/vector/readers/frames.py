@@ -12,7 +12,7 @@ import shapely
 
 from geo_retina.errors import LabelError
 from geo_retina.options import it_has
-from geo_retina.vector.formats import parquet_files
+from geo_retina.vector.formats import full_name, parquet_files
 from geo_retina.vector.readers.encodings import encoding_doubt, encoding_to_tell, undecodable
 from geo_retina.vector.readers.refusing import refuse_damage, refuse_zip_bomb
 from geo_retina.vector.readers.surfaces import surfaces_from_wkb
@@ -49,6 +49,7 @@ def read_detections(path: str | Path) -> gpd.GeoDataFrame:
     if not len(frame):
         bare = to_geodataframe([], frame.crs)
         return bare.join(frame[[c for c in frame.columns if c not in bare.columns]])
+    frame = frame.rename(columns=full_name)
     if "joined" in frame.columns and not frame["joined"].isna().any():
         frame["joined"] = frame["joined"].astype(bool)  # a shapefile has no such type
     if "id" in frame.columns:

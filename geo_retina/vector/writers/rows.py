@@ -25,9 +25,10 @@ from geo_retina.geodesy import (
     near_longitude,
     reproject,
     reproject_rings,
+    turn_azimuths,
 )
-from geo_retina.vector.formats import GEOMETRY
-from geo_retina.vector.tables import DETECTION_SCHEMA
+from geo_retina.vector.formats import AZIMUTH, GEOMETRY
+from geo_retina.vector.tables import DETECTION_SCHEMA, geometry_of, is_oriented
 from geo_retina.vector.wkb import centres, points_to_wkb, rings_to_wkb, wkb_to_rings
 
 Shape = Literal["asis", "point"]
@@ -113,6 +114,9 @@ class Rows:
             self._place(batch.column(f.name)) if f.name == GEOMETRY else batch.column(f.name)
             for f in self._columns
         ]
+        if is_oriented(self.schema.names) and not is_same(self._source, self._target):
+            at = [f.name for f in self._columns].index(AZIMUTH)
+            arrays[at] = azimuths_in(batch, self._source, self._target)
         return pa.RecordBatch.from_arrays([ids, *arrays], schema=self.schema)
 
     def _note(self, batch: pa.RecordBatch) -> None:
@@ -172,6 +176,22 @@ class Rows:
             if self._error is error:
                 raise
             raise OutputError(f"{path} could not be written: {error}") from error
+
+
+def azimuths_in(
+    rows: pa.RecordBatch | pa.Table, source: pyproj.CRS | None, target: pyproj.CRS | None
+) -> pa.Array:
+    """Give the azimuths of oriented boxes, which count from the north of a CRS, by another's."""
+    wkb = geometry_of(rows) if isinstance(rows, pa.Table) else rows.column(GEOMETRY)
+    rings = wkb_to_rings(wkb)
+    if rings is not None:
+        places = centres(rings)
+    else:
+        bounds = shapely.bounds(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
+        places = (bounds[:, :2] + bounds[:, 2:]) / 2
+    column = rows.column(AZIMUTH)
+    azimuths = np.asarray(column.to_pandas(), dtype=np.float64)
+    return pa.array(turn_azimuths(azimuths, places, source, target), from_pandas=True)
 
 
 def even_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:

@@ -12,9 +12,8 @@ from geo_retina.errors import LabelError, OptionError, OutputError
 from geo_retina.files import check_file_output, new_file
 from geo_retina.geodesy import is_on_earth, missing_crs
 from geo_retina.quiet import ignored_warnings
-from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.formats import GEOMETRY, PROBABILITY
 from geo_retina.vector.readers.arrow_streams import open_stream
-from geo_retina.vector.tables import PROBABILITY
 from geo_retina.vector.writers.rows import Rows
 
 LAYER = "detections"

@@ -45,6 +45,11 @@ def run(
 ):
     """A file as ``detect_to_file`` writes it, of one scene named like the file."""
     found = detections_of(boxes, scores, labels=labels, tile=np.arange(len(boxes)), cut=cut)
+    return run_of(path, found, grid, classes=classes, missing=missing, nms_iou=nms_iou)
+
+
+def run_of(path, found, grid, *, classes=("car", "ship"), missing=(), nms_iou=None):
+    """The same of detections that are there already."""
     name = path.stem
     rows = detections_table(found, grid, classes=classes, scene=name, to_file=Affine.identity())
     outline = to_polygons(np.array([[0.0, 0, grid.width, grid.height]]), grid)

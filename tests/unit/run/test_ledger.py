@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.detections import random_detections
+from support.detections import random_detections, random_oriented
 
 from geo_retina.detections import Detections
 from geo_retina.errors import OutputError, RunError
@@ -65,6 +65,24 @@ def test_what_is_written_is_read_by_scene_in_order(opened):
     assert scenes[0].results[0].window == Window(0, 0, 5, 6)
     assert again.blocks_done() == {(0, 0), (1, 0), (1, 1), (2, 0)}
     assert again.next_task_batch() == 2
+
+
+def test_oriented_boxes_are_kept_beside_blocks_without_any(opened):
+    ledger = opened(manifest(paths=["a.tif"]))
+    found, left = random_oriented(3, 7), random_oriented(2, 8)
+    window = Window(0, 0, 5, 6)
+    ledger.write(
+        0,
+        [
+            BlockResult(0, 0, window, Detections.empty(), 4),
+            BlockResult(0, 1, window, found, 4, undecided=left),
+            BlockResult(0, 2, window, Detections.empty(), error="broken"),
+        ],
+    )
+    [scene] = opened(manifest(paths=["a.tif"])).scenes()
+    assert scene.settled({0, 1}) == found
+    assert scene.undecided() == left
+    assert scene.settled({0, 1}).is_oriented
 
 
 def test_a_failed_part_is_done_again_and_the_better_try_counts(opened):
