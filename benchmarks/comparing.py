@@ -1,15 +1,42 @@
-"""How a set of boxes differs from the one it should be."""
+"""How a set of boxes, upright (N, 4) or oriented (N, 5), differs from the one it should be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from geo_retina.boxes import Boxes, area, intersection, iou, overlapping_pairs
+from geo_retina import boxes
+from geo_retina.boxes import Boxes, oriented, overlapping_pairs
+from geo_retina.nn.rotated_overlap import pair_intersection
 
 Mask = NDArray[np.bool_]
+
+
+def hulls(shapes: Boxes) -> Boxes:
+    """Bound boxes of either kind."""
+    return shapes if shapes.shape[1] == 4 else oriented.hull(shapes)
+
+
+def area(shapes: Boxes) -> NDArray[np.float64]:
+    """Compute areas of boxes of either kind."""
+    return boxes.area(shapes) if shapes.shape[1] == 4 else oriented.area(shapes)
+
+
+def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Compute areas that pairs of boxes of one kind have in common."""
+    if a.shape[1] == 4:
+        return boxes.intersection(a, b)
+    return pair_intersection(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+
+
+def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Compute IoUs of pairs of boxes of one kind."""
+    shared = intersection(a, b)
+    union = area(a) + area(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,7 @@ class Difference:
 
 def match(a: Boxes, b: Boxes, *, least_iou: float = 0.5) -> tuple[NDArray[np.int64], Boxes]:
     """Match boxes one to one, the greatest IoU first: (P, 2) pairs and (P,) IoUs."""
-    pairs = overlapping_pairs(a, b)
+    pairs = overlapping_pairs(hulls(a), hulls(b))
     overlap = iou(a[pairs[:, 0]], b[pairs[:, 1]])
     good = overlap >= least_iou
     pairs, overlap = pairs[good], overlap[good]
@@ -69,7 +96,7 @@ def compare(
         taken_found[at_found[pairs[:, 1]]] = True
     left = found[sure & ~taken_found]
     doubled, inside = np.zeros(len(left), bool), np.zeros(len(left), bool)
-    pairs = overlapping_pairs(left, truth)
+    pairs = overlapping_pairs(hulls(left), hulls(truth))
     a, b = left[pairs[:, 0]], truth[pairs[:, 1]]
     doubled[pairs[iou(a, b) >= least_iou, 0]] = True
     inside[pairs[(intersection(a, b) > 0.5 * area(a)) & wanted[pairs[:, 1]], 0]] = True

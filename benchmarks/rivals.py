@@ -16,7 +16,7 @@ from geo_retina.grid import TilePlan
 def score_nms(detections: Detections, plan: TilePlan, threshold: float = 0.5) -> Detections:
     """Suppress plainly over everything: by score, whatever the tile, above an IoU."""
     ranked = detections.take(_by_score(detections))
-    pairs = _same_class(ranked)
+    pairs = same_class(ranked)
     overlap = iou(ranked.boxes_px[pairs[:, 0]], ranked.boxes_px[pairs[:, 1]])
     suppressed = np.zeros(len(ranked), bool)
     for i, j in pairs[overlap > threshold].tolist():
@@ -34,7 +34,7 @@ def greedy_union(detections: Detections, plan: TilePlan, threshold: float = 0.5)
     """
     ranked = detections.take(_by_score(detections))
     boxes, size = ranked.boxes_px.copy(), area(ranked.boxes_px)
-    pairs = _same_class(ranked)
+    pairs = same_class(ranked)
     first, second = pairs.T
     shared = intersection(boxes[first], boxes[second])
     taken = np.zeros(len(ranked), bool)
@@ -59,6 +59,6 @@ def _by_score(detections: Detections) -> NDArray[np.int64]:
     return np.lexsort((*detections.boxes_px.T, -detections.scores))
 
 
-def _same_class(ranked: Detections) -> NDArray[np.int64]:
+def same_class(ranked: Detections) -> NDArray[np.int64]:
     pairs = overlapping_pairs(ranked.boxes_px)
     return pairs[ranked.labels[pairs[:, 0]] == ranked.labels[pairs[:, 1]]]
