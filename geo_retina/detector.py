@@ -136,7 +136,8 @@ def detect_to_file(  # noqa: PLR0913 - what, with what, where to, and two option
     Args:
         scenes: files, folders, globs, lists or STAC documents.
         model: a model, a model file, or the name of a bundled model.
-        out: file ending .gpkg, .shp, .geojson, .parquet or .fgb, or several of them.
+        out: file ending .gpkg, .shp, .geojson, .parquet or .fgb, a folder without an ending, or
+            several of them.
         options: what changes the result.
         run: how it is carried out.
         crs: CRS of the file; left out, the scenes' own, or EPSG:4326 where they differ.

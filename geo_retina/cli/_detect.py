@@ -51,8 +51,8 @@ def detect(
     Args:
         scenes: Images: files, addresses, folders, globs, .txt lists or STAC .json items.
         model: A bundled model's name (see `geo-retina models`) or a .safetensors file.
-        out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb.
-            Given several times, several files.
+        out: File to write; its ending says the format: .gpkg, .shp, .geojson, .parquet or .fgb;
+            without one, a folder of GeoParquet files. Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the scenes.
         part: Do one part of the run and write only its folder, for `gather`: 3/40 is the third
             of 40.

@@ -31,7 +31,7 @@ def filter_(
     itself could differ slightly where tiles meet.
 
     Args:
-        detections: Vector file that `detect` wrote.
+        detections: Vector file that `detect` wrote, or a folder of them.
         out: File to write; its ending says the format. Given several times, several files.
         overwrite: Replace an existing output; what a person entered in its review is carried over.
         discard_review: When replacing, discard what a person entered.

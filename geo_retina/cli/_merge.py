@@ -32,7 +32,7 @@ def merge(
     grids, such as two UTM zones, polygons are compared in an equal-area CRS.
 
     Args:
-        runs: Vector files that `detect` wrote.
+        runs: Vector files that `detect` wrote, or folders of them.
         out: File to write; its ending says the format. Given several times, several files.
         crs: CRS of the output, such as EPSG:4326; left out, that of the runs.
         overwrite: Replace an existing output; what a person entered in its review is carried over.

@@ -37,7 +37,7 @@ def preview(
     which needs no scene.
 
     Args:
-        detections: Vector file that `detect` wrote.
+        detections: Vector file that `detect` wrote, or a folder of them.
         scene: The image they were found in; with --density it may be left out.
         out: File to write: .png, or .tif with --density.
         density_m: Count objects in cells of this side, such as `100m`.
