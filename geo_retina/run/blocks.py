@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
 from geo_retina.errors import RunError, SceneMismatchError, one_sentence
-from geo_retina.grid import Window, area_of
+from geo_retina.grid import Block, Window, area_of
 from geo_retina.merge import merge_block
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
@@ -93,12 +93,15 @@ def _detect_batch(
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
     lost: dict[int, tuple[LostPart, ...]] = {}
+    found: dict[int, BlockDetections] = {}
     for i, job in enumerate(task_batch.jobs):
         try:
+            if isinstance(job.scene, Scene) and job.scene.is_blank(job.block.window):
+                found[i], lost[i] = _nothing_in(job.block), ()
+                continue
             blocks[i], lost[i] = _read_block(job, retries, run_id)
         except Exception as error:
             failed[i] = one_sentence(error)
-    found = {}
     if blocks:
         try:
             results = _retried(
@@ -107,7 +110,7 @@ def _detect_batch(
                 ),
                 retries,
             )
-            found = dict(zip(blocks, results, strict=True))
+            found |= zip(blocks, results, strict=True)
         except Exception as error:
             failed |= dict.fromkeys(blocks, one_sentence(error))
     blocks.clear()
@@ -117,6 +120,12 @@ def _detect_batch(
     ]
     release_memory()
     return records
+
+
+def _nothing_in(block: Block) -> BlockDetections:
+    """Skip all tiles of a block."""
+    tiles = len(block.tile_rows) * len(block.tile_cols)
+    return BlockDetections(Detections.empty(), tiles=0, skipped=tiles, truncated=0)
 
 
 def _retried(work: Callable[[], Any], retries: int) -> Any:
