@@ -24,6 +24,7 @@ _EXPECTED_WARNINGS = (
     r"Experiment logs directory .* exists",
     r".*GPU available but not used",
     r".*tensorboardX",
+    r"The `srun` command is available",  # on a node of a cluster, outside its queue
     r"Found \d+ module\(s\) in eval mode",  # frozen batch norms
     r"This process .* is multi-threaded, use of fork",  # the reading processes, Python 3.12
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_networks_that_cannot_be_folded_are_written_without_ranges(
     assert model.quantization is None
     assert "folding changes it" in caplog.text
     assert "quantization" not in model.card.metrics
+
+
+def test_a_training_on_a_node_of_a_cluster_says_nothing_of_its_queue(
+    scene_and_labels: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    train(tiny(*scene_and_labels, epochs=1))  # a warning would be an error
