@@ -42,9 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_existing(detections, args.out / "detections.gpkg.run", numbers_file)
     overrides = list(args.set)
     if args.draw:
-        scene, labels = draw(args.out, "train", args.draw, TRAIN_SEED)
+        scene, labels = draw(args.out, "train", args.draw, TRAIN_SEED, args.content)
         overrides += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
-        args.test_scenes, args.test_labels = draw(args.out, "test", args.draw, TEST_SEED)
+        test = draw(args.out, "test", args.draw, TEST_SEED, args.content)
+        args.test_scenes, args.test_labels = test
 
     options = geo_retina.load_train_options(args.config, overrides)
     weights = args.out / f"{options.name}.safetensors"
@@ -86,11 +87,11 @@ def refuse_existing(*paths: Path) -> None:
             raise geo_retina.OutputError(f"{path} exists; give --overwrite or another --out")
 
 
-def draw(folder: Path, name: str, size_px: int, seed: int) -> tuple[Path, Path]:
+def draw(folder: Path, name: str, size_px: int, seed: int, content: str) -> tuple[Path, Path]:
     """Draw a scene and its truth; returns both paths."""
     scene, labels = (folder / f"{name}{suffix}" for suffix in (".tif", ".gpkg"))
     options = dataclasses.replace(
-        geo_retina.SynthOptions(), height=size_px, width=size_px, seed=seed
+        geo_retina.SynthOptions(), height=size_px, width=size_px, seed=seed, content=content
     )
     geo_retina.draw_scene(scene, options, truth=labels, overwrite=True)
     return scene.resolve(), labels.resolve()
@@ -105,6 +106,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--set", action="append", default=[], help="key=value over the config's")
     parser.add_argument("--draw", type=int, help="draw train and test scenes of this many px")
+    parser.add_argument(
+        "--content", default="mixed", help="of drawn scenes: mixed, or freight at any angle"
+    )
     parser.add_argument("--test-scenes", help="file, folder or glob")
     parser.add_argument("--test-labels", help="vector file with the test scenes' labels")
     parser.add_argument("--where", help="filter on the test labels")

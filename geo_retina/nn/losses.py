@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from geo_retina.nn.assignment import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
 from geo_retina.nn.heads import Outputs
-from geo_retina.nn.rotated_coding import are_oriented, encode_rotated, have_angle
+from geo_retina.nn.rotated_coding import are_oriented, decode_rotated, encode_rotated, have_angle
+from geo_retina.nn.rotated_overlap import pair_iou
 
 _GREATEST_LOG_SCALE = math.log(1000 / 16)
 _LEAST_SIDE_PX = 1e-3
@@ -49,7 +50,8 @@ class LossSettings:
         classification: ``focal``, ``balanced`` (focal at gamma 0) or ``ce``.
         alpha: weight of objects; background weighs 1 - alpha. Not used by ``ce``.
         gamma: focusing exponent of ``focal``.
-        box: ``smooth_l1`` or ``l1`` on the offsets, ``giou`` on the boxes.
+        box: ``smooth_l1`` or ``l1`` on the offsets, with 1 - IoU beside it of oriented boxes;
+            ``giou`` on the boxes.
         beta: where smooth L1 turns from square to linear.
         box_weight: factor on the box loss.
         class_weights: (K,) factors on the class loss, or None.
@@ -285,4 +287,8 @@ def _box_loss(
         loss_PD = l1(deltas_PD, wanted_PD)
     else:
         loss_PD = smooth_l1(deltas_PD, wanted_PD, beta=settings.beta)
-    return loss_PD.where(have_angle(boxes_PB), 0.0) if oriented else loss_PD
+    if not oriented:
+        return loss_PD
+    # An error of the centre or the angle costs a long, thin box most of its overlap.
+    iou_P = pair_iou(decode_rotated(anchors_P4, deltas_PD), boxes_PB).to(loss_PD)
+    return torch.cat([loss_PD.where(have_angle(boxes_PB), 0.0), 1 - iou_P[:, None]], dim=1)
