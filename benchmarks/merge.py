@@ -8,6 +8,7 @@ px see scattered objects of 8 to 18 px with 1 px of jitter and 5 % misses; about
 detections lie where tiles overlap.
 
 - geo-retina: the whole `merge`: checks, rank, conflicts, joins, order.
+- geo-retina, oriented: the same of as many boxes of these sides at any angle.
 - STRtree: the same work with shapely's tree in place of our search for pairs.
 - lsnms: suppression by score over all boxes, spatially indexed (needs `pip install lsnms`).
 - torchvision: the same with its `nms`, up to --torchvision boxes.
@@ -35,9 +36,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from simulation import Sight, see, spread
+from simulation import Sight, see, see_oriented, spread
 
 from geo_retina.boxes import overlapping_pairs
+from geo_retina.boxes.oriented import from_upright, normalise
 from geo_retina.detections import Detections
 from geo_retina.grid import Block, TilePlan
 from geo_retina.merge import merge_block, merge_tiles
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--counts", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7])
     parser.add_argument("--others", type=float, default=1e6, help="most boxes for other ways")
     parser.add_argument("--torchvision", type=float, default=3e4, help="most boxes for its nms")
+    parser.add_argument("--oriented", action="store_true", help="oriented boxes too")
     parser.add_argument("--partitioned", action="store_true", help="block by block instead")
     parser.add_argument("--blocks", type=int, default=20, help="blocks along a side")
     parser.add_argument("--whole", action="store_true", help="with --partitioned: also at once")
@@ -84,6 +87,12 @@ def timed(count: int, args: argparse.Namespace) -> list[dict]:
     ways: dict[str, Callable[[], Detections | np.ndarray]] = {
         "geo-retina": lambda: merge_tiles(found, plan)
     }
+    if args.oriented:
+        turned = from_upright(spread(int(count / 1.29), side, (8, 18), seed=0))
+        turned[:, 4] = np.random.default_rng(2).uniform(-90, 90, len(turned))
+        rotated, _ = see_oriented(normalise(turned), plan, Sight(), 4.0, seed=1)
+        merge_tiles(rotated.part(0, min(len(rotated), 5000)), plan)  # imports
+        ways["geo-retina, oriented"] = lambda: merge_tiles(rotated, plan)
     if count <= args.others:
         ways["STRtree"] = lambda: by_tree(found, plan)
     if count <= args.others and importlib.util.find_spec("lsnms"):
