@@ -185,6 +185,7 @@ def _detect_part(
         reporting,
         {
             **{k: v for k, v in vars(report).items() if k not in ("failures", "part")},
+            "work": _report.work_result(report.work),
             "part": part.number,
             "of": part.of,
             "not_covered": _report.failures_result(report.failures),

@@ -17,7 +17,7 @@ from geo_retina.files import write_text
 
 if TYPE_CHECKING:
     from geo_retina.detector import RunReport
-    from geo_retina.run import Failure, Progress
+    from geo_retina.run import Failure, Progress, Workload
     from geo_retina.scene import Scene
     from geo_retina.training import TrainProgress
 
@@ -206,7 +206,7 @@ def progress_text(state: Progress) -> str:
     done, total = state.pixels_done / 1e6, state.pixels / 1e6
     parts = [f"{done:,.0f} of {total:,.0f} Mpx", f"{state.detections:,} found"]
     if state.failed:
-        parts.append(f"{plural(state.failed, 'block')} failed, in whole or in part")
+        parts.append(f"{plural(state.failed, 'block')} failed")
     if state.seconds_left is not None:
         parts.append(f"{state.px_per_s / 1e6:.2f} Mpx/s")
         parts.append(f"{duration(state.seconds_left)} left")
@@ -218,7 +218,13 @@ def report_result(report: RunReport) -> dict[str, Any]:
     left_out = ("failures", "stretches", "out", "outs")
     facts = {name: value for name, value in vars(report).items() if name not in left_out}
     facts["notes"] = [as_flags(note) for note in report.notes]
+    facts["work"] = work_result(report.work)
     return {**facts, "outs": report.outs, "not_covered": failures_result(report.failures)}
+
+
+def work_result(work: Workload) -> dict[str, Any]:
+    """Name where the time of workers went."""
+    return {**vars(work), "idle": work.idle, "busy": work.busy}
 
 
 def failures_result(failures: Sequence[Failure]) -> list[dict[str, Any]]:
@@ -257,12 +263,29 @@ def summary(report: RunReport) -> str:
             f"{plural(report.outside_tiles, 'tile')} outside, not read"
             + (scenes if report.outside_scenes else "")
         )
+    if report.work.busy is not None:
+        lines.append(work_line(report.work, report.km2_per_hour))
     if report.not_covered_pixels:
         lines.append(not_covered_line(report.not_covered_pixels, report.pixels))
     outs = ", ".join(map(str, report.outs))
     where = f"in {report.crs}" if report.crs else "without a CRS"
     lines.append(f"written to {outs}, {where}")
     return "\n".join(lines)
+
+
+def work_line(work: Workload, km2_per_hour: float | None) -> str:
+    """Say how fast ground was covered, how busy workers were, and what waited for what."""
+    shares = {
+        "reading": work.reading,
+        "waiting for the device": work.turn,
+        "detecting": work.detecting,
+        "merging": work.merging,
+        "without a task": work.idle,
+    }
+    spent = sum(shares.values())
+    parts = [f"{seconds / spent:.0%} {what}" for what, seconds in shares.items()]
+    rate = "" if km2_per_hour is None else f"{km2_per_hour:,.3g} km2 an hour; "
+    return f"{rate}threads spent {', '.join(parts)}"
 
 
 def not_covered_line(missing_px: int, covered_px: int) -> str:

@@ -107,7 +107,9 @@ class Engine:
         found: list[list[Detections]] = [[] for _ in blocks]
         truncated, out_of_range = [0 for _ in blocks], [0 for _ in blocks]
         staged = [self._stage(block) for block in blocks]  # while another thread computes
+        asked = time.perf_counter()
         with self._batching.slots.taken():
+            turn_s = time.perf_counter() - asked
             uploaded = [self._upload(each) for each in staged]
             for batch in self._batches(blocks):
                 if stopped is not None and stopped():
@@ -127,6 +129,7 @@ class Engine:
                 limited,
                 outlying,
                 self._batching.reduced,
+                turn_s,
             )
             for block, parts, limited, outlying in zip(
                 blocks, found, truncated, out_of_range, strict=True

@@ -52,6 +52,7 @@ class BlockDetections:
         out_of_range: tiles with values far outside those that integers were measured on.
         reduced_batch: tiles through the network at once, where the device's memory made that
             fewer than planned; else None.
+        turn_s: seconds of waiting for the device, while others computed on it.
     """
 
     detections: Detections
@@ -60,6 +61,7 @@ class BlockDetections:
     truncated: int
     out_of_range: int = 0
     reduced_batch: int | None = None
+    turn_s: float = 0.0
 
 
 class TileBoxes(NamedTuple):

@@ -1,6 +1,5 @@
 """Runs: plan -> blocks -> ledger -> tables. The only room that knows Dask."""
 
-from geo_retina.run.blocks import Progress, run_task_batches
 from geo_retina.run.detection_run import (
     DetectionRun,
     Totals,
@@ -51,6 +50,8 @@ from geo_retina.run.provenance import explain
 from geo_retina.run.report import RunReport, limit_notes, report_on
 from geo_retina.run.resuming import Outputs, find_earlier, leave_ledger, run_folder
 from geo_retina.run.run_plan import RunPlan, plan_run
+from geo_retina.run.tasks.submitting import run_task_batches
+from geo_retina.run.tasks.tally import Progress, Workload
 
 __all__ = [
     "BlockJob",
@@ -70,6 +71,7 @@ __all__ = [
     "SceneRecord",
     "TaskBatch",
     "Totals",
+    "Workload",
     "carry_out",
     "carry_out_part",
     "check_all_covered",

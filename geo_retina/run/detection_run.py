@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.run.plan import Failure, ScenePlan
 from geo_retina.run.run_plan import RunPlan
+from geo_retina.run.tasks.tally import Workload
 from geo_retina.scene import LostPart
 
 
@@ -30,6 +32,7 @@ class Totals:
         reduced_batch: tiles through the network at once, where memory made that fewer.
         out_of_range_tiles: with values far outside those that integers were measured on.
         not_covered_pixels: of the ground of blocks that failed, in whole or in part.
+        km2: ground that was covered; None where a scene has no resolution in metres.
     """
 
     blocks: int
@@ -43,6 +46,7 @@ class Totals:
     reduced_batch: int | None
     not_covered_pixels: int = 0
     out_of_range_tiles: int = 0
+    km2: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +59,24 @@ class DetectionRun:
         failures: ground that is not covered: scenes that cannot be used, then blocks, or what of
             them could not be read.
         totals: what all blocks come to. Objects are counted when they are merged and written.
+        work: where the time of the workers went.
     """
 
     plan: RunPlan
     records: tuple[SceneRecord, ...]
     failures: tuple[Failure, ...]
     totals: Totals
+    work: Workload
 
 
-def total(plan: RunPlan, records: Iterable[SceneRecord]) -> DetectionRun:
+def total(plan: RunPlan, records: Iterable[SceneRecord], work: Workload) -> DetectionRun:
     """Sum up what became of the blocks of a run.
 
     Args:
         plan: of the run.
         records: of its ledger; those of a scene that was readable when the run began, and is not
             now, are left out.
+        work: where the time of the workers went.
     """
     known = tuple(record for record in records if record.scene_index in plan.by_index)
     failures = [*plan.unusable]
@@ -78,7 +85,7 @@ def total(plan: RunPlan, records: Iterable[SceneRecord]) -> DetectionRun:
         for result in record.results:
             for part in _lost_ground(result, scene_plan):
                 failures.append(Failure(scene_plan.scene.path, part.error, scene_plan, part.window))
-    return DetectionRun(plan, known, tuple(failures), _totals(plan, known))
+    return DetectionRun(plan, known, tuple(failures), _totals(plan, known), work)
 
 
 def _lost_ground(result: BlockResult, plan: ScenePlan) -> list[LostPart]:
@@ -105,13 +112,13 @@ def _unread_tiles(result: BlockResult, plan: ScenePlan) -> int:
 
 def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
     blocks = scenes = pixels = lost = tiles = skipped = truncated = failed_tiles = 0
-    out_of_range = 0
+    out_of_range, km2 = 0, 0.0
     batches = []
     # Single tiles that were needed beside the area may show scenes that lie outside it.
     inside = {each.index: [*each.blocks] for each in plan.scene_plans}
     for record in records:
         scene_plan = plan.by_index[record.scene_index]
-        done = []
+        done, before = [], pixels
         for result in record.results:
             block = scene_plan.block(result.block)
             if result.block >= len(scene_plan.blocks):
@@ -132,6 +139,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
             out_of_range += result.out_of_range
             batches += [] if result.reduced_batch is None else [result.reduced_batch]
         blocks += len(done)
+        km2 += (pixels - before) * (scene_plan.scene.grid.gsd_m or math.nan) ** 2 / 1e6
         scenes += len(scene_plan.shown_by(done))
     planned_tiles = sum(len(each.tiles) for each in plan.scene_plans)
     return Totals(
@@ -148,6 +156,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
         reduced_batch=min(batches, default=None),
         not_covered_pixels=lost,
         out_of_range_tiles=out_of_range,
+        km2=km2 if math.isfinite(km2) else None,
     )
 
 

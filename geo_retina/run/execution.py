@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence, Set
 import numpy as np
 
 from geo_retina.detections import Detections
-from geo_retina.run.blocks import Progress, Tally, run_task_batches
 from geo_retina.run.detection_run import DetectionRun, total
 from geo_retina.run.frozen_plan import PlannedBlock, batches_of
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import Ledger
 from geo_retina.run.plan import BlockJob, TaskBatch, pack_task_batches
 from geo_retina.run.run_plan import RunPlan
+from geo_retina.run.tasks.submitting import run_task_batches
+from geo_retina.run.tasks.tally import Progress, Tally
 from geo_retina.run.tiles_of_interest import missing_tiles
 
 
@@ -105,8 +106,9 @@ def carry_out_part(
         ledger.log.warning("%d blocks are of scenes that cannot be used", len(lost))
         ledger.write(ledger.next_task_batch(), lost)
     batches = batches_of(units, jobs, first=ledger.next_task_batch())
-    _detect(plan, ledger, batches, Tally(_pixels(plan, done), progress))
-    return total(plan, ledger.scenes())
+    tally = Tally(_pixels(plan, done), progress)
+    _detect(plan, ledger, batches, tally)
+    return total(plan, ledger.scenes(), tally.work)
 
 
 def _finish(plan: RunPlan, ledger: Ledger, todo: list[BlockJob], tally: Tally) -> DetectionRun:
@@ -118,7 +120,7 @@ def _finish(plan: RunPlan, ledger: Ledger, todo: list[BlockJob], tally: Tally) -
         asked |= {_key(job) for job in todo}
         todo = [job for job in _needed_at_borders(plan, ledger) if _key(job) not in asked]
         if not todo:
-            return total(plan, ledger.scenes())
+            return total(plan, ledger.scenes(), tally.work)
 
 
 def _key(job: BlockJob) -> tuple[int, int]:
@@ -132,9 +134,11 @@ def _detect(plan: RunPlan, ledger: Ledger, task_batches: Sequence[TaskBatch], ta
     results = run_task_batches(task_batches, plan.model, plan.options, plan.run, tally)
     # Closed at once when something goes wrong here, so that workers stop.
     with contextlib.closing(results):
-        for task_batch, records in results:
-            ledger.write(task_batch, records)
-            _log(plan, ledger, task_batch, records)
+        for finished in results:
+            records = [record for _, outcome in finished for record in outcome.records]
+            ledger.write(finished[0][0].index, records)
+            for task_batch, outcome in finished:
+                _log(plan, ledger, task_batch.index, outcome.records)
 
 
 def _needed_at_borders(plan: RunPlan, ledger: Ledger) -> list[BlockJob]:

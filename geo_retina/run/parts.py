@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from geo_retina.run.ledger.folder import Ledger
 from geo_retina.run.ledger.guard import PARTS, PLAN, lock_folder
 from geo_retina.run.ledger.manifest import differences, read_manifest
 from geo_retina.run.plan import Failure
+from geo_retina.run.report import km2_per_hour
 from geo_retina.run.resuming import Outputs, run_folder
 from geo_retina.run.run_plan import Chosen, RunPlan, plan_chosen
+from geo_retina.run.tasks.tally import Workload
 
 _FORM = re.compile(r"(\d+)\s*/\s*(\d+)")
 _MOST_NAMED = 20
@@ -80,6 +82,9 @@ class PartReport:
         seconds: wall time.
         failures: ground that is not covered.
         not_covered_pixels: pixels of the ground of its blocks that is not covered.
+        km2: ground that was covered; None where a scene has no resolution in metres.
+        km2_per_hour: of what this try covered, over its wall time; None where nothing was.
+        work: where the time of its workers went.
     """
 
     folder: Path
@@ -90,6 +95,9 @@ class PartReport:
     seconds: float
     failures: tuple[Failure, ...]
     not_covered_pixels: int = 0
+    km2: float | None = None
+    km2_per_hour: float | None = None
+    work: Workload = field(default_factory=Workload)
 
     @property
     def complete(self) -> bool:
@@ -272,4 +280,7 @@ def report_on_part(run: DetectionRun, folder: Path, part: Part, seconds: float) 
         seconds=seconds,
         failures=run.failures,
         not_covered_pixels=totals.not_covered_pixels,
+        km2=totals.km2,
+        km2_per_hour=km2_per_hour(run, seconds),
+        work=run.work,
     )

@@ -10,6 +10,7 @@ from geo_retina.geodesy import crs_label
 from geo_retina.run.detection_run import DetectionRun, Totals
 from geo_retina.run.fitting import notes_on
 from geo_retina.run.plan import Failure
+from geo_retina.run.tasks.tally import Workload
 from geo_retina.scene import ValueMap
 from geo_retina.vector import Written, file_crs
 
@@ -40,6 +41,9 @@ class RunReport:
         stretches: how the values of each scene that was stretched were changed, by its path.
         not_covered_pixels: pixels of the ground of scenes that could be opened, but not covered.
         out_of_range_tiles: tiles with values far outside those that integers were measured on.
+        km2: ground that was covered; None where a scene has no resolution in metres.
+        km2_per_hour: of what this try covered, over its wall time; None where nothing was.
+        work: where the time of its workers went.
     """
 
     out: Path
@@ -62,6 +66,9 @@ class RunReport:
     stretches: Mapping[str, ValueMap] = field(default_factory=dict)
     not_covered_pixels: int = 0
     out_of_range_tiles: int = 0
+    km2: float | None = None
+    km2_per_hour: float | None = None
+    work: Workload = field(default_factory=Workload)
 
     @property
     def complete(self) -> bool:
@@ -101,7 +108,24 @@ def report_on(run: DetectionRun, written: Written, seconds: float) -> RunReport:
         stretches=plan.stretches,
         not_covered_pixels=totals.not_covered_pixels,
         out_of_range_tiles=totals.out_of_range_tiles,
+        km2=totals.km2,
+        km2_per_hour=km2_per_hour(run, seconds),
+        work=run.work,
     )
+
+
+def km2_per_hour(run: DetectionRun, seconds: float) -> float | None:
+    """Say how fast a try covered ground; None where it covered none, or none of known size.
+
+    Args:
+        run: that was carried out, of which an earlier try may have done a part.
+        seconds: wall time of this try.
+    """
+    totals, pixels = run.totals, run.work.pixels
+    if not totals.km2 or not pixels:
+        return None
+    share = min(1.0, pixels / (totals.pixels + totals.not_covered_pixels))
+    return totals.km2 * share / max(seconds, 1e-9) * 3600
 
 
 def limit_notes(run: Totals | RunReport) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import queue
 import shutil
 import signal
 import subprocess
@@ -104,12 +103,15 @@ def test_without_a_cluster_a_run_stops_and_can_go_on_without_it(tmp_path, scene,
 def test_without_any_worker_a_run_does_not_wait_for_ever(monkeypatch):
     from types import SimpleNamespace
 
-    from geo_retina.run import blocks
+    from geo_retina.run.tasks import submitting
+    from geo_retina.run.tasks.tally import Tally
 
-    monkeypatch.setattr(blocks, "_POLL_S", 0.01)
-    idle = SimpleNamespace(scheduler=SimpleNamespace(ncores=None), sync=lambda *_, **__: {})
+    monkeypatch.setattr(submitting, "_POLL_S", 0.01)
+    scheduler = SimpleNamespace(ncores=None)
+    idle = SimpleNamespace(scheduler=scheduler, sync=lambda *_, **__: {}, status="running")
+    flight = submitting._Flight(idle, lambda _: None, 0.05, Tally())
     with pytest.raises(RunError, match=r"no worker was connected to the scheduler for 0\.05 s"):
-        blocks._next(idle, queue.SimpleQueue(), 0.05)
+        flight.collect()
 
 
 def test_a_scheduler_that_is_restarted_gets_the_rest_of_the_work(scene, cluster):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -36,6 +37,10 @@ from geo_retina.run.ledger.manifest import (
     foreign_folder,
     read_manifest,
 )
+
+_HELD_FILES = 64
+_HELD_ROWS = 1 << 18
+"""Detections of files that are held while scenes are read, at some 60 bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +77,24 @@ class SceneRecord:
 
 
 class _Files:
-    """Reads files of finished task batches; holds one, as small scenes share them."""
+    """Reads files of finished task batches; holds the last few, as scenes share them."""
 
     def __init__(self) -> None:
-        self._last: tuple[Path | None, list[BlockResult]] = None, []
+        self._held: OrderedDict[Path, list[BlockResult]] = OrderedDict()
+        self._rows = 0
 
     def read(self, path: Path) -> list[BlockResult]:
-        if path != self._last[0]:
-            self._last = path, read_results(path)
-        return self._last[1]
+        if path not in self._held:
+            self._held[path] = read_results(path)
+            self._rows += _rows_of(self._held[path])
+            while len(self._held) > (1 if self._rows > _HELD_ROWS else _HELD_FILES):
+                self._rows -= _rows_of(self._held.popitem(last=False)[1])
+        self._held.move_to_end(path)
+        return self._held[path]
+
+
+def _rows_of(results: Iterable[BlockResult]) -> int:
+    return sum(len(each.detections) + len(each.undecided) for each in results)
 
 
 class _Entry(NamedTuple):

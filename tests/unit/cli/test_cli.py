@@ -22,6 +22,7 @@ from geo_retina.options import (
     RunOptions,
     SynthOptions,
 )
+from geo_retina.run import Workload
 
 
 def parse(line: str) -> dict[str, object]:
@@ -52,6 +53,10 @@ def report(**changes):
         "complete": True,
         "notes": (),
         "stretches": {},
+        "not_covered_pixels": 0,
+        "km2": 0.4,
+        "km2_per_hour": 576.0,
+        "work": Workload(available=10.0, reading=1.0, turn=0.5, detecting=6.0, merging=0.5),
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -273,6 +278,10 @@ def test_summary(detector, here, capsys):
     out, err = capsys.readouterr()
     assert "1,200 objects in 2 scenes, 5.0 Mpx in 2.5 s (2.00 Mpx/s)" in out
     assert "  house      1,000\n  car          200\n" in out
+    assert (
+        "576 km2 an hour; threads spent 10% reading, 5% waiting for the device, 60% detecting, "
+        "5% merging, 20% without a task\n"
+    ) in out
     assert "written to out.gpkg, in EPSG:32632" in out
     assert err.startswith("geo-retina: 3 tiles reached a limit and may hold more objects")
     assert "1 tile had values far outside" in err
@@ -284,9 +293,12 @@ def test_ground_not_covered_is_exit_code_3(detector, here, capsys):
         SimpleNamespace(scene="a.tif", error="a.tif is not a raster", window=None),
         SimpleNamespace(scene="b.tif", error="read failed", window=window),
     )
-    detector.result = report(failures=failures, complete=False)
+    missing = {"failures": failures, "complete": False, "not_covered_pixels": 1_250_000}
+    detector.result = report(**missing, work=Workload(), km2_per_hour=None)
     assert main(DETECT) == 3
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "1.25 Mpx (20.00%) could not be covered\n" in out
+    assert "threads spent" not in out
     assert "geo-retina: not covered: a.tif is not a raster\n" in err
     assert "not covered: b.tif, columns 0 to 32, rows 64 to 96: read failed\n" in err
 

@@ -30,6 +30,7 @@ from geo_retina.run import (
 from geo_retina.run.detection_run import total
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.ledger.folder import SceneRecord
+from geo_retina.run.tasks.tally import Workload
 from geo_retina.scene import Scene
 from geo_retina.vector import read_metadata
 
@@ -175,5 +176,5 @@ def test_a_member_that_tiles_beside_the_area_show_is_counted_once(tmp_path):
             BlockResult(0, index, mosaic.block(index).window, Detections.empty(), tiles=1)
             for index in (*range(len(mosaic.blocks)), *more)
         )
-        totals = total(plan, [SceneRecord(0, results, {}, None)]).totals
+        totals = total(plan, [SceneRecord(0, results, {}, None)], Workload()).totals
         assert (totals.scenes, totals.outside_scenes) == expected
