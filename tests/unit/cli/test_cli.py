@@ -53,7 +53,6 @@ def report(**changes):
         "complete": True,
         "notes": (),
         "stretches": {},
-        "not_covered_pixels": 0,
         "km2": 0.4,
         "km2_per_hour": 576.0,
         "work": Workload(available=10.0, reading=1.0, turn=0.5, detecting=6.0, merging=0.5),
