@@ -12,14 +12,14 @@ from geo_retina.errors import LabelError, OptionError, OutputError
 from geo_retina.files import check_file_output, new_file
 from geo_retina.geodesy import is_on_earth, missing_crs
 from geo_retina.quiet import ignored_warnings
-from geo_retina.vector.formats import GEOMETRY, PROBABILITY
+from geo_retina.vector.formats import AZIMUTH, GEOMETRY, PROBABILITY
 from geo_retina.vector.readers.arrow_streams import open_stream
 from geo_retina.vector.writers.rows import Rows
 
 LAYER = "detections"
 
 _DEEPEST = 22
-_COLUMNS = ("class", "score", PROBABILITY, "area_m2")
+_COLUMNS = ("class", "score", PROBABILITY, "area_m2", AZIMUTH)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def export_tiles(
         overwrite: replace an existing file.
 
     Returns:
-        What was written: class, score, probability and area of each object, in the layer
+        What was written: class, score, probability, area and azimuth of each object, in the layer
         ``detections``.
 
     Raises:
