@@ -138,7 +138,7 @@ def decode(
     boxes, scores, labels, image, _ = (field[kept] for field in found)
     truncated_N |= sizes > settings.max_per_image
     rotated = boxes if boxes.shape[1] == 5 else None
-    return Decoded(upright[kept], scores, labels, image, truncated_N, rotated)
+    return Decoded(upright[kept], scores, labels, image, truncated_N, rotated_M5=rotated)
 
 
 def boxes_wanted(logits: Sequence[Tensor], settings: DecodeSettings) -> list[Tensor]:

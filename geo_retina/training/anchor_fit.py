@@ -74,9 +74,13 @@ def as_squares(objects: TrainObjects, scenes: Sequence[LabelledScene]) -> TrainO
     for number, each in enumerate(scenes):
         assert each.rotated_px is not None
         own = objects.scene == number
-        rotated = each.rotated_px[objects.index[own]]
-        sides_px[own] = np.sqrt(rotated[:, 2] * rotated[:, 3])[:, None]
+        sides_px[own] = square_sides(each.rotated_px[objects.index[own]])
     return replace(objects, sides_px=sides_px)
+
+
+def square_sides(rotated_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute (N, 2) sides of the squares of oriented boxes' areas."""
+    return np.repeat(np.sqrt(rotated_px[:, 2:3] * rotated_px[:, 3:4]), 2, axis=1)
 
 
 def anchors_fit(network: NetworkOptions, sides_px: NDArray[np.float64]) -> float:

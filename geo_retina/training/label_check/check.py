@@ -24,7 +24,7 @@ from geo_retina.model import OVERLAP_MARGIN_PX, choose_tile_px
 from geo_retina.nn.anchors import FittedAnchors, fit_anchors, shape_coverage
 from geo_retina.options import NetworkOptions, SampleOptions, SplitOptions, TrainOptions
 from geo_retina.plots import LabelledView, draw_samples, draw_sizes
-from geo_retina.training.anchor_fit import about_anchors
+from geo_retina.training.anchor_fit import about_anchors, square_sides
 from geo_retina.training.label_check.numbers import LabelNumbers
 from geo_retina.training.label_check.report import LabelReport
 from geo_retina.training.label_check.statistics import (
@@ -128,7 +128,7 @@ def _measure(
     area_side = np.sqrt(sides.prod(axis=1))
     longest_px = float(np.percentile(sides.max(axis=1), 99))
     ious = np.concatenate([max_ious(each) for each in training_set.scenes])
-    all_sides = torch.from_numpy(sides)
+    all_sides = torch.from_numpy(_sides_of_anchors(training_set, own, sides))
     anchors, own_coverage = _anchors(all_sides, own, turned=turned)
     used = [part for part in Subset if part is not Subset.TEST or split.has_test]
     crs = [_crs_text(each) for each in training_set.scenes]
@@ -161,6 +161,16 @@ def _measure(
         tile_px=choose_tile_px(longest_px, 2 ** max(_BACKBONE_LEVEL, *anchors.levels)),
         overlap_px=int(np.ceil(longest_px)) + OVERLAP_MARGIN_PX,
     )
+
+
+def _sides_of_anchors(
+    training_set: TrainingSet, own: NetworkOptions, sides_px: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Choose the (N, 2) sides that training fits anchors to."""
+    rotated = [each.rotated_px for each in training_set.scenes if each.rotated_px is not None]
+    if own.boxes == "upright" or not rotated:
+        return sides_px
+    return square_sides(np.concatenate(rotated))
 
 
 def _anchors(

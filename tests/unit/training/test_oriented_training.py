@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support.fields import field
@@ -16,8 +17,8 @@ from geo_retina.model import load_model
 from geo_retina.nn.rotated_coding import OFFSETS, hull
 from geo_retina.options import AssignOptions, DetectOptions, LossOptions, SampleOptions
 from geo_retina.quiet import ignored_warnings
-from geo_retina.training import train
-from geo_retina.training.anchor_fit import about_anchors
+from geo_retina.training import check_labels, train
+from geo_retina.training.anchor_fit import about_anchors, square_sides
 from geo_retina.training.hard_negatives import is_false
 from geo_retina.training.lightning_module import loss_settings
 from geo_retina.training.setup import prepare
@@ -82,8 +83,13 @@ def test_a_file_of_upright_weights_with_an_oriented_card_is_refused(tmp_path):
 
 
 def test_anchors_are_fitted_to_squares_of_the_objects_area(scene_and_labels):
-    prepared = prepare(tiny(*scene_and_labels, network=ORIENTED))
-    assert set(prepared.card.network.anchor_ratios) == {1.0}
+    options = tiny(*scene_and_labels, network=ORIENTED)
+    own = prepare(options).card.network
+    assert set(own.anchor_ratios) == {1.0}
+    report = check_labels(options)
+    assert report.anchor_ratios == own.anchor_ratios
+    long = np.array([[5.0, 5, 64, 4, 45], [9, 9, 16, 1, 0]])
+    assert square_sides(long).tolist() == [[16, 16], [4, 4]]
 
 
 def test_the_method_follows_the_kind_of_boxes():
