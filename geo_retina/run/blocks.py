@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
 from geo_retina.errors import SceneMismatchError, one_sentence
-from geo_retina.grid import Window, area_of
+from geo_retina.grid import Block, Window, area_of
 from geo_retina.merge import merge_block
 from geo_retina.options import MergeOptions
 from geo_retina.resampling import Rescaling
@@ -73,13 +73,16 @@ def detect_batch(packed: bytes, key: EngineKey, retries: int, run_id: str) -> Ou
     failed: dict[int, str] = {}
     blocks: dict[int, BlockPixels] = {}
     lost: dict[int, tuple[LostPart, ...]] = {}
+    found: dict[int, BlockDetections] = {}
     for i, job in enumerate(task_batch.jobs):
         try:
+            if isinstance(job.scene, Scene) and job.scene.is_blank(job.block.window):
+                found[i], lost[i] = _nothing_in(job.block), ()
+                continue
             blocks[i], lost[i] = _read_block(job, retries, run_id)
         except Exception as error:
             failed[i] = one_sentence(error)
     was_read = time.perf_counter()
-    found: dict[int, BlockDetections] = {}
     if blocks:
         try:
             results = _retried(
@@ -88,7 +91,7 @@ def detect_batch(packed: bytes, key: EngineKey, retries: int, run_id: str) -> Ou
                 ),
                 retries,
             )
-            found = dict(zip(blocks, results, strict=True))
+            found |= zip(blocks, results, strict=True)
         except Exception as error:
             failed |= dict.fromkeys(blocks, one_sentence(error))
     blocks.clear()
@@ -108,6 +111,12 @@ def detect_batch(packed: bytes, key: EngineKey, retries: int, run_id: str) -> Ou
         merging=time.perf_counter() - detected,
     )
     return Outcome(records, stages)
+
+
+def _nothing_in(block: Block) -> BlockDetections:
+    """Skip all tiles of a block."""
+    tiles = len(block.tile_rows) * len(block.tile_cols)
+    return BlockDetections(Detections.empty(), tiles=0, skipped=tiles, truncated=0)
 
 
 def _retried(work: Callable[[], Any], retries: int) -> Any:

@@ -33,6 +33,7 @@ from geo_retina.scene.datasets import open_dataset, refuse_damage
 from geo_retina.scene.finding import stem
 from geo_retina.scene.remote import gdal_settings
 from geo_retina.scene.validity import (
+    Presence,
     bounds_of,
     masked_valid,
     present_at,
@@ -229,19 +230,19 @@ class Scene:
         """Find what can be valid, as far as it is known before pixels are decoded."""
         place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         present = self._present(window)
-        if present is not None and not present.any():
-            return present
+        if present is not None and not present.held.any():
+            return present.mask()
         known = masked_valid(dataset, self._indexes, self._masks, window=place)
         if self.has_mask:
             return known  # an empty block is then black ground, if the mask says so
         if present is not None:
-            return present if known is None else known & present
+            return present.mask() if known is None else known & present.mask()
         if known is None and self.view is None:
             return valid_in_overview(dataset, self.bands, self.nodatas, window)
         return known
 
-    def _present(self, window: Window) -> NDArray[np.bool_] | None:
-        """Find which pixels lie in blocks that the file holds; None where none is missing."""
+    def _present(self, window: Window) -> Presence | None:
+        """Find which blocks under a window the file holds; None where none is missing."""
         if self.has_mask or self.grid_to_file is None:
             return None
         file = _handles.get(self.path)
@@ -265,6 +266,19 @@ class Scene:
         """Where the bands are in the dataset that is read."""
         return list(self.bands if self.view is None else range(1, len(self.bands) + 1))
 
+    def is_blank(self, window: Window) -> bool:
+        """Tell whether the file holds no block under a window, and no mask says what that means."""
+        if self.source is not None:
+            return self.source.is_blank(self.scaling.part(window))
+        if self.has_mask or self.grid_to_file is None:
+            return False
+        try:
+            with self._dataset(window):
+                present = self._present(window)
+        except SceneError:  # reading it will tell
+            return False
+        return present is not None and not present.held.any()
+
     def known_share(self, window: Window) -> float | None:
         """Tell the share of a window that holds ground where that takes no pixel; else None."""
         if self.source is not None:
@@ -278,7 +292,7 @@ class Scene:
                 present = self._present(window)
         except SceneError:
             return 1.0
-        return 1.0 if present is None else round(float(present.mean()), 4)
+        return 1.0 if present is None else round(present.share, 4)
 
     def overview(self, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
         """Read the whole grid, decimated so that no side exceeds ``max_px``.

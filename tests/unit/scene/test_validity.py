@@ -43,7 +43,7 @@ def decoded(monkeypatch):
             return read(self._dataset, indexes, **how)
 
     monkeypatch.setattr(
-        reading, "open_dataset", lambda path: Counting(rasterio.open(path, sharing=False))
+        reading, "open_dataset", lambda path, **_: Counting(rasterio.open(path, sharing=False))
     )
     monkeypatch.setattr(reading, "_handles", reading._Handles())
     return counts
@@ -245,3 +245,25 @@ def test_a_damaged_block_is_left_out_of_a_sample(tmp_path):
     path.write_bytes(bytes(data[:1000]))
     with pytest.raises(SceneError):
         sample_values(open_scene(path))
+
+
+def test_what_no_block_holds_is_blank(tmp_path):
+    sparse(tmp_path / "a.tif")
+    half = SIDE // 2
+    scene = open_scene(tmp_path / "a.tif")
+    finer = open_scene(tmp_path / "a.tif", gsd_m=scene.grid.gsd_m / 2)
+    for each, scale in ((scene, 1), (finer, 2)):
+        for row, col in ((0, 0), (0, half), (half - 9, half - 9), (half - 4, half - 4)):
+            window = Window(row * scale, col * scale, 8 * scale, 8 * scale)
+            assert each.is_blank(window) == (not each.read(window)[1].any())
+    nodata(tmp_path / "b.tif")
+    full = open_scene(tmp_path / "b.tif")
+    assert not full.is_blank(Window(0, 0, 8, 8))  # only reading it tells
+
+
+def test_the_share_of_ground_is_counted_by_blocks(tmp_path):
+    sparse(tmp_path / "a.tif")
+    scene = open_scene(tmp_path / "a.tif")
+    for window in (scene.grid.window, Window(400, 300, 333, 401), Window(0, 0, 9, 9)):
+        expected = scene.read(window)[1].mean()
+        assert scene.known_share(window) == pytest.approx(expected, abs=1e-4)
