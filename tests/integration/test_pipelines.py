@@ -49,6 +49,14 @@ def pipeline():
     return load(ROOT / "pipelines" / "train_and_evaluate.py")
 
 
+def test_freight_is_drawn_where_asked(tmp_path, pipeline):
+    _, labels = pipeline.draw(tmp_path, "freight", 512, 3, "freight")
+    truth = gpd.read_file(labels)
+    assert {"lorry", "wagon", "container"} >= set(truth["class"])
+    area, hull = truth.area, truth.envelope.area
+    assert (hull > 1.2 * area).mean() > 0.3
+
+
 def test_labels_become_a_scored_model(tmp_path, pipeline, capsys):
     out = tmp_path / "out"
     arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--draw", "640"]
