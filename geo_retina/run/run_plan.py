@@ -14,6 +14,7 @@ import pyproj
 from geo_retina.engine import Place, name_operators, place_here, resolve_runtime
 from geo_retina.errors import OptionError
 from geo_retina.forks import check_forked
+from geo_retina.geodesy import missing_crs
 from geo_retina.model import Model, load_model
 from geo_retina.nn.tta import has_tta
 from geo_retina.options import DetectOptions, RunOptions
@@ -220,11 +221,9 @@ def _check_beside_others(plans: Sequence[ScenePlan]) -> None:
     """
     for each in plans if len(plans) > 1 else ():
         if each.scene.grid.crs is None:
-            raise OptionError(
-                f"the scene {each.scene.path} has no CRS, so nothing says where it lies beside "
-                "the others, as DetectOptions.across_scenes needs; leave that out, or give the "
-                "scene a CRS"
-            )
+            so = "nothing says where it lies beside the others"
+            otherwise = ", or leave out DetectOptions.across_scenes"
+            raise OptionError(missing_crs(f"the scene {each.scene.path}", so, otherwise=otherwise))
 
 
 def _stretches(plans: Sequence[ScenePlan], options: DetectOptions) -> dict[str, ValueMap]:

@@ -264,7 +264,6 @@ def test_transactions_of_an_older_geopackage_are_not_replayed(tmp_path):
 def test_outputs_that_cannot_be(tmp_path):
     for name, match in {
         "found.xyz": r"ends in \.xyz, expected one of \.gpkg, \.shp",
-        "found": "ends in no suffix",
         "missing/found.gpkg": "missing of found.gpkg does not exist",
     }.items():
         with pytest.raises(OutputError, match=match):
