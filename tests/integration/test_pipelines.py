@@ -157,7 +157,7 @@ def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     tmp_path, monkeypatch, capsys
 ):
     draw = load(ROOT / "pipelines" / "train_and_evaluate.py").draw
-    scene, labels = draw(tmp_path, "train", 640, 1)
+    scene, labels = draw(tmp_path, "train", 640, 1, "mixed")
     study = load(ROOT / "pipelines" / "loss_study.py")
     out = tmp_path / "out"
     small = [*SMALL, "epochs=1", "validate_every=1", "samples_per_epoch=8", "nms_iou=0.5"]
@@ -243,7 +243,12 @@ def test_a_round_of_review_over_a_town(data_root, tmp_path):
     arguments = ["--model", "trees-naip", "--out", str(tmp_path / "out"), "--radius-m", "6"]
     arguments += ["--scenes", str(trees / "val" / "santa_monica_2018_*.tif")]
     arguments += ["--labels", str(trees / "trees.gpkg"), "--cells", "40", "--cases", "40"]
-    arguments += ["--where", "site = 'santa_monica' AND year = 2018", "--device", "cpu"]
+    arguments += [
+        "--where",
+        "split = 'val' AND site = 'santa_monica' AND year = 2018",
+        "--device",
+        "cpu",
+    ]
     settings = ["epochs=1", "validate_every=1", "samples_per_epoch=8", "batch=4", "workers=0"]
     arguments += [part for value in settings for part in ("--set", value)]
     assert played.main([*arguments, "--accept", "-0.1"]) == 0
