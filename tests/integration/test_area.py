@@ -16,7 +16,7 @@ from geo_retina import DetectOptions, RunOptions, detect, detect_to_file, plan_s
 from geo_retina.errors import LabelError, OptionError, RunError
 from geo_retina.grid import Grid
 from geo_retina.nn.decoding import Decoded
-from geo_retina.run import blocks
+from geo_retina.run.tasks import submitting
 from geo_retina.scene import Scene
 
 CPU = RunOptions(device="cpu", block_px=256)
@@ -116,13 +116,13 @@ def test_some_of_those_areas_need_tiles_beyond_their_own(tmp_path, scene):
 
 def test_rounds_at_the_border_count_on(tmp_path, monkeypatch, scene):
     patience = []
-    real = blocks.workers
+    real = submitting.workers
 
     def noting(*args, patience_s):
         patience.append(patience_s)
         return real(*args, patience_s=patience_s)
 
-    monkeypatch.setattr(blocks, "workers", noting)
+    monkeypatch.setattr(submitting, "workers", noting)
     areas = enumerate(AREAS[2:])
     while True:  # the test above shows that there is one
         i, area = next(areas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from geo_retina.resampling import Rescaling
 from geo_retina.scene.mosaic import Member, Mosaic
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.validity import bounds_of
+
+_NUMBERS = re.compile(r"\d+")
 
 _PATIENCE_S = 60.0
 """Pieces are not made smaller once so much time has gone into reading those that fail."""
@@ -156,21 +159,32 @@ def _not_shown(part: LostPart, window: Window, valid: NDArray[np.bool_]) -> Lost
 
 
 def _without_overlap(lost: Sequence[LostPart]) -> tuple[LostPart, ...]:
-    """Join parts that lie side by side with one error, and count no pixel twice."""
+    """Join parts that lie side by side with one kind of error, and count no pixel twice.
+
+    Errors of a kind differ in numbers alone, as those of the blocks that a file is cut short by;
+    the first stands for all.
+    """
     if len(lost) < 2:
         return tuple(lost)
     boxes = np.array([part.window.box_px for part in lost])
     xs, ys = (np.unique(boxes[:, axis::2]) for axis in (0, 1))
-    errors = list(dict.fromkeys(part.error for part in lost))
+    errors: dict[str, str] = {}
+    for part in lost:
+        errors.setdefault(_kind(part.error), part.error)
+    kinds = list(errors)
     which = np.full((len(ys) - 1, len(xs) - 1), -1)
     for part, (x_min, y_min, x_max, y_max) in zip(lost, boxes, strict=True):
         rows = slice(*np.searchsorted(ys, (y_min, y_max)))
         cols = slice(*np.searchsorted(xs, (x_min, x_max)))
-        which[rows, cols] = errors.index(part.error)
+        which[rows, cols] = kinds.index(_kind(part.error))
     found = []
-    for number, error in enumerate(errors):
+    for number, error in enumerate(errors.values()):
         for y, x in rectangles(which == number):
             row, bottom = int(ys[y.start]), int(ys[y.stop])
             col, right = int(xs[x.start]), int(xs[x.stop])
             found.append(LostPart(Window(row, col, bottom - row, right - col), error))
     return tuple(sorted(found))
+
+
+def _kind(error: str) -> str:
+    return _NUMBERS.sub("0", error)
