@@ -66,7 +66,7 @@ class NaiveSoft(Naive):
                 if self.tile[i] != self.tile[best] and self.comparable(i, best):
                     left[i] *= np.exp(-(self.iou(i, best) ** 2) / 0.5)
         columns = list(zip(*rows, strict=True)) or [[]] * 6
-        return in_order(Detections(np.reshape(columns[0], (-1, 4)), *columns[1:]))
+        return in_order(Detections(np.reshape(columns[0], (-1, 4)), *columns[1:6]))
 
     def iou(self, d: int, e: int) -> float:
         shared = self.shared(d, e)
@@ -76,7 +76,7 @@ class NaiveSoft(Naive):
 
 @given(st.data(), merge_options(), st.sampled_from([0.0, 0.3]))
 def test_soft_nms_equals_its_loop(data, options, least):
-    detections, plan = data.draw(scenes(options, most=20))
+    detections, plan = data.draw(scenes(options, most=20, kind="upright"))
     merged = soft_nms(detections, plan, options, least_score=least)
     naive = NaiveSoft(detections, plan, replace(options, rank="score"))
     naive.least = least
