@@ -12,20 +12,17 @@ busy as long as their networks wait: reading, sending and idling all count again
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import psutil
+from reports import draw_copies, head, keep
 from stub_workers import waiting
 
 import geo_retina
@@ -42,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="what a block takes")
     parser.add_argument("--per-tile", type=int, default=200, help="boxes found in a tile")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.set_defaults(device="cpu")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         row = measure(Path(name), args)
@@ -50,18 +48,12 @@ def main() -> None:
         f"client {row['client_ms']:.2f} ms and scheduler {row['scheduler_ms']:.2f} ms a block; "
         f"{row['ledger_files']:,} files"
     )
-    if args.out:
-        about = {
-            "date": date.today().isoformat(),
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        }
-        args.out.write_text(json.dumps({**about, **row}, indent=1) + "\n", "utf-8")
+    keep(args, "cluster", {**head(args), **row})
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Carry out a run, and return what it cost."""
-    scenes = draw(folder / "scenes", args.scenes)
+    scenes = draw_copies(folder / "scenes", args.scenes, SIDE_PX)
     address, scheduler, workers = start(args.workers)
     model = replace(geo_retina.load_model("demo"), predictor=waiting(args.seconds, args.per_tile))
     options = geo_retina.DetectOptions(tile_px=TILE_PX, overlap_px=32, force=True)
@@ -97,17 +89,6 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
         "scheduler_ms": 1e3 * (used_end - used) / done,
         "ledger_files": len(list((folder / "out.parquet.run").glob("unit-*.parquet"))),
     }
-
-
-def draw(folder: Path, count: int) -> list[Path]:
-    """Draw scenes: one, and copies of it."""
-    folder.mkdir()
-    paths = [folder / f"{i:05d}.tif" for i in range(count)]
-    size = geo_retina.SynthOptions(height=SIDE_PX, width=SIDE_PX, seed=4)
-    geo_retina.draw_scene(paths[0], size)
-    for path in paths[1:]:
-        shutil.copyfile(paths[0], path)
-    return paths
 
 
 def start(workers: int) -> tuple[str, psutil.Popen, list[psutil.Popen]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from reports import draw_copies
 from stub_workers import waiting
 
 import geo_retina
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw(folder / "scenes", args.scenes)
+        draw_copies(folder / "scenes", args.scenes, SIDE_PX)
         start = time.monotonic()
         deaths = broken(folder, args)
         print(f"{args.scenes * 16:,} blocks in {time.monotonic() - start:.0f} s with {deaths}")
@@ -124,15 +124,6 @@ def broken(folder: Path, args: argparse.Namespace) -> str:
     assert code == 0, f"the client ended with {code}"
     assert not events, f"the run ended before {events}"
     return f"{killed} workers killed, one stopped, the scheduler killed once, the client twice"
-
-
-def draw(folder: Path, count: int) -> None:
-    """Draw scenes: one, and copies of it."""
-    folder.mkdir()
-    first = folder / "00000.tif"
-    geo_retina.draw_scene(first, geo_retina.SynthOptions(height=SIDE_PX, width=SIDE_PX, seed=4))
-    for i in range(1, count):
-        shutil.copyfile(first, folder / f"{i:05d}.tif")
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +46,16 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if args.threads:
         torch.set_num_threads(args.threads)
     return args
+
+
+def draw_copies(folder: Path, count: int, side_px: int) -> list[Path]:
+    """Draw a small scene into a new folder, and copies of it, for runs that a stub carries out."""
+    folder.mkdir()
+    paths = [folder / f"{i:05d}.tif" for i in range(count)]
+    draw_scene(paths[0], SynthOptions(height=side_px, width=side_px, seed=4))
+    for path in paths[1:]:
+        shutil.copyfile(paths[0], path)
+    return paths
 
 
 def hardware(device: str) -> str:

@@ -12,18 +12,14 @@ memory of the process.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
 import tempfile
 import time
 from contextlib import closing
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from reports import draw_copies, head, keep
 
 import geo_retina
 from geo_retina.detections import Detections
@@ -42,6 +38,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100, help="detections of a block that is done")
     parser.add_argument("--together", type=int, default=1, help="blocks in a file of the folder")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.set_defaults(device="cpu")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         row = measure(Path(name), args)
@@ -50,18 +47,12 @@ def main() -> None:
             f"{step}: {row[f'{step}_s']:.1f} s, of which {row[f'{step}_cpu_s']:.1f} s of processor"
         )
     print(f"{row['blocks']:,} blocks, peak {row['peak_bytes'] / 1e9:.2f} GB")
-    if args.out:
-        about = {
-            "date": date.today().isoformat(),
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        }
-        args.out.write_text(json.dumps({**about, **row}, indent=1) + "\n", "utf-8")
+    keep(args, "resume", {**head(args), **row})
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Plan a run, do half of it, and go on."""
-    scenes = draw(folder / "scenes", args.scenes)
+    scenes = draw_copies(folder / "scenes", args.scenes, SIDE_PX)
     model = geo_retina.load_model("demo")
     options = geo_retina.DetectOptions(tile_px=TILE_PX, overlap_px=32, force=True)
     run = geo_retina.RunOptions(device="cpu", block_px=128)
@@ -115,17 +106,6 @@ class Clock:
         wall, used = self._start
         self._row[f"{self._step}_s"] = time.perf_counter() - wall
         self._row[f"{self._step}_cpu_s"] = time.process_time() - used
-
-
-def draw(folder: Path, count: int) -> list[Path]:
-    """Draw scenes: one, and copies of it."""
-    folder.mkdir()
-    paths = [folder / f"{i:05d}.tif" for i in range(count)]
-    size = geo_retina.SynthOptions(height=SIDE_PX, width=SIDE_PX, seed=4)
-    geo_retina.draw_scene(paths[0], size)
-    for path in paths[1:]:
-        shutil.copyfile(paths[0], path)
-    return paths
 
 
 def some(count: int) -> Detections:

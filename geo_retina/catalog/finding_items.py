@@ -112,10 +112,9 @@ def find_items(
     ground = _ground(options)
     found = [sign_item(item, options.sign) for item in _search(api, options, ground, modifier)]
     found = _sorted(_on_ground(found, ground))
-    footprints = Footprints.of(found, ground)
     left_out = 0
     if options.newest:
-        kept = footprints.newest(range(len(found)))
+        kept = Footprints.of(found, ground).newest(range(len(found)))
         left_out = len(found) - len(kept)
         found = [found[i] for i in kept]
     items, added, gone = _merge(known, found, out)

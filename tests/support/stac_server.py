@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import shapely
+
+from support.http_server import listening
 
 _CONFORMS = [
     "https://api.stacspec.org/v1.0.0/core",
@@ -107,17 +108,8 @@ def serve_items(items: Sequence[dict[str, Any]]) -> Iterator[Catalogue]:
             self.end_headers()
             self.wfile.write(text)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    catalogue.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with listening(Handler) as catalogue.url:
         yield catalogue
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _landing_page(url: str) -> dict[str, Any]:
