@@ -1,11 +1,11 @@
 """Oriented boxes at seams: our rule, the same on upright hulls, and rotated NMS by score.
 
-    python benchmarks/seams_oriented.py --out benchmarks/results/2026-11-29-seams-oriented.json
+    python benchmarks/seams_oriented.py --seed 301 --out 2026-11-29-seams-oriented.json
 
 Tiles of 512 px with an overlap of 64 px see known objects, alone or parked side by side in rows at
 any angle, with 1 px of jitter and 5 % misses, as ``simulation.see_oriented`` says. Counts are over
 the objects that the tiles saw between them, by IoU of the rotated rectangles from 0.3 on; angles
-are those of matched boxes.
+are those of matched boxes. The rule's thresholds were chosen with seeds 1 to 4.
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ from geo_retina.merge import merge_tiles
 
 LEAST_IOU = 0.3
 TILE_PX, STEP_PX, SIDE_PX = 512, 448, 8192
-SCENES = {
-    "long": rows(576, SIDE_PX, (300, 40), in_a_row=1, apart_px=0, seed=1),
-    "rows of long": rows(1944, SIDE_PX, (300, 40), in_a_row=6, apart_px=8, seed=2),
-    "rows of lorries": rows(13_900, SIDE_PX, (60, 14), in_a_row=12, apart_px=4, seed=3),
-    "rows of wide": rows(2000, SIDE_PX, (220, 120), in_a_row=3, apart_px=8, seed=4),
-}
 Rule = Callable[[Detections, TilePlan], Detections]
 
 
@@ -46,9 +40,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--seed", type=int, default=1, help="of the first scene")
     args = parser.parse_args()
     found = []
-    for scene, objects in SCENES.items():
+    for scene, objects in scenes(args.seed).items():
         for rule, function in RULES.items():
             found.append({"scene": scene, "rule": rule, **tried(objects, function)})
             print(found[-1], flush=True)
@@ -56,10 +51,23 @@ def main() -> None:
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "seed": args.seed,
         "rows": found,
     }
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+def scenes(seed: int) -> dict[str, oriented.Rotated]:
+    """Draw the scenes from a seed and those after it; the last has more rows than there is room."""
+    long, lorry, wide = (300, 40), (60, 14), (220, 120)
+    return {
+        "long": rows(576, SIDE_PX, long, in_a_row=1, apart_px=0, seed=seed),
+        "rows of long": rows(1944, SIDE_PX, long, in_a_row=6, apart_px=8, seed=seed + 1),
+        "rows of lorries": rows(13_900, SIDE_PX, lorry, in_a_row=12, apart_px=4, seed=seed + 2),
+        "rows of wide": rows(970, SIDE_PX, wide, in_a_row=3, apart_px=8, seed=seed + 3),
+        "wide in rows that cross": rows(2000, SIDE_PX, wide, in_a_row=3, apart_px=8, seed=seed + 3),
+    }
 
 
 def tried(objects: oriented.Rotated, rule: Rule) -> dict:

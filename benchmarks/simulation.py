@@ -160,6 +160,8 @@ def rows(
 ) -> oriented.Rotated:
     """Park about N objects in rows, side by side, each row at an angle and in a cell of its own.
 
+    Rows that are longer than the cells reach into their neighbours, so that objects overlap.
+
     Args:
         n: objects.
         side_px: of the square.

@@ -18,6 +18,9 @@ from geo_retina.merge.sources import Line, Mask
 AXES_DEG = 10.0
 """Oriented fragments of one object have directions that differ by no more than this."""
 
+SHORT_AXES_DEG = 20.0
+"""The same where one of them is short, and its direction less sure."""
+
 LONG = 1.5
 """From this ratio of its sides on, the direction of a fragment tells that of its object."""
 
@@ -79,7 +82,8 @@ def axes_agree(detections: Detections, pairs: Pairs) -> Mask:
         return np.ones(len(pairs), dtype=bool)
     length, width, angle = rotated[pairs, 2:].transpose(2, 0, 1)
     between = np.abs((angle[:, 0] - angle[:, 1] + 45.0) % 90.0 - 45.0)
-    return (between <= AXES_DEG) | (length < LONG * width).any(axis=1)
+    short = (length < LONG * width).any(axis=1)
+    return np.asarray(between <= np.where(short, SHORT_AXES_DEG, AXES_DEG))
 
 
 def extents_within(

@@ -155,7 +155,8 @@ class Naive:
             return True
         (*_, a_length, a_width, a), (*_, b_length, b_width, b) = self.rotated[d], self.rotated[e]
         between = min(abs(a - b + k * 90) for k in range(-2, 3))
-        return between <= 10 or a_length < 1.5 * a_width or b_length < 1.5 * b_width
+        is_short = a_length < 1.5 * a_width or b_length < 1.5 * b_width
+        return between <= (20 if is_short else 10)
 
     def level(self, d: int, e: int, direction: np.ndarray) -> bool:
         p, q = (self.box[i][int(direction[1]) :: 2] for i in (d, e))

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from support.detections import detections_of
+from support.detections import detections_of, oriented_detections
 
 from geo_retina.detections import Cut, Detections
 from geo_retina.grid import TilePlan
@@ -270,3 +270,13 @@ def test_an_owner_may_come_first_or_the_score_alone():
     assert rank(found, TWO).tolist() == [1, 0, 2]
     assert rank(found, TWO, MergeOptions(rank="owner")).tolist() == [0, 1, 2]
     assert rank(found, TWO, MergeOptions(rank="score")).tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("turn_deg", "count"), [(0, 1), (15, 1), (25, 2), (90, 1), (65, 2)])
+def test_short_oriented_fragments_join_where_their_axes_nearly_agree(turn_deg, count):
+    """Wide objects that cross are cut into fragments that nearly are squares."""
+    left = oriented_detections([[60, 40, 80, 60, 0]], tile=LEFT, cut=Cut.RIGHT)
+    right = oriented_detections(
+        [[104, 40, 80, 80, turn_deg]], tile=RIGHT, cut=Cut.LEFT, window=(64, 0, 164, 100)
+    )
+    assert len(merge_tiles(Detections.concat([left, right]), TWO)) == count
