@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -55,7 +54,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Carry out a run, and return what it cost."""
     scenes = draw_copies(folder / "scenes", args.scenes, SIDE_PX)
     address, scheduler, workers = start(args.workers)
-    model = replace(geo_retina.load_model("demo"), predictor=waiting(args.seconds, args.per_tile))
+    model = waiting(args.seconds, args.per_tile)
     options = geo_retina.DetectOptions(tile_px=TILE_PX, overlap_px=32, force=True)
     run = geo_retina.RunOptions(block_px=128, scheduler=address, keep=True)
     seen: list[tuple[float, float, float, int]] = []

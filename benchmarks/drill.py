@@ -13,27 +13,30 @@ nothing disturbs, and the features of the two files are compared. Exit code 1 wh
 from __future__ import annotations
 
 import argparse
+import asyncio
+import multiprocessing
 import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
-from reports import draw_copies
-from stub_workers import waiting
+from reports import draw_copies, head, keep
+from stub_workers import serve, waiting
 
 import geo_retina
 
+IMPORTED = ("distributed", "geo_retina.detector", "geo_retina.run.cluster", "geo_retina.vector")
 TILE_PX, SIDE_PX = 96, 288  # 4 x 4 tiles, each a block
 HERE = Path(__file__).resolve().parent
-TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
-"""How long a worker may be silent before its tasks go to others; Dask's own is five minutes."""
+PATHS = f"{Path(geo_retina.__file__).parents[1]}:{HERE}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,30 +48,44 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=0.2, help="what a block takes")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between killed workers")
+    parser.add_argument(
+        "--silent",
+        type=int,
+        default=15,
+        help="seconds that a worker may be silent before its tasks go to others; Dask's own is 300",
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)  # scenes, output, address
+    parser.set_defaults(device="cpu")
     args = parser.parse_args(arguments)
-    if args.client:
-        detect(*args.client, args.seconds)
-        return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_copies(folder / "scenes", args.scenes, SIDE_PX)
+        os.environ |= {
+            "PYTHONPATH": PATHS,
+            "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{args.silent}s",
+        }
         start = time.monotonic()
         deaths = broken(folder, args)
-        print(f"{args.scenes * 16:,} blocks in {time.monotonic() - start:.0f} s with {deaths}")
+        seconds = time.monotonic() - start
+        print(f"{args.scenes * 16:,} blocks in {seconds:.0f} s with {deaths}")
         detect(folder / "scenes", folder / "unbroken.parquet", "", 0.0)
         expected, found = (
             pq.read_table(folder / f"{kind}.parquet") for kind in ("unbroken", "broken")
         )
     is_same = expected.replace_schema_metadata().equals(found.replace_schema_metadata())
     print(f"{expected.num_rows:,} objects, {found.num_rows:,} in the broken run: same is {is_same}")
+    names = ("scenes", "workers", "every", "silent", "seed")
+    row = {name: getattr(args, name) for name in names} | {"block_seconds": args.seconds}
+    row |= {"blocks": args.scenes * 16, "seconds": seconds, "died": deaths}
+    row |= {"objects": expected.num_rows, "is_same": is_same}
+    keep(args, "drill", {**head(args), **row})
     return 0 if is_same else 1
 
 
 def detect(scenes: str | Path, out: str | Path, address: str, seconds: float) -> None:
     """Detect, on a scheduler or in this process, and leave word of how far it is."""
-    model = replace(geo_retina.load_model("demo"), predictor=waiting(seconds, 20))
+    model = waiting(seconds, 20)
     options = geo_retina.DetectOptions(tile_px=TILE_PX, overlap_px=32, force=True)
     run = geo_retina.RunOptions(device="cpu", block_px=128, scheduler=address or None, retries=3)
     told = Path(f"{out}.progress")
@@ -80,6 +97,48 @@ def detect(scenes: str | Path, out: str | Path, address: str, seconds: float) ->
     assert report.complete, report.failures
 
 
+class Staff:
+    """Starts processes: forked from one that has imported all, so that they work at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["drill", *IMPORTED])
+        self.logs = {kind: folder / f"{kind}.log" for kind in ("scheduler", "worker", "client")}
+
+    def start(self, kind: str, *arguments: Any) -> BaseProcess:
+        """Start a process, whose words are added to a file."""
+        work = {"scheduler": listen, "worker": serve_one, "client": detect}[kind]
+        process = self._context.Process(
+            target=logged, args=(self.logs[kind], work, *arguments), daemon=True
+        )
+        process.start()
+        return process
+
+
+def logged(log: Path, work: Callable[..., None], *arguments: Any) -> None:
+    """Work in a process of its own, whose words go to a file."""
+    with log.open("ab") as words:
+        for stream in (1, 2):
+            os.dup2(words.fileno(), stream)
+    work(*arguments)
+
+
+def listen(port: int) -> None:
+    """Be a scheduler."""
+    from distributed import Scheduler
+
+    async def serve() -> None:
+        async with Scheduler(host="127.0.0.1", port=port, dashboard=False) as scheduler:
+            await scheduler.finished()
+
+    asyncio.run(serve())
+
+
+def serve_one(address: str) -> None:
+    """Be a worker."""
+    asyncio.run(serve(address, 1))
+
+
 def broken(folder: Path, args: argparse.Namespace) -> str:
     """Carry out a run while its processes die, and return what died."""
     rng = random.Random(args.seed)
@@ -87,57 +146,59 @@ def broken(folder: Path, args: argparse.Namespace) -> str:
     told = Path(f"{out}.progress")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    listen = ["-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]
-    work = [str(HERE / "stub_workers.py"), address]
-    go_on = [__file__, "--seconds", str(args.seconds), "--client", str(folder / "scenes")]
-    go_on += [str(out), address]
-    scheduler, client = start(listen), start(go_on)
-    workers = [start(work) for _ in range(args.workers)]
-    stopped: subprocess.Popen[bytes] | None = None
+    staff = Staff(folder)
+    client_for = ("client", folder / "scenes", out, address, args.seconds)
+    scheduler, client = staff.start("scheduler", port), staff.start(*client_for)
+    workers = [staff.start("worker", address) for _ in range(args.workers)]
+    stopped: BaseProcess | None = None
     events = [(0.25, "client"), (0.4, "worker"), (0.5, "scheduler"), (0.75, "client")]
-    killed, last = 0, time.monotonic()
+    start = last = time.monotonic()
+    killed = 0
     try:
-        while (code := client.poll()) is None:
+        while client.exitcode is None:
             time.sleep(0.1)
-            done = float(told.read_text() or 0) if told.exists() else 0.0
+            done = share_in(told)
             if events and done >= events[0][0]:
                 what = events.pop(0)[1]
+                print(f"{done:.0%} done after {time.monotonic() - start:.0f} s: {what}", flush=True)
                 if what == "client":
                     kill(client)
-                    client = start(go_on)
+                    client = staff.start(*client_for)
                 elif what == "worker":
                     stopped = workers.pop()
-                    stopped.send_signal(signal.SIGSTOP)
+                    os.kill(stopped.pid or 0, signal.SIGSTOP)
                 else:
                     kill(scheduler)
-                    scheduler = start(listen)
+                    scheduler = staff.start("scheduler", port)
             if time.monotonic() - last > args.every:
                 kill(workers.pop(rng.randrange(len(workers))))
                 killed, last = killed + 1, time.monotonic()
-            workers = [each for each in workers if each.poll() is None]
-            workers += [start(work) for _ in range(args.workers - len(workers))]
+            workers = [each for each in workers if each.exitcode is None]
+            workers += [staff.start("worker", address) for _ in range(args.workers - len(workers))]
     finally:
         for process in (client, scheduler, *workers, *([stopped] if stopped else [])):
             kill(process)
-    assert code == 0, f"the client ended with {code}"
+    if client.exitcode:
+        ends = [f"the {kind}s said: {log.read_text()[-4000:]}" for kind, log in staff.logs.items()]
+        sys.exit("\n".join([*ends, f"the client ended with {client.exitcode}"]))
     assert not events, f"the run ended before {events}"
     return f"{killed} workers killed, one stopped, the scheduler killed once, the client twice"
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a process of this Python."""
-    path = f"{Path(geo_retina.__file__).parents[1]}:{HERE}"
-    quiet = subprocess.DEVNULL
-    environment = {**os.environ, **TTL, "PYTHONPATH": path}
-    return subprocess.Popen([sys.executable, *command], env=environment, stdout=quiet, stderr=quiet)
+def share_in(told: Path) -> float:
+    """Read how far a client is, which may be writing just now."""
+    try:
+        return float(told.read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: BaseProcess) -> None:
     """End a process that cannot refuse, also one that is stopped."""
     process.kill()
-    process.wait()
+    process.join()
 
 
 if __name__ == "__main__":

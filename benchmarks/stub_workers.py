@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
 import geo_retina
+from geo_retina import Model, load_model
+from geo_retina.model import build_network
 
 
 class Waiting:
@@ -53,11 +56,19 @@ class Waiting:
         return geo_retina.Decoded(torch.from_numpy(boxes).float(), scores, labels, image, truncated)
 
 
-def waiting(seconds: float, per_tile: int) -> partial[Waiting]:
-    """Make what a model takes as its predictor."""
+def waiting(seconds: float, per_tile: int) -> Model:
+    """Make a model whose predictor only waits; its small network serves to be sent about."""
     from stub_workers import Waiting as Importable  # not of __main__, which workers lack
 
-    return partial(Importable, seconds=seconds, per_tile=per_tile)
+    network = geo_retina.NetworkOptions(
+        backbone="test_resnet", levels=(2, 3), channels=16, convs=1, anchor_sides_px=((12.0,),) * 2
+    )
+    card = replace(load_model("demo").card, name="waiting", network=network)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same model for every client of a run
+        built = build_network(network, in_channels=len(card.bands), classes=len(card.classes))
+    predictor = partial(Importable, seconds=seconds, per_tile=per_tile)
+    return Model(built.eval(), card, predictor=predictor)
 
 
 async def serve(address: str, count: int) -> None:

@@ -6,17 +6,18 @@ elsewhere is sent it once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from geo_retina.engine import Engine, Place, check_runtime, list_devices, place_here
 from geo_retina.errors import RunError
@@ -26,6 +27,8 @@ from geo_retina.quiet import raised_levels
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
+
+_Answer = TypeVar("_Answer")
 
 _CONNECT_S = 20.0
 """How long one try to reach a scheduler may take."""
@@ -137,12 +140,7 @@ def workers(
     """
     name = _name_among_workers(model)
     if run.scheduler is not None:
-        address = run.scheduler
-        with (
-            raised_levels(_LOOP),
-            _connect(address, patience_s) as client,
-            _given(client, address, model, name, options),
-        ):
+        with raised_levels(_LOOP), _given(run, model, name, options, patience_s) as client:
             yield client, name, (run.device,)  # each worker looks for its own
         return
     from distributed import Client
@@ -215,18 +213,24 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
 
 @contextmanager
 def _given(
-    client: Client, address: str, model: Model, name: str, options: DetectOptions
-) -> Iterator[None]:
+    run: RunOptions, model: Model, name: str, options: DetectOptions, patience_s: float
+) -> Iterator[Client]:
     """Give the model to the workers of a scheduler, now and to those that come."""
     with tempfile.TemporaryDirectory() as folder:
         path = model.save(Path(folder) / "model.safetensors", half=False)
         plugin = _model_plugin(name, path.read_bytes(), model.predictor, options)
+
+    def give(client: Client) -> None:
         try:
             client.register_plugin(plugin)
-        except Exception as error:  # Dask sends what a worker raised as a plain one
-            raise _cannot_take_part(address, error) from error
+        except Exception as error:
+            if not _is_loss(error):  # else all workers that come would stumble over it
+                _unregister(client, plugin.name)
+            raise
+
+    with _told(run, give, patience_s) as (client, _):
         try:
-            yield
+            yield client
         finally:
             _unregister(client, plugin.name)
 
@@ -237,16 +241,64 @@ def ask_workers(run: RunOptions) -> tuple[Place, ...]:
     Raises:
         RunError: none is there, or they have no such device or geo-retina.
     """
-    assert run.scheduler is not None
-    with raised_levels(_LOOP | _CLUSTER), _connect(run.scheduler, 0.0) as client:
+
+    def ask(client: Client) -> tuple[Place, ...]:
         try:
             client.wait_for_workers(1, timeout=run.patience_s)
         except TimeoutError as error:
             raise without_workers(run.patience_s) from error
-        try:
-            return tuple(client.run(place_here, run.device).values())
-        except Exception as error:
-            raise _cannot_take_part(run.scheduler, error) from error
+        return tuple(client.run(place_here, run.device).values())
+
+    with raised_levels(_LOOP | _CLUSTER), _told(run, ask, 0.0) as (_, places):
+        return places
+
+
+@contextmanager
+def _told(
+    run: RunOptions, tell: Callable[[Client], _Answer], patience_s: float
+) -> Iterator[tuple[Client, _Answer]]:
+    """Reach a scheduler and tell or ask all its workers something.
+
+    Dask gives that up where one of them is lost meanwhile. Then it is told again, for up to
+    ``run.patience_s``: to a new client, as it may be the scheduler that was lost.
+
+    Args:
+        run: with the address of the scheduler.
+        tell: what tells the workers.
+        patience_s: for how long to try to reach the scheduler at first.
+
+    Raises:
+        RunError: the scheduler cannot be reached, or workers do not answer, or with an error.
+    """
+    assert run.scheduler is not None
+    end = time.monotonic() + run.patience_s
+    with contextlib.ExitStack() as stack:
+        while True:
+            client = stack.enter_context(_connect(run.scheduler, patience_s))
+            try:
+                answer = tell(client)
+                break
+            except RunError:
+                raise
+            except Exception as error:  # Dask sends what a worker raised as a plain one
+                patience_s = end - time.monotonic()
+                if not _is_loss(error):
+                    raise _cannot_take_part(run.scheduler, error) from error
+                if patience_s <= 0:
+                    raise _without_answer(run.scheduler, error) from error
+            stack.close()
+            time.sleep(1)
+        yield client, answer
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether a connection was lost; other errors of the system, as of a full disk, have a number.
+
+    Dask's own errors of connections have none.
+    """
+    return isinstance(error, ConnectionError) or (
+        isinstance(error, OSError) and error.errno is None
+    )
 
 
 def without_workers(patience_s: float) -> RunError:
@@ -261,6 +313,13 @@ def _cannot_take_part(address: str, error: Exception) -> RunError:
     return RunError(
         f"the workers of {address} cannot take the model ({error}); install this version "
         "of geo-retina in their environment"
+    )
+
+
+def _without_answer(address: str, error: Exception) -> RunError:
+    return RunError(
+        f"workers of {address} were lost again and again while they were given the model "
+        f"({error}); stop those that hang, and repeat the command"
     )
 
 
@@ -285,10 +344,8 @@ def _unregister(client: Client, name: str) -> None:
     """Free the workers' memory; of a scheduler that is gone there is none to free."""
     if client.status != "running":
         return
-    try:
+    with contextlib.suppress(Exception):  # a worker that lacks it says so
         client.unregister_worker_plugin(name)
-    except (OSError, ValueError):
-        return
 
 
 def _model_plugin(

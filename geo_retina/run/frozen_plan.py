@@ -19,9 +19,9 @@ from geo_retina.model import load_model
 from geo_retina.options import DetectOptions, MergeOptions
 from geo_retina.run.fitting import suited
 from geo_retina.run.ledger.manifest import differences
-from geo_retina.run.plan import BlockJob, Failure, TaskBatch, pack_task_batches
+from geo_retina.run.plan import BlockJob, Failure, ScenePlan, TaskBatch, pack_task_batches
 from geo_retina.run.run_plan import RunPlan
-from geo_retina.scene import absolute, find_scenes, valid_share
+from geo_retina.scene import Mosaic, absolute, find_scenes, valid_shares
 
 _KIND, _VERSION = "geo-retina plan", 1
 
@@ -151,6 +151,7 @@ def freeze_plan(plan: RunPlan, model: str | Path, *, name: str) -> FrozenPlan:
         model: name or path that the model was loaded from.
         name: of the mosaic, where the scenes are read as one.
     """
+    planned = {each.key: each for scene in plan.scene_plans for each in _planned(scene)}
     jobs = [job for scene_plan in plan.scene_plans for job in scene_plan.jobs]
     batches = pack_task_batches(jobs, plan.run.block_px)
     given = os.fspath(model)
@@ -166,19 +167,24 @@ def freeze_plan(plan: RunPlan, model: str | Path, *, name: str) -> FrozenPlan:
         manifest=plan.manifest,
         used=tuple(plan.by_index),
         unusable=plan.unusable,
-        units=tuple(tuple(_planned(job) for job in batch.jobs) for batch in batches),
+        units=tuple(
+            tuple(planned[job.scene_index, job.block.index] for job in batch.jobs)
+            for batch in batches
+        ),
     )
 
 
-def _planned(job: BlockJob) -> PlannedBlock:
-    core = job.tiles.core_of(job.block)
-    return PlannedBlock(
-        job.scene_index,
-        job.block.index,
-        job.block.window,
-        core.height * core.width,
-        valid_share(job.scene, core),
-    )
+def _planned(plan: ScenePlan) -> list[PlannedBlock]:
+    """Describe the blocks of a scene, as a plan on disk has them."""
+    cores = [plan.tiles.core_of(block) for block in plan.blocks]
+    if isinstance(plan.scene, Mosaic):
+        shares = [valid_shares(plan.scene.under(core), [core])[0] for core in cores]
+    else:
+        shares = valid_shares(plan.scene, cores)
+    return [
+        PlannedBlock(plan.index, block.index, block.window, core.height * core.width, share)
+        for block, core, share in zip(plan.blocks, cores, shares, strict=True)
+    ]
 
 
 def read_plan(path: str | Path) -> FrozenPlan:

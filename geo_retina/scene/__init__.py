@@ -24,7 +24,7 @@ from geo_retina.scene.opening import (
     open_scene,
 )
 from geo_retina.scene.reading import Scene
-from geo_retina.scene.sampling import sample_values, valid_share
+from geo_retina.scene.sampling import sample_values, valid_shares
 from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.stac_items import choose_asset
 from geo_retina.scene.values import ValueMap, ValueRange
@@ -61,6 +61,6 @@ __all__ = [
     "read_pieces",
     "sample_values",
     "scene_names",
-    "valid_share",
+    "valid_shares",
     "write_raster",
 ]

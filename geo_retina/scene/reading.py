@@ -294,6 +294,17 @@ class Scene:
             return 1.0
         return 1.0 if present is None else round(present.share, 4)
 
+    @property
+    def has_overviews(self) -> bool:
+        """Whether the file holds itself in coarser pixels too, or what it is read through does.
+
+        Raises:
+            SceneError: it cannot be opened.
+        """
+        own = self.source or self
+        with own._dataset() as dataset:
+            return bool(dataset.overviews(own._indexes[0]))
+
     def overview(self, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
         """Read the whole grid, decimated so that no side exceeds ``max_px``.
 

@@ -16,6 +16,9 @@ from geo_retina.scene.reading import Scene
 _PLACES = 4  # along a side of a window that is probed for ground
 _PROBE_PX = 16
 
+_GLANCE_PX = 1024
+"""A scene of this side is looked at whole, a larger one at this size where it has overviews."""
+
 _WINDOW_PX = 256
 _WINDOWS = 8  # along a side
 _SEARCH_PX = 2048
@@ -86,19 +89,57 @@ def _everywhere(shape: tuple[int, int]) -> list[Window]:
     ]
 
 
-def valid_share(scene: Scene | Mosaic, window: Window) -> float:
-    """Estimate the share of a window that holds ground, without random numbers.
+def valid_shares(scene: Scene | Mosaic, windows: Sequence[Window]) -> list[float]:
+    """Estimate the share of each window that holds ground, without random numbers.
 
     Nothing is read of a scene that cannot say that a pixel is none, such as one of whole numbers
-    without nodata, mask and missing blocks; of others, small probes on a lattice.
+    without nodata, mask and missing blocks. A small scene is read whole, once for all windows, one
+    with overviews by these; of others, small probes on a lattice are read.
 
     Returns:
-        0 to 1; what cannot be read counts as ground.
+        0 to 1 for each window; what cannot be read counts as ground.
     """
-    if isinstance(scene, Scene):
-        known = scene.known_share(window)
-        if known is not None:
-            return known
+    if not isinstance(scene, Scene):
+        return [_probed(scene, window) for window in windows]
+    if scene.source is not None:
+        return valid_shares(scene.source, [scene.scaling.part(window) for window in windows])
+    known = [scene.known_share(window) for window in windows]
+    if all(share is not None for share in known):
+        return [share for share in known if share is not None]
+    try:
+        seen = _seen(scene)
+    except SceneError:  # some of it may be readable
+        seen = None
+    if seen is None:
+        return [_probed(scene, window) for window in windows]
+    scales = [side / whole for side, whole in zip(seen.shape, scene.grid.shape, strict=True)]
+    return [round(float(_part(seen, window, scales).mean()), 4) for window in windows]
+
+
+def _seen(scene: Scene) -> NDArray[np.bool_] | None:
+    """Find the ground of a whole scene where that is cheap; None where it is not."""
+    height, width = scene.grid.shape
+    if max(height, width) <= _GLANCE_PX:
+        return scene.read(Window(0, 0, height, width))[1]
+    if not scene.has_overviews:
+        return None
+    return scene.overview(_GLANCE_PX)[1]
+
+
+def _part(seen: NDArray[np.bool_], window: Window, scales: Sequence[float]) -> NDArray[np.bool_]:
+    """Cut what lies under a window, at least a pixel, out of a decimated scene."""
+    starts, sides = (window.row, window.col), (window.height, window.width)
+    rows, cols = (
+        slice(
+            min(int(start * scale), whole - 1),
+            max(math.ceil((start + side) * scale), int(start * scale) + 1),
+        )
+        for start, side, scale, whole in zip(starts, sides, scales, seen.shape, strict=True)
+    )
+    return seen[rows, cols]
+
+
+def _probed(scene: Scene | Mosaic, window: Window) -> float:
     found = []
     height, width = min(_PROBE_PX, window.height), min(_PROBE_PX, window.width)
     for row in np.linspace(window.row, window.row + window.height - height, _PLACES, dtype=int):
