@@ -136,6 +136,7 @@ def card_facts(card: Card) -> dict[str, Any]:
         "data_type": card.radiometry.dtype,
         "gsd_m": card.gsd_m,
         "gsd_range_m": card.gsd_range_m,
+        "boxes": card.network.boxes,
         "licence": card.licence,
         "attribution": card.attribution,
     }
@@ -293,6 +294,7 @@ def describe_card(card: Card) -> dict[str, str]:
         "pixel": f"{card.gsd_m:g} m, holds for {card.gsd_range_m[0]:g} to "
         f"{card.gsd_range_m[1]:g} m",
         "objects": f"{low_px:.0f} to {high_px:.0f} px wide, mostly {mid_px:.0f} px",
+        "boxes": "rectangles at any angle" if network.boxes == "oriented" else "",
         "tiles": f"up to {card.tile_px} px",
         "padding": f"{card.padding}, {_PADDING[card.padding]}",
         "overlaps": f"of two detections of a class with an IoU above {card.nms_iou:g}, one is kept",

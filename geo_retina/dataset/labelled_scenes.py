@@ -209,7 +209,7 @@ def load_training_set(
     sources, ignore = read_source_layers(
         options, place_column=None if options.ground else place_column
     )
-    reviewed = read_reviewed(options)
+    reviewed = read_reviewed(options, oriented=oriented)
     if reviewed is not None:
         sources.append(reviewed.source)
     classes = number_classes(sources, options)

@@ -75,8 +75,12 @@ class Reviewed:
         return points_px[on], self.rejected_weights[on]
 
 
-def read_reviewed(options: DataOptions) -> Reviewed | None:
+def read_reviewed(options: DataOptions, *, oriented: bool = False) -> Reviewed | None:
     """Read the review that a training's data name; None where they name none.
+
+    Args:
+        options: scenes and layers.
+        oriented: of a case, the ground of its own shape is labelled; else that of the upright box.
 
     Raises:
         LabelError: it cannot be read, or holds nothing to learn from.
@@ -106,7 +110,7 @@ def read_reviewed(options: DataOptions) -> Reviewed | None:
     frame = review.frame
     shapes = [
         *frame.squares(np.flatnonzero(learning)),
-        *_patches(options, cases, is_true | rejected, review.crs),
+        *_patches(options, cases, is_true | rejected, review.crs, oriented=oriented),
     ]
     return Reviewed(
         source=source,
@@ -146,7 +150,7 @@ def _source(
 
 
 def _patches(
-    options: DataOptions, cases: Cases, rows: NDArray[np.bool_], crs: pyproj.CRS
+    options: DataOptions, cases: Cases, rows: NDArray[np.bool_], crs: pyproj.CRS, *, oriented: bool
 ) -> list[Any]:
     """Outline the places of cases: what lies around them was not looked at."""
     shapes = cases.geometry[rows]
@@ -155,7 +159,7 @@ def _patches(
         unit = METRES_A_DEGREE if crs.is_geographic else unit_m(crs)
         half = options.point_size_m / 2 / unit
         shapes[is_point] = shapely.buffer(shapes[is_point], half, cap_style="square")
-    return list(shapely.envelope(shapes))
+    return list(shapely.convex_hull(shapes) if oriented else shapely.envelope(shapes))
 
 
 def _regions(path: str, shapes: Iterable[Any], crs: pyproj.CRS) -> Regions:

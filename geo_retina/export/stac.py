@@ -132,11 +132,14 @@ def _input(card: Card) -> dict[str, Any]:
 
 
 def _output(card: Card) -> dict[str, Any]:
+    box = "x_min, y_min, x_max, y_max in pixels"
+    if card.network.boxes == "oriented":
+        box = "centre x and y, length and width in pixels, degrees of the length from x to y"
     return {
-        "name": "x_min, y_min, x_max, y_max in pixels, score and class of each object",
+        "name": f"{box}, score and class of each object",
         "tasks": ["object-detection"],
         "result": {
-            "shape": [-1, 6],
+            "shape": [-1, 7 if card.network.boxes == "oriented" else 6],
             "dim_order": ["object", "attribute"],
             "data_type": "float32",
         },

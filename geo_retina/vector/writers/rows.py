@@ -17,7 +17,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_retina.errors import GeoRetinaError, OutputError
+from geo_retina.errors import GeoRetinaError, LabelError, OutputError
 from geo_retina.geodesy import (
     crs_label,
     full_turn,
@@ -181,7 +181,17 @@ class Rows:
 def azimuths_in(
     rows: pa.RecordBatch | pa.Table, source: pyproj.CRS | None, target: pyproj.CRS | None
 ) -> pa.Array:
-    """Give the azimuths of oriented boxes, which count from the north of a CRS, by another's."""
+    """Give the azimuths of oriented boxes, which count from the north of a CRS, by another's.
+
+    Raises:
+        LabelError: they are no numbers.
+    """
+    column = rows.column(AZIMUTH)
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise LabelError(
+            f"the column {AZIMUTH} of the detections holds {column.type} values, expected degrees "
+            "as numbers"
+        )
     wkb = geometry_of(rows) if isinstance(rows, pa.Table) else rows.column(GEOMETRY)
     rings = wkb_to_rings(wkb)
     if rings is not None:
@@ -189,7 +199,6 @@ def azimuths_in(
     else:
         bounds = shapely.bounds(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
         places = (bounds[:, :2] + bounds[:, 2:]) / 2
-    column = rows.column(AZIMUTH)
     azimuths = np.asarray(column.to_pandas(), dtype=np.float64)
     return pa.array(turn_azimuths(azimuths, places, source, target), from_pandas=True)
 

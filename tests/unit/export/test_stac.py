@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pystac
 import pytest
 from stac_model.schema import SCHEMA_URI, MLModelProperties
-from support.stubs import tiny_model
+from support.stubs import TINY_NETWORK, tiny_model
 
 from geo_retina import export_stac
 from geo_retina.errors import ModelError, OutputError
@@ -46,6 +47,15 @@ def test_a_model_file_is_described_with_its_path_and_its_parameters(tmp_path):
     assert about.hyperparameters.model_dump()["nms_iou"] == 0.25
     assert about.hyperparameters.model_dump()["thresholds"] == {"car": 0.3, "tree": 0.6}
     assert raw["properties"]["gsd"] == 0.5
+
+
+def test_an_item_tells_what_an_oriented_model_gives(tmp_path):
+    network = replace(TINY_NETWORK, boxes="oriented")
+    path = tiny_model(network=network).save(tmp_path / "m.safetensors")
+    raw = json.loads(export_stac(path, tmp_path / "m.json").read_text("utf-8"))
+    (found,) = MLModelProperties.model_validate(raw["properties"]).output
+    assert found.result.shape == [-1, 7]
+    assert "degrees" in found.name
 
 
 def test_what_cannot_be_written_or_described_is_refused(tmp_path):
