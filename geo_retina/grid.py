@@ -269,6 +269,15 @@ class TilePlan:
         end = np.minimum(start + self.tile_px, [self.width, self.height])
         return np.concatenate([start, end], axis=-1)
 
+    def cores_px(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N, 4) boxes of what the tiles at (N,) positions own, as ``windows_px``."""
+        row, col = np.divmod(np.asarray(indices, dtype=np.int64), self.cols)
+        place, half = np.stack([col, row], axis=-1), self.overlap_px // 2
+        last = np.array([self.cols, self.rows]) - 1
+        start = np.where(place == 0, 0, place * self.step_px + half)
+        end = np.where(place == last, [self.width, self.height], (place + 1) * self.step_px + half)
+        return np.concatenate([start, end], axis=-1)
+
     def blocks(self, block_px: int, *, width_px: int | None = None) -> list[Block]:
         """Group tiles into rectangles whose sides are at most about ``block_px``.
 
@@ -312,6 +321,18 @@ class TilePlan:
                 for rows, cols in rectangles(part, row_group.start, col_group.start):
                     found.append(Block(len(found), rows, cols, self._block_window(rows, cols)))
         return found
+
+    def parts_of(self, block: Block, chosen: NDArray[np.bool_]) -> list[Block]:
+        """Cut a block into rectangles of chosen tiles, all with its index.
+
+        Args:
+            block: of this plan.
+            chosen: (rows, cols) of the block's tiles.
+        """
+        cut = rectangles(chosen, block.tile_rows.start, block.tile_cols.start)
+        return [
+            Block(block.index, rows, cols, self._block_window(rows, cols)) for rows, cols in cut
+        ]
 
     def block_of(self, tile: int, index: int) -> Block:
         """Make a block of one tile, under a given index."""

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_retina.calibration.first_look import (
+    check_objects,
+    first_look_lines,
+    with_first_look,
+)
 from geo_retina.calibration.fitting import (
     Fit,
     MatchedScores,
@@ -75,9 +80,8 @@ class CalibrationReport:
         lines += [f"{name}: score from {a:.3f} to {b:.3f}" for name, a, b in rows]
         lines.append(f"nms_iou: from {before['nms_iou_before']:g} to {self.card.nms_iou:g}")
         if self.f1_after is None or self.gain is None:
-            return "\n".join(
-                [*lines, f"F1 before: {self.f1_before:.3f}; too little ground for more"]
-            )
+            lines.append(f"F1 before: {self.f1_before:.3f}; too little ground for more")
+            return "\n".join([*lines, *first_look_lines(self.card)])
         ends = ""
         if self.interval is not None:
             ends = f" (95 % of the gain from {self.interval[0]:+.3f} to {self.interval[1]:+.3f})"
@@ -86,6 +90,7 @@ class CalibrationReport:
             lines.append(f"calibration error: from {self.ece_before:.3f} to {self.ece_after:.3f}")
         if not self.is_better:
             lines.append("no gain on other ground: thresholds and suppression stay as they were")
+        lines += first_look_lines(self.card)
         return "\n".join(lines)
 
     @property
@@ -136,11 +141,17 @@ def calibrate(
     check_model_output(out, overwrite=overwrite)
     start = model if isinstance(model, Model) else load_model(model)
     ground, reviewed = gather_ground(start.card, data, options)
+    if options.prescreen:
+        check_objects(ground.objects)
     trials = [_try(start, start.card.nms_iou, ground, run)]
     if options.search_nms:
         trials += _other_suppressions(start, trials[0], ground, run)
     best = max(trials, key=lambda trial: trial.f1)  # the first, where none is better
     report = _report(out, start.card, trials[0], best, ground)
+    if options.prescreen:
+        kept = best if report.is_better else trials[0]
+        calibrated = replace(start, card=report.card)
+        report = replace(report, card=with_first_look(calibrated, kept.found, ground, run))
     if reviewed is not None:  # nobody may count by these cells
         report = replace(report, card=_with_review(report.card, reviewed))
     replace(start, card=report.card).save(out, half=None, overwrite=overwrite)
@@ -314,6 +325,8 @@ def _report(
         thresholds=kept.fit.thresholds if report.is_better else card.thresholds,
         nms_iou=kept.nms_iou,
         score_maps=kept.fit.maps,
-        metrics={**card.metrics, "calibration": about},
+        prescreen=None,  # it was measured at other thresholds
+        metrics={k: v for k, v in card.metrics.items() if k != "prescreen"}
+        | {"calibration": about},
     )
     return replace(report, card=calibrated)

@@ -257,6 +257,12 @@ def summary(report: RunReport) -> str:
         lines.append(columns(counts, indent="  "))
     if report.skipped_tiles:
         lines.append(f"{plural(report.skipped_tiles, 'tile')} had no valid pixel")
+    if report.screened_tiles:
+        share = report.screened_pixels / max(1, report.pixels)
+        lines.append(
+            f"{plural(report.screened_tiles, 'tile')}, {share:.1%} of the ground, screened out by "
+            "a first look"
+        )
     if report.outside_tiles:
         scenes = f", {plural(report.outside_scenes, 'whole scene')} among them"
         lines.append(

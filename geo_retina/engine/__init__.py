@@ -3,7 +3,7 @@
 from geo_retina.engine.computing import Engine
 from geo_retina.engine.devices import choose_device, choose_dtype, describe_devices, list_devices
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
-from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.runtimes import (
     Place,
     check_runtime,
@@ -30,6 +30,7 @@ __all__ = [
     "describe_devices",
     "fill",
     "has_openvino",
+    "inside",
     "list_devices",
     "mirror",
     "name_operators",

@@ -29,10 +29,18 @@ class Batching:
         predictor: what computes.
         classes: number of classes that it may name.
         oriented: whether its boxes are to have angles.
+        slots: shared with others that compute on the device; None for some of its own.
     """
 
-    def __init__(self, predictor: Predictor, classes: int, *, oriented: bool = False) -> None:
-        self.slots = ComputeSlots(predictor.device, predictor.batches_at_once)
+    def __init__(
+        self,
+        predictor: Predictor,
+        classes: int,
+        *,
+        oriented: bool = False,
+        slots: ComputeSlots | None = None,
+    ) -> None:
+        self.slots = slots or ComputeSlots(predictor.device, predictor.batches_at_once)
         self.reduced: int | None = None
         """Tiles in a batch, where memory made that fewer than planned."""
         self._predictor = predictor

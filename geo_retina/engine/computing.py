@@ -16,6 +16,8 @@ from torch import Tensor
 
 from geo_retina.detections import Detections
 from geo_retina.engine.batching import Batching, is_out_of_memory
+from geo_retina.engine.compute_slots import ComputeSlots
+from geo_retina.engine.limits import first_look_options
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
 from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.runtimes import predictor_of
@@ -61,6 +63,10 @@ class Engine:
         options: what changes the result.
         device: name of a device, or auto.
         batch: tiles through the network at once; None for a number that suits the device.
+        slots: shared with another engine on the device; None for some of its own.
+
+    Attributes:
+        first_look: what looks at coarser pixels first, where the options ask for it.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Engine:
         *,
         device: str = "auto",
         batch: int | None = None,
+        slots: ComputeSlots | None = None,
     ) -> None:
         make = predictor_of(model, options)
         self.predictor: Predictor = make(model, options, device=device, batch=batch)
@@ -79,7 +86,13 @@ class Engine:
             self.predictor,
             len(self.card.classes),
             oriented=self.card.network.boxes == "oriented",
+            slots=slots,
         )
+        self.first_look: Engine | None = None
+        if options.prescreen:
+            coarse = first_look_options(options, self.card)
+            shared = self._batching.slots
+            self.first_look = Engine(model, coarse, device=device, batch=batch, slots=shared)
         self._edge_px = options.merge.edge_px
         radiometry = self.card.radiometry
         self._offset, self._scale = (

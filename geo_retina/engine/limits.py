@@ -12,6 +12,17 @@ from geo_retina.nn.decoding import DecodeSettings
 from geo_retina.options import DetectOptions
 
 
+def first_look_options(options: DetectOptions, card: Card) -> DetectOptions:
+    """Say what a first look takes for a sign of an object.
+
+    Args:
+        options: of the run, which has a first look.
+        card: that says how.
+    """
+    assert card.prescreen is not None  # checked when the run was planned
+    return replace(options, prescreen=False, score=card.prescreen.score, min_score=None, tta=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Limits:
     """Thresholds and limits for tiles of any size.

@@ -103,6 +103,28 @@ class ScoreMap:
 
 
 @dataclass(frozen=True)
+class Prescreen:
+    """A first look through coarser pixels, which tells the tiles that need no other one.
+
+    Attributes:
+        factor: pixels along a side of which it sees one, 2 or 4.
+        score: a tile where it finds nothing from this score on is looked at no further.
+        thresholds: scores, one a class, of the objects that it was measured to keep.
+    """
+
+    factor: int
+    score: float
+    thresholds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.factor not in (2, 4) or not 0 < self.score < 1:
+            raise ModelError(
+                f"a first look has the factor {self.factor} and the score {self.score}, expected "
+                "2 or 4, and a score between 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
 class Card:
     """All that is needed to use a model rightly, and to know where it came from.
 
@@ -124,6 +146,7 @@ class Card:
             of other programs learned it. Cards of before that do not say mean ``mirror``.
         score_maps: how scores become probabilities, one for each class; none where the model was
             not calibrated.
+        prescreen: how ``DetectOptions.prescreen`` looks first; None where that was not measured.
         description: what it finds, in what imagery.
         licence: licence of the weights.
         attribution: whom a user must name.
@@ -151,6 +174,7 @@ class Card:
     nms_iou: float = 0.5
     padding: Padding = "mirror"
     score_maps: tuple[ScoreMap, ...] = ()
+    prescreen: Prescreen | None = None
     description: str = ""
     licence: str = ""
     attribution: str = ""
@@ -177,6 +201,11 @@ class Card:
             raise ModelError(
                 f"card of {self.name} has {len(self.score_maps)} maps of scores for "
                 f"{len(self.classes)} classes, expected one for each, or none"
+            )
+        if self.prescreen and len(self.prescreen.thresholds) != len(self.classes):
+            raise ModelError(
+                f"card of {self.name} has a first look with {len(self.prescreen.thresholds)} "
+                f"thresholds for {len(self.classes)} classes, expected one for each"
             )
         self._check_numbers()
         if self.padding not in get_args(Padding):
@@ -240,7 +269,10 @@ class Card:
 
     def to_json(self) -> str:
         """Write JSON, keys sorted; ``from_json`` reads it."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        values = asdict(self)
+        if self.prescreen is None:  # as it was written, and told from others, before there was one
+            del values["prescreen"]
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, *, check_types: bool = True) -> Card:
@@ -261,6 +293,8 @@ class Card:
             raw["bands"] = tuple(Band(**band) for band in raw["bands"])
             raw["radiometry"] = Radiometry(**raw["radiometry"])
             raw["score_maps"] = tuple(ScoreMap(**each) for each in raw.get("score_maps", ()))
+            if raw.get("prescreen") is not None:
+                raw["prescreen"] = Prescreen(**raw["prescreen"])
             raw["network"] = NetworkOptions(**raw["network"])
             card = cls(**raw)
             # Built first, as pydantic passes over keys that nobody knows.

@@ -17,6 +17,10 @@ class CalibrateOptions:
     radius_m: float | None = None
     """Point labels: the greatest distance of a match; left out, the size of a point's square."""
 
+    prescreen: bool = False
+    """Measure a first look at coarser pixels too, for `geo-retina detect --prescreen`, on 600
+    objects or more."""
+
     def __post_init__(self) -> None:
         check(self, {"radius_m": (1e-9, INFINITY)})
 

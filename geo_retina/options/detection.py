@@ -135,6 +135,10 @@ class DetectOptions:
     aoi_rule: Literal["intersects", "within"] = "intersects"
     """Keep the detections whose box meets the area, or only those that lie wholly inside."""
 
+    prescreen: bool = False
+    """Look at coarser pixels first, and no further at tiles where that shows nothing: faster where
+    objects are few. The model's card must say how: see `geo-retina calibrate --prescreen`."""
+
     runtime: Runtime = "auto"
     """What computes the network. auto is openvino (extra cpu) on a CPU where it computes in int8,
     else torch."""
@@ -187,6 +191,11 @@ class DetectOptions:
             raise OptionError(
                 f"DetectOptions.across_scenes is given with MergeOptions.rank={self.merge.rank}, "
                 "which is for tiles only; leave it out"
+            )
+        if self.prescreen and self.mosaic:
+            raise OptionError(
+                "DetectOptions.prescreen is given with DetectOptions.mosaic, whose scenes have no "
+                "coarser pixels in common; leave one of them out"
             )
         if self.aoi is None and (self.aoi_layer is not None or self.aoi_rule != "intersects"):
             given = "aoi_rule" if self.aoi_layer is None else "aoi_layer"

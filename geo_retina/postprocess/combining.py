@@ -266,8 +266,13 @@ class _Work:
         """Join the ground that any run scanned, and what none did."""
         scanned = _ground(self.runs, "scanned", self.crs)
         assert scanned is not None  # no run is read without
+        given, names = iter(self.names), list[str]()
+        for run in self.runs:
+            assert run.companions.scanned is not None
+            renamed = {scene.name: next(given) for scene in run.scenes}
+            names += [renamed[name] for name in run.companions.scanned["scene"].to_pylist()]
         scanned = scanned.set_column(
-            scanned.column_names.index("scene"), "scene", pa.array(self.names, pa.string())
+            scanned.column_names.index("scene"), "scene", pa.array(names, pa.string())
         )
         missing = _ground(self.runs, "not_covered", self.crs)
         about = {str(run.path): dict(run.companions.metadata) for run in self.runs}

@@ -104,8 +104,9 @@ def read_run(path: str | Path) -> Run:
             f"{path} does not say which ground was scanned, expected a file that geo-retina "
             "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
         )
-    scenes = tuple(_scene(row) for row in ground.drop_columns(["geometry"]).to_pylist())
-    return Run(path, crs, companions, scenes, columns)
+    rows = ground.drop_columns(["geometry"]).to_pylist()
+    scenes = {row["scene"]: _scene(row) for row in rows}  # one has two where it was screened
+    return Run(path, crs, companions, tuple(scenes.values()), columns)
 
 
 def _scene(row: dict[str, Any]) -> SceneGround:

@@ -8,7 +8,7 @@ from geo_retina.run.detection_run import (
     total,
 )
 from geo_retina.run.execution import carry_out, carry_out_part, open_ledger
-from geo_retina.run.fitting import fit_scene, notes_on
+from geo_retina.run.fitting import fit_scene, notes_on, suited
 from geo_retina.run.frozen_plan import (
     FrozenPlan,
     check_given,
@@ -46,6 +46,7 @@ from geo_retina.run.plan import (
     plan_scene,
     plan_scenes,
 )
+from geo_retina.run.prescreening import read_coarse
 from geo_retina.run.provenance import explain
 from geo_retina.run.report import RunReport, limit_notes, report_on
 from geo_retina.run.resuming import Outputs, find_earlier, leave_ledger, run_folder
@@ -99,6 +100,7 @@ __all__ = [
     "plan_run",
     "plan_scene",
     "plan_scenes",
+    "read_coarse",
     "read_plan",
     "remove_parts",
     "report_on",
@@ -106,5 +108,6 @@ __all__ = [
     "run_folder",
     "run_task_batches",
     "scene_objects",
+    "suited",
     "total",
 ]

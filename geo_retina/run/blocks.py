@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,18 @@ from numpy.typing import NDArray
 from geo_retina.detections import Detections
 from geo_retina.engine import BlockDetections, BlockPixels, Stopped
 from geo_retina.errors import SceneMismatchError, one_sentence
-from geo_retina.grid import Block, Window, area_of
+from geo_retina.grid import Window, area_of
 from geo_retina.merge import merge_block
 from geo_retina.options import MergeOptions
 from geo_retina.resampling import Rescaling
 from geo_retina.run.cluster import EngineKey, engine_here
 from geo_retina.run.ledger.block_results import BlockResult
 from geo_retina.run.memory import release_memory
-from geo_retina.run.plan import BlockJob, TaskBatch
+from geo_retina.run.plan import BlockJob
+from geo_retina.run.prescreening import Left, all_of, join, look_first, read_coarse
 from geo_retina.scene import LostPart, Mosaic, Scene, read_pieces
+
+_T = TypeVar("_T")
 
 _stopped: set[str] = set()
 """Runs of this process whose tasks are cancelled."""
@@ -69,70 +73,138 @@ def detect_batch(packed: bytes, key: EngineKey, retries: int, run_id: str) -> Ou
         run_id: of the run, which may be stopped.
     """
     start = time.perf_counter()
-    task_batch: TaskBatch = pickle.loads(packed)
+    how = _How(key, retries, run_id)
+    jobs: tuple[BlockJob, ...] = pickle.loads(packed).jobs
     failed: dict[int, str] = {}
-    blocks: dict[int, BlockPixels] = {}
-    lost: dict[int, tuple[LostPart, ...]] = {}
-    found: dict[int, BlockDetections] = {}
-    for i, job in enumerate(task_batch.jobs):
+    left: dict[int, Left] = {}
+    for i, job in enumerate(jobs):
         try:
-            if isinstance(job.scene, Scene) and job.scene.is_blank(job.block.window):
-                found[i], lost[i] = _nothing_in(job.block), ()
-                continue
-            blocks[i], lost[i] = _read_block(job, retries, run_id)
+            left[i] = all_of(job)
+        except Exception as error:
+            failed[i] = one_sentence(error)
+    first = _look_first(jobs, left, failed, how) if key.options.prescreen else Stages()
+    blocks: list[tuple[int, BlockPixels]] = []
+    lost: dict[int, tuple[LostPart, ...]] = {}
+    for i in [i for i in left if i not in failed and left[i].parts]:
+        try:
+            read, left[i], lost[i] = _read_left(jobs[i], left[i], how)
+            blocks += [(i, part) for part in read]
         except Exception as error:
             failed[i] = one_sentence(error)
     was_read = time.perf_counter()
+    found = {i: each.blank_tiles for i, each in left.items()}
+    turn = 0.0
     if blocks:
         try:
-            results = _retried(
+            results = how.retried(
                 lambda: engine_here(key).detect(
-                    list(blocks.values()), stopped=lambda: run_id in _stopped
-                ),
-                retries,
+                    [part for _, part in blocks], stopped=how.is_stopped
+                )
             )
-            found |= zip(blocks, results, strict=True)
+            for (i, _), result in zip(blocks, results, strict=True):
+                found[i].append(result)
+            turn = max(result.turn_s for result in results)
         except Exception as error:
-            failed |= dict.fromkeys(blocks, one_sentence(error))
+            failed |= dict.fromkeys((i for i, _ in blocks), one_sentence(error))
     blocks.clear()
     detected = time.perf_counter()
     records = [
-        _done(job, found[i], lost[i], key.options.merge)
-        if i in found
-        else failed_block(job, failed[i])
-        for i, job in enumerate(task_batch.jobs)
+        failed_block(job, failed[i])
+        if i in failed
+        else _done(job, join(found[i]), left[i], lost.get(i, ()), key.options.merge)
+        for i, job in enumerate(jobs)
     ]
     release_memory()
-    turn = max((each.turn_s for each in found.values()), default=0.0)
     stages = Stages(
-        reading=was_read - start,
-        turn=turn,
-        detecting=detected - was_read - turn,
+        reading=was_read - start - first.turn - first.detecting,
+        turn=first.turn + turn,
+        detecting=first.detecting + detected - was_read - turn,
         merging=time.perf_counter() - detected,
     )
     return Outcome(records, stages)
 
 
-def _nothing_in(block: Block) -> BlockDetections:
-    """Skip all tiles of a block."""
-    tiles = len(block.tile_rows) * len(block.tile_cols)
-    return BlockDetections(Detections.empty(), tiles=0, skipped=tiles, truncated=0)
+@dataclass(frozen=True)
+class _How:
+    """How a task is carried out; see ``detect_batch``."""
+
+    key: EngineKey
+    retries: int
+    run_id: str
+
+    def is_stopped(self) -> bool:
+        """Tell whether nobody wants the result any longer."""
+        return self.run_id in _stopped
+
+    def go_on(self) -> None:
+        """Give up a block that nobody wants any longer."""
+        if self.is_stopped():
+            raise Stopped
+
+    def retried(self, work: Callable[[], _T]) -> _T:
+        """Do something again where it fails."""
+        for _ in range(self.retries):
+            try:
+                return work()
+            except Stopped:
+                raise
+            except Exception:
+                continue
+        return work()
 
 
-def _retried(work: Callable[[], Any], retries: int) -> Any:
-    for _ in range(retries):
+def _look_first(
+    jobs: Sequence[BlockJob], left: dict[int, Left], failed: dict[int, str], how: _How
+) -> Stages:
+    """Screen tiles out by a first look; of blocks whose coarser pixels fail, none.
+
+    Args:
+        jobs: of a task.
+        left: what of them is to be detected on; is made less.
+        failed: what went wrong, by the position of the job; is added to.
+        how: the task is carried out.
+
+    Returns:
+        Where the time went.
+    """
+    start = was_read = time.perf_counter()
+    looks: dict[int, BlockPixels] = {}
+    try:
+        engine = engine_here(how.key)
+        for i in [i for i, each in left.items() if each.parts and jobs[i].coarse is not None]:
+            try:
+                looks[i] = how.retried(partial(read_coarse, jobs[i], engine.card))
+                _check_range(jobs[i], looks[i].pixels, looks[i].valid)
+            except Exception:  # reading the block itself will tell
+                looks.pop(i, None)
+        was_read = time.perf_counter()
+        screened = how.retried(lambda: look_first(looks, jobs, engine, how.is_stopped))
+    except Exception as error:
+        failed |= dict.fromkeys(looks or left, one_sentence(error))
+        return Stages(reading=was_read - start, detecting=time.perf_counter() - was_read)
+    left |= screened
+    turn = max((each.turn_s for each in screened.values()), default=0.0)
+    detecting = time.perf_counter() - was_read - turn
+    return Stages(reading=was_read - start, turn=turn, detecting=detecting)
+
+
+def _read_left(
+    job: BlockJob, left: Left, how: _How
+) -> tuple[list[BlockPixels], Left, tuple[LostPart, ...]]:
+    """Read what is left of a block, or all of it that can be read where some cannot."""
+    if left.parts != (job.block,):
         try:
-            return work()
-        except Stopped:
-            raise
-        except Exception:
-            continue
-    return work()
+            read = [_read_block(replace(job, block=part), how) for part in left.parts]
+            if not any(lost for _, lost in read):
+                return [pixels for pixels, _ in read], left, ()
+        except Exception:  # what of a block cannot be read is told of it as a whole
+            pass
+        left = all_of(job)
+    pixels, lost = _read_block(job, how)
+    return [pixels], left, lost
 
 
-def _read_block(
-    job: BlockJob, retries: int, run_id: str
-) -> tuple[BlockPixels, tuple[LostPart, ...]]:
+def _read_block(job: BlockJob, how: _How) -> tuple[BlockPixels, tuple[LostPart, ...]]:
     """Read a block, or what of it can be read, and name what cannot.
 
     Raises:
@@ -141,9 +213,9 @@ def _read_block(
     window, rescaling = job.block.window, None
     lost: tuple[LostPart, ...] = ()
     try:
-        pixels, valid, rescaling = _retried(lambda: _read_window(job.scene, window), retries)
+        pixels, valid, rescaling = how.retried(lambda: _read_window(job.scene, window))
     except Exception:
-        pixels, valid, lost = read_pieces(job.scene, window, go_on=partial(_go_on, run_id))
+        pixels, valid, lost = read_pieces(job.scene, window, go_on=how.go_on)
         if area_of(part.window for part in lost) == window.height * window.width:
             raise
     _check_range(job, pixels, valid if rescaling is None else rescaling.source_valid)
@@ -160,12 +232,6 @@ def _read_window(
         return *scene.read(window), None
     pixels, rescaling = scene.read_source(window)
     return pixels, rescaling.valid, rescaling
-
-
-def _go_on(run_id: str) -> None:
-    """Give up a block that nobody wants any longer."""
-    if run_id in _stopped:
-        raise Stopped
 
 
 def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
@@ -187,7 +253,11 @@ def _check_range(job: BlockJob, pixels: NDArray[Any], valid: NDArray[np.bool_]) 
 
 
 def _done(
-    job: BlockJob, found: BlockDetections, lost: tuple[LostPart, ...], options: MergeOptions
+    job: BlockJob,
+    found: BlockDetections,
+    left: Left,
+    lost: tuple[LostPart, ...],
+    options: MergeOptions,
 ) -> BlockResult:
     settled, undecided = merge_block(found.detections, job.tiles, job.block, options)
     return BlockResult(
@@ -202,6 +272,7 @@ def _done(
         undecided=undecided,
         lost=lost,
         out_of_range=found.out_of_range,
+        screened=left.screened,
     )
 
 

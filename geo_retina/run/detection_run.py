@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from geo_retina.errors import RunError
 from geo_retina.grid import area_of
 from geo_retina.run.ledger.block_results import BlockResult
@@ -33,6 +35,8 @@ class Totals:
         out_of_range_tiles: with values far outside those that integers were measured on.
         not_covered_pixels: of the ground of blocks that failed, in whole or in part.
         km2: ground that was covered; None where a scene has no resolution in metres.
+        screened_tiles: at which a first look found nothing, so that there was no other one.
+        screened_pixels: of the ground that these own; they count as covered.
     """
 
     blocks: int
@@ -47,6 +51,8 @@ class Totals:
     not_covered_pixels: int = 0
     out_of_range_tiles: int = 0
     km2: float | None = None
+    screened_tiles: int = 0
+    screened_pixels: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +111,15 @@ def _unread_tiles(result: BlockResult, plan: ScenePlan) -> int:
     windows = [part.window for part in result.lost]
     hidden = [filter(None, (each.within(tile.window) for each in windows)) for tile in tiles]
     return sum(
-        area_of(parts) == tile.window.height * tile.window.width
+        tile.index not in result.screened
+        and area_of(parts) == tile.window.height * tile.window.width
         for tile, parts in zip(tiles, hidden, strict=True)
     )
 
 
 def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
     blocks = scenes = pixels = lost = tiles = skipped = truncated = failed_tiles = 0
-    out_of_range, km2 = 0, 0.0
+    out_of_range, km2, screened, screened_px = 0, 0.0, 0, 0
     batches = []
     # Single tiles that were needed beside the area may show scenes that lie outside it.
     inside = {each.index: [*each.blocks] for each in plan.scene_plans}
@@ -137,6 +144,8 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
             skipped += result.skipped - unread
             truncated += result.truncated
             out_of_range += result.out_of_range
+            screened += len(result.screened)
+            screened_px += _owned_px(result, scene_plan)
             batches += [] if result.reduced_batch is None else [result.reduced_batch]
         blocks += len(done)
         km2 += (pixels - before) * (scene_plan.scene.grid.gsd_m or math.nan) ** 2 / 1e6
@@ -149,7 +158,7 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
         tiles=tiles,
         skipped_tiles=skipped,
         truncated_tiles=truncated,
-        outside_tiles=planned_tiles - tiles - skipped - failed_tiles,
+        outside_tiles=planned_tiles - tiles - skipped - screened - failed_tiles,
         outside_scenes=sum(
             len(each.scenes) - len(each.shown_by(inside[each.index])) for each in plan.scene_plans
         ),
@@ -157,7 +166,15 @@ def _totals(plan: RunPlan, records: Iterable[SceneRecord]) -> Totals:
         not_covered_pixels=lost,
         out_of_range_tiles=out_of_range,
         km2=km2 if math.isfinite(km2) else None,
+        screened_tiles=screened,
+        screened_pixels=screened_px,
     )
+
+
+def _owned_px(result: BlockResult, plan: ScenePlan) -> int:
+    """Count the pixels that the tiles own which were screened out of a block."""
+    x_min, y_min, x_max, y_max = plan.tiles.cores_px(np.array(result.screened, np.int64)).T
+    return int(((x_max - x_min) * (y_max - y_min)).sum())
 
 
 def check_any_covered(run: DetectionRun) -> None:

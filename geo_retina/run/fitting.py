@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_retina.errors import SceneMismatchError
+from geo_retina.errors import OptionError, SceneMismatchError
 from geo_retina.geodesy import missing_crs
 from geo_retina.model import Card
 from geo_retina.options import DetectOptions
@@ -78,6 +78,31 @@ def suited(options: DetectOptions, card: Card) -> DetectOptions:
     nms_iou = card.nms_iou if options.nms_iou is None else options.nms_iou
     merge = replace(options.merge, iou=min(options.merge.iou, nms_iou))
     return replace(options, nms_iou=nms_iou, merge=merge)
+
+
+def check_prescreen(options: DetectOptions, card: Card) -> None:
+    """Refuse a first look that a card does not tell how to take, or not for scores so low.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if not options.prescreen:
+        return
+    if card.prescreen is None:
+        raise OptionError(
+            f"DetectOptions.prescreen is given, but the card of model {card.name} does not say "
+            "how a first look keeps its objects; measure it with geo-retina calibrate --prescreen"
+        )
+    floor = options.floor
+    wanted = card.thresholds if floor is None else (floor,) * len(card.classes)
+    for name, score, least in zip(card.classes, wanted, card.prescreen.thresholds, strict=True):
+        if score < least:
+            raise OptionError(
+                f"DetectOptions.prescreen is given, but {name} is to be kept from a score of "
+                f"{score:.4g} on, and the first look of model {card.name} was measured on objects "
+                f"from {least:.4g} on; leave out DetectOptions.prescreen, or raise "
+                "DetectOptions.score"
+            )
 
 
 def notes_on(scenes: Sequence[Scene]) -> tuple[str, ...]:

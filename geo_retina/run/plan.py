@@ -18,9 +18,17 @@ from geo_retina.errors import GeoRetinaError, OptionError, SceneError
 from geo_retina.grid import Block, TilePlan, Window, plan_tiles
 from geo_retina.model import OVERLAPS_PER_TILE, Card, Model
 from geo_retina.options import DetectOptions, RunOptions
-from geo_retina.run.fitting import fit_scene
+from geo_retina.run.fitting import check_prescreen, fit_scene
 from geo_retina.run.tiles_of_interest import tiles_on, tiles_over
-from geo_retina.scene import BLOCK_CACHE_BYTES, Mosaic, Scene, find_scenes, make_mosaic, mosaic_name
+from geo_retina.scene import (
+    BLOCK_CACHE_BYTES,
+    Mosaic,
+    Scene,
+    coarsen,
+    find_scenes,
+    make_mosaic,
+    mosaic_name,
+)
 from geo_retina.vector import Area, read_area
 
 _WIDEST = 4
@@ -54,6 +62,7 @@ class ScenePlan:
         tiles: its tiles.
         blocks: its blocks of tiles; none where it lies outside the area of interest.
         area_px: the area of interest in pixels of its grid; None where all is of interest.
+        coarse: the scene as a first look sees it; None where there is none.
     """
 
     index: int
@@ -61,6 +70,7 @@ class ScenePlan:
     tiles: TilePlan
     blocks: tuple[Block, ...]
     area_px: Any | None = None
+    coarse: Scene | None = None
 
     @property
     def scenes(self) -> list[Scene]:
@@ -81,7 +91,7 @@ class ScenePlan:
     def job(self, block: Block) -> BlockJob:
         """Make the job of a block as it travels: of a mosaic, with the scenes that it shows."""
         scene = self.scene.under(block.window) if isinstance(self.scene, Mosaic) else self.scene
-        return BlockJob(self.index, scene, self.tiles, block)
+        return BlockJob(self.index, scene, self.tiles, block, self.coarse)
 
     def block(self, index: int) -> Block:
         """Return the block that a block result names.
@@ -121,6 +131,7 @@ class BlockJob:
     scene: Scene | Mosaic
     tiles: TilePlan
     block: Block
+    coarse: Scene | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +220,7 @@ def plan_found(
         name: of the mosaic, where one is asked for.
         only: positions of the scenes to look at, of which none may be usable; None for all.
     """
+    check_prescreen(options, card)
     area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
     opened: list[tuple[int, Scene]] = []
     failures: list[Failure] = []
@@ -275,14 +287,19 @@ def _cut(
     area_px = None if area is None else area.on(scene.grid)
     if area is not None and area_px is None:
         return ScenePlan(index, scene, tiles, ())
+    coarse = None
+    if options.prescreen and card.prescreen is not None and isinstance(scene, Scene):
+        coarse = coarsen(scene, card.prescreen.factor)
     if area is None and isinstance(scene, Scene):
-        return ScenePlan(index, scene, tiles, tuple(blocks_for(scene, tiles, block_px)))
+        blocks = tuple(blocks_for(scene, tiles, block_px))
+        return ScenePlan(index, scene, tiles, blocks, coarse=coarse)
     chosen = np.ones((tiles.rows, tiles.cols), np.bool_)
     if area_px is not None:
         chosen &= tiles_on(tiles, area_px)
     if isinstance(scene, Mosaic):
         chosen &= tiles_over(tiles, scene.boxes_px)
-    return ScenePlan(index, scene, tiles, tuple(tiles.blocks_over(chosen, block_px)), area_px)
+    blocks = tuple(tiles.blocks_over(chosen, block_px))
+    return ScenePlan(index, scene, tiles, blocks, area_px, coarse)
 
 
 _MOST_TILES = 250_000_000  # a byte for each is held where an area chooses among them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import to_polygons
 from geo_retina.geodesy import are_expressible, is_connected, is_same
-from geo_retina.grid import Window
+from geo_retina.grid import TilePlan, Window, rectangles
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions
 from geo_retina.run.detection_run import DetectionRun
@@ -36,7 +36,7 @@ def explain(run: DetectionRun) -> Companions:
     plan = run.plan
     plans = {plan.names[each.index]: each for each in plan.scene_plans}
     return Companions(
-        scanned=scanned_table(plans, run.failures, plan.crs),
+        scanned=scanned_table(plans, run.failures, plan.crs, screened=_screened(run)),
         not_covered=not_covered_table(run.failures, plan.crs),
         metadata=describe_run(plan.model, plan.options, [scene.path for scene in plan.scenes])
         | {"out_of_range_tiles": json.dumps(run.totals.out_of_range_tiles)},
@@ -44,7 +44,11 @@ def explain(run: DetectionRun) -> Companions:
 
 
 def scanned_table(
-    plans: Mapping[str, ScenePlan], failures: Sequence[Failure], crs: pyproj.CRS | None
+    plans: Mapping[str, ScenePlan],
+    failures: Sequence[Failure],
+    crs: pyproj.CRS | None,
+    *,
+    screened: Mapping[int, NDArray[np.int64]] | None = None,
 ) -> pa.Table:
     """Outline the ground that a run scanned: where it holds no detections, there are no objects.
 
@@ -52,18 +56,21 @@ def scanned_table(
         plans: by the name that the scene has in the output.
         failures: ground to leave out.
         crs: CRS of the result.
+        screened: tiles that a first look screened out, by the index of the scene's plan.
 
     Returns:
-        One row per scene, without those of which nothing was covered: geometry, ``scene``,
-        ``path``, and the grid its boxes were found on: ``width_px``, ``height_px``, ``gsd_m``,
-        ``grid_crs`` (WKT, null without one), ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``.
+        One row per scene, without those of which nothing was covered, and one more for what of it
+        was only looked at first: geometry, ``scene``, ``path``, and the grid its boxes were found
+        on: ``width_px``, ``height_px``, ``gsd_m``, ``grid_crs`` (WKT, null without one),
+        ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``; ``screened``, true in the latter.
     """
     tables = []
     for name, plan in plans.items():
         windows = [f.window for f in failures if f.plan is plan]
-        ground = None if plan.is_outside else _remaining(plan, windows)
-        if ground is not None:
-            columns = {k: [v] for k, v in _about_scene(name, plan).items()}
+        tiles = (screened or {}).get(plan.index, np.empty(0, np.int64))
+        for ground, is_screened in [] if plan.is_outside else _grounds(plan, windows, tiles):
+            about = {**_about_scene(name, plan), "screened": is_screened}
+            columns = {k: [v] for k, v in about.items()}
             polygons = np.array([ground], dtype=object)
             table = outline_table(polygons, columns, plan.scene.grid.crs, crs)
             tables.append(as_counted(table, plan, crs))
@@ -72,10 +79,53 @@ def scanned_table(
     return pa.concat_tables(tables).cast(_EMPTY.schema)
 
 
-def _remaining(plan: ScenePlan, missing: Sequence[Window | None]) -> Any:
-    """Cut windows out of the ground of interest, as a multi-polygon; None for nothing."""
-    if None in missing:
+def _screened(run: DetectionRun) -> dict[int, NDArray[np.int64]]:
+    """Gather the tiles that a first look screened out, by the index of the scene's plan."""
+    return {
+        record.scene_index: np.array(
+            [tile for result in record.results for tile in result.screened], np.int64
+        )
+        for record in run.records
+    }
+
+
+def _grounds(
+    plan: ScenePlan, missing: Sequence[Window | None], screened: NDArray[np.int64]
+) -> Iterator[tuple[Any, bool]]:
+    """Cut windows out of the ground of interest, and tell what of it was looked at only first.
+
+    Yields:
+        Multi-polygons in the scene's CRS, and whether a first look screened them out; none where
+        nothing is left.
+    """
+    left = None if None in missing else _remaining(plan, missing)
+    first = _outline(plan.tiles, screened)
+    for ground, is_screened in (
+        (left if first is None else shapely.difference(left, first), False),
+        (None if first is None else shapely.intersection(left, first), True),
+    ):
+        parts = [each for each in shapely.get_parts(ground) if shapely.get_dimensions(each) == 2]
+        if parts:
+            polygons = shapely.multipolygons(parts)
+            yield shapely.transform(polygons, plan.scene.grid.pixels_to_crs), is_screened
+
+
+def _outline(tiles: TilePlan, chosen: NDArray[np.int64]) -> Any:
+    """Outline what some tiles of a plan own, in its pixels; None for none."""
+    if not len(chosen):
         return None
+    mask = np.zeros((tiles.rows, tiles.cols), np.bool_)
+    mask.flat[chosen] = True
+    boxes = []
+    for rows, cols in rectangles(mask):
+        ends = [rows[0] * tiles.cols + cols[0], rows[-1] * tiles.cols + cols[-1]]
+        (x_min, y_min, _, _), (_, _, x_max, y_max) = tiles.cores_px(np.array(ends)).tolist()
+        boxes.append(shapely.box(x_min, y_min, x_max, y_max))
+    return shapely.union_all(boxes)
+
+
+def _remaining(plan: ScenePlan, missing: Sequence[Window | None]) -> Any:
+    """Cut windows out of the ground of interest, in pixels of the grid."""
     grid = plan.scene.grid
     left = shapely.box(0, 0, grid.width, grid.height)
     if isinstance(plan.scene, Mosaic):
@@ -83,12 +133,7 @@ def _remaining(plan: ScenePlan, missing: Sequence[Window | None]) -> Any:
     if plan.area_px is not None:
         left = shapely.intersection(left, plan.area_px)
     holes = [shapely.box(*window.box_px) for window in missing if window is not None]
-    if holes:
-        left = shapely.difference(left, shapely.union_all(holes))
-    polygons = [part for part in shapely.get_parts(left) if shapely.get_dimensions(part) == 2]
-    if not polygons:
-        return None
-    return shapely.transform(shapely.multipolygons(polygons), grid.pixels_to_crs)
+    return shapely.difference(left, shapely.union_all(holes)) if holes else left
 
 
 def _about_scene(name: str, plan: ScenePlan) -> dict[str, Any]:
@@ -114,6 +159,7 @@ _EMPTY = pa.schema(
         ("gsd_m", pa.float64()),
         *((name, pa.string()) for name in ("grid_crs", "affine")),
         *((name, pa.int64()) for name in ("tile_px", "overlap_px")),
+        ("screened", pa.bool_()),
     ]
 ).empty_table()
 

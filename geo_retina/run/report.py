@@ -44,6 +44,8 @@ class RunReport:
         km2: ground that was covered; None where a scene has no resolution in metres.
         km2_per_hour: of what this try covered, over its wall time; None where nothing was.
         work: where the time of its workers went.
+        screened_tiles: tiles at which a first look found nothing, so that there was no other one.
+        screened_pixels: pixels of the ground that these own, among ``pixels``.
     """
 
     out: Path
@@ -69,6 +71,8 @@ class RunReport:
     km2: float | None = None
     km2_per_hour: float | None = None
     work: Workload = field(default_factory=Workload)
+    screened_tiles: int = 0
+    screened_pixels: int = 0
 
     @property
     def complete(self) -> bool:
@@ -111,6 +115,8 @@ def report_on(run: DetectionRun, written: Written, seconds: float) -> RunReport:
         km2=totals.km2,
         km2_per_hour=km2_per_hour(run, seconds),
         work=run.work,
+        screened_tiles=totals.screened_tiles,
+        screened_pixels=totals.screened_pixels,
     )
 
 

@@ -18,6 +18,7 @@ from geo_retina.scene.mosaic import Mosaic, make_mosaic
 from geo_retina.scene.naming import match_names
 from geo_retina.scene.opening import (
     as_scene,
+    coarsen,
     count_bands,
     inspect_file,
     open_picture,
@@ -44,6 +45,7 @@ __all__ = [
     "as_scene",
     "check_raster_output",
     "choose_asset",
+    "coarsen",
     "common_name",
     "count_bands",
     "describe_reading",

@@ -208,6 +208,40 @@ def on_grid(scene: Scene, grid: Grid) -> Scene:
     )
 
 
+def coarsen(scene: Scene, factor: int) -> Scene:
+    """Read the same bands of a scene in pixels that are so many times as long.
+
+    They are averages, and taken from the file's overviews where these are fine enough. The last
+    row and column may reach beyond the scene.
+
+    Raises:
+        SceneError: its file is missing or no raster.
+    """
+    file, own, stretched = inspect_file(scene.path), scene.grid, Affine.scale(factor)
+    grid = replace(
+        own,
+        affine=own.affine @ stretched,
+        height=-(-own.height // factor),
+        width=-(-own.width // factor),
+        pixel_m=None if own.pixel_m is None else own.pixel_m * factor,
+    )
+    to_file = None if scene.grid_to_file is None else scene.grid_to_file @ stretched
+    source = None if to_file is None else own_source(file, scene.bands, grid, to_file)
+    if to_file is not None and source is not None:
+        scaled = _scaled(as_scene(file, bands=scene.bands), grid, to_file, source)
+        return replace(scaled, values=scene.values)
+    return replace(
+        scene,
+        grid=grid,
+        grid_to_file=to_file,
+        nodatas=file.nodatas_of(scene.bands, is_own=False),
+        view=view_of(file, scene.bands, grid, to_file),
+        source=None,
+        overview_level=None,
+        file_block_px=None,
+    )
+
+
 def count_bands(path: str | Path) -> int:
     """Count the bands of a file, alpha included.
 

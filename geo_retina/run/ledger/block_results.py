@@ -24,7 +24,7 @@ from geo_retina.scene import LostPart
 _KEY = "parts"
 _STATS = (
     *("scene_index", "block", "window", "tiles", "skipped", "truncated", "error", "lost"),
-    "out_of_range",
+    *("out_of_range", "screened"),
 )
 _NO_DETECTIONS = Detections.empty()  # one for all, as a run may have 100,000 blocks
 
@@ -46,6 +46,7 @@ class BlockResult:
         reduced_batch: tiles through the network at once, where memory made that fewer.
         undecided: detections whose fate other blocks decide.
         lost: what of its window could not be read, where it did not fail as a whole.
+        screened: tiles, by their index in the scene's plan, at which a first look found nothing.
     """
 
     scene_index: int
@@ -60,6 +61,7 @@ class BlockResult:
     undecided: Detections = field(default_factory=Detections.empty)
     lost: tuple[LostPart, ...] = ()
     out_of_range: int = 0
+    screened: tuple[int, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +78,7 @@ class BlockResult:
         """Check whether another try of the block found the same."""
         numbers = (
             *("tiles", "skipped", "truncated", "error", "window", "lost"),
-            "out_of_range",
+            *("out_of_range", "screened"),
         )
         return (
             all(getattr(self, name) == getattr(other, name) for name in numbers)
@@ -171,8 +173,14 @@ def _result(
     values = {name: value for name, value in stats.items() if name != "rows"}
     window = Window(*values.pop("window"))
     lost = tuple(LostPart(Window(*place), why) for place, why in values.pop("lost", ()))
+    screened = tuple(values.pop("screened", ()))
     return BlockResult(
-        **values, window=window, detections=detections, undecided=undecided, lost=lost
+        **values,
+        window=window,
+        detections=detections,
+        undecided=undecided,
+        lost=lost,
+        screened=screened,
     )
 
 
@@ -180,7 +188,7 @@ def _is_sound(record: BlockResult, scenes: int) -> bool:
     """Check whether a block's record, which somebody may have edited, has the right types."""
     numbers = (record.scene_index, record.block, record.tiles, record.skipped, record.truncated)
     windows = (record.window, *(part.window for part in record.lost))
-    places = [number for window in windows for number in window]
+    places = [*(number for window in windows for number in window), *record.screened]
     return (
         all(type(number) is int and number >= 0 for number in (*numbers, *places))
         and all(isinstance(part.error, str) for part in record.lost)

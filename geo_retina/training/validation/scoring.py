@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,19 @@ def detect_on_ground(model: Model, ground: ValidationGround, run: RunOptions) ->
         run: how detections are carried out.
     """
     paths = [each.scene.path for each in ground.scenes]
+    # Early in a training, detections from the lowest score on may well reach a limit.
+    limits = ignored_warnings(".* reached a limit and may hold")
+    with detecting_on(ground) as options, limits:
+        found = _detect(paths, model, options, run, ground)
+    found = keep_on_val_ground(found, ground)
+    if not found["scene"].isin(ground.truth["scene"]).any():
+        found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
+    return found
+
+
+@contextmanager
+def detecting_on(ground: ValidationGround) -> Iterator[DetectOptions]:
+    """Say how some ground is detected on, its outlines being the area of interest if it has any."""
     with tempfile.TemporaryDirectory() as folder:
         options = ground.detect_options
         if ground.outlines is not None:
@@ -122,13 +136,7 @@ def detect_on_ground(model: Model, ground: ValidationGround, run: RunOptions) ->
             tables = _outline_tables(ground, ground.outlines)
             write_vector(area, tables, crs=ground.crs, overwrite=False)
             options = replace(options, aoi=str(area))
-        # Early in a training, detections from the lowest score on may well reach a limit.
-        with ignored_warnings(".* reached a limit and may hold"):
-            found = _detect(paths, model, options, run, ground)
-    found = keep_on_val_ground(found, ground)
-    if not found["scene"].isin(ground.truth["scene"]).any():
-        found = found.iloc[:0]  # none in a scene with labels: F1 is 0 either way
-    return found
+        yield options
 
 
 def _detect(

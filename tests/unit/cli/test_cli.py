@@ -49,6 +49,8 @@ def report(**changes):
         "not_covered_pixels": 0,
         "outside_tiles": 0,
         "outside_scenes": 0,
+        "screened_tiles": 0,
+        "screened_pixels": 0,
         "failures": (),
         "complete": True,
         "notes": (),
@@ -272,9 +274,11 @@ def test_interrupt(detector, here, capsys):
 
 
 def test_summary(detector, here, capsys):
-    detector.result = report(skipped_tiles=1, truncated_tiles=3, out_of_range_tiles=1)
+    screened = {"screened_tiles": 30, "screened_pixels": 4_000_000}
+    detector.result = report(skipped_tiles=1, truncated_tiles=3, out_of_range_tiles=1, **screened)
     assert main(DETECT) == 0
     out, err = capsys.readouterr()
+    assert "30 tiles, 80.0% of the ground, screened out by a first look\n" in out
     assert "1,200 objects in 2 scenes, 5.0 Mpx in 2.5 s (2.00 Mpx/s)" in out
     assert "  house      1,000\n  car          200\n" in out
     assert (
