@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ SHOWN = ("not_covered", "review", "cells", "detections", "detection_points", "sc
 """Layers that are shown where a file has them, uppermost first; empty ones are left out."""
 
 _ALWAYS = ("detections",)
+
+_TIP = '<b>[% "class" %]</b>, score [% round("score", 2) %]'
+_TURNED_TIP = (
+    '<br/>[% round("length_m", 1) %] m x [% round("width_m", 1) %] m, '
+    '[% round("azimuth_deg") %] degrees from north'
+)
+"""Of boxes at any angle, which have these columns."""
 
 _kept: list[QgsProcessingLayerPostProcessorInterface] = []
 """QGIS itself keeps no reference to what is called after loading."""
@@ -26,7 +34,10 @@ class Grouped(QgsProcessingLayerPostProcessorInterface):
         _kept.append(self)
 
     def postProcessLayer(self, layer: Any, context: Any, feedback: Any) -> None:
-        """Move the layer into its group, to its place among those of one file."""
+        """Move the layer into its group, to its place among those of one file, with a map tip."""
+        tip = map_tip([field.name() for field in layer.fields()])
+        if tip and not layer.mapTipTemplate():
+            layer.setMapTipTemplate(tip)
         project = context.project()
         root = project.layerTreeRoot()
         node = root.findLayer(layer.id())
@@ -39,6 +50,13 @@ class Grouped(QgsProcessingLayerPostProcessorInterface):
         index = sum(int(place) <= self._place for place in places)
         group.insertChildNode(index, copy)
         node.parent().removeChildNode(node)
+
+
+def map_tip(columns: Collection[str]) -> str:
+    """Say what a map tip shows of objects with these columns; nothing of other layers."""
+    if not {"class", "score"} <= set(columns):
+        return ""
+    return _TIP + (_TURNED_TIP if "azimuth_deg" in columns else "")
 
 
 def layers_of(path: str) -> list[str]:

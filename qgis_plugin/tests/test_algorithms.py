@@ -17,6 +17,9 @@ QGIS = start_qgis()
 import processing
 from qgis.core import (
     QgsApplication,
+    QgsExpression,
+    QgsExpressionContext,
+    QgsExpressionContextUtils,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
@@ -321,6 +324,41 @@ class TestOthers(InQgis):
         self.run_algorithm("train", OUTPUT=str(out), RESUME=True, SET=changes, **inputs)
         self.assertIn("--resume", calls_of(program)[1])
         self.assertEqual((config.read_bytes(), Path(data["labels"]).stat().st_mtime_ns), before)
+
+    def test_boxes_at_any_angle_are_asked_for_in_the_config(self) -> None:
+        import json
+
+        self.program(results={"train": {}})
+        sides = {"l": [4.0], "w": [2.0], "az": [30.0]}
+        box = (500000, 5300000, 500001, 5300001)
+        labels = write_layer(self.folder / "labels.gpkg", "objects", [box], **sides)
+        out = self.folder / "model.safetensors"
+        fields = {"LENGTH_FIELD": "l", "WIDTH_FIELD": "w", "AZIMUTH_FIELD": "az"}
+        inputs = {"SCENES": [str(self.scene)], "LABELS": labels, "TURNED": True, **fields}
+        self.run_algorithm("train", OUTPUT=str(out), **inputs)
+        config = self.folder / "model.safetensors.inputs" / "config.yaml"
+        values = json.loads(config.read_text())
+        self.assertEqual(values["network"], {"boxes": "oriented"})
+        self.assertEqual(values["samples"], {"rotate": "any"})
+        columns = [values["data"][f"{name}_column"] for name in ("length", "width", "azimuth")]
+        self.assertEqual(columns, ["l", "w", "az"])
+
+    def test_map_tips_show_sides_and_azimuth_where_a_file_has_them(self) -> None:
+        from geo_retina.results import map_tip
+
+        turned = {"class": ["car"], "score": [0.5], "length_m": [4.0], "width_m": [2.0]}
+        turned["azimuth_deg"] = [30.0]
+        path = self.folder / "turned.gpkg"
+        uri = write_layer(path, "detections", [(0, 0, 1, 1)], **turned)
+        layer = QgsVectorLayer(uri, "detections", "ogr")
+        tip = map_tip([field.name() for field in layer.fields()])
+        feature = next(layer.getFeatures())
+        scope = QgsExpressionContext([QgsExpressionContextUtils.layerScope(layer)])
+        scope.setFeature(feature)
+        shown = QgsExpression.replaceExpressionText(tip, scope)
+        self.assertIn("4 m x 2 m, 30 degrees from north", shown)
+        self.assertNotIn("azimuth", map_tip(["class", "score"]))
+        self.assertEqual(map_tip(["fid"]), "")
 
     def test_evaluate_and_compare_hand_over_labels_and_ground(self) -> None:
         found = f"{self.package('found.gpkg')}|layername=detections"

@@ -220,6 +220,8 @@ def model_table(models: Sequence[Mapping[str, Any]]) -> str:
             bands=", ".join(model["bands"]),
             licence=model["licence"],
         )
+        if model.get("boxes") == "oriented":
+            facts += tr("; boxes at any angle")
         about = html.escape(str(model["description"]))
         rows.append(f"<p><b>{html.escape(model['name'])}</b>: {about}<br/>{html.escape(facts)}</p>")
     return "".join(rows)

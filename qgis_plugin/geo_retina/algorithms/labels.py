@@ -70,6 +70,12 @@ class OnLabels(Algorithm):
             minValue=0,
         )
         self.add(size)
+        turned = QgsProcessingParameterBoolean("TURNED", tr("Boxes at any angle"), False)
+        about = tr("Each polygon counts as the smallest rectangle around it, at any angle")
+        self.add(turned, about=about)
+        for name, (title, _) in _side_fields().items():
+            field = QgsProcessingParameterField(name, title, None, "LABELS", optional=True)
+            self.add(field, about=tr("Of labels that are points"), advanced=True)
         kinds = [QgsProcessing.TypeVectorPolygon]
         ground = QgsProcessingParameterFeatureSource(
             "GROUND", tr("Ground that was labelled"), kinds, optional=True
@@ -99,6 +105,8 @@ class OnLabels(Algorithm):
         if not config:
             config = str(beside / CONFIG)
             values = {"data": self._data(parameters, context, feedback, beside)}
+            if self.parameterAsBool(parameters, "TURNED", context):
+                values |= {"network": {"boxes": "oriented"}, "samples": {"rotate": "any"}}
             beside.mkdir(parents=True, exist_ok=True)
             # JSON is YAML too.
             Path(config).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -130,11 +138,23 @@ class OnLabels(Algorithm):
             data["class_column"] = self.parameterAsString(parameters, "CLASS_FIELD", context)
         if self.given(parameters, "POINT_SIZE"):
             data["point_size_m"] = self.parameterAsDouble(parameters, "POINT_SIZE", context)
+        for name, (_, key) in _side_fields().items():
+            if self.given(parameters, name):
+                data[key] = self.parameterAsString(parameters, name, context)
         ground = self.parameterAsSource(parameters, "GROUND", context)
         if ground is not None:
             path = inputs.write_features(ground, beside / "ground.gpkg", feedback)
             data["ground"] = str(path)
         return data
+
+
+def _side_fields() -> dict[str, tuple[str, str]]:
+    """Name the fields of points that stand for rectangles: for people, and in a config."""
+    return {
+        "LENGTH_FIELD": (tr("Field with the length in metres"), "length_column"),
+        "WIDTH_FIELD": (tr("Field with the width in metres"), "width_column"),
+        "AZIMUTH_FIELD": (tr("Field with the azimuth of the length"), "azimuth_column"),
+    }
 
 
 class CheckLabels(OnLabels):

@@ -61,6 +61,8 @@ class AgainstLabels(Algorithm):
         self.add(radius, about=tr("For labels that are points"))
         in_box = QgsProcessingParameterBoolean("IN_BOX", tr("A point counts in any box"), False)
         self.add(in_box, advanced=True)
+        about = tr("Labels count as the smallest rectangles around them, at any angle")
+        self.add(QgsProcessingParameterBoolean("RECTANGLES", about, False), advanced=True)
         extra = QgsProcessingParameterString("EXTRA", tr("Further flags"), optional=True)
         self.add(extra, about=tr("As on the command line, such as --iou 0.4"), advanced=True)
 
@@ -81,6 +83,8 @@ class AgainstLabels(Algorithm):
         arguments += self.number_flags(parameters, context, {"RADIUS": "--radius"})
         if self.parameterAsBool(parameters, "IN_BOX", context):
             arguments.append("--in-box")
+        if self.parameterAsBool(parameters, "RECTANGLES", context):
+            arguments.append("--rectangles")
         return [*arguments, *self.extra_flags(parameters, context)]
 
 
