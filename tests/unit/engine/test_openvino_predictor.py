@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from support.stubs import tiny_model
+from support.stubs import TINY_NETWORK, tiny_model
 
 from geo_retina.engine import TorchPredictor
 from geo_retina.engine.openvino_graphs import cache_folder
@@ -30,9 +30,9 @@ def tiles():
     return torch.randn(2, 3, 64, 192, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module")
-def model(tiles):
-    model = tiny_model()
+@pytest.fixture(scope="module", params=["upright", "oriented"])
+def model(request, tiles):
+    model = tiny_model(network=dataclasses.replace(TINY_NETWORK, boxes=request.param))
     quantization = measure(fold_batch_norms(model.network).eval(), [tiles])
     return dataclasses.replace(model, quantization=quantization)
 
@@ -49,6 +49,12 @@ def test_floating_point_gives_pytorchs_boxes(model, tiles, tta):
     wanted = made(model, "fp32", make=TorchPredictor, tta=tta).predict(tiles)
     found = made(model, "fp32", tta=tta).predict(tiles)
     assert len(found.scores_M) == pytest.approx(len(wanted.scores_M), rel=0.02)
+    assert (found.rotated_M5 is None) == (wanted.rotated_M5 is None)
+    best, other = (
+        (each.boxes_M4 if each.rotated_M5 is None else each.rotated_M5)[each.scores_M.argmax()]
+        for each in (found, wanted)
+    )
+    torch.testing.assert_close(best, other, atol=0.01, rtol=1e-3)
     torch.testing.assert_close(
         found.scores_M.sort().values[-20:], wanted.scores_M.sort().values[-20:]
     )
