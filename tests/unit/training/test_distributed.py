@@ -35,12 +35,14 @@ def test_processes_share_each_batch(
     assert together == whole[: len(together)]
 
 
+@pytest.mark.parametrize("boxes", ["upright", pytest.param("oriented", marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    boxes: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without batch norms, whose statistics are each process' own, only rounding differs."""
     scene, labels, _ = field(tmp_path, side=200)
     network = {"backbone": "test_resnet", "channels": 16, "convs": 1, "norm": "none"}
+    network["boxes"] = boxes
     options = {"network": network, "epochs": 2, "lr": 1e-3, "optimizer": "sgd", "freeze": 4}
     one = train(tiny(scene, labels, **options))
     out = tmp_path / "two.safetensors"

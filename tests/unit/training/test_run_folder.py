@@ -19,7 +19,7 @@ from torch import Tensor
 from geo_retina.dataset.samples import TrainSamples
 from geo_retina.errors import TrainingError
 from geo_retina.model import load_model
-from geo_retina.options import SplitOptions, TrainOptions
+from geo_retina.options import SampleOptions, SplitOptions, TrainOptions
 from geo_retina.scene import open_scene
 from geo_retina.training import epoch_end, train, trainer
 from geo_retina.training.lightning_module import RetinaNetTask
@@ -90,7 +90,18 @@ def assert_same(one: Any, other: Any, place: str = "state") -> None:
         assert one == other, place
 
 
-@pytest.mark.parametrize("how", [{"workers": 1}, {"optimizer": "sgd", "lr": 1e-2, "accumulate": 2}])
+ORIENTED = {
+    "network": {"backbone": "test_resnet", "channels": 16, "convs": 1, "boxes": "oriented"},
+    "samples": SampleOptions(window_px=64, rotate="any", hard_share=0.2, hard_from_epoch=1),
+    "ema": 0.9,
+}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"workers": 1}, {"optimizer": "sgd", "lr": 1e-2, "accumulate": 2}, ORIENTED],
+    ids=["workers", "sgd", "oriented"],
+)
 def test_a_killed_run_ends_as_an_unbroken_one(
     how: dict[str, Any],
     scene_and_labels: tuple[Path, Path],
