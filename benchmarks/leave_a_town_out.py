@@ -49,7 +49,8 @@ def train_without(town: str, args: argparse.Namespace) -> Path:
             *args.set,
         ]
         options = geo_retina.load_train_options(PROJECT / "configs" / "trees-naip.yaml", overrides)
-        geo_retina.train(options, path, resume=True, progress=True)
+        is_begun = Path(f"{path}.train").exists()
+        geo_retina.train(options, path, resume=is_begun, progress=True)
     return path
 
 
