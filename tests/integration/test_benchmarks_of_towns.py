@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,24 +13,10 @@ import shapely
 from affine import Affine
 
 import geo_retina
+from tests.support.modules import load_module
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 UTM = "EPSG:32633"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A benchmark as a module."""
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        # Its dataclasses look themselves up there.
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 def ground(module, seed=0, cells=800):
@@ -43,8 +27,8 @@ def ground(module, seed=0, cells=800):
     return module.Town("made up", true, found.astype(float), 0.9 * found)
 
 
-def test_intervals_of_an_estimate_hold_the_truth_and_detections_narrow_them(script):
-    estimate = script("estimate")
+def test_intervals_of_an_estimate_hold_the_truth_and_detections_narrow_them():
+    estimate = load_module(FOLDER / "estimate.py")
     town = ground(estimate)
     about = estimate.about(town)
     assert about["objects"] == town.true.sum()
@@ -63,8 +47,8 @@ def test_intervals_of_an_estimate_hold_the_truth_and_detections_narrow_them(scri
     assert estimate.cells_for([helped], 800, helped["half_width"]) == pytest.approx(80)
 
 
-def test_cells_of_a_scene_hold_its_labels_and_detections(script):
-    estimate = script("estimate")
+def test_cells_of_a_scene_hold_its_labels_and_detections():
+    estimate = load_module(FOLDER / "estimate.py")
     affine = Affine(0.5, 0, 500_000, 0, -0.5, 5_300_000)
     grid = geo_retina.Grid(pyproj.CRS(UTM), affine, 128, 192)
     of_scene = {"s": grid}
@@ -80,8 +64,8 @@ def test_cells_of_a_scene_hold_its_labels_and_detections(script):
     assert town.scores.tolist() == pytest.approx([0.9, 0.2, 0, 0, 0.6, 0])
 
 
-def test_the_picture_of_cells_is_drawn_from_the_results(script, tmp_path, monkeypatch, capsys):
-    estimate = script("estimate")
+def test_the_picture_of_cells_is_drawn_from_the_results(tmp_path, monkeypatch, capsys):
+    estimate = load_module(FOLDER / "estimate.py")
     result = json.loads((FOLDER / "results" / "2026-11-29-estimate.json").read_text())
     out = tmp_path / "cells.png"
     estimate.draw(result, out)
@@ -109,8 +93,8 @@ def town():
     return tuple(gpd.pd.concat(each, ignore_index=True) for each in (found, labels))
 
 
-def test_a_town_is_judged_at_the_models_own_threshold(script, town):
-    towns = script("leave_a_town_out")
+def test_a_town_is_judged_at_the_models_own_threshold(town):
+    towns = load_module(FOLDER / "leave_a_town_out.py")
     found, labels = town
     told = towns.judge(found, labels, 0.4)
     kept = found[found["score"] >= 0.4]
@@ -125,8 +109,8 @@ def test_a_town_is_judged_at_the_models_own_threshold(script, town):
     assert lowest < middle < highest
 
 
-def test_five_scenes_put_a_wrong_threshold_right_and_leave_a_right_one(script, town):
-    towns = script("leave_a_town_out")
+def test_five_scenes_put_a_wrong_threshold_right_and_leave_a_right_one(town):
+    towns = load_module(FOLDER / "leave_a_town_out.py")
     found, labels = town
     best = towns.judge(found, labels, 0.4)["best_threshold"]
     for wrong in (0.05, 0.8):
@@ -139,8 +123,8 @@ def test_five_scenes_put_a_wrong_threshold_right_and_leave_a_right_one(script, t
     assert told["best_gain"] < 0.01
 
 
-def test_the_picture_of_a_town_and_its_command(script, tmp_path, monkeypatch, town):
-    towns = script("leave_a_town_out")
+def test_the_picture_of_a_town_and_its_command(tmp_path, monkeypatch, town):
+    towns = load_module(FOLDER / "leave_a_town_out.py")
     found, labels = town
     out = tmp_path / "towns.json"
     monkeypatch.setattr(towns, "detect", lambda *args: found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import geo_retina
 from geo_retina.errors import OutputError
 from geo_retina.model import load_model
 from geo_retina.review import fitted_cells, read_review
+from tests.support.modules import load_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,17 +36,9 @@ SMALL = [
 ]
 
 
-def load(path: Path):
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def pipeline():
-    return load(ROOT / "pipelines" / "train_and_evaluate.py")
+    return load_module(ROOT / "pipelines" / "train_and_evaluate.py")
 
 
 def test_freight_is_drawn_where_asked(tmp_path, pipeline):
@@ -135,7 +127,7 @@ def test_a_region_is_detected_in_one_run_and_merged(tmp_path, monkeypatch, capsy
         write(folder / f"{name}.tif", pixels[:, :, first:last], affine=affine)
     (folder / "notes.tif").write_text("no raster")
     weights = tiny_model().save(tmp_path / "m.safetensors")
-    region = load(ROOT / "pipelines" / "detect_region.py")
+    region = load_module(ROOT / "pipelines" / "detect_region.py")
     out = tmp_path / "region.gpkg"
     arguments = [str(folder), "--model", str(weights), "--out", str(out), "--device", "cpu"]
     assert region.main(arguments) == 3
@@ -156,9 +148,9 @@ def test_a_region_is_detected_in_one_run_and_merged(tmp_path, monkeypatch, capsy
 def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     tmp_path, monkeypatch, capsys
 ):
-    draw = load(ROOT / "pipelines" / "train_and_evaluate.py").draw
+    draw = load_module(ROOT / "pipelines" / "train_and_evaluate.py").draw
     scene, labels = draw(tmp_path, "train", 640, 1, "mixed")
-    study = load(ROOT / "pipelines" / "loss_study.py")
+    study = load_module(ROOT / "pipelines" / "loss_study.py")
     out = tmp_path / "out"
     small = [*SMALL, "epochs=1", "validate_every=1", "samples_per_epoch=8", "nms_iou=0.5"]
     small += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
@@ -198,7 +190,7 @@ def test_a_round_of_review_is_played_on_a_drawn_scene(tmp_path, capsys):
     demo = load_model("demo")
     shy = replace(demo.card, thresholds=(0.97,) * len(demo.card.classes))
     geo_retina.Model(demo.network, shy).save(tmp_path / "shy.safetensors")
-    played = load(ROOT / "pipelines" / "review_round.py")
+    played = load_module(ROOT / "pipelines" / "review_round.py")
     bands = [band.index for band in demo.card.bands]
     names = [band.name for band in demo.card.bands]
     settings = [
@@ -238,7 +230,7 @@ def test_a_round_of_review_is_played_on_a_drawn_scene(tmp_path, capsys):
 
 def test_a_round_of_review_over_a_town(data_root, tmp_path):
     """Real trees; its numbers are in docs/guide-round.md, of a model that knows no such town."""
-    played = load(ROOT / "pipelines" / "review_round.py")
+    played = load_module(ROOT / "pipelines" / "review_round.py")
     trees = data_root / "naip_trees"
     arguments = ["--model", "trees-naip", "--out", str(tmp_path / "out"), "--radius-m", "6"]
     arguments += ["--scenes", str(trees / "val" / "santa_monica_2018_*.tif")]

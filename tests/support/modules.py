@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
 
 def load_module(path: Path) -> ModuleType:
-    """Run a file as a module of its name."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """Run a file as a module that is named after it."""
+    spec = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where its dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
