@@ -19,6 +19,7 @@ Sides = tuple[tuple[float, ...], ...]
 _CACHED_SHAPES = 8
 _FINEST, _COARSEST = 2, 6
 _LEAST_SIDE, _GREATEST_SIDE = 2.5, 6.0  # sides that a level serves, in strides
+_GREATEST_LENGTH = 8.0  # longest side that the deepest level may have to see, in strides
 _COVERED = 0.97
 _MOST_SIDES = _MOST_RATIOS = 4
 _PAYS = 0.01
@@ -141,8 +142,10 @@ def fit_anchors(
 ) -> FittedAnchors:
     """Choose pyramid levels and anchors for the sizes and shapes of the labels.
 
-    A level of stride s serves sides from 2.5 s to 6 s; the fewest levels from 2 to 6 are taken
-    that serve the 2nd to the 98th percentile (of equally many, the finer). Each level then gets
+    A level of stride s serves sides (square roots of areas) from 2.5 s to 6 s; the fewest levels
+    from 2 to 6 are taken that serve the 2nd to the 98th percentile (of equally many, the finer),
+    and above them what is needed for 98 % of the longer sides to be at most 8 s, as both ends of
+    a long object must be seen from its middle. Each level then gets
     up to 4 sides, and every side up to 4 ratios, the centres of as many groups: the fewest
     anchors a cell with which 97 % of the labels have one of shape IoU 0.5 or more, of equally
     many those of fewer ratios. Where no such set does, more anchors are taken only while they
@@ -163,7 +166,7 @@ def fit_anchors(
             f"anchors cannot be fitted to {len(wh)} labels some of which have no extent, expected "
             "at least one and every side above 0; check the labels or give anchor_sides_px"
         )
-    chosen = tuple(levels) if levels is not None else _choose_levels(wh.prod(dim=1).sqrt())
+    chosen = tuple(levels) if levels is not None else _choose_levels(wh)
     if len(wh) > _ENOUGH:
         drawn = torch.randperm(len(wh), generator=torch.Generator().manual_seed(0))
         wh = wh[drawn[:_ENOUGH]]
@@ -217,12 +220,16 @@ def _ratio_sets(wh: Tensor) -> list[tuple[float, ...]]:
     return found
 
 
-def _choose_levels(side: Tensor) -> tuple[int, ...]:
-    low, high = _quantile(side, torch.tensor([0.02, 0.98])).tolist()
+def _choose_levels(wh: Tensor) -> tuple[int, ...]:
+    low, high = _quantile(wh.prod(dim=1).sqrt(), torch.tensor([0.02, 0.98])).tolist()
+    longest = float(_quantile(wh.amax(dim=1), torch.tensor([0.98])))
     span = range(_FINEST, _COARSEST + 1)
-    last = next((lv for lv in span if _GREATEST_SIDE * 2**lv >= high), _COARSEST)
+    last, deepest = (
+        next((lv for lv in span if greatest * 2**lv >= side), _COARSEST)
+        for side, greatest in ((high, _GREATEST_SIDE), (longest, _GREATEST_LENGTH))
+    )
     first = max((lv for lv in span if _LEAST_SIDE * 2**lv <= low), default=_FINEST)
-    return tuple(range(min(first, last), last + 1))
+    return tuple(range(min(first, last), max(last, deepest) + 1))
 
 
 def _sides(log_side: Tensor, levels: tuple[int, ...], count: int) -> Sides:

@@ -125,6 +125,17 @@ def test_levels_follow_the_sizes(low: float, high: float, levels: tuple[int, ...
     assert coverage(wh, sides) >= 0.97
 
 
+@pytest.mark.parametrize(
+    ("width", "length", "levels"), [(12, 24, (2,)), (10, 40, (2, 3)), (9, 80, (2, 3, 4))]
+)
+def test_both_ends_of_what_is_long_are_seen(
+    width: float, length: float, levels: tuple[int, ...]
+) -> None:
+    wh = torch.tensor([[width, length]] * 30)
+    assert fit_anchors(wh, levels=None).levels == levels
+    assert fit_anchors(wh.flip(1), levels=None).levels == levels
+
+
 def test_sides_of_given_levels_also_where_no_label_belongs() -> None:
     fitted = fit_anchors(squares(*[13.0] * 20, *[14.0] * 20), levels=(2, 3))
     sides = fitted.sides_px
@@ -151,9 +162,9 @@ def coverage_by_hand(wh: torch.Tensor, fitted: FittedAnchors) -> float:
 
 def test_labels_of_one_elongated_shape_need_one_anchor() -> None:
     wh = torch.tensor([[10.0, 40.0]] * 30)
-    assert fit_anchors(wh, levels=None) == FittedAnchors((2,), ((20.0,),), (4.0,))
+    assert fit_anchors(wh, levels=(2,)) == FittedAnchors((2,), ((20.0,),), (4.0,))
     # Samples that are turned by quarters show each of them lying, too.
-    fitted = fit_anchors(wh, levels=None, turned=True)
+    fitted = fit_anchors(wh, levels=(2,), turned=True)
     assert fitted == FittedAnchors((2,), ((20.0,),), (0.25, 4.0))
     assert coverage_by_hand(wh.flip(1), fitted) == 1
 
