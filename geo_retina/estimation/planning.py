@@ -10,6 +10,7 @@ from scipy.stats import t as student_t
 from geo_retina.estimation.cell_counts import CellCounts
 from geo_retina.estimation.result import TargetPlan
 from geo_retina.estimation.stratified import CONFIDENCE, Floats
+from geo_retina.estimation.totals import unseen_errors
 from geo_retina.review.values import Ints
 
 USUAL_SPREAD = 1.2
@@ -95,4 +96,5 @@ def _half_width(cells: int, size: Floats, mean: Floats, spread: float) -> float:
     variance = float((size * (size - drawn) * spread * scale / drawn).sum())
     degrees = max(cells - len(size), 1)
     quantile = float(student_t.ppf((1 + CONFIDENCE) / 2, degrees))
-    return quantile * float(np.sqrt(variance))
+    # What so few cells cannot rule out stays in the interval, however well they agree.
+    return max(quantile * float(np.sqrt(variance)), unseen_errors(cells, int(size.sum())))

@@ -107,8 +107,8 @@ def _totals(title: str, rows: Sequence[CountRow]) -> list[str]:
         ends = row.total.interval
         shown = ["-", "-", "-"]
         if ends is not None:
-            half = (ends[1] - ends[0]) / 2 / row.total.value if row.total.value > 0 else 0.0
-            shown = [f"{ends[0]:,.0f}", f"{ends[1]:,.0f}", f"{half:.1%}"]
+            half = (ends[1] - ends[0]) / 2 / row.total.value if row.total.value > 0 else None
+            shown = [*(f"{end:,.0f}" for end in ends), "-" if half is None else f"{half:.1%}"]
         density = "-" if row.per_hectare is None else f"{row.per_hectare.value:,.3g}"
         total = f"{row.total.value:,.0f}"
         cells.append([row.name, f"{row.cells:,}", f"{row.detected:,}", total, *shown, density])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geo_retina.estimation.stratified import Design, Floats, Spread, interval, spread_of
+from geo_retina.estimation.stratified import CONFIDENCE, Design, Floats, Spread, interval, spread_of
 from geo_retina.options import Estimator
 
 
@@ -54,7 +54,8 @@ def estimate_total(
         estimator: which estimator.
 
     Returns:
-        The total; its interval starts at what was seen in the drawn cells, at the least.
+        The total, at the least what was seen in the drawn cells, as are the ends of its interval,
+        which reaches ``unseen_errors`` to either side or further.
     """
     slope = _slope(true, predicted, design, estimator)
     residual = true - slope * predicted
@@ -62,8 +63,29 @@ def estimate_total(
     fitted = int(estimator in ("prediction-powered", "ratio"))
     spread = spread_of(residual, design, fitted=fitted)
     low, high = interval(value, spread)
+    # A variance of cells that are nearly all right knows little of errors elsewhere.
+    partly = design.drawn < design.population
+    reach = unseen_errors(int(design.drawn[partly].sum()), int(design.population[partly].sum()))
+    low, high = min(low, value - reach), max(high, value + reach)
     seen = float(true.sum())
-    return Estimate(value, (max(low, seen), max(high, seen)), spread.standard_error)
+    return Estimate(max(value, seen), (max(low, seen), max(high, seen)), spread.standard_error)
+
+
+def unseen_errors(drawn: int, cells: int) -> float:
+    """Bound how many objects all cells may be off by although none of the drawn ones is.
+
+    The most cells, each off by one object, of which none is drawn with a chance of 2.5 % (the rule
+    of three, by its bounds for few and for many drawn cells).
+
+    Args:
+        drawn: cells that were drawn of all.
+        cells: how many there are; 0 of them may be wrong where all are drawn.
+    """
+    if drawn >= cells or not drawn:
+        return float(cells - drawn)
+    tail = (1 - CONFIDENCE) / 2
+    few, many = cells * (1 - tail ** (1 / drawn)), np.log(tail) / np.log1p(-drawn / cells)
+    return float(min(cells - drawn, few, many))
 
 
 def _slope(true: Floats, predicted: Floats, design: Design, estimator: Estimator) -> float:

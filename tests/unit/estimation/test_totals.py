@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, hypergeom
 
 from geo_retina.estimation import Design, estimate_share, estimate_total
+from geo_retina.estimation.totals import unseen_errors
 
 
 def town(seed=0, cells=1500, hit=0.75, false=0.4):
@@ -137,3 +138,38 @@ def test_a_share_of_nothing_has_no_number():
     nothing = estimate_share(np.zeros(3), np.zeros(3), Design(np.zeros(3, int), np.array([9])))
     assert np.isnan(nothing.value)
     assert nothing.interval is None
+
+
+@pytest.mark.parametrize(("drawn", "cells"), [(2, 400), (4, 8), (40, 400), (80, 1225), (300, 400)])
+def test_unseen_errors_bound_the_exact_number(drawn, cells):
+    wrong = np.arange(cells - drawn + 1)
+    escape = hypergeom.pmf(0, cells, wrong, drawn)
+    exact = wrong[escape >= 0.025].max()
+    assert exact <= unseen_errors(drawn, cells) <= 1.35 * exact + 1
+    assert unseen_errors(cells, cells) == 0
+
+
+@pytest.mark.parametrize("method", ["prediction-powered", "difference"])
+@pytest.mark.parametrize("wrong", [1, 10, 40])
+def test_intervals_hold_the_truth_where_errors_are_too_rare_to_be_seen(method, wrong):
+    """A variance of drawn cells without an error is none, though other cells may have some."""
+    _, found, _ = town(cells=1200)
+    random = np.random.default_rng(wrong)
+    true = found.copy()
+    true[random.choice(1200, wrong, False)] += 1
+    strata, held = in_strata(found), 0
+    for _ in range(200):
+        rows, design = drawn(strata, 16, random)
+        low, high = estimate_total(true[rows], found[rows], found.sum(), design, method).interval
+        held += low <= true.sum() <= high
+    assert held / 200 >= 0.95
+
+
+def test_nothing_in_the_drawn_cells_is_not_nothing_at_all():
+    design = Design(np.zeros(40, np.int64), np.array([400]))
+    none = estimate_total(np.zeros(40), np.zeros(40), 0.0, design)
+    assert none.value == none.interval[0] == 0
+    assert 30 < none.interval[1] < 40  # the rule of three: 3.7 of 40 cells at the most
+    # False detections that take more away than there is leave none, not less.
+    wrong = estimate_total(np.zeros(40), np.full(40, 2.0), 40.0, design, "difference")
+    assert wrong.value == 0
