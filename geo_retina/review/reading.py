@@ -24,10 +24,11 @@ from geo_retina.vector.review_layers import (
     FORMAT,
     FOUND,
     FRAME,
-    REVIEW_TABLES,
+    REVIEW,
     STATUSES,
     blob_wkb,
     package_crs,
+    tables_of_review,
 )
 
 
@@ -53,12 +54,17 @@ def check_has_review(database: sqlite3.Connection, path: Path) -> None:
     Raises:
         LabelError: it is one.
     """
-    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    missing = [name for name in REVIEW_TABLES if name not in names]
+    there, missing = tables_of_review(database)
+    if not there:
+        raise LabelError(
+            f"{path} has no review, expected the layers {REVIEW} and {CELLS}; run geo-retina "
+            "review on it first"
+        )
     if missing:
         raise LabelError(
-            f"{path} has no layer {missing[0]}, expected a file under review; run geo-retina "
-            f"review on it first"
+            f"{path} has the layer {there[0]} without {', '.join(missing)}, which only geo-retina "
+            "review writes, as if the layer was copied or made by hand; take the whole file under "
+            "review, or rename or remove the layer"
         )
     (number,) = database.execute(f"SELECT value FROM {DESIGN} WHERE name = 'format'").fetchone()
     if int(number) > FORMAT:
@@ -84,7 +90,7 @@ def _review_of(database: sqlite3.Connection, path: Path) -> Review:
     drawn = np.zeros(len(frame), bool)
     done = np.zeros(len(frame), bool)
     for cell, status in database.execute(f"SELECT cell, status FROM {CELLS}"):
-        if status not in CELL_STATUSES:
+        if status and status not in CELL_STATUSES:
             raise LabelError(
                 f"{path} has a cell of status {status!r}, expected {' or '.join(CELL_STATUSES)}; "
                 "choose one in the layer cells"

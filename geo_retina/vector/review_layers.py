@@ -99,16 +99,27 @@ ENTRIES: Final = (
 """Query for the cases, and whether each differs from what was handed out."""
 
 
+def tables_of_review(database: sqlite3.Connection) -> tuple[list[str], list[str]]:
+    """Name the tables of a review that a GeoPackage has, and those that it lacks."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    there = [name for name in REVIEW_TABLES if name in names]
+    return there, [name for name in REVIEW_TABLES if name not in names]
+
+
 def holds_review(database: sqlite3.Connection) -> bool:
     """Tell whether a GeoPackage has any table of a review."""
-    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    return not names.isdisjoint(REVIEW_TABLES)
+    return bool(tables_of_review(database)[0])
 
 
 def count_entries(database: sqlite3.Connection) -> int:
-    """Count what a person has entered in a GeoPackage: cases, deleted ones, and cells."""
-    if not holds_review(database):
-        return 0
+    """Count what a person has entered in a GeoPackage: cases, deleted ones, and cells.
+
+    Of layers that were copied without the tables beside them, every row with a status counts that
+    is not new.
+    """
+    there, missing = tables_of_review(database)
+    if missing:
+        return sum(_decided_rows(database, name) for name in there if name in (REVIEW, CELLS))
     queries = (
         f"SELECT COUNT(*) FROM {ENTRIES} WHERE is_touched",
         f"SELECT COUNT(*) FROM {FOUND} WHERE case_id NOT IN "
@@ -116,6 +127,14 @@ def count_entries(database: sqlite3.Connection) -> int:
         f"SELECT COUNT(*) FROM {CELLS} WHERE status <> 'new' OR coalesce(note, '') <> ''",
     )
     return sum(int(database.execute(query).fetchone()[0]) for query in queries)
+
+
+def _decided_rows(database: sqlite3.Connection, layer: str) -> int:
+    columns = {row[1] for row in database.execute(f"PRAGMA table_info({layer})")}
+    if "status" not in columns:
+        return 0
+    query = f"SELECT COUNT(*) FROM {layer} WHERE coalesce(status, 'new') <> 'new'"
+    return int(database.execute(query).fetchone()[0])
 
 
 def entries_in(path: str | Path) -> int:

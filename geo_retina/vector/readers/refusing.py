@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 from geo_retina.errors import LabelError
 from geo_retina.files import parse_json
 from geo_retina.vector.formats import parquet_files
+from geo_retina.vector.review_layers import in_use
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def refuse_damage(path: str | Path) -> Iterator[None]:
     Only reading belongs inside: what a caller does with rows would be blamed on the file.
 
     Raises:
-        LabelError: the file is damaged.
+        LabelError: the file is damaged, or another program keeps it locked.
     """
     import pyarrow as pa
     import shapely
@@ -44,10 +45,22 @@ def refuse_damage(path: str | Path) -> Iterator[None]:
     except LabelError:
         raise
     except (*known, OSError, ValueError, KeyError, TypeError) as error:
+        if is_locked(error):
+            raise LabelError(
+                f"{path} is in use by another program that keeps it locked, such as a GIS that is "
+                "saving; save or close it there, then try again"
+            ) from error
         raise LabelError(
             f"{path} cannot be read: {str(error) or type(error).__name__}; it is damaged, write "
             "or copy it again"
         ) from error
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether SQLite, or GDAL for it, says that another program has the file locked."""
+    if isinstance(error, sqlite3.OperationalError):
+        return in_use(error)
+    return "database is locked" in str(error)
 
 
 def refuse_damaged(path: str | Path, parts: Iterable[T]) -> Iterator[T]:

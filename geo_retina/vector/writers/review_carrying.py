@@ -21,18 +21,28 @@ from geo_retina.vector.review_layers import (
     blob_wkb,
     entries_in,
     package_crs,
+    tables_of_review,
 )
 from geo_retina.vector.writers.editing import edit_package, refuse_if_open
 
 
 def check_review_kept(path: str | Path) -> None:
-    """Refuse to replace a file with a person's entries while a GIS has it open.
+    """Refuse to replace a file with a person's entries that could not be carried over.
 
     Raises:
-        OutputError: it is open.
+        OutputError: a GIS has it open, or tables of the review are missing.
     """
-    if entries_in(path):
-        refuse_if_open(path)
+    entries = entries_in(path)
+    if not entries:
+        return
+    refuse_if_open(path)
+    with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)) as database:
+        missing = tables_of_review(database)[1]
+    if missing:
+        raise OutputError(
+            f"{path} holds {entries:,} entries of a person without {', '.join(missing)}, so they "
+            "cannot be carried over; name another output, or give discard_review=True"
+        )
 
 
 def carry_review(old: Path, draft: Path, ground: pa.Table | None, crs: pyproj.CRS | None) -> int:
@@ -56,7 +66,7 @@ def carry_review(old: Path, draft: Path, ground: pa.Table | None, crs: pyproj.CR
     entries = entries_in(old)
     if not entries:
         return 0
-    refuse_if_open(old)
+    check_review_kept(old)
     with closing(sqlite3.connect(f"{old.resolve().as_uri()}?mode=ro", uri=True)) as source:
         _check_ground(source, old, ground, crs)
         with edit_package(draft) as database:

@@ -219,3 +219,30 @@ def test_a_broken_file_may_be_replaced(tmp_path, content):
     assert entries_in(path) == 0
     write_found(path, scattered(5))
     assert len(gpd.read_file(path, layer="detections")) == 5
+
+
+def test_layers_copied_from_another_file_are_not_lost_in_silence(tmp_path, capsys):
+    """A GIS copies the two layers, not the tables beside them."""
+    source, path = tmp_path / "source.gpkg", write_found(tmp_path / "found.gpkg", scattered(50))
+    reviewed(source)
+    for layer in ("review", "cells"):
+        gpd.read_file(source, layer=layer).to_file(path, layer=layer)
+    assert entries_in(path) > 10
+    before = path.read_bytes()
+    other = write_found(tmp_path / "other.gpkg", scattered(40))
+    command = ["filter", str(other), "--score", "0.3", "--out", str(path), "--overwrite"]
+    assert main(command) == 1
+    assert "without review_found, review_frame, review_design" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main([*command, "--discard-review"]) == 0
+    assert entries_in(path) == 0
+
+
+def test_a_layer_of_that_name_without_entries_is_no_review(tmp_path, capsys):
+    path = write_found(tmp_path / "found.gpkg", scattered(50))
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[square(5, 5)], crs="EPSG:32633").to_file(
+        path, layer="cells"
+    )
+    assert entries_in(path) == 0
+    assert main(["review", str(path)]) == 1
+    assert "rename or remove the layer" in capsys.readouterr().err
