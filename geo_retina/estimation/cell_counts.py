@@ -138,7 +138,7 @@ def read_counts(
     true = _true_objects(cases, np.isin(cases.cell, every) & is_true)
     as_handed_out = is_own and options.labels is None and _is_as_handed_out(found, cases, cells)
     if not as_handed_out:
-        true = _with_matched_hits(found, true, _reach(sides, review, options))
+        true = _with_matched_hits(review.frame, found, true, _reach(sides, review, options))
     inside = found.cell != NO_CELL
     outside = int((~inside & found.counts).sum())
     return CellCounts(
@@ -277,20 +277,20 @@ def _is_as_handed_out(found: Objects, cases: Cases, cells: Ints) -> bool:
 
 
 def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
-    """Distances up to which a detection is an object, in units of the CRS."""
+    """Distances up to which a detection is an object, in evened units of the CRS."""
     if options.radius_m is None:
         return sides / 2
-    return np.full(len(sides), options.radius_m * review.frame.units_a_metre)
+    return np.full(len(sides), options.radius_m * review.units_a_metre)
 
 
-def _with_matched_hits(found: Objects, true: Objects, reach: Floats) -> Objects:
+def _with_matched_hits(frame: Frame, found: Objects, true: Objects, reach: Floats) -> Objects:
     """Mark objects whose centres pair with those of detections, one to one, nearest first.
 
     Detections of all ground take part: one whose centre lies beyond the side of a cell finds an
     object in it, as often as it is the other way round.
     """
     rows = np.flatnonzero(found.counts)
-    i, j = pair_places(found.points[rows], true.points, reach[rows])
+    i, j = pair_places(frame.evened(found.points[rows]), frame.evened(true.points), reach[rows])
     same = found.name[rows[i]] == true.name[j]
     is_hit = np.zeros(len(true), bool)
     is_hit[j[same]] = True

@@ -10,15 +10,15 @@ import numpy as np
 import shapely
 
 from geo_retina.errors import LabelError
-from geo_retina.estimation.cell_counts import CellCounts, Objects, read_counts
+from geo_retina.estimation.cell_counts import CellCounts, read_counts
 from geo_retina.estimation.planning import plan_target
 from geo_retina.estimation.result import CountEstimate, CountRow
 from geo_retina.estimation.stratified import Design, Floats
 from geo_retina.estimation.totals import Estimate, estimate_share, estimate_total
 from geo_retina.options import EstimateOptions
 from geo_retina.review import Sample
-from geo_retina.review.values import Flags, Ints
-from geo_retina.review.zones import read_zones
+from geo_retina.review.values import Flags, Ints, Texts
+from geo_retina.review.zones import read_zones, zones_at
 
 FEWEST_OF_ZONE = 10
 """Completed cells of a zone without which its total has no interval."""
@@ -205,13 +205,25 @@ def _scaled(total: Estimate, hectares: float) -> Estimate | None:
     )
 
 
-@dataclass(frozen=True)
-class _Zone:
-    name: str
-    shape: Any
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What lies in a zone, or in none.
 
-    def holds(self, objects: Objects) -> Flags:
-        return np.asarray(shapely.contains_xy(self.shape, objects.points), dtype=bool)
+    Attributes:
+        name: of the zone; None of what lies in none.
+        found: (K,) detections.
+        true: (M,) objects.
+        is_drawn_with: whether the cells were drawn with this zone, not one of the same name.
+    """
+
+    name: str | None
+    found: Flags
+    true: Flags
+    is_drawn_with: bool
+
+
+_ODD_CELLS = 0.01
+"""Share of a zone's cells that may lie on the other side of its border: rounding of positions."""
 
 
 def _zone_rows(
@@ -222,35 +234,46 @@ def _zone_rows(
     shapes = read_zones(
         str(options.zones),
         counts.crs,
-        np.concatenate([counts.found.points, counts.true.points]),
+        np.concatenate([counts.found.points, counts.true.points, counts.frame.middles]),
         layer=options.zones_layer,
         column=options.zone_column,
     )
-    for shape in shapes.values():
-        shapely.prepare(shape)
-    zones = [_Zone(name, shape) for name, shape in shapes.items()]
-    rows = [
-        _zone_row(every, overall, zone.name, zone.holds(counts.found), zone.holds(counts.true))
-        for zone in zones
+    given = zones_at(shapes, counts.frame.middles)
+    parts = [
+        _Part(
+            name,
+            shapely.contains_xy(shape, counts.found.points),
+            shapely.contains_xy(shape, counts.true.points),
+            _is_drawn_with(name, counts.frame.zone, given),
+        )
+        for name, shape in shapes.items()
     ]
-    found = ~np.any([z.holds(counts.found) for z in zones], axis=0)
-    true = ~np.any([z.holds(counts.true) for z in zones], axis=0)
+    rows = [_zone_row(every, overall, part) for part in parts]
+    found = ~np.any([part.found for part in parts], axis=0)
+    true = ~np.any([part.true for part in parts], axis=0)
     if (found & counts.found.counts).any() or true.any():
-        rows.append(_zone_row(every, overall, None, found, true))
+        outside = _Part(None, found, true, _is_drawn_with(None, counts.frame.zone, given))
+        rows.append(_zone_row(every, overall, outside))
     return tuple(rows)
 
 
-def _zone_row(
-    every: _Counting, overall: CountRow, name: str | None, found: Flags, true: Flags
-) -> CountRow:
+def _is_drawn_with(name: str | None, zone: Texts, given: Texts) -> bool:
+    """Tell whether the cells of a zone, when they were drawn, are those that it holds now."""
+    named = np.array(name, dtype=object)
+    own = zone == named
+    odd = int((own != (given == named)).sum())
+    return bool((zone != np.array(None)).any() and odd <= _ODD_CELLS * own.sum())
+
+
+def _zone_row(every: _Counting, overall: CountRow, part: _Part) -> CountRow:
     """Estimate the total of one zone.
 
     Where the cells were drawn with it and enough are completed, as a domain (Särndal et al. 1992,
     chapter 10): objects elsewhere count 0. Else the whole's objects a detection are taken to be
     those of the zone, of which nobody can say how far off that is.
     """
-    counts = every.counts
-    samples = counts.samples if any(s.zone is not None for s in counts.samples) else ()
+    counts, name, found, true = every.counts, part.name, part.found, part.true
+    samples = counts.samples if part.is_drawn_with else ()
     cells = sum(len(s) for s in samples if s.zone == name)
     if cells >= FEWEST_OF_ZONE:
         total = every.total(found, true)
@@ -300,7 +323,7 @@ def _notes(counts: CellCounts, zones: tuple[CountRow, ...]) -> tuple[str, ...]:
     bare = [z.name for z in zones if z.total.interval is None]
     if bare:
         notes.append(
-            f"{len(bare)} zones have no interval, such as {bare[0]}: it takes "
+            f"no interval for {len(bare)} of {len(zones)} zones, such as {bare[0]}: it takes "
             f"{FEWEST_OF_ZONE} completed cells in a zone, and cells that geo-retina review "
             "drew with these zones"
         )

@@ -48,7 +48,7 @@ def choose_cases(
     the second of each, and so on.
 
     Args:
-        found: detections, also below the threshold.
+        found: detections, also below the threshold; a unit is as long along x as along y.
         other: those of another run, or labels; None where there is nothing to compare with.
         turn: (N,) 0 for what comes first, 1 for what comes after all of these, -1 for what is no
             candidate; (N + M,) with other places.

@@ -15,6 +15,7 @@ from geo_retina.geodesy import square_metres, steps_on_ellipsoid_m, unit_m
 from geo_retina.options import ReviewOptions
 from geo_retina.review.strata import FEWEST, strata_by_count
 from geo_retina.review.values import NO_CELL, Design, Floats, Frame, Ints, Texts
+from geo_retina.review.zones import zones_at
 
 _MOST_CELLS = 1_000_000
 _OBJECTS_A_CELL = 4.0
@@ -76,8 +77,8 @@ def lay_cells(ground: Ground, centres: Floats, side: float, options: ReviewOptio
         random_state=options.random_state, learn_share=options.learn_share,
     )  # fmt: skip
     row, col, area = _squares_with_ground(ground, design)
-    middles = _middles(design, row, col)
-    zone = _zones_at(ground.zones, middles)
+    middles = design.middles(row, col)
+    zone = zones_at(ground.zones, middles)
     area_m2 = np.full(len(row), math.nan)
     if ground.crs is not None:
         area_m2 = area * square_metres(middles, ground.crs)
@@ -158,21 +159,6 @@ def _boxes(design: Design, row: Ints, col: Ints) -> Texts:
     x = design.x_min + col * design.width
     y = design.y_min + row * design.height
     return np.asarray(shapely.box(x, y, x + design.width, y + design.height), dtype=object)
-
-
-def _middles(design: Design, row: Ints, col: Ints) -> Floats:
-    x = design.x_min + (col + 0.5) * design.width
-    y = design.y_min + (row + 0.5) * design.height
-    return np.stack([x, y], axis=-1)
-
-
-def _zones_at(zones: dict[str, Any], middles: Floats) -> Texts:
-    """(N,) name of the zone that holds the middle of each cell; the first where several do."""
-    found = np.full(len(middles), None, dtype=object)
-    for name, polygon in reversed(zones.items()):
-        shapely.prepare(polygon)
-        found[shapely.contains_xy(polygon, middles)] = name
-    return found
 
 
 def _strata(predicted: Floats, zone: Texts, options: ReviewOptions) -> Ints:

@@ -79,7 +79,7 @@ def enter_labels(
     review = read_review(path)
     known = _placed(read_labels(labels, where=where, class_column=class_column), review)
     found, _ = read_places(path, review.crs)
-    radius = None if radius_m is None else radius_m * review.frame.units_a_metre
+    radius = None if radius_m is None else radius_m * review.units_a_metre
     row, other_label = _pair(review, found.take(found.margin >= 0), known, radius)
     with edit_package(path) as database:
         decided = _decided(database, review, cases)
@@ -117,7 +117,9 @@ def _pair(
         row has.
     """
     cases = review.cases
-    points, places = _centres(cases.geometry), _centres(known.geometries)
+    evened = review.frame.evened
+    points, places = evened(_centres(cases.geometry)), evened(_centres(known.geometries))
+    reported = replace(reported, centre=evened(reported.centre))
     own = cases.found_name != np.array(None)
     label_of_detection = np.full(len(reported), -1)
     i, j = pair_places(reported.centre, places, _reach(reported.side, radius))

@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -32,7 +33,7 @@ from geo_retina.review.row_writing import (
 from geo_retina.review.samples import samples_of
 from geo_retina.review.strata import cells_to_draw, fewest_cells
 from geo_retina.review.styles import known_classes, review_styles
-from geo_retina.review.values import NO_CELL, Flags, Floats, Review, Texts
+from geo_retina.review.values import NO_CELL, Flags, Floats, Frame, Review, Texts
 from geo_retina.review.zones import read_zones
 from geo_retina.vector.formats import is_package
 from geo_retina.vector.readers.frames import check_readable, detections_layer
@@ -41,6 +42,7 @@ from geo_retina.vector.review_layers import (
     CELLS,
     DESIGN,
     DETECTION,
+    FRAME,
     REASONS,
     REVIEW,
     REVIEW_TABLES,
@@ -141,7 +143,6 @@ class _Source:
 
     Attributes:
         path: of the file.
-        has_review: whether it has been prepared before.
         geometry: type of the cases' geometries, as GeoPackages name it.
         srs_id: number of the CRS in the package.
         found: the detections, in the CRS of the review.
@@ -151,7 +152,6 @@ class _Source:
     """
 
     path: Path
-    has_review: bool
     geometry: str
     srs_id: int
     found: Places
@@ -166,6 +166,7 @@ def _read_source(path: Path, options: ReviewOptions) -> _Source:
         has_review = holds_review(database)
         if has_review:
             check_has_review(database, path)
+        is_laid_out = has_review and _has_drawn(database)
         query = "SELECT geometry_type_name, srs_id FROM gpkg_geometry_columns WHERE table_name = ?"
         own = REVIEW if has_review else layer
         geometry, srs_id = database.execute(query, (own,)).fetchone()
@@ -178,13 +179,12 @@ def _read_source(path: Path, options: ReviewOptions) -> _Source:
         other, _ = read_places(options.labels, crs, layer=options.labels_layer, is_labels=True)
     return _Source(
         path=path,
-        has_review=has_review,
         geometry="POINT" if geometry == "POINT" else "POLYGON",
         srs_id=srs_id,
         found=found,
         classes=classes,
         other=other,
-        ground=_read_ground(path, crs, None if has_review else options),
+        ground=_read_ground(path, crs, None if is_laid_out else options),
     )
 
 
@@ -206,7 +206,8 @@ def _prepare(
     """Create the layers and lay out the cells, once; later tell what counted then."""
     if holds_review(database):
         check_has_review(database, source.path)
-        return _unused_options(database, options)
+        if _has_drawn(database):
+            return _unused_options(database, options)
     frame = lay_cells(source.ground, *_reported(source.found), options)
     fewest = fewest_cells(frame)
     if 0 < options.cells < fewest:
@@ -214,9 +215,45 @@ def _prepare(
             f"ReviewOptions.cells is {options.cells}, expected at least {fewest}, two of each use "
             "in each zone, without which no spread can be estimated; draw more, or give fewer zones"
         )
-    create_review_tables(database, source.geometry, source.srs_id, only=REVIEW_TABLES)
+    if holds_review(database):  # with a queue alone, for which cells were laid out and none drawn
+        database.execute(f"DELETE FROM {FRAME}")
+        database.execute(f"DELETE FROM {DESIGN}")
+    else:
+        create_review_tables(database, source.geometry, source.srs_id, only=REVIEW_TABLES)
     write_frame(database, frame, options)
-    return ()
+    return _zone_notes(source.ground, frame, options)
+
+
+def _zone_notes(ground: Ground, frame: Frame, options: ReviewOptions) -> tuple[str, ...]:
+    """Tell which zones have no cell, because they lie elsewhere or are narrow.
+
+    Raises:
+        LabelError: none has one.
+    """
+    empty = [name for name in ground.zones if not (frame.zone == name).any()]
+    if not empty:
+        return ()
+    if len(empty) == len(ground.zones):
+        raise LabelError(
+            f"{options.zones} has no zone that holds the middle of a cell of the ground that was "
+            "scanned, expected zones on that ground; check their CRS, or leave them out"
+        )
+    return (
+        f"{len(empty)} of {len(ground.zones)} zones hold the middle of no cell, such as "
+        f"{empty[0]}, and will have no interval",
+    )
+
+
+def _has_drawn(database: sqlite3.Connection) -> bool:
+    """Tell whether cells have been drawn, although a person may have removed them since."""
+    (count,) = database.execute(f"SELECT COUNT(*) FROM {CELLS}").fetchone()
+    return count > 0 or _options_then(database)["cells"] > 0
+
+
+def _options_then(database: sqlite3.Connection) -> dict[str, Any]:
+    """Read the options of the first drawing; a file of another version may not name all."""
+    query = f"SELECT value FROM {DESIGN} WHERE name = 'options'"
+    return {**asdict(ReviewOptions()), **json.loads(database.execute(query).fetchone()[0])}
 
 
 def _reported(found: Places) -> tuple[Floats, float]:
@@ -227,11 +264,8 @@ def _reported(found: Places) -> tuple[Floats, float]:
 
 def _unused_options(database: sqlite3.Connection, options: ReviewOptions) -> tuple[str, ...]:
     """Tell which options have no effect any longer."""
-    query = f"SELECT value FROM {DESIGN} WHERE name = 'options'"
-    then = json.loads(database.execute(query).fetchone()[0])
+    then = _options_then(database)
     now, plain = asdict(options), asdict(ReviewOptions())
-    # A file of another version may not name all of them.
-    then = {**plain, **then}
     unused = [name for name in _FIXED if now[name] not in (then[name], plain[name])]
     return tuple(
         f"cells were laid out with ReviewOptions.{name} {then[name]}, which holds for this file; "
@@ -242,6 +276,8 @@ def _unused_options(database: sqlite3.Connection, options: ReviewOptions) -> tup
 
 def _known(database: sqlite3.Connection, review: Review, found: Places) -> Flags:
     """Tell which detections stand where a row was handed out, or a person put an object."""
+    evened = review.frame.evened
+    centre = evened(found.centre)
     handed = shapely.get_coordinates(shapely.centroid(handed_out(database))).reshape(-1, 2)
     moved = review.cases.geometry[review.cases.is_touched]
     moved = moved[~shapely.is_missing(moved)]
@@ -249,7 +285,7 @@ def _known(database: sqlite3.Connection, review: Review, found: Places) -> Flags
     is_known = np.zeros(len(found), bool)
     for places in (handed, entered):
         left = np.flatnonzero(~is_known)
-        i, _ = pair_places(found.centre[left], places, found.side[left] / 2)
+        i, _ = pair_places(centre[left], evened(places), found.side[left] / 2)
         is_known[left[i]] = True
     return is_known
 
@@ -268,12 +304,13 @@ def _queue(
 ) -> list[NewCase]:
     """Cases to fill the queue up to its budget."""
     found, other, cases = source.found, source.other, review.cases
-    waits = _waits(review)
+    waits, evened = _waits(review), review.frame.evened
     drawn = np.append(review.is_drawn, False)
     excluded = is_known | drawn[review.frame.cell_at(found.centre)]
     centre = found.centre
     if other is not None:
-        i, _ = pair_places(other.centre, _centres(cases.geometry), other.side / 2)
+        cases_at = evened(_centres(cases.geometry))
+        i, _ = pair_places(evened(other.centre), cases_at, other.side / 2)
         stands = np.zeros(len(other), bool)
         stands[i] = True
         excluded = np.append(excluded, stands | drawn[review.frame.cell_at(other.centre)])
@@ -282,10 +319,10 @@ def _queue(
     counting = np.append(review.frame.use == "count", False)
     turn = np.where(excluded, -1, counting[review.frame.cell_at(centre)].astype(np.int64))
     chosen = choose_cases(
-        found,
-        other,
+        replace(found, centre=evened(found.centre)),
+        None if other is None else replace(other, centre=evened(other.centre)),
         turn,
-        occupied=_centres(cases.geometry[waits]),
+        occupied=evened(_centres(cases.geometry[waits])),
         count=options.budget - int(waits.sum()),
         random_state=review.frame.design.random_state,
     )

@@ -11,6 +11,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from geo_retina.geodesy import square_metres, unit_m
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]
@@ -39,6 +41,12 @@ class Design:
     height: float
     random_state: int
     learn_share: float
+
+    def middles(self, row: Ints, col: Ints) -> Floats:
+        """(n, 2) middles of squares."""
+        x = self.x_min + (col + 0.5) * self.width
+        y = self.y_min + (row + 0.5) * self.height
+        return np.stack([x, y], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,11 +88,17 @@ class Frame:
         return digest.hexdigest()
 
     @property
-    def units_a_metre(self) -> float:
-        """Units of the cells' CRS that are a metre; 1 where no size is known."""
-        square = self.design.width * self.design.height
-        area_m2 = np.nanmax(self.area_m2) if np.isfinite(self.area_m2).any() else square
-        return float(np.sqrt(square / area_m2))
+    def middles(self) -> Floats:
+        """(N, 2) middles of all squares."""
+        return self.design.middles(self.row, self.col)
+
+    def evened(self, points: Floats) -> Floats:
+        """Scale positions so that a unit is as long along x as along y, as in degrees it is not.
+
+        Areas stay as they are, and so do sides of squares as large as something's bounds.
+        """
+        tall = np.sqrt(self.design.height / self.design.width)
+        return np.asarray(points * np.array([tall, 1 / tall]))
 
     def squares(self, cells: Ints) -> Texts:
         """Outline cells as (n,) polygons: whole squares, with or without ground."""
@@ -204,6 +218,15 @@ class Review:
     is_drawn: Flags
     is_done: Flags
     cases: Cases
+
+    @property
+    def units_a_metre(self) -> float:
+        """Units of the CRS that are a metre amid the cells, evened; 1 where no size is known."""
+        if self.crs is None or not len(self.frame):
+            return 1.0
+        bounds = shapely.total_bounds(self.frame.squares(np.arange(len(self.frame))))
+        area_m2 = square_metres((bounds[None, :2] + bounds[None, 2:]) / 2, self.crs)[0]
+        return float(1 / np.sqrt(area_m2)) if area_m2 > 0 else 1 / unit_m(self.crs)
 
     @property
     def zones(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import shapely
 from geo_retina.errors import LabelError
 from geo_retina.geodesy import carry_ground, missing_crs
 from geo_retina.options import it_has
+from geo_retina.review.values import Floats, Texts
 from geo_retina.vector.readers.frames import read_frame
 
 
@@ -46,6 +47,12 @@ def read_zones(
         known = [str(name) for name in frame.columns if name != frame.geometry.name]
         raise LabelError(f"{path} has no column {column}; {it_has(column, known)}")
     else:
+        nameless = int(frame[column].isna().to_numpy()[usable].sum())
+        if nameless:
+            raise LabelError(
+                f"{path} has {nameless} zones without a name in the column {column}, expected one "
+                "for each; fill the column or remove these"
+            )
         names = [str(value) for value in frame[column]]
     polygons = shapely.force_2d(shapely.make_valid(geometries[usable]))
     moved = carry_ground(polygons, pyproj.CRS(frame.crs), crs, around)
@@ -53,3 +60,12 @@ def read_zones(
     for at, polygon in zip(np.flatnonzero(usable), moved, strict=True):
         by_name.setdefault(names[at], []).append(polygon)
     return {name: shapely.union_all(parts) for name, parts in by_name.items()}
+
+
+def zones_at(zones: dict[str, Any], middles: Floats) -> Texts:
+    """(N,) name of the zone that holds the middle of each cell; the first where several do."""
+    found = np.full(len(middles), None, dtype=object)
+    for name, polygon in reversed(zones.items()):
+        shapely.prepare(polygon)
+        found[shapely.contains_xy(polygon, middles)] = name
+    return found

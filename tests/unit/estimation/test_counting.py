@@ -269,6 +269,11 @@ def test_zones_that_cells_were_drawn_with_have_their_own_interval(tmp_path):
     zones = zones_file(tmp_path, (0, 300), (300, 600))
     options = EstimateOptions(zones=zones, zone_column="name", estimator="difference")
     found = estimate(path, options)
+    # Zones of the same names that lie otherwise are none that cells were drawn with.
+    (tmp_path / "other").mkdir()
+    other = zones_file(tmp_path / "other", (0, 200), (200, 600))
+    others = estimate(path, EstimateOptions(zones=other, zone_column="name")).zones
+    assert [(row.cells, row.total.interval) for row in others] == [(0, None), (0, None)]
     for at, row in enumerate(found.zones):
         rows = [cells_at for cells_at in range(60) if cells_at // 30 == at]
         x = np.array([sum(d[0] == c for d in detections) for c in rows])

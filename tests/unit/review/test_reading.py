@@ -1,5 +1,8 @@
 """What a person entered comes back as values, and cells that were completed as samples."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -104,7 +107,7 @@ def test_rows_that_a_gis_made(path):
         ("UPDATE cells SET cell = 9", "was not drawn"),
         (
             "DROP TABLE review_frame; DELETE FROM gpkg_contents WHERE table_name = 'review_frame'",
-            "no layer review_frame",
+            "without review_frame, which only geo-retina",
         ),
         ("UPDATE review_design SET value = '99' WHERE name = 'format'", "format 99"),
         ("DELETE FROM review_design WHERE name = 'width'", "cannot be read"),
@@ -116,3 +119,26 @@ def test_entries_without_a_meaning_are_refused(path, statement, words):
     edit(path, *statement.split(";"))
     with pytest.raises(LabelError, match=words):
         read_review(path)
+
+
+def test_a_cell_without_a_status_is_new(path):
+    write_review(path, [(0, "count", 0, "new")], [{"status": "new", "x": 1}])
+    edit(path, "UPDATE cells SET status = NULL")
+    assert read_review(path).is_done.tolist() == [False]
+
+
+def test_a_locked_file_is_not_called_damaged(path):
+    write_review(path, [(0, "count", 0, "new")], [{"status": "new", "x": 1}])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LabelError, match="in use by another program") as caught:
+            read_review(path)
+        other.execute("ROLLBACK")
+    assert "damaged" not in str(caught.value)
+
+
+def test_lengths_hold_where_no_cell_is_full(path):
+    """Cells wider than the ground are smaller in area than their squares."""
+    write_review(path, [(0, "count", 0, "new")], [{"status": "new", "x": 1}])
+    edit(path, "UPDATE review_frame SET area_m2 = area_m2 / 4")
+    assert read_review(path).units_a_metre == pytest.approx(1.0, rel=5e-3)
