@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from support.fields import field
-from support.tiny_training import tiny
+from support.tiny_training import FakeScores, tiny
 
 from geo_retina.dataset.augment import Sample
 from geo_retina.detector import detect
@@ -17,7 +18,7 @@ from geo_retina.model import load_model
 from geo_retina.nn.rotated_coding import OFFSETS, hull
 from geo_retina.options import AssignOptions, DetectOptions, LossOptions, SampleOptions
 from geo_retina.quiet import ignored_warnings
-from geo_retina.training import check_labels, train
+from geo_retina.training import check_labels, epoch_end, lr_finder, train
 from geo_retina.training.anchor_fit import about_anchors, square_sides
 from geo_retina.training.hard_negatives import is_false
 from geo_retina.training.lightning_module import loss_settings
@@ -56,6 +57,17 @@ def test_training_goes_on_from_an_oriented_model_of_itself(trained, scene_and_la
     prepared = prepare(tiny(*scene_and_labels, weights=str(trained[1])))
     assert prepared.card.network.boxes == "oriented"
     assert prepared.loss.assign == "atss"
+
+
+def test_a_rate_is_found_for_oriented_boxes(scene_and_labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(epoch_end, "validate", lambda *_: FakeScores(0.5))
+    monkeypatch.setattr(lr_finder, "_STEPS", 14)
+    options = tiny(*scene_and_labels, network=ORIENTED, lr="find", epochs=1)
+    found = train(options, tmp_path / "m.safetensors").card.training["lr"]
+    with (tmp_path / "m.safetensors.train" / "rates.csv").open() as file:
+        losses = {float(row["lr"]): float(row["smoothed_loss"]) for row in csv.DictReader(file)}
+    assert found in losses
+    assert min(losses.values()) < losses[min(losses)]
 
 
 def test_the_other_kind_of_model_is_refused_before_anything_is_read(trained, tmp_path):
