@@ -35,6 +35,10 @@ _WIDEST = 4
 """A block of a file in strips may have this many times the pixels that blocks should have."""
 
 
+_BLANKS_IN_UNIT = 64
+"""Whole blocks without ground in a unit: they are soon done, and each unit is written by itself."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Ground that a run did not cover, and why.
@@ -344,7 +348,7 @@ def pack_task_batches(
     """Group blocks into task batches of about ``block_px`` squared.
 
     A block of a large scene is a unit; those of small scenes with tiles of one size share one,
-    so that they fill batches.
+    so that they fill batches. Of blocks that a file does not hold, many share one.
 
     Args:
         jobs: blocks, in the requested order.
@@ -355,12 +359,19 @@ def pack_task_batches(
     room, tile_px = 0, 0
     for job in jobs:
         size = job.block.window.height * job.block.window.width
+        # Only of large ones is it asked, as that opens a file.
+        if size > block_px**2 // 4 and _is_blank(job):
+            size //= _BLANKS_IN_UNIT
         if size > room or job.tiles.tile_px != tile_px:
             groups.append([])
             room, tile_px = block_px**2, job.tiles.tile_px
         groups[-1].append(job)
         room -= size
     return [TaskBatch(index, tuple(group)) for index, group in enumerate(groups, first)]
+
+
+def _is_blank(job: BlockJob) -> bool:
+    return isinstance(job.scene, Scene) and job.scene.is_blank(job.block.window)
 
 
 def estimate(

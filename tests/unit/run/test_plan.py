@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from support.stubs import tiny_card, tiny_model, write_scene
+import rasterio
+from rasterio.windows import Window
+from support.stubs import NORTH_UP, UTM, tiny_card, tiny_model, write_scene
 
 from geo_retina.errors import OptionError, SceneError, SceneMismatchError
 from geo_retina.options import DetectOptions, RunOptions
@@ -80,6 +82,24 @@ def test_small_scenes_share_a_unit_and_large_blocks_do_not(scene, tmp_path):
     )
     assert all(len({p.tiles.tile_px for p in task_batch.jobs}) == 1 for task_batch in task_batches)
     assert len(task_batches[-1].jobs) == 10
+
+
+def test_blocks_that_a_file_does_not_hold_share_a_unit(tmp_path):
+    path = tmp_path / "sparse.tif"
+    how = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": UTM, "transform": NORTH_UP}
+    how |= {"tiled": True, "blockxsize": 64, "blockysize": 64, "sparse_ok": True}
+    with rasterio.open(path, "w", width=4096, height=4096, **how) as dataset:
+        dataset.write(np.ones((3, 64, 64), np.uint8), window=Window(2000, 2000, 64, 64))
+    [planned], _ = plan_scenes(path, tiny_card(), DetectOptions(), RunOptions(block_px=512))
+    jobs = planned.jobs
+    blank = [planned.scene.is_blank(job.block.window) for job in jobs]
+    shown = blank.count(False)
+    assert 1 <= shown <= 4
+    assert len(blank) > 64
+    units = pack_task_batches(jobs, 512)
+    assert [job for unit in units for job in unit.jobs] == jobs
+    assert len(units) <= 2 * shown + 1 + len(blank) // 64
+    assert max(len(unit.jobs) for unit in units) <= 128  # none grows without end
 
 
 def test_the_estimate_counts_the_networks_pixels(scene):
