@@ -232,8 +232,19 @@ def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> R
             f"{path} tells no classes and the detections have {len(classes)}, expected the column "
             "with them; give EstimateOptions.class_column"
         )
+    bare = 0 if column is None else int(table[column].isna().sum())
+    if bare:
+        raise LabelError(
+            f"{path} has {bare:,} of {len(table):,} labels without a value in the column {column}, "
+            "expected a class for each; fill them, or leave these labels out"
+        )
     geometry = _moved(table, review.crs, path)
-    n = len(geometry)
+    n, cell = len(geometry), review.frame.cell_at(_centres(geometry))
+    if n and (cell == NO_CELL).all():
+        raise LabelError(
+            f"none of the {n:,} labels of {path} lies on the ground of {review.path}, expected "
+            "labels of that ground, since it would count as bare; check their CRS and place"
+        )
     names = [classes[0] if classes else "object"] * n if column is None else map(str, table[column])
     cases = Cases(
         status=np.full(n, "added", dtype=object),
@@ -242,7 +253,7 @@ def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> R
         score=np.full(n, np.nan),
         weight=np.ones(n),
         geometry=geometry,
-        cell=review.frame.cell_at(_centres(geometry)),
+        cell=cell,
         case_id=np.full(n, -1),
         is_touched=np.ones(n, bool),
     )

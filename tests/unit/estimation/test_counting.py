@@ -231,6 +231,14 @@ def test_labels_may_play_the_person(tmp_path):
     assert found.overall.precision.value == pytest.approx(0.75)
     with pytest.raises(LabelError, match="no column kind"):
         estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
+    table = gpd.GeoDataFrame({"kind": ["a", None, "a"]}, geometry=points, crs=CRS)
+    table.to_file(labels)
+    with pytest.raises(LabelError, match="1 of 3 labels without a value in the column kind"):
+        estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
+    # Labels of other ground would make this one bare.
+    table.translate(5000).to_file(labels)
+    with pytest.raises(LabelError, match=r"none of the 3 labels of .* lies on the ground"):
+        estimate(path, EstimateOptions(labels=str(labels)))
 
 
 def zones_file(tmp_path, *limits):
