@@ -1,7 +1,7 @@
 """What a run over many scenes costs the client and the scheduler, and how busy its workers are.
 
     python benchmarks/cluster.py --scenes 500 --workers 16 --seconds 1
-    python benchmarks/cluster.py --scenes 500 --workers 16 --seconds 0.1
+    python benchmarks/cluster.py --scenes 100 --workers 16 --seconds 4
 
 A real scheduler in a process of its own, and workers that are threads of a third, whose network
 only waits. Scenes are small files with 3 x 3 blocks of one tile. From the first finished block to

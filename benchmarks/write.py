@@ -1,7 +1,7 @@
 """How fast detections become files, and how much memory that takes.
 
     python benchmarks/write.py                        # a million objects, every format
-    python benchmarks/write.py --count 10000000 --format .gpkg .parquet
+    python benchmarks/write.py --count 10000000 --format .gpkg .parquet folder
 
 Objects are drawn at random in scenes of a million each. Placing them on the ground (corners,
 sizes in metres, WKB) and writing them are timed apart. Rates are by the wall's clock and by this
@@ -37,7 +37,8 @@ from geo_retina.vector import detections_table, write_vector
 SCENE_OBJECTS = 1_000_000
 CRS = pyproj.CRS("EPSG:32632")
 CLASSES = ("car", "ship", "plane")
-FORMATS = (".gpkg", ".parquet", ".fgb", ".geojson", ".shp")
+FORMATS = (".gpkg", ".parquet", "folder", ".fgb", ".geojson", ".shp")
+"""Endings; ``folder`` is a folder of GeoParquet files by place."""
 
 
 def main() -> None:
@@ -62,12 +63,12 @@ def measure(suffix: str, count: int, folder: Path) -> dict[str, Any]:
     """Measure the seconds of placing and of writing, wall and CPU, and what it took."""
     spent = {"draw": np.zeros(2), "place": np.zeros(2)}
     with tempfile.TemporaryDirectory(dir=folder) as where:
-        path = Path(where) / f"objects{suffix}"
+        path = Path(where) / f"objects{suffix.removeprefix('folder')}"
         start = _clocks()
         rows = write_vector(path, _tables(count, spent), crs=CRS, overwrite=False)
         write = _clocks() - start - spent["draw"] - spent["place"]
         assert rows == count
-        size = sum(part.stat().st_size for part in path.parent.iterdir())
+        size = sum(part.stat().st_size for part in path.parent.rglob("*") if part.is_file())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     place, write = spent["place"].tolist(), write.tolist()
     return {"place": place, "write": write, "bytes": size, "peak_mb": peak_mb}
