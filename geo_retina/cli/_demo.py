@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geo_retina.synth import SynthReport
 
 MODEL = "demo"
+ORIENTED_MODEL = "demo-oriented"
 SEED = 2026
 """Seed of the scene; no bundled model was trained on it."""
 
@@ -34,6 +35,7 @@ def demo(
     out: Path = _FOLDER,
     size: Annotated[int, Parameter(validator=validators.Number(gte=256))] = _SCENE.height,
     seed: int = SEED,
+    oriented: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     reporting: _voice.Reports = _voice.REPORTING,
 ) -> int:
@@ -43,25 +45,30 @@ def demo(
         out: Folder for scene, detections and preview; an earlier demo's is replaced.
         size: Rows and columns of the scene.
         seed: The scene is drawn from this seed; the same seed gives the same scene.
+        oriented: Draw lorries, wagons and containers at any angle, and find them as rotated boxes.
         overwrite: Use the folder although it holds files that no demo made.
         reporting: How the command reports.
     """
     scene, truth, found = out / "scene.tif", out / "truth.gpkg", out / "detections.gpkg"
     _voice.check_json(reporting, overwrite=overwrite)
-    _claim(out, {"size": size, "seed": seed}, overwrite=overwrite)
+    settings = {"size": size, "seed": seed, "oriented": oriented}
+    _claim(out, settings, overwrite=overwrite)
     from geo_retina.detector import detect_to_file
     from geo_retina.evaluation import evaluate
     from geo_retina.synth import draw_scene
 
     _report.note(f"drawing a scene of {size} x {size} px")
-    options = SynthOptions(height=size, width=size, seed=seed)
+    options = SynthOptions(
+        height=size, width=size, seed=seed, content="freight" if oriented else "mixed"
+    )
     drawn = draw_scene(scene, options, truth=truth, overwrite=True)
     with _report.progress(reporting.progress) as progress:
         run = RunOptions(overwrite=True, restart=True)
-        report = detect_to_file(scene, MODEL, found, run=run, progress=progress)
+        model = ORIENTED_MODEL if oriented else MODEL
+        report = detect_to_file(scene, model, found, run=run, progress=progress)
     evaluation = evaluate(found, truth, EvaluateOptions(class_column="class"))
     _preview(scene, found, out / "preview.png")
-    results: dict[str, Any] = {"size": size, "seed": seed, "seconds": report.seconds}
+    results: dict[str, Any] = {**settings, "seconds": report.seconds}
     results["scores"] = evaluation.to_dict()
     _write_summary(out, results)
     _voice.say(_describe(out, drawn, report, evaluation))

@@ -363,7 +363,7 @@ def bundled_models() -> dict[str, Path]:
     Examples:
         >>> from geo_retina import bundled_models
         >>> list(bundled_models())
-        ['cars', 'demo', 'trees-naip']
+        ['cars', 'demo', 'demo-oriented', 'trees-naip']
     """
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 

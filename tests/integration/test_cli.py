@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,6 +17,7 @@ import rasterio
 import yaml
 from support.stubs import (
     LOADED_BY_RUNS,
+    TINY_NETWORK,
     load_stub_model,
     paint,
     tiny_card,
@@ -25,7 +27,7 @@ from support.stubs import (
 
 from geo_retina.cli import _demo, _inspect, main
 from geo_retina.config import load_detect_config, load_train_options
-from geo_retina.model import load_card
+from geo_retina.model import load_card, load_model
 from geo_retina.options import MergeOptions, SynthOptions
 
 BOXES = np.array([[10, 12, 30, 22], [100, 100, 108, 130], [250, 40, 270, 48]])
@@ -222,6 +224,23 @@ def test_demo_leaves_its_files_and_may_run_again(small_demo, capsys):
     assert main([*small_demo, "--seed", "7"]) == 0
     assert json.loads((folder / "demo.json").read_text())["seed"] == 7
     assert set(os.listdir(folder)) == {*DEMO_FILES, "notes.txt"}
+
+
+def test_the_demo_of_boxes_at_any_angle(here, monkeypatch, capsys):
+    network = replace(TINY_NETWORK, boxes="oriented")
+    classes = ("lorry", "wagon", "container")
+    model = tiny_model(gsd_m=0.3, network=network, classes=classes, thresholds=(0.9,) * 3)
+    model.save(here / "turned.safetensors")
+    monkeypatch.setattr(LOADED_BY_RUNS, load_model)
+    monkeypatch.setattr(_demo, "ORIENTED_MODEL", str(here / "turned.safetensors"))
+    assert main(["demo", "--oriented", "--size", "300", "--out", "turned"]) == 0
+    assert set(os.listdir("turned")) == DEMO_FILES
+    assert "angle err" not in capsys.readouterr().out  # a model of chance finds nothing
+    told = json.loads(Path("turned", "demo.json").read_text())
+    assert (told["oriented"], told["size"], told["seed"]) == (True, 300, _demo.SEED)
+    truth = gpd.read_file(Path("turned", "truth.gpkg"))
+    assert set(truth["class"]) <= set(classes)
+    assert (truth.area < 0.9 * truth.envelope.area).any()
 
 
 def test_demo_in_a_folder_of_others(small_demo, capsys):
