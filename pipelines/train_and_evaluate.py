@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     about = Path(args.test_labels).name + (f", {args.where}" if args.where else "")
     scores = {"test": result.summary(), "test_labels": about}
     card = dataclasses.replace(model.card, metrics={**model.card.metrics, **scores})
-    geo_retina.Model(model.network, card).save(weights, overwrite=True)
+    dataclasses.replace(model, card=card).save(weights, overwrite=True)
     numbers = {**result.to_dict(), "run": {"detections": report.detections, "s": report.seconds}}
     write_text(numbers_file, json.dumps(numbers, indent=1))
     if not report.complete:

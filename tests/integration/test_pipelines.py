@@ -60,7 +60,9 @@ def test_labels_become_a_scored_model(tmp_path, pipeline, capsys):
     assert 0 <= f1 <= 1
     assert f"{f1:.3f}"[:4] in capsys.readouterr().out
     [weights] = out.glob("*.safetensors")
-    card = load_model(weights).card
+    model = load_model(weights)
+    card = model.card
+    assert model.quantization is not None
     truth = gpd.read_file(out / "train.gpkg")
     assert set(card.classes) == set(truth["class"])
     assert card.network.backbone == "test_resnet"
