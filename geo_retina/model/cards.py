@@ -365,7 +365,8 @@ def bundled_models() -> dict[str, Path]:
         >>> list(bundled_models())
         ['cars', 'demo', 'demo-oriented', 'trees-naip']
     """
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+    paths = sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stem)
+    return {path.stem: path for path in paths}
 
 
 def load_card(name_or_path: str | Path) -> Card:
