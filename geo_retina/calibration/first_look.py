@@ -139,7 +139,7 @@ def first_look_lines(card: Card) -> list[str]:
             else "it would leave nearly all of the work"
         )
         return [*lines, f"the card has no first look, as {reason}"]
-    return [*lines, f"detect --prescreen looks first at 1/{card.prescreen.factor}"]
+    return [*lines, f"a first look is at 1/{card.prescreen.factor} of the resolution"]
 
 
 @dataclass(frozen=True, eq=False)

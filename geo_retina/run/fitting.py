@@ -91,7 +91,7 @@ def check_prescreen(options: DetectOptions, card: Card) -> None:
     if card.prescreen is None:
         raise OptionError(
             f"DetectOptions.prescreen is given, but the card of model {card.name} does not say "
-            "how a first look keeps its objects; measure it with geo-retina calibrate --prescreen"
+            "how a first look keeps its objects; calibrating the model can measure it"
         )
     floor = options.floor
     wanted = card.thresholds if floor is None else (floor,) * len(card.classes)

@@ -251,7 +251,7 @@ def test_merged_files_keep_what_was_screened_out(tmp_path):
 @pytest.mark.parametrize(
     ("first", "options", "match"),
     [
-        (None, {}, "calibrate --prescreen"),
+        (None, {}, "calibrating the model"),
         (FIRST, {"score": 0.4}, "from a score of 0.4 on"),
         (FIRST, {"min_score": 0.3, "score": 0.9}, "from a score of 0.3 on"),
     ],

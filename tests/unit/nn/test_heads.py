@@ -100,6 +100,7 @@ def test_wanted_cells_come_out_as_from_the_whole_map(
         whole, part = subnet(levels), subnet.forward_at(levels, rows)
     for one, other, chosen in zip(whole, part, rows, strict=True):
         assert other.shape == one.shape
-        torch.testing.assert_close(other[chosen], one[chosen])
+        # Sums of other orders, of values up to some ten.
+        torch.testing.assert_close(other[chosen], one[chosen], rtol=1e-5, atol=1e-4)
     if norm != "group":  # the first image wants nothing of the finer level
         assert not part[0][0].any()
