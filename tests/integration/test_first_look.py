@@ -66,7 +66,7 @@ def test_the_coarsest_look_that_keeps_the_objects_is_chosen(tmp_path, thin, fact
     assert tried[factor]["tiles_kept"] == 0
     if factor == 2:
         assert tried[4]["score"] == 0  # more than 3 of 625 are lost at a quarter
-    assert "looks first" in report.text()
+    assert "a first look is at" in report.text()
     written = dataclasses.replace(load_model(out), predictor=one_class().predictor)
     options = DetectOptions(tile_px=128, overlap_px=32, prescreen=True)
     assert len(detect(tmp_path / "a.tif", written, options, CPU)) >= 622
