@@ -197,15 +197,7 @@ def on_grid(scene: Scene, grid: Grid) -> Scene:
     Raises:
         SceneError: its file is missing or no raster.
     """
-    file = inspect_file(scene.path)
-    return replace(
-        scene,
-        grid=grid,
-        grid_to_file=None,
-        nodatas=file.nodatas_of(scene.bands, is_own=False),
-        view=view_of(file, scene.bands, grid, None),
-        source=None,
-    )
+    return _viewed(scene, inspect_file(scene.path), grid, None)
 
 
 def coarsen(scene: Scene, factor: int) -> Scene:
@@ -230,6 +222,12 @@ def coarsen(scene: Scene, factor: int) -> Scene:
     if to_file is not None and source is not None:
         scaled = _scaled(as_scene(file, bands=scene.bands), grid, to_file, source)
         return replace(scaled, values=scene.values)
+    viewed = _viewed(scene, file, grid, to_file)
+    return replace(viewed, overview_level=None, file_block_px=None)
+
+
+def _viewed(scene: Scene, file: SceneFile, grid: Grid, to_file: Affine | None) -> Scene:
+    """Let GDAL put the same bands of a scene on another grid."""
     return replace(
         scene,
         grid=grid,
@@ -237,8 +235,6 @@ def coarsen(scene: Scene, factor: int) -> Scene:
         nodatas=file.nodatas_of(scene.bands, is_own=False),
         view=view_of(file, scene.bands, grid, to_file),
         source=None,
-        overview_level=None,
-        file_block_px=None,
     )
 
 

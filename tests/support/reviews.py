@@ -118,6 +118,13 @@ def write_found(path, xy, *, score=None, name=None, half=1.0, ground=None, cut=N
     return path
 
 
+def write_found_in_degrees(path):
+    """Write 200 objects on ground far north, where a degree is half as long east as north."""
+    ground = shapely.box(10.0, 60.0, 10.02, 60.01)
+    xy = np.array([10.0, 60.0]) + scattered(200, high=1.0, low=0.0) * (0.02, 0.01)
+    return write_found(path, xy, half=1e-5, ground=ground, crs=pyproj.CRS(4326))
+
+
 def scattered(count, seed=0, low=2.0, high=198.0):
     return np.random.default_rng(seed).uniform(low, high, (count, 2))
 

@@ -12,7 +12,7 @@ from geo_retina.errors import LabelError
 from geo_retina.estimation import estimate
 from geo_retina.options import EstimateOptions, ReviewOptions
 from geo_retina.review import read_review, review_detections
-from tests.support.reviews import UTM, edit, rows_of, scattered, write_found
+from tests.support.reviews import UTM, edit, rows_of, scattered, write_found, write_found_in_degrees
 
 
 @pytest.fixture
@@ -58,9 +58,7 @@ def test_cells_are_laid_out_anew_until_some_are_drawn(found, tmp_path):
 
 
 def test_cases_in_degrees_keep_as_far_apart_east_and_west(tmp_path):
-    ground = shapely.box(10.0, 60.0, 10.02, 60.01)
-    xy = np.array([10.0, 60.0]) + scattered(200, high=1.0, low=0.0) * (0.02, 0.01)
-    path = write_found(tmp_path / "f.gpkg", xy, half=1e-5, ground=ground, crs=pyproj.CRS(4326))
+    path = write_found_in_degrees(tmp_path / "f.gpkg")
     review_detections(path, ReviewOptions(cell_size_m=50.0, cells=20))
     rows = gpd.read_file(path, layer="review").query("reason != 'cell'")
     tree = shapely.STRtree(rows.geometry.to_crs("EPSG:32632").centroid.to_numpy())

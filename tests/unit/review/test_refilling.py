@@ -12,7 +12,6 @@ from xml.etree import ElementTree as ET
 
 import geopandas as gpd
 import numpy as np
-import pyproj
 import pytest
 import shapely
 
@@ -22,7 +21,15 @@ from geo_retina.review import NO_CELL, read_review, refuse_trained_cells, review
 from geo_retina.vector.review_layers import to_blobs
 from geo_retina.vector.writers.editing import edit_package
 from geo_retina.vector.writers.styles import read_styles
-from tests.support.reviews import UTM, edit, rows_of, scattered, square, write_found
+from tests.support.reviews import (
+    UTM,
+    edit,
+    rows_of,
+    scattered,
+    square,
+    write_found,
+    write_found_in_degrees,
+)
 
 SMALL = ReviewOptions(budget=20, cells=20, cell_size_m=10.0)
 OGRINFO = shutil.which("ogrinfo")
@@ -294,9 +301,7 @@ def test_cells_beyond_a_gap_are_told(found):
 
 def test_degrees(tmp_path):
     """Cells are square on the ground, wherever degrees are not."""
-    ground = shapely.box(10.0, 60.0, 10.02, 60.01)
-    xy = np.array([10.0, 60.0]) + scattered(200, high=1.0, low=0.0) * (0.02, 0.01)
-    path = write_found(tmp_path / "f.gpkg", xy, half=1e-5, ground=ground, crs=pyproj.CRS(4326))
+    path = write_found_in_degrees(tmp_path / "f.gpkg")
     review_detections(path, ReviewOptions(cell_size_m=50.0, cells=20))
     frame = read_review(path).frame
     inner = frame.area_m2[(frame.row > 0) & (frame.row < 20) & (frame.col < 20)]

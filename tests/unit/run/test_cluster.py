@@ -1,4 +1,4 @@
-"""What the workers of a scheduler are told, while they and it come and go."""
+"""What the workers of a scheduler are given, while they and it come and go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAR = RunOptions(scheduler="tcp://127.0.0.1:9", patience_s=5.0)
 
 
 class Client:
-    """A client of a scheduler, which may be told what its workers raise."""
+    """A client of a scheduler, for which a test says what its workers raise."""
 
     def __init__(self, outcome: Exception | str) -> None:
         self.outcome, self.is_open = outcome, False
