@@ -92,11 +92,10 @@ def _angles(d: Detections) -> tuple[AnyArray, ...]:
 
 def _cores_px(plan: TilePlan, tile: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute (N, 4) parts that tiles own; those at the grid's border own all beyond it."""
-    place = np.stack(np.divmod(tile, plan.cols)[::-1], axis=1)
-    low = place * plan.step_px + plan.overlap_px // 2
-    high = low + plan.step_px
-    last = place == [plan.cols - 1, plan.rows - 1]
-    return np.hstack([np.where(place == 0, -np.inf, low), np.where(last, np.inf, high)])
+    low, high = np.hsplit(plan.cores_px(tile).astype(np.float64), 2)
+    low[low == 0] = -np.inf
+    high[high == [plan.width, plan.height]] = np.inf
+    return np.hstack([low, high])
 
 
 def _argsort(packed: Packed, keys: tuple[AnyArray, ...]) -> NDArray[np.int64]:
