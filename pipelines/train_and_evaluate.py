@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_existing(detections, args.out / "detections.gpkg.run", numbers_file)
     overrides = list(args.set)
     if args.draw:
-        scene, labels = draw(args.out, "train", args.draw, TRAIN_SEED, args.content)
+        scene, labels = draw(args.out, "train", args.draw, args.draw_seed, args.content)
         overrides += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
         test = draw(args.out, "test", args.draw, TEST_SEED, args.content)
         args.test_scenes, args.test_labels = test
@@ -107,6 +107,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], help="key=value over the config's")
     parser.add_argument("--draw", type=int, help="draw train and test scenes of this many px")
     parser.add_argument(
+        "--draw-seed",
+        type=int,
+        default=TRAIN_SEED,
+        help="seed of the scene to train on, to train on with other ground",
+    )
+    parser.add_argument(
         "--content", default="mixed", help="of drawn scenes: mixed, or freight at any angle"
     )
     parser.add_argument("--test-scenes", help="file, folder or glob")
@@ -121,6 +127,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.draw and not (args.test_scenes and args.test_labels):
         parser.error("give --test-scenes and --test-labels, or --draw")
+    if args.draw_seed == TEST_SEED:
+        parser.error(f"--draw-seed {TEST_SEED} draws the scene that the model is tested on")
     return args
 
 

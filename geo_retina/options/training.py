@@ -55,7 +55,8 @@ class TrainOptions:
     """Network to start from."""
 
     network: dict[str, Any] = field(default_factory=dict)
-    """Fields of NetworkOptions that differ from the preset's."""
+    """Fields of NetworkOptions that differ from the preset's; with weights, what the network that
+    training starts from must have."""
 
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
@@ -191,11 +192,6 @@ class TrainOptions:
             raise OptionError(
                 f"TrainOptions.batch is {self.batch}, which {self.devices} devices cannot share "
                 "evenly; make it a multiple of devices"
-            )
-        if self.weights is not None and self.network.keys() - {"boxes"}:
-            raise OptionError(
-                "TrainOptions.network and weights exclude each other: the model that training "
-                "starts from has its network already; drop one"
             )
         self.resolved_network  # noqa: B018 - refuses unknown keys now rather than later
 

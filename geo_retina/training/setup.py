@@ -19,7 +19,7 @@ from geo_retina.errors import TrainingError
 from geo_retina.model import Band, Card, Model, Radiometry, choose_tile_px
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
-from geo_retina.options import LossOptions, NetworkOptions, TrainOptions
+from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import CardTexts
 from geo_retina.training.anchor_fit import about_anchors, anchors_fit, as_squares, resolve_network
@@ -80,8 +80,7 @@ def prepare(options: TrainOptions) -> Preparation:
     """
     own = options.resolved_network
     start = load_start(options.start, own.backbone)  # before minutes are spent on reading
-    asked = options.network.get("boxes")
-    kind = _kind_of_boxes(own, start, asked, weights=options.weights, loss=options.loss)
+    kind = _kind_of_boxes(options, start)
     training_set = load_training_set(
         options.data,
         place_column=options.split.place_column,
@@ -146,32 +145,33 @@ def prepare(options: TrainOptions) -> Preparation:
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
 
 
-def _kind_of_boxes(
-    own: NetworkOptions,
-    start: Model | None,
-    asked: Any,
-    *,
-    weights: str | None,
-    loss: LossOptions,
-) -> Boxes:
+def _kind_of_boxes(options: TrainOptions, start: Model | None) -> Boxes:
     """Choose the kind of boxes that is trained, before anything is read.
 
     Raises:
-        TrainingError: the model that training starts from has another kind than was asked for, or
-            the loss is not for oriented boxes.
+        TrainingError: the model that training starts from has another network than was asked for,
+            or the loss is not for oriented boxes.
     """
-    kind = own.boxes if start is None else start.card.network.boxes
-    if asked is not None and asked != kind:
+    asked = options.resolved_network
+    network = asked if start is None else start.card.network
+    if network.boxes != asked.boxes and "boxes" in options.network:
         raise TrainingError(
-            f"the model {weights} finds {kind} boxes, but network.boxes is {asked}; start "
-            f"from a model of {asked} boxes, or leave weights out"
+            f"the model {options.weights} finds {network.boxes} boxes, but network.boxes is "
+            f"{asked.boxes}; start from a model of {asked.boxes} boxes, or leave weights out"
         )
-    if kind == "oriented" and loss.box == "giou":
+    for name in options.network:
+        if getattr(network, name) != getattr(asked, name):
+            raise TrainingError(
+                f"the network of the model {options.weights} has {name} "
+                f"{getattr(network, name)}, but network.{name} is {getattr(asked, name)}; training "
+                "goes on with the model's own network, so leave that out, or weights"
+            )
+    if network.boxes == "oriented" and options.loss.box == "giou":
         raise TrainingError(
             "loss.box is giou, which is for upright boxes, but network.boxes is oriented; choose "
             "smooth_l1 or l1"
         )
-    return kind
+    return network.boxes
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:

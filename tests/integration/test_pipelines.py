@@ -106,6 +106,13 @@ def test_results_that_exist_are_refused_before_any_work(tmp_path, pipeline, monk
     assert (tmp_path / name).read_text() == "precious"
 
 
+def test_the_scene_of_the_test_is_not_trained_on(tmp_path, pipeline, capsys):
+    arguments = ["configs/demo.yaml", "--out", str(tmp_path), "--draw", "640", "--draw-seed", "2"]
+    with pytest.raises(SystemExit, match="2"):
+        pipeline.main(arguments)
+    assert "--draw-seed 2 draws the scene that the model is tested on" in capsys.readouterr().err
+
+
 def test_scenes_must_come_from_somewhere(pipeline, capsys):
     with pytest.raises(SystemExit) as stopped:
         pipeline.main([str(ROOT / "configs" / "demo.yaml"), "--out", "nowhere"])

@@ -170,7 +170,6 @@ def test_numbers_as_people_write_them(write, number, value):
             "network.anchor_sides_px is for 1 levels",
         ),
         ("batch: 8\ndevices: 3", "batch is 8, which 3 devices cannot share"),
-        ("weights: demo\nnetwork: {convs: 1}", "network and weights exclude each other"),
         ("lr: 1\nlr: 2", "line 5, column 1: not valid YAML, the key lr is given twice"),
         ("loss: {beta: 1, beta: 1}", "the key beta is given twice"),
         ("lr: [1", "not valid YAML"),

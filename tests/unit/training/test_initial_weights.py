@@ -13,8 +13,8 @@ from support.stubs import TINY_NETWORK, tiny_card, tiny_model
 from support.tiny_training import FakeScores, tiny
 
 from geo_retina.dataset.radiometry import BandStatistics
-from geo_retina.errors import ModelError
-from geo_retina.model import Band, Radiometry
+from geo_retina.errors import GeoRetinaError, ModelError, TrainingError
+from geo_retina.model import Band, Radiometry, load_card
 from geo_retina.options.training_parts import StartOptions
 from geo_retina.training import epoch_end, train
 from geo_retina.training.initial_weights import (
@@ -163,3 +163,14 @@ def test_stages_to_freeze(freeze, weights, labels, stages):
     start = StartOptions(weights=weights, pretrained=False, freeze=freeze, freeze_norms=False)
     assert stages_to_freeze(start, labels, 4) == stages
     assert stages_to_freeze(start, labels, 0) == (0 if freeze == "auto" else stages)
+
+
+def test_a_network_that_the_model_has_may_be_asked_for_and_another_is_refused() -> None:
+    """So a config trains on from its own result."""
+    nowhere = "none.tif", "none.gpkg"
+    own = {"channels": 96, "levels": list(load_card("demo").network.levels)}
+    with pytest.raises(GeoRetinaError, match=r"none\.tif"):
+        train(tiny(*nowhere, weights="demo", network=own))
+    other = {**own, "channels": 32}
+    with pytest.raises(TrainingError, match=r"demo has channels 96, but network\.channels is 32"):
+        train(tiny(*nowhere, weights="demo", network=other))
