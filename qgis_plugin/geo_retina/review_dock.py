@@ -23,6 +23,7 @@ from qgis.PyQt.QtWidgets import (
 
 from . import inputs
 from .i18n import tr
+from .rectangle_tool import RectangleTool
 from .review_session import CELLS, ReviewError, ReviewSession, open_session
 
 _AROUND = 5.0
@@ -43,7 +44,7 @@ class ReviewDock(QDockWidget):
         self._band.setColor(QColor(255, 0, 255))
         self._band.setFillColor(QColor(0, 0, 0, 0))
         self._band.setWidth(3)
-        self._tool: QgsMapToolExtent | None = None
+        self._tool: QgsMapToolExtent | RectangleTool | None = None
         self._tool_before: Any = None
         self._actions: list[QAction] = []
         self.setWidget(self._build())
@@ -191,16 +192,20 @@ class ReviewDock(QDockWidget):
             self._guarded(lambda: session.rename(name))()
 
     def _draw(self, use: Callable[[Any], None]) -> None:
-        """Let the user draw a rectangle, once."""
-        self._on()
+        """Let the user draw a rectangle, once: at any angle where the file's boxes are."""
+        session = self._on()
         self._tool_before = self._canvas.mapTool()
-        tool = QgsMapToolExtent(self._canvas)
-        tool.extentChanged.connect(lambda box: self._drawn(box, use))
+        if session.is_oriented:
+            tool = RectangleTool(self._canvas)
+            tool.drawn.connect(lambda shape: self._drawn(shape, use))
+        else:
+            tool = QgsMapToolExtent(self._canvas)
+            tool.extentChanged.connect(lambda box: self._drawn(QgsGeometry.fromRect(box), use))
         self._tool = tool
         self._canvas.setMapTool(tool)
 
-    def _drawn(self, box: Any, use: Callable[[Any], None]) -> None:
-        if self._tool is None or box.isEmpty():
+    def _drawn(self, polygon: Any, use: Callable[[Any], None]) -> None:
+        if self._tool is None or polygon.area() == 0:
             return
         self._canvas.unsetMapTool(self._tool)
         self._tool = None
@@ -209,7 +214,6 @@ class ReviewDock(QDockWidget):
         session = self._on()
         source = self._canvas.mapSettings().destinationCrs()
         transform = QgsCoordinateTransform(source, session.review.crs(), QgsProject.instance())
-        polygon = QgsGeometry.fromRect(box)
         polygon.transform(transform)
         self._guarded(lambda: use(polygon))()
 

@@ -47,18 +47,20 @@ class Item:
 class ReviewSession:
     """What is to be looked at in one GeoPackage, and where one is in it."""
 
-    def __init__(self, review: Any, cells: Any) -> None:
+    def __init__(self, review: Any, cells: Any, *, is_oriented: bool = False) -> None:
         """Begin with the first open case.
 
         Args:
             review: the layer of cases.
             cells: the layer of cells.
+            is_oriented: the file's boxes lie at any angle.
 
         Raises:
             ReviewError: one of them cannot be edited.
         """
         self.review = review
         self.cells = cells
+        self.is_oriented = is_oriented
         self._edited: list[Any] = []
         for layer in (review, cells):
             if not layer.isEditable() and not layer.startEditing():
@@ -284,7 +286,8 @@ def open_session(path: str) -> ReviewSession:
             QgsProject.instance().addMapLayer(layer)
         layer.setSubsetString("")
         layers.append(layer)
-    return ReviewSession(*layers)
+    found = QgsVectorLayer(f"{path}|layername=detections", "detections", "ogr")
+    return ReviewSession(*layers, is_oriented=found.fields().indexOf("azimuth_deg") >= 0)
 
 
 def _in_project(path: str, name: str) -> Any | None:

@@ -75,7 +75,7 @@ def start_qgis() -> QgsApplication:
         QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, profile)
         QCoreApplication.setOrganizationName("geo-retina-tests")
         QgsApplication.setPrefixPath(os.environ.get("QGIS_PREFIX_PATH", "/usr"), True)
-        application = QgsApplication([b""], False)
+        application = QgsApplication([b""], True)
         application.initQgis()
         _kept.append(application)
         sys.path.append(os.environ.get("QGIS_PLUGINS", str(PLUGINS)))
