@@ -6,6 +6,7 @@ elsewhere is sent it once.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import tempfile
@@ -208,7 +209,17 @@ def _local_cluster(run: RunOptions, devices: int) -> Iterator[LocalCluster]:
             silence_logs=False,  # Dask's own way takes it from other threads' clusters
         )
     with cluster:
+        cluster.loop.asyncio_loop.set_exception_handler(_pass_over_timeouts)
         yield cluster
+
+
+def _pass_over_timeouts(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of waits for messages that were still going on when a run's cluster ended.
+
+    They come up only when Python clears them away, long after the run.
+    """
+    if not isinstance(context.get("exception"), TimeoutError):
+        loop.default_exception_handler(context)
 
 
 @contextmanager

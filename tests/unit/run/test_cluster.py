@@ -1,11 +1,12 @@
-"""What the workers of a scheduler are given, while they and it come and go."""
+"""What the workers of a scheduler are given while they and it come and go, and what is told."""
 
 from __future__ import annotations
 
 import pytest
+from support.stubs import tiny_model
 
 from geo_retina.errors import RunError
-from geo_retina.options import RunOptions
+from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run import cluster
 
 FAR = RunOptions(scheduler="tcp://127.0.0.1:9", patience_s=5.0)
@@ -87,3 +88,15 @@ def test_what_a_worker_raises_is_told_at_once(clients, error):
         pass
     assert len(made) == 1
     assert not made[0].is_open
+
+
+def test_a_wait_that_a_run_left_behind_is_not_told_and_other_errors_are(caplog):
+    loops = []
+    with cluster.workers(tiny_model(), RunOptions(device="cpu"), DetectOptions()) as (client, *_):
+        loops.append(client.loop.asyncio_loop)
+    for error in (TimeoutError("Timeout"), ValueError("wrong")):
+        left = loops[0].create_future()
+        left.set_exception(error)
+        del left
+    told = [record.exc_info[1] for record in caplog.records if record.name == "asyncio"]
+    assert [str(error) for error in told] == ["wrong"]
