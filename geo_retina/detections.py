@@ -36,6 +36,9 @@ class Cut(IntFlag):
 INNER_SIDES = 0b1111
 """Mask of the bits of ``cut`` that stand for inner tile sides."""
 
+NO_DAY = int(np.iinfo(np.int32).max)
+"""In the place of a day that is not known; any that is known is earlier."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -51,6 +54,8 @@ class Detections:
         rotated_px: (N, 5) float64 of a model of oriented boxes, in grid pixels: centre x, centre y,
             length, width, angle_deg, as in ``geo_retina.boxes.oriented``; ``boxes_px`` are their
             upright hulls then. None where boxes are upright.
+        first_seen: (N,) int32, days from 1970-01-01 to that of the earliest scene that shows it;
+            ``NO_DAY`` where none of these has a date. None where nobody asks for it.
 
     Examples:
         >>> from geo_retina import Detections
@@ -65,15 +70,19 @@ class Detections:
     cut: NDArray[np.uint8]
     joined: NDArray[np.bool_]
     rotated_px: NDArray[np.float64] | None = None
+    first_seen: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         if self.rotated_px is not None:
             self._check_rotated(np.ascontiguousarray(self.rotated_px, dtype=np.float64))
+        if self.first_seen is not None:
+            days = np.ascontiguousarray(self.first_seen, dtype=np.int32)
+            object.__setattr__(self, "first_seen", days)
         if self.boxes_px.ndim != 2 or self.boxes_px.shape[1] != 4:
             raise ValueError(f"boxes_px has shape {self.boxes_px.shape}, expected (N, 4)")
-        for name in list(_DTYPES)[1:]:
+        for name in [*list(_DTYPES)[1:], *([] if self.first_seen is None else ["first_seen"])]:
             if getattr(self, name).shape != (len(self.boxes_px),):
                 raise ValueError(
                     f"{name} has shape {getattr(self, name).shape}, expected "
@@ -150,6 +159,8 @@ class Detections:
         parts = [part for part in given if len(part)] or given[:1] or [cls.empty()]
         if len({part.is_oriented for part in parts}) > 1:
             raise ValueError("oriented and upright boxes cannot be joined into one value")
+        if len({part.first_seen is None for part in parts}) > 1:
+            raise ValueError("detections with and without days cannot be joined into one value")
         return cls(
             **{
                 name: np.concatenate([getattr(part, name) for part in parts])
@@ -173,6 +184,8 @@ class Detections:
         rest = {name: getattr(self, name) for name in list(_DTYPES)[1:]}
         if self.rotated_px is not None:
             rest |= {name: self.rotated_px[:, i] for i, name in enumerate(_ROTATED_COLUMNS)}
+        if self.first_seen is not None:
+            rest["first_seen"] = self.first_seen
         return pa.table({**boxes, **rest})
 
     @classmethod
@@ -183,6 +196,8 @@ class Detections:
         if set(_ROTATED_COLUMNS) <= set(table.column_names):
             rotated = [table[name].to_numpy() for name in _ROTATED_COLUMNS]
             columns["rotated_px"] = np.stack(rotated, axis=1)
+        if "first_seen" in table.column_names:
+            columns["first_seen"] = table["first_seen"].to_numpy()
         return cls(boxes, **columns)
 
 

@@ -17,7 +17,7 @@ from geo_retina.catalog.signing import sign_item
 from geo_retina.errors import OptionError, SceneError
 from geo_retina.files import check_file_output, parse_json, read_text, write_text
 from geo_retina.options import FindOptions
-from geo_retina.scene import choose_asset
+from geo_retina.scene import choose_asset, item_date
 from geo_retina.vector import read_area
 
 SUFFIXES = (".json", ".geojson")
@@ -121,7 +121,7 @@ def find_items(
     document = {"type": "FeatureCollection", _SEARCH: _asked(api, options), "features": items}
     write_text(out, json.dumps(document, indent=1) + "\n")
     shown = Footprints.of(items, ground)
-    dates = sorted(filter(None, map(_date, items)))
+    dates = sorted(filter(None, map(item_date, items)))
     gsd = [gsd for gsd in map(_gsd, items) if gsd is not None]
     sizes = [size for size in (_bytes(item, options.asset) for item in items) if size is not None]
     covered = shown.area_km2
@@ -251,13 +251,7 @@ def _on_ground(items: Sequence[dict[str, Any]], ground: Any) -> list[dict[str, A
 
 def _sorted(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sort from the newest to the oldest, those of a day by name."""
-    return sorted(sorted(items, key=lambda i: str(i.get("id"))), key=_date, reverse=True)
-
-
-def _date(item: Mapping[str, Any]) -> str:
-    properties = item.get("properties") or {}
-    date = properties.get("datetime") or properties.get("end_datetime")
-    return str(date or properties.get("start_datetime") or "")[:10]
+    return sorted(sorted(items, key=lambda i: str(i.get("id"))), key=item_date, reverse=True)
 
 
 def _merge(

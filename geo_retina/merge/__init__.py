@@ -33,7 +33,7 @@ from geo_retina.boxes import Boxes
 from geo_retina.detections import Detections
 from geo_retina.errors import OptionError
 from geo_retina.grid import Block, TilePlan
-from geo_retina.merge.deciding import decide
+from geo_retina.merge.deciding import Standing, decide
 from geo_retina.merge.joining import join
 from geo_retina.merge.order import in_order, rank
 from geo_retina.merge.piecewise import (
@@ -219,7 +219,9 @@ def _decide_exposed(
 ) -> tuple[Detections, Detections]:
     """Split detections into final and open ones, as something unknown may suppress the exposed."""
     _check_windows(detections, plan)
-    found = decide(detections, contested(detections, plan, options), exposed, plan, options)
+    nothing = np.zeros(len(detections), dtype=bool)
+    standing = Standing(contested(detections, plan, options), exposed, nothing)
+    found = decide(detections, standing, plan, options)
     joined = join(detections.take(found.parts), found.links, plan)
     final = Detections.concat([detections.take(found.stays), joined])
     return final, detections.take(found.undecided)
@@ -234,6 +236,9 @@ class Merged(NamedTuple):
     """Objects made of parts, with the first of their scenes, ``in_order``."""
     parts: int
     """Detections that became parts; those that neither stay nor did are suppressed."""
+    first_seen: NDArray[np.int32] | None
+    """(N,) days on which the objects that stay were first seen, by all detections that they
+    suppress; None where detections have no days."""
 
 
 def merge_scenes(
@@ -270,9 +275,10 @@ def merge_scenes(
     """
     seen, is_contested = contest(detections, scenes, options, abroad)
     nothing = np.zeros(len(seen), dtype=bool)
-    found = decide(seen, is_contested, nothing, scenes, options, overlaps)
+    found = decide(seen, Standing(is_contested, nothing, nothing), scenes, options, overlaps)
+    detections = found.seen(detections)
     joined = in_order(join(detections.take(found.parts), found.links, scenes))
-    return Merged(found.stays, joined, len(found.parts))
+    return Merged(found.stays, joined, len(found.parts), detections.first_seen)
 
 
 def contest(

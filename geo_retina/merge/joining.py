@@ -49,9 +49,9 @@ def join(parts: Detections, links: Pairs, sources: Sources) -> Detections:
 
     Returns:
         The boxes around the parts, with the highest score among them and that one's label, the
-        first of their tiles, and the cut sides that lie on the outline. Oriented ones have the
-        direction of the longest part, and ``boxes_px`` are their hulls within the windows of all
-        parts. In no order; empty for none.
+        first of their tiles and days, and the cut sides that lie on the outline. Oriented ones
+        have the direction of the longest part, and ``boxes_px`` are their hulls within the windows
+        of all parts. In no order; empty for none.
     """
     if not len(links):
         return Detections.empty()
@@ -80,6 +80,9 @@ def join(parts: Detections, links: Pairs, sources: Sources) -> Detections:
         np.bitwise_or.reduceat(parts.cut & on_outline, first),
         np.ones(len(first), dtype=bool),
         rotated_px=rotated,
+        first_seen=None
+        if parts.first_seen is None
+        else np.minimum.reduceat(parts.first_seen, first),
     )
 
 

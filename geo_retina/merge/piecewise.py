@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geo_retina.boxes import Boxes
 from geo_retina.detections import Detections
-from geo_retina.merge.deciding import decide
+from geo_retina.merge.deciding import Standing, decide
 from geo_retina.merge.joining import join
 from geo_retina.merge.pairs import Whole
 from geo_retina.merge.selecting import Overlaps
@@ -83,6 +83,18 @@ class Settled(NamedTuple):
     """Objects made of some of these, in no order."""
     parts: int
     """How many became parts of objects."""
+    seen_before: Whole
+    """Numbers of those that show objects which others showed earlier; some may come again."""
+    first_seen: NDArray[np.int32]
+    """On which day, of each of these."""
+
+
+class _Rest(NamedTuple):
+    """What is left for the next place of the tree."""
+
+    open: Contested
+    gone: Contested
+    """Suppressed ones that tell since when open objects are known, where that is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,29 +126,45 @@ def merge_piecewise(tree: Tree, leaves: Leaves, rule: SceneRule) -> Iterator[Set
         What is final; all others stay as they are.
     """
     rest = yield from _settle(tree, leaves, rule)
-    assert not len(rest)  # nothing lies outside the root
+    assert not len(rest.open)  # nothing lies outside the root
 
 
-def _settle(tree: Tree, leaves: Leaves, rule: SceneRule) -> Generator[Settled, None, Contested]:
+def _settle(tree: Tree, leaves: Leaves, rule: SceneRule) -> Generator[Settled, None, _Rest]:
     """Decide what lies in a tree; returns what is left open."""
     if isinstance(tree, int):
         here = leaves.load(tree)
+        were_open = len(here)
     else:
         parts = []
         for each in tree:
             parts.append((yield from _settle(each, leaves, rule)))
-        here = Contested.concat(parts)
+        here = Contested.concat([*(rest.open for rest in parts), *(rest.gone for rest in parts)])
+        were_open = sum(len(rest.open) for rest in parts)
     outside = np.delete(leaves.extents, list(_numbers(tree)), axis=0)
-    seen = replace(here.found, cut=here.cut)
     overlaps = None if rule.measure is None else rule.measure(here.found)
     everyone = np.ones(len(here), dtype=bool)
-    exposed = meets_any(here.around, outside)
-    fate = decide(seen, everyone, exposed, rule.scenes, rule.options, overlaps)
-    gone = ~fate.stays
+    were_gone = np.arange(len(here)) >= were_open
+    standing = Standing(everyone, meets_any(here.around, outside), were_gone)
+    as_tiles = replace(here.found, cut=here.cut)
+    fate = decide(as_tiles, standing, rule.scenes, rule.options, overlaps)
+    gone = ~(fate.stays | were_gone)
     gone[fate.undecided] = False
-    joined = join(here.found.take(fate.parts), fate.links, rule.scenes)
-    yield Settled(here.rows[gone], joined, len(fate.parts))
-    return here.take(fate.undecided)
+    found = fate.seen(here.found)
+    joined = join(found.take(fate.parts), fate.links, rule.scenes)
+    earlier, days = _earlier(here.found.first_seen, found.first_seen)
+    yield Settled(here.rows[gone], joined, len(fate.parts), here.rows[earlier], days)
+    here = replace(here, found=found)
+    return _Rest(here.take(fate.undecided), here.take(fate.may_show))
+
+
+def _earlier(
+    before: NDArray[np.int32] | None, now: NDArray[np.int32] | None
+) -> tuple[Whole, NDArray[np.int32]]:
+    """Find positions whose day became an earlier one, and that day."""
+    if before is None or now is None:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    at = np.flatnonzero(now < before)
+    return at, now[at]
 
 
 def _numbers(tree: Tree) -> Iterator[int]:

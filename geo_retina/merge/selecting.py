@@ -17,10 +17,16 @@ _CONFLICTS_AT_ONCE = 1 << 18
 
 
 class Fate(NamedTuple):
-    """(N,) masks: neither kept nor open means suppressed."""
+    """What becomes of N detections: neither kept nor open means suppressed."""
 
     kept: Mask
+    """(N,)."""
     open: Mask
+    """(N,)."""
+    may_show: Mask
+    """(N,) those suppressed that something open or unknown would suppress too, if it is kept."""
+    conflicts: Pairs
+    """(P, 2) positions of which the first suppresses the second, if it is kept."""
 
 
 class Overlaps(NamedTuple):
@@ -48,6 +54,7 @@ class Overlaps(NamedTuple):
 def select(
     ranked: Detections,
     exposed: Mask,
+    gone: Mask,
     sources: Sources,
     options: MergeOptions,
     overlaps: Overlaps | None = None,
@@ -57,6 +64,7 @@ def select(
     Args:
         ranked: in rank order.
         exposed: (N,) detections that something unknown may suppress.
+        gone: (N,) detections that something else has suppressed before.
         sources: theirs.
         options: thresholds.
         overlaps: further ones than those of boxes, pairs i < j.
@@ -72,7 +80,7 @@ def select(
         found.append(pairs[~face(ranked, pairs, sources, options)])
     if overlaps is not None:
         found.append(_conflicts_of(overlaps, ranked, sources, options))
-    return _decide(np.concatenate(found), exposed)
+    return _decide(np.concatenate(found), exposed, gone)
 
 
 def rivals(detections: Detections, sources: Sources, options: MergeOptions) -> tuple[Whole, Whole]:
@@ -120,9 +128,9 @@ def _conflicts_of(
     return overlaps.pairs[keep]
 
 
-def _decide(conflicts: Pairs, exposed: Mask) -> Fate:
+def _decide(conflicts: Pairs, exposed: Mask, gone: Mask) -> Fate:
     """Decide conflicts i < j in one pass, in rank order."""
-    suppressed, is_open = bytearray(len(exposed)), bytearray(exposed.tobytes())
+    suppressed, is_open = bytearray(gone.tobytes()), bytearray(exposed.tobytes())
     # Sorted by i, so that i itself is decided when its first conflict comes up.
     n = max(len(exposed), 1)
     codes = np.sort(conflicts[:, 0] * n + conflicts[:, 1])
@@ -136,4 +144,4 @@ def _decide(conflicts: Pairs, exposed: Mask) -> Fate:
                     suppressed[j] = 1
     alive = ~np.frombuffer(suppressed, dtype=bool)
     opened = np.frombuffer(is_open, dtype=bool)
-    return Fate(alive & ~opened, alive & opened)
+    return Fate(alive & ~opened, alive & opened, ~alive & opened, conflicts)

@@ -47,12 +47,26 @@ class AcrossScenes:
     joined: Detections
     suppressed: int
     _gone: NDArray[np.uint8]
+    _seen_before: NDArray[np.int64]
+    _first_seen: NDArray[np.int32]
 
     def stays(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Tell which detections stay as they are, from one position to another in their order."""
         first = start // 8
         bits = np.unpackbits(self._gone[first : -(-stop // 8)])
         return bits[start - 8 * first :][: stop - start] == 0
+
+    def first_seen(self, days: NDArray[np.int32], start: int) -> NDArray[np.int32]:
+        """Tell (N,) days on which those that stay were first seen by any scene.
+
+        Args:
+            days: those of detections one after the other, as they were read.
+            start: position of the first in the order of all.
+        """
+        first, last = np.searchsorted(self._seen_before, [start, start + len(days)])
+        days = days.copy()
+        days[self._seen_before[first:last] - start] = self._first_seen[first:last]
+        return days
 
 
 def merge_across(
@@ -66,11 +80,11 @@ def merge_across(
     """Decide which detections of several scenes are one object, as ``merge_scenes`` has it.
 
     Only what lies where other scenes look is kept, on disk; it is decided square by square of
-    ground, so that memory follows the lines between squares. The result is that of everything at
-    once, whatever the squares.
+    ground, so that memory follows the lines between squares, and what of the objects that stay an
+    earlier scene shows. The result is that of everything at once, whatever the squares.
 
     Args:
-        found: what the scenes found, each merged in itself.
+        found: what the scenes found, each merged in itself; all with ``first_seen``, or none.
         lattices: where they lie.
         options: thresholds.
         scratch: an empty folder; about 110 bytes for each contested detection.
@@ -98,15 +112,29 @@ def merge_across(
         rule = SceneRule(scenes, options, hoods.overlaps if hoods.found else None)
         gone = np.zeros(-(-read // 8), np.uint8)
         joined, parts, count = [], 0, 0
+        rows_seen, first_seen = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         for tree, leaves in spill.leaves():
             for settled in merge_piecewise(tree, leaves, rule):
                 rows = settled.gone
                 np.bitwise_or.at(gone, rows // 8, (128 >> rows % 8).astype(np.uint8))
                 joined.append(settled.joined)
+                rows_seen.append(settled.seen_before)
+                first_seen.append(settled.first_seen)
                 parts, count = parts + settled.parts, count + len(rows)
     objects = Detections.concat(joined)
     objects = in_order(replace(objects, tile=joined_scenes.origin[objects.tile]))
-    return AcrossScenes(read, objects, count - parts, gone)
+    earliest = _earliest(np.concatenate(rows_seen), np.concatenate(first_seen))
+    return AcrossScenes(read, objects, count - parts, gone, *earliest)
+
+
+def _earliest(
+    rows: NDArray[np.int64], days: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Sort rows, each once with its earliest day."""
+    order = np.lexsort((days, rows))
+    rows, days = rows[order], days[order]
+    is_first = np.diff(rows, prepend=-1) != 0
+    return rows[is_first], days[is_first]
 
 
 def gathered(parts: Iterable[Detections], rows: int = _LOOKED_AT_ONCE) -> Iterator[Detections]:

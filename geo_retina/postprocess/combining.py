@@ -20,11 +20,20 @@ from geo_retina.geodesy import transformer
 from geo_retina.merge import check_scene_options
 from geo_retina.options import MergeOptions
 from geo_retina.postprocess.across import AcrossScenes, Found, merge_across
-from geo_retina.postprocess.earlier_runs import Run, SceneGround, read_found, read_run
+from geo_retina.postprocess.earlier_runs import (
+    Run,
+    SceneGround,
+    first_days,
+    read_found,
+    read_run,
+)
 from geo_retina.postprocess.lattices import Lattices, lattices_of
 from geo_retina.vector import (
     AZIMUTH,
+    DATES,
+    FIRST_SEEN,
     PROBABILITY,
+    SCENE_DATE,
     Companions,
     Target,
     azimuths_in,
@@ -39,6 +48,8 @@ from geo_retina.vector import (
     reproject_rings,
     reproject_table,
     rings_to_wkb,
+    same_days,
+    with_days,
     wkb_to_rings,
     write_outputs,
 )
@@ -225,8 +236,9 @@ class _Work:
         lattices = lattices_of([s.grid for run in runs for s in run.scenes], _settled(runs))
         classes = _classes(runs)
         found, first = [], 0
+        dated = _is_dated(runs)
         for run in runs:
-            read = partial(read_found, run, first, lattices, classes)
+            read = partial(read_found, run, first, lattices, classes, dated=dated)
             found.append(Found(read, run.is_merged))
             first += len(run.scenes)
         across = merge_across(found, lattices, options, scratch)
@@ -242,6 +254,8 @@ class _Work:
             with open_stream(run.path) as stream:
                 for table in stream.tables:
                     mask = pa.array(self.across.stays(row, row + table.num_rows))
+                    if _is_dated(self.runs):
+                        table = self._dated(table, row)
                     row += table.num_rows
                     kept = table.filter(mask)
                     yield _in_schema(kept, names, (run.crs, self.crs), schema)
@@ -249,11 +263,17 @@ class _Work:
         for scene in np.unique(self.across.joined.tile):
             yield _filled(self._joined(int(scene)), schema)
 
+    def _dated(self, table: pa.Table, row: int) -> pa.Table:
+        """Put the days on which objects were first seen into a part of a file."""
+        days = self.across.first_seen(first_days(table), row)
+        others = [name for name in table.column_names if name != FIRST_SEEN]
+        return with_days(table.select(others), {FIRST_SEEN: days})
+
     def _joined(self, scene: int) -> pa.Table:
         """Build the objects of several fragments, the first of which lies in a scene."""
         joined = self.across.joined
         found = joined.take(joined.tile == scene)
-        return detections_table(
+        table = detections_table(
             replace(found, tile=np.full(len(found), -1)),  # no one tile
             self.lattices.grid_of(scene),
             classes=self.classes,
@@ -261,6 +281,11 @@ class _Work:
             to_file=None,  # they lie in several files
             crs=self.crs,
         )
+        if found.first_seen is None:
+            return table
+        day = [each.day for run in self.runs for each in run.scenes][scene]
+        days = {SCENE_DATE: same_days(day, len(found)), FIRST_SEEN: found.first_seen}
+        return with_days(table, days)
 
     def companions(self) -> Companions:
         """Join the ground that any run scanned, and what none did."""
@@ -285,7 +310,13 @@ def _schema(runs: Sequence[Run]) -> pa.Schema:
     return detection_schema(
         oriented=any(is_oriented(run.columns) for run in runs),
         calibrated=any(PROBABILITY in run.columns for run in runs),
+        dates=DATES if _is_dated(runs) else (),
     )
+
+
+def _is_dated(runs: Sequence[Run]) -> bool:
+    """Check whether any run tells when its scenes were taken."""
+    return any({*DATES} & {*run.columns} for run in runs)
 
 
 def _in_schema(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from geo_retina.errors import LabelError
 from geo_retina.grid import Grid
 from geo_retina.postprocess.lattices import ROUND, Lattices, turn_of
 from geo_retina.vector import (
+    FIRST_SEEN,
+    SCENE_DATE,
     Companions,
+    days_of,
     geometry_of,
     is_oriented,
     open_stream,
@@ -42,11 +46,13 @@ class SceneGround:
         name: in the run's file.
         path: of its image.
         grid: on which its boxes were found.
+        day: on which it was taken; None where that is not known.
     """
 
     name: str
     path: str
     grid: Grid
+    day: date | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +118,8 @@ def read_run(path: str | Path) -> Run:
 def _scene(row: dict[str, Any]) -> SceneGround:
     affine = Affine(*map(float, row["affine"].split()))
     crs = _crs_of(row["grid_crs"])
-    return SceneGround(
-        row["scene"], row["path"], Grid(crs, affine, row["height_px"], row["width_px"])
-    )
+    grid = Grid(crs, affine, row["height_px"], row["width_px"])
+    return SceneGround(row["scene"], row["path"], grid, row.get(SCENE_DATE))
 
 
 @lru_cache(maxsize=64)
@@ -123,7 +128,7 @@ def _crs_of(wkt: str) -> pyproj.CRS:
 
 
 def read_found(
-    run: Run, first: int, lattices: Lattices, classes: list[str]
+    run: Run, first: int, lattices: Lattices, classes: list[str], *, dated: bool
 ) -> Iterator[Detections]:
     """Read a run's detections into the pixels of their lattices.
 
@@ -132,6 +137,7 @@ def read_found(
         first: number of the first of its scenes.
         lattices: as from ``lattices_of``.
         classes: names by number; new ones are added.
+        dated: with the days on which they were first seen.
 
     Yields:
         Some of them at a time, in the order of the file, with the number of the scene for
@@ -143,7 +149,7 @@ def read_found(
     numbers = {scene.name: first + k for k, scene in enumerate(run.scenes)}
     with open_stream(run.path) as stream:
         for table in stream.tables:
-            yield _found(run, table, numbers, lattices, classes)
+            yield _found(run, table, numbers, lattices, classes, dated=dated)
 
 
 def _found(
@@ -152,6 +158,8 @@ def _found(
     numbers: dict[str, int],
     lattices: Lattices,
     classes: list[str],
+    *,
+    dated: bool,
 ) -> Detections:
     _check_columns(run.path, table)
     rings = wkb_to_rings(geometry_of(table))
@@ -192,7 +200,13 @@ def _found(
         table["cut"].to_numpy(),
         joined,
         rotated_px=rotated if turned else None,
+        first_seen=first_days(table) if dated else None,
     )
+
+
+def first_days(table: pa.Table) -> NDArray[np.int32]:
+    """Read (N,) days on which objects of a file were first seen: at least by their own scenes."""
+    return np.minimum(days_of(table, FIRST_SEEN), days_of(table, SCENE_DATE))
 
 
 def _at_scene(

@@ -25,7 +25,7 @@ from geo_retina.run import (
     objects_table,
     scene_objects,
 )
-from geo_retina.vector import Companions
+from geo_retina.vector import Companions, same_days
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class _RunAcross:
             for plan, found in scene_objects(run):
                 scene = number[plan.index]
                 x, y = lattices.scenes.windows[scene, :2].tolist()
-                yield _moved(found, scene, x, y)
+                yield _dated(_moved(found, scene, x, y), run, plan)
 
         across = merge_across([Found(read)], lattices, run.plan.options.merge, scratch)
         return cls(run, plans, lattices, across)
@@ -102,6 +102,9 @@ class _RunAcross:
         row = 0
         for plan, found in scene_objects(self.run):
             stays = self.across.stays(row, row + len(found))
+            found = _dated(found, self.run, plan)
+            if found.first_seen is not None:
+                found = replace(found, first_seen=self.across.first_seen(found.first_seen, row))
             row += len(found)
             yield objects_table(self.run, plan, found.take(stays))
         joined = self.across.joined
@@ -110,6 +113,13 @@ class _RunAcross:
             own = replace(own, tile=np.full(len(own), -1))  # no one tile
             grid = self.lattices.grid_of(scene)
             yield objects_table(self.run, self.plans[scene], own, joined_on=grid)
+
+
+def _dated(found: Detections, run: DetectionRun, plan: ScenePlan) -> Detections:
+    """Give detections the day of their scene, where any scene of the run has one."""
+    if not run.plan.date_columns:
+        return found
+    return replace(found, first_seen=same_days(plan.scene.day, len(found)))
 
 
 def _moved(found: Detections, scene: int, x: float, y: float) -> Detections:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ class FrozenPlan:
         used: positions of the scenes that are detected.
         unusable: scenes that cannot be used, with the reason.
         units: the work, in tasks of one or several blocks, in order.
+        days: on which scenes were taken, by their absolute paths, where a catalogue tells it.
     """
 
     scenes: tuple[str, ...]
@@ -86,6 +88,7 @@ class FrozenPlan:
     used: tuple[int, ...]
     unusable: tuple[Failure, ...]
     units: tuple[tuple[PlannedBlock, ...], ...]
+    days: Mapping[str, date] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -135,6 +138,7 @@ class FrozenPlan:
         values = {"kind": _KIND, "version": _VERSION}
         values |= {each.name: getattr(self, each.name) for each in fields(self)}
         values["options"] = asdict(self.options)
+        values["days"] = {path: day.isoformat() for path, day in self.days.items()}
         values["unusable"] = [[each.scene, each.error] for each in self.unusable]
         values["units"] = [
             [[b.scene, b.block, list(b.window), b.pixels, b.valid] for b in unit]
@@ -171,6 +175,7 @@ def freeze_plan(plan: RunPlan, model: str | Path, *, name: str) -> FrozenPlan:
             tuple(planned[job.scene_index, job.block.index] for job in batch.jobs)
             for batch in batches
         ),
+        days=plan.days,
     )
 
 
@@ -230,6 +235,7 @@ def _build(values: dict[str, Any]) -> FrozenPlan:
         unusable=tuple(Failure(scene, error) for scene, error in values.pop("unusable")),
         scenes=tuple(values.pop("scenes")),
         used=tuple(values.pop("used")),
+        days={path: date.fromisoformat(day) for path, day in values.pop("days", {}).items()},
         **values,
     )
     if len(plan.manifest["fixed"]["scenes"]) != len(plan.scenes):

@@ -14,7 +14,15 @@ from geo_retina.run.ledger.folder import SceneRecord
 from geo_retina.run.plan import ScenePlan
 from geo_retina.run.provenance import as_counted
 from geo_retina.run.tiles_of_interest import on_area
-from geo_retina.vector import detection_schema, detections_table, with_probability
+from geo_retina.vector import (
+    FIRST_SEEN,
+    SCENE_DATE,
+    detection_schema,
+    detections_table,
+    same_days,
+    with_days,
+    with_probability,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +42,9 @@ def empty_tables(run: DetectionRun) -> Iterator[pa.Table]:
     """Give the columns, as they are those of the first table, which may be the only one."""
     card = run.plan.model.card
     oriented = card.network.boxes == "oriented"
-    yield detection_schema(oriented=oriented, calibrated=bool(card.score_maps)).empty_table()
+    dates = run.plan.date_columns
+    calibrated = bool(card.score_maps)
+    yield detection_schema(oriented=oriented, calibrated=calibrated, dates=dates).empty_table()
 
 
 def scene_objects(run: DetectionRun) -> Iterator[tuple[ScenePlan, Detections]]:
@@ -58,7 +68,7 @@ def objects_table(
     Args:
         run: theirs.
         scene_plan: of the scene.
-        found: the objects.
+        found: the objects, with ``first_seen`` where the output has it.
         joined_on: the grid they are on, of objects that lie in several files; left out, the
             scene's.
     """
@@ -71,6 +81,10 @@ def objects_table(
         to_file=None if joined_on else scene_plan.scene.grid_to_file,
         crs=plan.crs,
     )
+    days = {SCENE_DATE: same_days(scene_plan.scene.day, len(found))}
+    if found.first_seen is not None:
+        days[FIRST_SEEN] = found.first_seen
+    table = with_days(table, {name: days[name] for name in plan.date_columns})
     if card.score_maps:
         table = with_probability(table, card.probabilities(found.scores, found.labels))
     return as_counted(table, scene_plan, plan.crs)

@@ -17,10 +17,10 @@ from geo_retina.run.frozen_plan import FrozenPlan, check_as_planned, read_plan
 from geo_retina.run.ledger.folder import Ledger
 from geo_retina.run.ledger.guard import PARTS, PLAN, lock_folder
 from geo_retina.run.ledger.manifest import differences, read_manifest
-from geo_retina.run.plan import Failure
+from geo_retina.run.plan import Chosen, Failure
 from geo_retina.run.report import km2_per_hour
 from geo_retina.run.resuming import Outputs, run_folder
-from geo_retina.run.run_plan import Chosen, RunPlan, plan_chosen
+from geo_retina.run.run_plan import RunPlan, plan_chosen
 from geo_retina.run.tasks.tally import Workload
 
 _FORM = re.compile(r"(\d+)\s*/\s*(\d+)")
@@ -123,7 +123,8 @@ def plan_part(
         RunError: scenes, model or options are not as planned.
     """
     mosaic = frozen.options.mosaic
-    scenes = Chosen(tuple(frozen.paths), frozen.name, None if mosaic else only)
+    only_these = None if mosaic else only
+    scenes = Chosen(tuple(frozen.paths), frozen.name, only_these, frozen.days)
     outputs = replace(outputs, block_px=frozen.block_px)
     plan = plan_chosen(scenes, frozen.model, frozen.options, run, outputs=outputs, crs=frozen.crs)
     check_as_planned(frozen, plan.manifest)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from geo_retina.scene import (
     BLOCK_CACHE_BYTES,
     Mosaic,
     Scene,
+    absolute,
     coarsen,
-    find_scenes,
+    find_dated,
     make_mosaic,
     mosaic_name,
 )
@@ -201,49 +203,62 @@ def plan_scenes(
         >>> len(plans), failures
         (1, [])
     """
-    paths = find_scenes(scenes, asset=options.asset)
-    return plan_found(paths, card, options, run, name=mosaic_name(scenes))
+    return plan_found(choose_scenes(scenes, options), card, options, run)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Scenes that were found, or those of them that a part of a run needs.
+
+    Attributes:
+        paths: of all scenes of the run.
+        name: of their mosaic, where one is asked for.
+        only: positions of those to look at, of which none may be usable; None for all.
+        days: on which they were taken, by their absolute paths, where a catalogue tells it.
+    """
+
+    paths: tuple[str, ...]
+    name: str
+    only: frozenset[int] | None = None
+    days: Mapping[str, date] = field(default_factory=dict)
+
+
+def choose_scenes(scenes: str | Path | Sequence[str | Path], options: DetectOptions) -> Chosen:
+    """Find scenes, and what is told of them.
+
+    Raises:
+        SceneError: a path names nothing.
+    """
+    found = find_dated(scenes, asset=options.asset)
+    days = {absolute(path): day for path, day in found.items() if day is not None}
+    return Chosen(tuple(found), mosaic_name(scenes), days=days)
 
 
 def plan_found(
-    paths: Sequence[str],
-    card: Card,
-    options: DetectOptions,
-    run: RunOptions,
-    *,
-    name: str,
-    only: Collection[int] | None = None,
+    chosen: Chosen, card: Card, options: DetectOptions, run: RunOptions
 ) -> tuple[list[ScenePlan], list[Failure]]:
-    """Fit scenes that were found to a model, and cut them, as ``plan_scenes`` does.
-
-    Args:
-        paths: one for each scene.
-        card: card of the model.
-        options: what changes the result.
-        run: how it is carried out.
-        name: of the mosaic, where one is asked for.
-        only: positions of the scenes to look at, of which none may be usable; None for all.
-    """
+    """Fit scenes that were found to a model, and cut them, as ``plan_scenes`` does."""
     check_prescreen(options, card)
     area = None if options.aoi is None else read_area(options.aoi, options.aoi_layer)
     opened: list[tuple[int, Scene]] = []
     failures: list[Failure] = []
     first_error: GeoRetinaError | None = None
-    for index, path in enumerate(paths):
-        if only is not None and index not in only:
+    for index, path in enumerate(chosen.paths):
+        if chosen.only is not None and index not in chosen.only:
             continue
         try:
-            opened.append((index, fit_scene(path, card, options)))
+            scene = fit_scene(path, card, options)
+            opened.append((index, replace(scene, day=chosen.days.get(absolute(path), scene.day))))
         except OptionError:
             raise
         except GeoRetinaError as error:
             first_error = first_error or error
             failures.append(Failure(path, str(error)))
-    if first_error is not None and not opened and only is None:
+    if first_error is not None and not opened and chosen.only is None:
         raise first_error
     pictures: Sequence[tuple[int, Scene | Mosaic]] = opened
     if options.mosaic:
-        mosaic, refused = make_mosaic([scene for _, scene in opened], name)
+        mosaic, refused = make_mosaic([scene for _, scene in opened], chosen.name)
         pictures = [(0, mosaic)]
         failures += [Failure(scene.path, str(error)) for scene, error in refused]
     plans = [

@@ -23,7 +23,7 @@ from geo_retina.options import DetectOptions
 from geo_retina.run.detection_run import DetectionRun
 from geo_retina.run.plan import Failure, ScenePlan
 from geo_retina.scene import Mosaic
-from geo_retina.vector import Companions, outline_table, turn_to
+from geo_retina.vector import SCENE_DATE, Companions, outline_table, turn_to
 
 _PACKAGES = (
     *("geo-retina", "torch", "torchvision", "timm", "numpy", "rasterio", "shapely", "pyproj"),
@@ -62,7 +62,8 @@ def scanned_table(
         One row per scene, without those of which nothing was covered, and one more for what of it
         was only looked at first: geometry, ``scene``, ``path``, and the grid its boxes were found
         on: ``width_px``, ``height_px``, ``gsd_m``, ``grid_crs`` (WKT, null without one),
-        ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``; ``screened``, true in the latter.
+        ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``; ``screened``, true in the latter;
+        and where any scene has a date, ``scene_date``.
     """
     tables = []
     for name, plan in plans.items():
@@ -70,13 +71,16 @@ def scanned_table(
         tiles = (screened or {}).get(plan.index, np.empty(0, np.int64))
         for ground, is_screened in [] if plan.is_outside else _grounds(plan, windows, tiles):
             about = {**_about_scene(name, plan), "screened": is_screened}
+            about[SCENE_DATE] = plan.scene.day
             columns = {k: [v] for k, v in about.items()}
             polygons = np.array([ground], dtype=object)
             table = outline_table(polygons, columns, plan.scene.grid.crs, crs)
             tables.append(as_counted(table, plan, crs))
     if not tables:
         return _EMPTY
-    return pa.concat_tables(tables).cast(_EMPTY.schema)
+    schema = _EMPTY.schema.append(pa.field(SCENE_DATE, pa.date32()))
+    table = pa.concat_tables([table.cast(schema) for table in tables])
+    return table if any(table[SCENE_DATE].is_valid()) else table.drop_columns([SCENE_DATE])
 
 
 def _screened(run: DetectionRun) -> dict[int, NDArray[np.int64]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,16 @@ from geo_retina.run.cluster import ask_workers
 from geo_retina.run.fitting import suited
 from geo_retina.run.ledger.manifest import manifest_for
 from geo_retina.run.output_crs import choose_output_crs
-from geo_retina.run.plan import Failure, ScenePlan, plan_found
+from geo_retina.run.plan import Chosen, Failure, ScenePlan, choose_scenes, plan_found
 from geo_retina.run.resuming import Outputs
 from geo_retina.scene import (
     Scene,
     ValueMap,
     absolute,
-    find_scenes,
     fingerprint,
-    mosaic_name,
     scene_names,
 )
-from geo_retina.vector import check_has_place, read_area
+from geo_retina.vector import FIRST_SEEN, SCENE_DATE, check_has_place, read_area
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,7 @@ class RunPlan:
         crs: of the result; None where the scenes have none.
         manifest: what tells it from other runs.
         paths: of all scenes, usable or not.
+        days: on which they were taken, by their absolute paths, where a catalogue tells it.
     """
 
     model: Model
@@ -61,6 +61,7 @@ class RunPlan:
     crs: pyproj.CRS | None
     manifest: dict[str, Any]
     paths: tuple[str, ...] = ()
+    days: Mapping[str, date] = field(default_factory=dict)
 
     @cached_property
     def by_index(self) -> dict[int, ScenePlan]:
@@ -79,6 +80,13 @@ class RunPlan:
     def scenes(self) -> list[Scene]:
         """Every scene that is scanned, those of mosaics one by one."""
         return [scene for each in self.scene_plans for scene in each.scenes]
+
+    @property
+    def date_columns(self) -> tuple[str, ...]:
+        """Names of the columns of dates in the output; none where no scene has one."""
+        if all(each.scene.day is None for each in self.scene_plans):
+            return ()
+        return (SCENE_DATE, FIRST_SEEN) if self.options.across_scenes else (SCENE_DATE,)
 
     @property
     def stretches(self) -> dict[str, ValueMap]:
@@ -115,23 +123,8 @@ def plan_run(
     Raises:
         GeoRetinaError: nothing can be done.
     """
-    chosen = Chosen(tuple(find_scenes(scenes, asset=options.asset)), mosaic_name(scenes))
+    chosen = choose_scenes(scenes, options)
     return plan_chosen(chosen, model, options, run, outputs=outputs, crs=crs)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Scenes that were found, or those of them that a part of a run needs.
-
-    Attributes:
-        paths: of all scenes of the run.
-        name: of their mosaic, where one is asked for.
-        only: positions of those to look at; None for all.
-    """
-
-    paths: tuple[str, ...]
-    name: str
-    only: frozenset[int] | None = None
 
 
 def plan_chosen(
@@ -164,7 +157,8 @@ def plan_chosen(
             "another scene, so it is detected anew"
         )
     paths = outputs.with_new(paths)
-    plans, unfit = plan_found(paths, loaded.card, options, run, name=scenes.name, only=scenes.only)
+    scenes = dataclasses.replace(scenes, paths=tuple(paths))
+    plans, unfit = plan_found(scenes, loaded.card, options, run)
     if plans or scenes.only is None:
         placed, misplaced, output_crs = choose_output_crs(crs, plans)
     else:  # none of the few that a part needs can be used
@@ -185,6 +179,7 @@ def plan_chosen(
         output_crs,
         _manifest(paths, used, loaded, options, run.block_px),
         tuple(paths),
+        scenes.days,
     )
 
 

@@ -9,6 +9,7 @@ from geo_retina.scene.datasets import BLOCK_CACHE_BYTES
 from geo_retina.scene.describing import describe_reading, describe_scene, note_other_rasters
 from geo_retina.scene.finding import (
     absolute,
+    find_dated,
     find_scenes,
     fingerprint,
     mosaic_name,
@@ -27,7 +28,7 @@ from geo_retina.scene.opening import (
 from geo_retina.scene.reading import Scene
 from geo_retina.scene.sampling import sample_values, valid_shares
 from geo_retina.scene.scene_file import SceneFile
-from geo_retina.scene.stac_items import choose_asset
+from geo_retina.scene.stac_items import choose_asset, item_date
 from geo_retina.scene.values import ValueMap, ValueRange
 from geo_retina.scene.writing import check_raster_output, write_raster
 
@@ -50,9 +51,11 @@ __all__ = [
     "count_bands",
     "describe_reading",
     "describe_scene",
+    "find_dated",
     "find_scenes",
     "fingerprint",
     "inspect_file",
+    "item_date",
     "make_mosaic",
     "match_bands",
     "match_names",

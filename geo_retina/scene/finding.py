@@ -7,7 +7,8 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -61,14 +62,28 @@ def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None =
         >>> find_scenes("*.tif")
         ['scene.tif']
     """
+    return list(find_dated(paths, asset=asset))
+
+
+def find_dated(
+    paths: str | Path | Sequence[str | Path], *, asset: str | None = None
+) -> dict[str, date | None]:
+    """List scenes as ``find_scenes`` does, with the day that a STAC item tells of each.
+
+    Raises:
+        SceneError: as ``find_scenes``.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else paths
     found: dict[str, str] = {}
-    for given in [paths] if isinstance(paths, (str, Path)) else paths:
-        for path in _expand(os.fspath(given), asset):
-            # The same file by another name or link must not give its objects twice.
-            found.setdefault(absolute(path), path)
+    days: dict[str, date | None] = {}
+    for path, day in _first_days(_expand(os.fspath(each), asset) for each in given).items():
+        # The same file by another name or link must not give its objects twice.
+        file = absolute(path)
+        found.setdefault(file, path)
+        days[file] = days.get(file) or day
     if not found:
         raise SceneError("no scene was given, expected at least one file, folder or glob")
-    return list(found.values())
+    return {path: days[file] for file, path in found.items()}
 
 
 def absolute(path: str) -> str:
@@ -104,28 +119,37 @@ def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:
     return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else stem(path)
 
 
-def _expand(path: str, asset: str | None, *, in_list: bool = False) -> list[str]:
+def _expand(path: str, asset: str | None, *, in_list: bool = False) -> dict[str, date | None]:
     if in_list and path.lower().endswith(LIST_SUFFIX):
         raise SceneError(f"{path} is a list itself; name its scenes")
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     if is_subdataset(path):
-        return _expand_inside(path)
+        return dict.fromkeys(_expand_inside(path))
     if is_stac(path):
         return find_assets(path, asset)
     if is_remote(path):
-        return [path]
+        return {path: None}
     path = _as_on_disk(path)
     if os.path.isfile(path):
-        return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else [path]
+        return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else {path: None}
     if os.path.isdir(path):
-        return _search(path)
+        return dict.fromkeys(_search(path))
     matches = _match(path)
     if not matches:
         raise SceneError(
             f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
         )
-    return [one for match in matches for one in _expand(match, asset, in_list=in_list)]
+    return _first_days(_expand(match, asset, in_list=in_list) for match in matches)
+
+
+def _first_days(parts: Iterable[Mapping[str, date | None]]) -> dict[str, date | None]:
+    """Put scenes together, each once, with the first day that is told of it."""
+    found: dict[str, date | None] = {}
+    for part in parts:
+        for path, day in part.items():
+            found[path] = found.get(path) or day
+    return found
 
 
 def _expand_inside(path: str) -> list[str]:
@@ -203,25 +227,25 @@ def _search(folder: str) -> list[str]:
     return inside
 
 
-def _read_list(path: str, asset: str | None) -> list[str]:
+def _read_list(path: str, asset: str | None) -> dict[str, date | None]:
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(
             f"the list {path} cannot be read ({error}); expected UTF-8 text, one path a line"
         ) from error
-    found: list[str] = []
+    found: list[dict[str, date | None]] = []
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
         try:
-            found += _expand(_beside(entry, path), asset, in_list=True)
+            found.append(_expand(_beside(entry, path), asset, in_list=True))
         except SceneError as error:
             raise SceneError(f"{path}, line {number}: {error}") from error
     if not found:
         raise SceneError(f"the list {path} names no scene, expected one path a line")
-    return found
+    return _first_days(found)
 
 
 def _beside(entry: str, listed_in: str) -> str:

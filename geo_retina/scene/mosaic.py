@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,12 @@ class Mosaic:
     def scenes(self) -> list[Scene]:
         """Its scenes, by precedence."""
         return [member.scene for member in self.members]
+
+    @property
+    def day(self) -> date | None:
+        """On which day all of its scenes were taken; None where that is not known, or not one."""
+        days = {scene.day for scene in self.scenes}
+        return days.pop() if len(days) == 1 else None
 
     @property
     def middle_x(self) -> float:

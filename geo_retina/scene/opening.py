@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from geo_retina.scene.bands import ALPHA, alphas, label_bands, read_palettes
 from geo_retina.scene.datasets import listed_rasters, open_dataset, refuse_damage
 from geo_retina.scene.georeferencing import georeference, metric_grid
 from geo_retina.scene.reading import Scene
+from geo_retina.scene.remote import is_remote
 from geo_retina.scene.scene_file import SceneFile
+from geo_retina.scene.stac_items import parse_day
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import OwnSource, own_source, view_of
 
@@ -60,7 +63,19 @@ def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile
             block_px=tuple(dataset.block_shapes[0]),
             palettes=read_palettes(dataset),
             rasters=tuple(dataset.subdatasets),
+            day=_day_of(dataset, path),
         )
+
+
+def _day_of(dataset: rasterio.DatasetReader, path: str) -> date | None:
+    """Read on which day a file was taken; None for one at an address.
+
+    GDAL looks for files of a dozen satellites beside it, which would be as many requests there.
+    ``TIFFTAG_DATETIME`` says when a file was written.
+    """
+    if is_remote(path):
+        return None
+    return parse_day(dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
 
 
 _BLOCK_BYTES = 1 << 30
@@ -131,6 +146,7 @@ def as_scene(
         else (file.block_px[0] / to_file.e, file.block_px[1] / to_file.a),
         middle_x=file.placement.middle_x,
         rasters=file.rasters,
+        day=file.day,
     )
 
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class Scene:
         palette: colours of the first band's numbers; None where they are brightness. Only
             ``open_picture`` gives such scenes.
         rasters: GDAL's names of all rasters in the file, where this is the first of several.
+        day: on which it was taken; None where that is not known.
 
     Examples:
         >>> from geo_retina import open_scene
@@ -114,6 +116,7 @@ class Scene:
     middle_x: float = 0.0
     palette: Palette | None = None
     rasters: tuple[str, ...] = ()
+    day: date | None = None
 
     @property
     def name(self) -> str:

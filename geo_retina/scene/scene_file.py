@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from shlex import quote
 
 import numpy as np
@@ -32,6 +33,7 @@ class SceneFile:
         palettes: colour tables per band; None where numbers are brightness.
         rasters: GDAL's names of all rasters in the file, where it has several and this is the
             first, as of a TIFF with several pages.
+        day: on which it was taken, where GDAL's metadata of imagery says so.
     """
 
     path: str
@@ -47,6 +49,7 @@ class SceneFile:
     block_px: tuple[int, int]
     palettes: tuple[Palette | None, ...] = ()
     rasters: tuple[str, ...] = ()
+    day: date | None = None
 
     def masks(self, bands: Sequence[int]) -> frozenset[int]:
         """List alpha bands (from 1) that say what is valid, unless they are read as bands."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -31,7 +32,7 @@ def is_stac(path: str) -> bool:
     return place.lower().endswith(_ENDINGS) or bool(_API.search(place))
 
 
-def find_assets(path: str, key: str | None) -> list[str]:
+def find_assets(path: str, key: str | None) -> dict[str, date | None]:
     """List the files that a STAC item, or every item of a collection of items, has.
 
     Args:
@@ -42,13 +43,34 @@ def find_assets(path: str, key: str | None) -> list[str]:
             metadata do not count; of several, the only one with the role ``data`` or
             ``visual``.
 
+    Returns:
+        Files in the order of the items, each once, with the day of the first of its items that
+        tells one.
+
     Raises:
         SceneError: the document cannot be read or is neither, or an item lacks the asset or
             leaves a choice; the assets are listed.
     """
-    return [
-        _resolve(choose_asset(item, key, path)["href"], base) for item, base in _read_items(path)
-    ]
+    found: dict[str, date | None] = {}
+    for item, base in _read_items(path):
+        file = _resolve(choose_asset(item, key, path)["href"], base)
+        found[file] = found.get(file) or parse_day(item_date(item))
+    return found
+
+
+def item_date(item: Mapping[str, Any]) -> str:
+    """Read when an item was taken, as YYYY-MM-DD; of a span of time its end; empty if unknown."""
+    properties = item.get("properties") or {}
+    text = properties.get("datetime") or properties.get("end_datetime")
+    return str(text or properties.get("start_datetime") or "")[:10]
+
+
+def parse_day(text: str) -> date | None:
+    """Read the day that a text begins with, as YYYY-MM-DD; None where it is no day."""
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        return None
 
 
 def _read_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -1,7 +1,15 @@
 """Labels in, polygons out: the only room that reads and writes vector files."""
 
 from geo_retina.geodesy import densify, reproject, reproject_rings
-from geo_retina.vector.formats import AZIMUTH, PROBABILITY, check_output, file_crs
+from geo_retina.vector.formats import (
+    AZIMUTH,
+    DATES,
+    FIRST_SEEN,
+    PROBABILITY,
+    SCENE_DATE,
+    check_output,
+    file_crs,
+)
 from geo_retina.vector.readers.area_of_interest import Area, read_area
 from geo_retina.vector.readers.arrow_streams import Stream, open_stream
 from geo_retina.vector.readers.coco import CocoLabels, is_coco, read_coco
@@ -23,14 +31,17 @@ from geo_retina.vector.readers.positions import Centres, layer_crs, stream_centr
 from geo_retina.vector.tables import (
     DETECTION_SCHEMA,
     cut_table,
+    days_of,
     detection_schema,
     detections_table,
     geometry_of,
     is_oriented,
     outline_table,
     reproject_table,
+    same_days,
     to_geodataframe,
     turn_to,
+    with_days,
     with_probability,
 )
 from geo_retina.vector.wkb import rings_to_wkb, wkb_to_rings
@@ -51,8 +62,11 @@ from geo_retina.vector.writers.vector_file import check_has_place, write_vector
 __all__ = [
     "AZIMUTH",
     "CLASS_COLOURS",
+    "DATES",
     "DETECTION_SCHEMA",
+    "FIRST_SEEN",
     "PROBABILITY",
+    "SCENE_DATE",
     "Area",
     "Centres",
     "CocoLabels",
@@ -69,6 +83,7 @@ __all__ = [
     "check_target",
     "class_style",
     "cut_table",
+    "days_of",
     "densify",
     "detection_schema",
     "detections_table",
@@ -103,9 +118,11 @@ __all__ = [
     "reproject_rings",
     "reproject_table",
     "rings_to_wkb",
+    "same_days",
     "stream_centres",
     "to_geodataframe",
     "turn_to",
+    "with_days",
     "with_probability",
     "wkb_to_rings",
     "write_layers",

@@ -25,6 +25,9 @@ GEOJSON_CRS = pyproj.CRS("EPSG:4326")
 AZIMUTH = "azimuth_deg"
 """Column of oriented boxes, which no others have: the direction of the long side."""
 
+SCENE_DATE, FIRST_SEEN = DATES = ("scene_date", "first_seen")
+"""Columns of dates: of a detection's scene, and of the earliest scene that shows the object."""
+
 UNKNOWN_CLASS = "unknown"
 """What a shapefile, which has no null, says in place of a missing text."""
 
@@ -177,6 +180,8 @@ def _field_bytes(field: pa.Field, longest: int) -> int:
         return 24
     if pa.types.is_boolean(field.type):
         return 1
+    if pa.types.is_date(field.type):
+        return 8
     if pa.types.is_integer(field.type):
         return 18 if field.type.bit_width == 64 else 9
     return min(max(least, longest), most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from geo_retina import boxes
 from geo_retina.boxes import oriented
-from geo_retina.detections import Detections
-from geo_retina.errors import GridError
+from geo_retina.detections import NO_DAY, Detections
+from geo_retina.errors import GridError, LabelError
 from geo_retina.geodesy import full_turn, move_outlines, near_longitude, reproject_rings
 from geo_retina.grid import Grid
 from geo_retina.vector.formats import AZIMUTH, GEOMETRY, PROBABILITY
@@ -52,17 +53,22 @@ _FAR_FROM_LEAP = 3 / 8
 """Share of a turn up to which a scene does not reach where longitudes leap."""
 
 
-def detection_schema(*, oriented: bool = False, calibrated: bool = False) -> pa.Schema:
+def detection_schema(
+    *, oriented: bool = False, calibrated: bool = False, dates: Sequence[str] = ()
+) -> pa.Schema:
     """List the columns of detections.
 
     Args:
         oriented: of oriented boxes, which have ``azimuth_deg``, ``length_m`` and ``width_m`` too.
         calibrated: of a calibrated model, with ``probability``.
+        dates: columns of dates that follow ``scene``, of ``DATES``.
     """
     fields = list(DETECTION_SCHEMA)
     if oriented:
         at = DETECTION_SCHEMA.names.index("longest_m") + 1
         fields[at:at] = [pa.field(name, pa.float64()) for name in _SIDES]
+    at = DETECTION_SCHEMA.names.index("scene") + 1
+    fields[at:at] = [pa.field(name, pa.date32()) for name in dates]
     if calibrated:
         at = DETECTION_SCHEMA.names.index("score") + 1
         fields.insert(at, pa.field(PROBABILITY, pa.float64()))
@@ -245,6 +251,43 @@ def with_probability(table: pa.Table, probabilities: NDArray[np.float64]) -> pa.
     after_score = table.column_names.index("score") + 1
     values = pa.array(np.asarray(probabilities, np.float64))
     return table.add_column(after_score, PROBABILITY, values)
+
+
+def with_days(table: pa.Table, days: Mapping[str, NDArray[np.int32]]) -> pa.Table:
+    """Add columns of dates after ``scene``.
+
+    Args:
+        table: from ``detections_table``.
+        days: (N,) of its rows, by column, from 1970-01-01; ``NO_DAY`` for null.
+    """
+    at = table.column_names.index("scene") + 1
+    for name, values in reversed([*days.items()]):
+        column = pa.array(values, pa.int32(), mask=values == NO_DAY).cast(pa.date32())
+        table = table.add_column(at, name, column)
+    return table
+
+
+def same_days(day: date | None, count: int) -> NDArray[np.int32]:
+    """Repeat a day, as ``with_days`` takes it."""
+    return np.full(count, NO_DAY if day is None else (day - date(1970, 1, 1)).days, np.int32)
+
+
+def days_of(table: pa.Table, name: str) -> NDArray[np.int32]:
+    """Read a column of dates as (N,) days from 1970-01-01; ``NO_DAY`` where it has none.
+
+    Raises:
+        LabelError: it holds something else.
+    """
+    if name not in table.column_names:
+        return np.full(table.num_rows, NO_DAY, np.int32)
+    try:
+        days = table[name].cast(pa.date32()).cast(pa.int32())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise LabelError(
+            f"the column {name} of the detections holds {table[name].type} values that are no "
+            "dates, expected such as 2026-11-29"
+        ) from error
+    return np.asarray(days.fill_null(NO_DAY).to_numpy(), np.int32)
 
 
 def to_geodataframe(tables: Iterable[pa.Table], crs: pyproj.CRS | None) -> gpd.GeoDataFrame:

@@ -8,12 +8,9 @@ from dataclasses import replace
 import geopandas as gpd
 import numpy as np
 import pytest
-import torch
 from affine import Affine
-from scipy import ndimage
-from support.stubs import NORTH_UP, paint, stub_model, write_scene
+from support.stubs import NORTH_UP, paint, stub_model, white_parts, write_scene
 
-from geo_retina import Decoded
 from geo_retina.detector import detect, detect_part, detect_to_file, freeze_run, gather_parts
 from geo_retina.errors import OptionError
 from geo_retina.options import DetectOptions, MergeOptions, RunOptions
@@ -39,26 +36,13 @@ EXPECTED = {tuple(map(float, box)) for box in OBJECTS}
 LOOKED_AT: list[int] = []
 
 
-def all_white(tiles):
-    """Find every white rectangle, also those that a tile's side cuts."""
+def look(tiles):
+    """Find every white rectangle, and note that somebody looked."""
     LOOKED_AT.append(len(tiles))
-    boxes, image = [], []
-    for number, pixels in enumerate(tiles[:, 0].float().cpu().numpy()):
-        marked, _ = ndimage.label(pixels > 0.9)
-        for rows, cols in ndimage.find_objects(marked):
-            boxes.append((cols.start, rows.start, cols.stop, rows.stop))
-            image.append(number)
-    count = len(boxes)
-    return Decoded(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.full((count,), 0.75),
-        torch.zeros(count, dtype=torch.int64),
-        torch.tensor(image, dtype=torch.int64),
-        torch.zeros(len(tiles), dtype=torch.bool),
-    )
+    return white_parts(tiles)
 
 
-MODEL = stub_model(all_white)
+MODEL = stub_model(look)
 
 
 @pytest.fixture

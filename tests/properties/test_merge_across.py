@@ -13,9 +13,9 @@ from affine import Affine
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from geo_retina.detections import Detections
+from geo_retina.detections import NO_DAY, Detections
 from geo_retina.grid import Grid
-from geo_retina.merge import in_order, merge_scenes
+from geo_retina.merge import Merged, in_order, merge_scenes
 from geo_retina.postprocess import spill
 from geo_retina.postprocess.across import Found, merge_across
 from geo_retina.postprocess.lattices import JoinedScenes, Lattices, lattices_of
@@ -80,22 +80,24 @@ def drawn(rng: np.random.Generator, lattices: Lattices, settled: np.ndarray) -> 
             boxes[joined, 2:] += rng.integers(0, 40, (joined.sum(), 2))
         scores = rng.choice([0.5, 0.6, 0.7], len(boxes))
         labels = rng.integers(0, 2, len(boxes))
-        parts.append(
-            Detections(
-                boxes, scores, labels, np.full(len(boxes), scene), cut.astype(np.uint8), joined
-            )
-        )
+        tile = np.full(len(boxes), scene)
+        found = Detections(boxes, scores, labels, tile, cut.astype(np.uint8), joined)
+        parts.append(replace(found, first_seen=DAYS[scene % 4] + (joined & (scene % 4 == 1))))
     return parts
 
 
-def at_once(parts: list[Detections], lattices: Lattices, options) -> tuple[np.ndarray, Detections]:
+DAYS = np.array([18_000, NO_DAY - 1, 17_000, 18_500])
+"""Of scenes; a day later is that of no scene, for objects of an earlier merge."""
+
+
+def at_once(parts: list[Detections], lattices: Lattices, options) -> Merged:
     found = Detections.concat(parts)
     joined_scenes = JoinedScenes.of(lattices.scenes, [found])
     placed, scenes = joined_scenes.place(found), joined_scenes.scenes
     hoods = Neighbourhoods.of(scenes, lattices.grids)
     merged = merge_scenes(placed, scenes, options, hoods.overlaps(placed), hoods.abroad(placed))
     joined = replace(merged.joined, tile=joined_scenes.origin[merged.joined.tile])
-    return merged.stays, in_order(joined)
+    return merged._replace(joined=in_order(joined))
 
 
 @settings(max_examples=60)
@@ -111,7 +113,7 @@ def test_place_by_place_is_all_at_once(where, options, seed, leaf_rows, some_mer
     small = mock.patch.multiple(spill, _SAMPLED=1, _BATCH_ROWS=16, _SORTED_ROWS=100)
     with tempfile.TemporaryDirectory() as scratch, small:
         across = merge_across(found, lattices, options, Path(scratch), leaf_rows=leaf_rows)
-    stays, joined = at_once(parts, lattices, options)
+    stays, joined, _, first_seen = at_once(parts, lattices, options)
     count = sum(map(len, parts))
     event(f"lattices: {len(lattices.grids)}")
     event(f"joined: {len(joined) > 0}, gone: {not stays.all()}")
@@ -120,3 +122,8 @@ def test_place_by_place_is_all_at_once(where, options, seed, leaf_rows, some_mer
     assert across.joined == joined
     middle = count // 3
     np.testing.assert_array_equal(across.stays(middle, count), stays[middle:])
+    own = Detections.concat(parts).first_seen
+    event(f"seen before: {(first_seen[stays] < own[stays]).any()}")
+    for start in (0, middle):
+        days = across.first_seen(own[start:], start)[stays[start:]]
+        np.testing.assert_array_equal(days, first_seen[start:][stays[start:]])

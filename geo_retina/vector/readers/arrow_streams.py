@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyproj
 
 from geo_retina.errors import LabelError
-from geo_retina.vector.formats import GEOMETRY, full_name, parquet_files
+from geo_retina.vector.formats import DATES, GEOMETRY, full_name, parquet_files
 from geo_retina.vector.readers.encodings import encoding_to_tell
 from geo_retina.vector.readers.frames import check_readable, detections_layer, is_parquet
 from geo_retina.vector.readers.refusing import geo_column, refuse_damage, refuse_damaged
@@ -111,6 +111,9 @@ def _tidy(table: pa.Table, wkb: str) -> pa.Table:
     columns = {full_name(name): _plain(table[name]) for name in names}
     if "joined" in columns:  # a shapefile has no such type
         columns["joined"] = columns["joined"].cast(pa.bool_())
+    for name in DATES:  # a FlatGeobuf has no dates without a time of day
+        if name in columns and pa.types.is_timestamp(columns[name].type):
+            columns[name] = columns[name].cast(pa.date32(), safe=False)
     return pa.table({**columns, GEOMETRY: table[wkb].cast(pa.binary())})
 
 
