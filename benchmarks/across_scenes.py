@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -49,16 +50,18 @@ def main() -> None:
     parser.add_argument("--detections", type=float, nargs="+", default=[2e6, 6e6, 20e6])
     parser.add_argument("--rows", type=int, default=105, help="rows and columns of quads")
     parser.add_argument("--leaf", type=int, default=LEAF_ROWS, help="detections decided together")
+    parser.add_argument("--dated", action="store_true", help="quads of three years, in turn")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(merge_quads(args.rows, args.detections[0], args.leaf)))
+        print(json.dumps(merge_quads(args.rows, args.detections[0], args.leaf, args.dated)))
         return
     rows = []
     for count in args.detections:
         command = [sys.executable, __file__, "--one", "--rows", str(args.rows)]
         command += ["--leaf", str(args.leaf), "--detections", str(count)]
+        command += ["--dated"] if args.dated else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
@@ -153,7 +156,7 @@ def to_zone(crs: pyproj.CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs("EPSG:4269", crs, always_xy=True)
 
 
-def merge_quads(rows: int, detections: float, leaf: int) -> dict[str, float]:
+def merge_quads(rows: int, detections: float, leaf: int, dated: bool) -> dict[str, float]:
     """Merge what all quads see; memory before is what the libraries and the quads take."""
     quads = Quads(rows, 0.85 * detections / rows**2)
     drawing = 0.0
@@ -165,6 +168,9 @@ def merge_quads(rows: int, detections: float, leaf: int) -> dict[str, float]:
         for scene in range(len(quads.grids)):
             before = time.process_time()
             found = in_lattice(quads.seen(scene), lattices)
+            if dated:
+                day = 17_000 + 730 * (scene % 3)
+                found = replace(found, first_seen=np.full(len(found), day))
             drawing += time.process_time() - before
             yield found
 
@@ -178,6 +184,7 @@ def merge_quads(rows: int, detections: float, leaf: int) -> dict[str, float]:
         "detections": across.read,
         "suppressed": across.suppressed,
         "joined": len(across.joined),
+        "dated": dated,
         "cpu_s": round(time.process_time() - start - drawing, 1),
         "drawing_s": round(drawing, 1),
         "before_mb": round(before_mb, 1),

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
+from geopandas.testing import assert_geodataframe_equal
 from support.stubs import NORTH_UP, UTM, paint, stub_model, tiny_model, white_parts, write_scene
 
 from geo_retina.detector import detect, detect_to_file, freeze_run
@@ -115,6 +116,9 @@ def test_an_update_keeps_the_date_on_which_an_object_was_first_seen(folder):
     write_items(items, DAYS)
     detect_to_file(items, MODEL, out, ACROSS, replace(CPU, update=True))
     assert seen(gpd.read_file(out)) == expected(OLD)
+    at_once = write_items(folder / "once.json", {"old": f"{OLD}", **DAYS})
+    detect_to_file(at_once, MODEL, folder / "once.gpkg", ACROSS, CPU)
+    assert_geodataframe_equal(gpd.read_file(out), gpd.read_file(folder / "once.gpkg"))
     scanned = gpd.read_file(out, layer="scanned").set_index("scene")["scene_date"]
     assert scanned.dropna().dt.date.to_dict() == {"old": OLD, "new": NEW}
 

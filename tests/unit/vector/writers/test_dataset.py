@@ -170,6 +170,35 @@ def test_commands_take_the_folder(trees, tmp_path):
     assert density.total == COUNT
 
 
+def test_density_holds_one_part_of_one_file(trees, tmp_path, monkeypatch):
+    monkeypatch.setattr("geo_retina.vector.readers.positions._BATCH_ROWS", 100)
+    files = len([*trees.glob("*.parquet")])
+    assert files > 3
+    opened, rows, most = [], [], []
+
+    class Watched(pq.ParquetFile):
+        def __enter__(self):
+            opened.append(self)
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            assert self.closed
+
+        def iter_batches(self, *how, **more):
+            most.append(sum(not each.closed for each in opened))
+            for batch in super().iter_batches(*how, **more):
+                rows.append(batch.num_rows)
+                yield batch
+
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
+    density = draw_density(trees, tmp_path / "density.tif", cell_m=1000)
+    assert density.total == COUNT == sum(rows) / 2  # first for the extent
+    assert len(opened) == 2 * files
+    assert max(most) == 1
+    assert max(rows) <= 100
+
+
 def test_duckdb_reads_it(trees):
     duckdb = pytest.importorskip("duckdb")
     query = f"SELECT count(*), sum(id), min(bbox.xmin) FROM read_parquet('{trees}/*.parquet')"
