@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from geo_retina.files import (
     subdataset_file,
     with_file,
 )
+from geo_retina.scene.damage.vrt_sources import sources
 from geo_retina.scene.remote import is_remote, plain_address
 from geo_retina.scene.stac_items import find_assets, is_stac
 
@@ -36,8 +36,6 @@ _ASIDE = (
 
 LIST_SUFFIX = ".txt"
 """A file of this ending names scenes, one a line."""
-
-_VRT_SOURCE = re.compile(r"<(?:SourceFilename|SourceDataset)([^>]*)>([^<]+)<")
 
 
 def find_scenes(paths: str | Path | Sequence[str | Path], *, asset: str | None = None) -> list[str]:
@@ -271,20 +269,12 @@ def _fingerprint(path: str, seen: set[str]) -> dict[str, Any]:
     stat = os.stat(path)
     version: dict[str, Any] = {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     if path.lower().endswith(".vrt"):
-        sources = {
+        inside = {
             name: _fingerprint(name, seen)
-            for name in sorted(_sources(path))
+            for name in sorted(
+                {each.path for each in sources(path, stat.st_mtime_ns, stat.st_size)}
+            )
             if not (name.lower().endswith(".vrt") and absolute(name) in seen)
         }
-        version |= {"sources": sources} if sources else {}
+        version |= {"sources": inside} if inside else {}
     return version
-
-
-def _sources(vrt: str) -> set[str]:
-    """List the files that a VRT names."""
-    text = Path(vrt).read_text(encoding="utf-8", errors="replace")
-    folder = os.path.dirname(vrt)
-    return {
-        os.path.join(folder, name) if 'relativeToVRT="1"' in how else name
-        for how, name in _VRT_SOURCE.findall(text)
-    }

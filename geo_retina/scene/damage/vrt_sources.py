@@ -32,12 +32,14 @@ class Source:
         is_raster: whether it is opened as a raster; raw bytes are not.
         bounds_px: x_min, y_min, x_max, y_max in the VRT's pixels; None where it serves everywhere.
         own_px: the same of what is read of it, in its own pixels; None for an unknown part.
+        is_plain: whether its name alone opens it, so that it can be tried by itself.
     """
 
     path: str
     is_raster: bool = True
     bounds_px: Bounds | None = None
     own_px: Bounds | None = None
+    is_plain: bool = True
 
     def meets(self, bounds_px: Bounds | None) -> bool:
         """Check whether it may serve a part of the VRT, or with None any of it."""
@@ -135,7 +137,7 @@ def _serving(
         return
     stat = os.stat(vrt)
     for source in sources(vrt, stat.st_mtime_ns, stat.st_size):
-        if not source.meets(bounds_px):
+        if not (source.is_plain and source.meets(bounds_px)):
             continue
         yield source, source.bounds_px
         if is_vrt(source.path):
@@ -197,25 +199,26 @@ def sources(vrt: str, modified_ns: int, size: int) -> tuple[Source, ...]:
         root = ElementTree.parse(vrt).getroot()
     except (OSError, ElementTree.ParseError):
         return ()
-    return tuple(dict.fromkeys(_sources_in(root, os.path.dirname(vrt), is_raster=True)))
+    return tuple(dict.fromkeys(_sources_in(root, os.path.dirname(vrt))))
 
 
-def _sources_in(element: ElementTree.Element, folder: str, *, is_raster: bool) -> Iterator[Source]:
-    if element.tag == "Array":  # of many dimensions: no raster as it stands
-        return
+def _sources_in(
+    element: ElementTree.Element, folder: str, *, is_raster: bool = True, is_plain: bool = True
+) -> Iterator[Source]:
+    # An array of many dimensions is no raster as it stands.
+    is_plain = is_plain and element.tag != "Array" and element.find("OpenOptions") is None
     is_raster = is_raster and element.get("subClass") != "VRTRawRasterBand"
     for child in element:
         if child.tag not in ("SourceFilename", "SourceDataset"):
-            yield from _sources_in(child, folder, is_raster=is_raster)
+            yield from _sources_in(child, folder, is_raster=is_raster, is_plain=is_plain)
             continue
         name = (child.text or "").strip()
-        if not name or name.startswith("<") or element.find("OpenOptions") is not None:
+        if not name or name.startswith("<"):
             continue
         if child.get("relativeToVRT") == "1":
             name = with_file(name, lambda file: os.path.join(folder, file))
-        yield Source(
-            name, is_raster, _bounds(element.find("DstRect")), _bounds(element.find("SrcRect"))
-        )
+        places = (_bounds(element.find(tag)) for tag in ("DstRect", "SrcRect"))
+        yield Source(name, is_raster, *places, is_plain)
 
 
 def _bounds(place: ElementTree.Element | None) -> Bounds | None:

@@ -183,12 +183,14 @@ def test_remote_documents_come_through_the_proxy_of_the_environment(tmp_path, mo
         fetch_json("http://[stac/x.json")
 
 
-def test_a_vrts_version_covers_its_sources(tmp_path, scenes):
+@pytest.mark.parametrize("name", ["a.tif", "a & b.tif"])
+def test_a_vrts_version_covers_its_sources(tmp_path, scenes, name):
     vrt = tmp_path / "in" / "all.vrt"
-    copy(scenes[0], vrt, driver="VRT")
+    source = scenes[0].rename(tmp_path / "in" / name)
+    copy(source, vrt, driver="VRT")
     before = fingerprint(str(vrt))
     assert find_scenes(vrt) == [str(vrt)]
-    os.utime(scenes[0], ns=(1, 1))
+    os.utime(source, ns=(1, 1))
     after = fingerprint(str(vrt))
     assert before != after
     assert before["modified_ns"] == after["modified_ns"]
