@@ -13,6 +13,7 @@ from affine import Affine
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from geo_retina.boxes import oriented
 from geo_retina.detections import NO_DAY, Detections
 from geo_retina.grid import Grid
 from geo_retina.merge import Merged, in_order, merge_scenes
@@ -56,7 +57,20 @@ def grids(draw: st.DrawFn) -> list[Grid]:
 SIDES = st.integers(40, 160)
 
 
-def drawn(rng: np.random.Generator, lattices: Lattices, settled: np.ndarray) -> list[Detections]:
+def turned_within(found: Detections, window: np.ndarray, rng: np.random.Generator) -> Detections:
+    """Turn boxes about their middles; hulls stay in the scene, but for those of several."""
+    low, high = np.hsplit(found.boxes_px, 2)
+    angles = rng.choice([-90.0, -30.0, 0.0, 10.0, 45.0], len(found))
+    rotated = oriented.normalise(np.column_stack([(low + high) / 2, high - low, angles]))
+    hulls = oriented.hull(rotated)
+    inside = np.hstack([np.maximum(hulls[:, :2], window[:2]), np.minimum(hulls[:, 2:], window[2:])])
+    hulls = np.where(found.joined[:, None], hulls, inside)
+    return replace(found, boxes_px=hulls, rotated_px=rotated)
+
+
+def drawn(
+    rng: np.random.Generator, lattices: Lattices, settled: np.ndarray, *, turned: bool
+) -> list[Detections]:
     """Boxes of every scene, half of them from places that all scenes of a lattice share."""
     parts = []
     for scene, window in enumerate(lattices.scenes.windows):
@@ -82,6 +96,7 @@ def drawn(rng: np.random.Generator, lattices: Lattices, settled: np.ndarray) -> 
         labels = rng.integers(0, 2, len(boxes))
         tile = np.full(len(boxes), scene)
         found = Detections(boxes, scores, labels, tile, cut.astype(np.uint8), joined)
+        found = turned_within(found, window, rng) if turned else found
         parts.append(replace(found, first_seen=DAYS[scene % 4] + (joined & (scene % 4 == 1))))
     return parts
 
@@ -101,21 +116,21 @@ def at_once(parts: list[Detections], lattices: Lattices, options) -> Merged:
 
 
 @settings(max_examples=60)
-@given(grids(), merge_options(), seeds, st.integers(1, 60), st.booleans())
-def test_place_by_place_is_all_at_once(where, options, seed, leaf_rows, some_merged):
+@given(grids(), merge_options(), seeds, st.integers(1, 60), st.booleans(), st.booleans())
+def test_place_by_place_is_all_at_once(where, options, seed, leaf_rows, some_merged, turned):
     options = replace(options, rank="whole")
     settled = np.arange(len(where))
     if some_merged:
         settled[: len(where) // 2] = 0
     lattices = lattices_of(where, settled)
-    parts = drawn(np.random.default_rng(seed), lattices, settled)
+    parts = drawn(np.random.default_rng(seed), lattices, settled, turned=turned)
     found = [Found(lambda part=part: iter([part]), settled[k] == 0) for k, part in enumerate(parts)]
     small = mock.patch.multiple(spill, _SAMPLED=1, _BATCH_ROWS=16, _SORTED_ROWS=100)
     with tempfile.TemporaryDirectory() as scratch, small:
         across = merge_across(found, lattices, options, Path(scratch), leaf_rows=leaf_rows)
     stays, joined, _, first_seen = at_once(parts, lattices, options)
     count = sum(map(len, parts))
-    event(f"lattices: {len(lattices.grids)}")
+    event(f"lattices: {len(lattices.grids)}, turned: {turned}")
     event(f"joined: {len(joined) > 0}, gone: {not stays.all()}")
     assert across.read == count
     np.testing.assert_array_equal(across.stays(0, count), stays)
