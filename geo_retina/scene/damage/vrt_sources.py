@@ -217,8 +217,8 @@ def _sources_in(
             continue
         if child.get("relativeToVRT") == "1":
             name = with_file(name, lambda file: os.path.join(folder, file))
-        places = (_bounds(element.find(tag)) for tag in ("DstRect", "SrcRect"))
-        yield Source(name, is_raster, *places, is_plain)
+        place, own = _bounds(element.find("DstRect")), _bounds(element.find("SrcRect"))
+        yield Source(name, is_raster, place, own, is_plain)
 
 
 def _bounds(place: ElementTree.Element | None) -> Bounds | None:
