@@ -35,8 +35,15 @@ from reports import Row, arguments, head, keep, model_named, parse, table, write
 
 import geo_retina
 from geo_retina import detector
-from geo_retina.engine import Engine, TorchPredictor, torch_predictor
+from geo_retina.engine import (
+    Engine,
+    openvino_predictor,
+    place_here,
+    resolve_runtime,
+    torch_predictor,
+)
 from geo_retina.engine.batching import Batching
+from geo_retina.engine.openvino_predictor import OpenVinoPredictor
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.run import blocks
 from geo_retina.scene import Scene
@@ -67,14 +74,15 @@ def main() -> None:
                 table(rows[-1:], COLUMNS)
     print()
     table(rows, COLUMNS)
-    precision = str(TorchPredictor(model, geo_retina.DetectOptions(), device=args.device).dtype)
-    what = {"model": args.model, "size_px": args.size, "precision": precision}
-    keep(args, f"end-to-end-{Path(args.model).stem}", head(args) | what | {"runs": rows})
+    detect = _detect_options(model, args)
+    what = {"model": args.model, "size_px": args.size, "runtime": detect.runtime}
+    what |= {"precision": detect.precision, "runs": rows}
+    keep(args, f"end-to-end-{Path(args.model).stem}", head(args) | what)
 
 
 def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Namespace) -> Row:
     """Measure one run, after the bare network."""
-    detect = geo_retina.DetectOptions(force=True)
+    detect = _detect_options(model, args)
     run = geo_retina.RunOptions(
         device=args.device, batch=args.batch, block_px=args.block, threads=args.readers
     )
@@ -156,11 +164,13 @@ def stages(device: str) -> Iterator[Clock]:
     places = [
         (Scene, "read", "read"),
         (Engine, "_upload", "upload"),
-        (Engine, "_cut", "cut"),
+        (Engine, "_images", "cut"),
         (Batching, "predict", "batch"),
         (RetinaNet, "forward", "forward"),
         (RetinaNet, "forward_at", "forward"),
+        (OpenVinoPredictor, "_outputs", "forward"),
         (torch_predictor, "decode", "decode"),
+        (openvino_predictor, "decode", "decode"),
         (blocks, "merge_block", "merge"),
         (detector, "write_outputs", "write"),
     ]
@@ -177,6 +187,12 @@ def stages(device: str) -> Iterator[Clock]:
             patch.stop()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
+
+
+def _detect_options(model: geo_retina.Model, args: argparse.Namespace) -> geo_retina.DetectOptions:
+    """Say what is detected, and how it is computed here."""
+    options = geo_retina.DetectOptions(force=True, precision=args.precision)
+    return resolve_runtime(options, model, [place_here(args.device)])
 
 
 def _chips(scene: Path, args: argparse.Namespace) -> Path:
@@ -204,6 +220,7 @@ def _arguments() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--size", type=int, default=4096, help="rows and columns of the scene")
     parser.add_argument("--model", default="small", help="preset, bundled model or file")
+    parser.add_argument("--precision", default="auto", help="fp32, bf16, int8 or auto")
     parser.add_argument("--batch", type=int, help="tiles at once; left out, the device's")
     parser.add_argument("--block", type=int, default=4096, help="side of the blocks read")
     parser.add_argument("--readers", type=int, default=2, help="blocks in flight")

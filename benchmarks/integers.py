@@ -27,8 +27,10 @@ from torch import Tensor
 
 from geo_retina import DetectOptions, Model, SynthOptions, draw_scene
 from geo_retina.engine import place_here, resolve_runtime
+from geo_retina.engine.batching import predict
 from geo_retina.engine.runtimes import predictor_of
 from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.predictor import Numbers, NumbersPredictor
 from geo_retina.nn.quantizing import measure
 from geo_retina.run.memory import keep_freed_memory
 
@@ -50,11 +52,11 @@ def main() -> None:
 def compare(name: str, tile_px: int, repeats: int) -> list[Row]:
     """Let all kinds take turns, and give the medians of their CPU times."""
     model = model_named(name)
-    tile_NCHW = drawn_tile(model, tile_px)
+    pixels_NCHW, tile_NCHW = drawn_tile(model, tile_px)
     if model.quantization is None:
         folded = fold_batch_norms(model.network).eval()
         model = replace(model, quantization=measure(folded, [tile_NCHW]))
-    calls = {kind: _call(model, tile_NCHW, *kind) for kind in KINDS}
+    calls = {kind: _call(model, pixels_NCHW, tile_NCHW, *kind) for kind in KINDS}
     boxes = {kind: call() for kind, call in calls.items()}  # makes graphs, too
     times: dict[tuple[str, str], list[float]] = {kind: [] for kind in KINDS}
     for _ in range(repeats):
@@ -78,29 +80,34 @@ def compare(name: str, tile_px: int, repeats: int) -> list[Row]:
     ]
 
 
-def drawn_tile(model: Model, tile_px: int) -> Tensor:
-    """Draw a tile, with the first band again where a model sees more than three."""
+def drawn_tile(model: Model, tile_px: int) -> tuple[Tensor, Tensor]:
+    """Draw a tile, with the first band again where a model sees more than three; and normalise."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tile.tif"
         draw_scene(path, SynthOptions(height=tile_px, width=tile_px, nodata_corner=False, seed=9))
         with rasterio.open(path) as file:
-            pixels = torch.from_numpy(file.read().astype("float32"))
+            pixels = torch.from_numpy(file.read())
     bands = [min(i, 3) % 3 for i in range(len(model.card.bands))]
     offset, scale = (
         torch.tensor(values)[:, None, None]
         for values in (model.card.radiometry.offset, model.card.radiometry.scale)
     )
-    return ((pixels[bands] - offset) / scale)[None].float()
+    return pixels[bands][None], ((pixels[bands] - offset) / scale)[None].float()
 
 
-def _call(model: Model, tile_NCHW: Tensor, runtime: str, precision: str) -> Callable[[], int]:
+def _call(
+    model: Model, pixels_NCHW: Tensor, tile_NCHW: Tensor, runtime: str, precision: str
+) -> Callable[[], int]:
     options = DetectOptions(runtime=runtime, precision=precision)  # type: ignore[arg-type]
     options = resolve_runtime(options, model, [place_here("cpu")])
     predictor = predictor_of(model, options)(model, options, device="cpu", batch=1)
+    tiles: Tensor | Numbers = tile_NCHW
+    if isinstance(predictor, NumbersPredictor) and predictor.takes_numbers:
+        tiles = Numbers(pixels_NCHW, torch.ones_like(pixels_NCHW[:, :1], dtype=torch.bool))
 
     def call() -> int:
         with torch.inference_mode():
-            return len(predictor.predict(tile_NCHW).scores_M)
+            return len(predict(predictor, tiles).scores_M)
 
     return call
 

@@ -17,7 +17,7 @@ from geo_retina.boxes import oriented as oriented_boxes
 from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.pixels import TileBoxes
 from geo_retina.errors import ModelError
-from geo_retina.nn.predictor import Decoded, Predictor
+from geo_retina.nn.predictor import Decoded, Numbers, NumbersPredictor, Predictor
 
 _T = TypeVar("_T")
 
@@ -53,13 +53,14 @@ class Batching:
         return min(size, self.reduced or size)
 
     def predict(
-        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor]
+        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor | Numbers]
     ) -> list[TileBoxes]:
         """Find the boxes in a batch; where memory is short, in its halves, and so from then on.
 
         Args:
             batch: names of tiles.
-            tiles_of: cuts (N, C, H, W) normalised tiles on the device, which takes memory too.
+            tiles_of: cuts (N, C, H, W) tiles on the device, which takes memory too: normalised
+                ones, or numbers where ``takes_numbers``.
 
         Returns:
             What was found, in the batch's order.
@@ -86,11 +87,11 @@ class Batching:
         ]
 
     def _predict(
-        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor]
+        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor | Numbers]
     ) -> list[TileBoxes]:
-        tiles_NCHW = tiles_of(batch)
+        tiles = tiles_of(batch)
         self.slots.share()
-        found = _Arrays.of(self._predictor.predict(tiles_NCHW))
+        found = _Arrays.of(predict(self._predictor, tiles))
         fault = found.fault(len(batch), self._classes, oriented=self._oriented)
         if fault:
             raise ModelError(
@@ -99,6 +100,14 @@ class Batching:
                 "is expected"
             )
         return found.by_tile()
+
+
+def predict(predictor: Predictor, tiles: Tensor | Numbers, *, all_boxes: bool = False) -> Decoded:
+    """Give tiles to a predictor, as normalised ones or as numbers."""
+    if isinstance(tiles, Numbers):
+        assert isinstance(predictor, NumbersPredictor)  # whoever gives it numbers has asked
+        return predictor.predict_numbers(tiles, all_boxes=all_boxes)
+    return predictor.predict(tiles, all_boxes=all_boxes)
 
 
 class _Arrays(NamedTuple):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geo_retina.detections import Detections
-from geo_retina.engine.batching import Batching, is_out_of_memory
+from geo_retina.engine.batching import Batching, is_out_of_memory, predict
 from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.limits import first_look_options
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
@@ -24,7 +24,7 @@ from geo_retina.engine.runtimes import predictor_of
 from geo_retina.engine.to_grid import move_to_grid
 from geo_retina.grid import Tile
 from geo_retina.model import Card, Model
-from geo_retina.nn.predictor import Predictor
+from geo_retina.nn.predictor import Numbers, NumbersPredictor, Predictor
 from geo_retina.options import DetectOptions
 from geo_retina.resampling import Rescaling
 from geo_retina.scene import ValueMap
@@ -81,6 +81,9 @@ class Engine:
         make = predictor_of(model, options)
         self.predictor: Predictor = make(model, options, device=device, batch=batch)
         self.device = self.predictor.device
+        self._takes_numbers = (
+            isinstance(self.predictor, NumbersPredictor) and self.predictor.takes_numbers
+        )
         self.card: Card = model.card
         self._batching = Batching(
             self.predictor,
@@ -173,13 +176,13 @@ class Engine:
             estimated from the finest feature maps.
         """
         slots, batch = min(self.slots, threads), self.batch_size(tile_px)
-        noise = torch.randn(batch, len(self.card.bands), tile_px, tile_px, device=self.device)
+        noise = self._noise(batch, tile_px)
 
         def forward(times: int) -> None:
             with self._batching.slots.taken():
                 for _ in range(times):
                     self._batching.slots.share()
-                    self.predictor.predict(noise, all_boxes=True).truncated_N.cpu()
+                    predict(self.predictor, noise, all_boxes=True).truncated_N.cpu()
 
         try:
             with ThreadPoolExecutor(slots) as pool:
@@ -199,11 +202,17 @@ class Engine:
         return self._batching.size(tile_px)
 
     def _batches(self, blocks: Sequence[BlockPixels]) -> Iterator[list[_Owned]]:
-        """Group tiles that have a valid pixel, with the block they belong to, into batches."""
+        """Group tiles that have a valid pixel, with the block they belong to, into batches.
+
+        Numbers and normalised tiles do not share one, so that a tile is computed alike in any.
+        """
         batch: list[_Owned] = []
         for owner, block in enumerate(blocks):
             if not block.valid.any():
                 continue
+            if batch and self._gives_numbers(blocks[batch[-1][0]]) != self._gives_numbers(block):
+                yield batch
+                batch = []
             for tile in block.tiles:
                 if not block.valid[inside(tile, block)].any():
                     continue
@@ -254,15 +263,37 @@ class Engine:
         batch: Sequence[_Owned],
         blocks: Sequence[BlockPixels],
         uploaded: Sequence[_Staged],
-    ) -> Tensor:
-        """Cut out (N, C, tile, tile) normalised tiles, in the order given."""
-        parts = []
-        for owner, tiles in groupby(batch, itemgetter(0)):
-            parts.append(self._cut(uploaded[owner], blocks[owner], [tile for _, tile in tiles]))
-        return torch.cat(parts)
+    ) -> Tensor | Numbers:
+        """Cut out (N, C, tile, tile) tiles, in the order given, as the predictor takes them."""
+        parts = [
+            (blocks[owner], self._cut(uploaded[owner], blocks[owner], [tile for _, tile in tiles]))
+            for owner, tiles in groupby(batch, itemgetter(0))
+        ]
+        if self._gives_numbers(parts[0][0]):  # then all do
+            return Numbers(*map(torch.cat, zip(*(cut for _, cut in parts), strict=True)))
+        images = []
+        for block, (pixels, shown) in parts:
+            values = _values(pixels, block.values)  # nobody else's: what follows is in place
+            values.sub_(self._offset).div_(self._scale).masked_fill_(~shown, 0.0)
+            images.append(values)
+        return torch.cat(images)
 
-    def _cut(self, uploaded: _Staged, block: BlockPixels, tiles: Sequence[Tile]) -> Tensor:
-        """Cut tiles of a block, padded to the network's size, and normalise them together."""
+    def _gives_numbers(self, block: BlockPixels) -> bool:
+        """Tell whether a block's tiles go to the predictor as the file has them."""
+        return self._takes_numbers and block.pixels.dtype == np.uint8 and block.values is None
+
+    def _noise(self, batch: int, tile_px: int) -> Tensor | Numbers:
+        """Make a batch to time the network with."""
+        shape = (batch, len(self.card.bands), tile_px, tile_px)
+        if not self._takes_numbers or self.card.radiometry.dtype != "uint8":
+            return torch.randn(shape, device=self.device)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        return Numbers(pixels, torch.ones_like(pixels[:, :1], dtype=torch.bool))
+
+    def _cut(
+        self, uploaded: _Staged, block: BlockPixels, tiles: Sequence[Tile]
+    ) -> tuple[Tensor, Tensor]:
+        """Cut tiles of a block, padded to the network's size, and which pixels are shown."""
         raw, valid, mirrored, _ = uploaded
         side = block.plan.tile_px
         cut = raw.new_zeros((len(tiles), raw.shape[0], side, side))
@@ -273,8 +304,7 @@ class Engine:
             shown[i, 0, : tile.window.height, : tile.window.width] = valid[here]
             if tile.index in mirrored:
                 fill(mirrored[tile.index], cut[i], shown[i])
-        pixels = _values(cut, block.values)  # nobody else's: what follows is in place
-        return pixels.sub_(self._offset).div_(self._scale).masked_fill_(~shown, 0.0)
+        return cut, shown
 
 
 def _values(raw: Tensor, values: ValueMap | None) -> Tensor:

@@ -1,34 +1,33 @@
 """The network as OpenVINO computes it, on a CPU, in 8-bit integers or in floating point.
 
-Shapes: N tiles of a batch, C bands or channels, H W size, A anchors per cell, K classes.
+Shapes: N tiles of a batch, C bands or channels, H W size.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property, partial
-from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geo_retina.engine.compute_slots import slots_of
 from geo_retina.engine.devices import BATCH_PX
 from geo_retina.engine.limits import Limits
-from geo_retina.engine.openvino_graphs import Arithmetic, Graph, GraphMaker
+from geo_retina.engine.openvino_graphs import Arithmetic, GraphMaker
+from geo_retina.engine.windows import windows_around
 from geo_retina.errors import ModelError
 from geo_retina.model import Model
 from geo_retina.nn.decoding import Decoded, boxes_wanted, decode
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.heads import Outputs, Subnet
-from geo_retina.nn.quantizing import OuterRanges, quantize
+from geo_retina.nn.predictor import Numbers
+from geo_retina.nn.quantizing import Rounding, outer_roundings, quantize, sparse
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.nn.tta import average_views
 from geo_retina.options import DetectOptions
-
-_PATCH_CELLS = 32
-"""Side of the squares that boxes are computed in where objects are few."""
 
 
 class OpenVinoPredictor:
@@ -52,12 +51,17 @@ class OpenVinoPredictor:
         self._batch = batch
         self._tta = options.tta
         self._model = model
-        self._quantized = options.precision == "int8"
-        self._ranges = (
-            OuterRanges.of(model.network, model.quantization)
-            if self._quantized and model.quantization is not None
-            else None
-        )
+        self._image: Rounding | None = None
+        self._levels: Rounding | None = None
+        if options.precision == "int8":
+            if model.quantization is None:
+                raise ModelError(
+                    f"model {model.card.name} has no quantization; make one with "
+                    "geo-retina quantize"
+                )
+            self._image, self._levels = outer_roundings(model.network, model.quantization)
+        radiometry = model.card.radiometry
+        self._normalise = _Normalise(radiometry.offset, radiometry.scale)
         self._limits = Limits.of(model.card, options, self.device)
         arithmetic = Arithmetic(options.precision, torch.get_num_threads(), self.batches_at_once)
         self._graphs = GraphMaker(model.fingerprint, arithmetic)
@@ -66,110 +70,183 @@ class OpenVinoPredictor:
         """Count the tiles of a size that are handed over at once."""
         return self._batch or max(1, BATCH_PX["cpu"] // tile_px**2)
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether tiles may come as their file has them: integers need no floating point."""
+        return self._image is not None and self._tta == 1
+
     def predict(self, tiles_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
         """Find the boxes in a batch, as ``Predictor`` says."""
-        shape = (tiles_NCHW.shape[2], tiles_NCHW.shape[3])
-        network = self._model.network
         parts: list[Outputs] = []
         left: list[list[bool]] = []
         for tile_NCHW in tiles_NCHW.split(1):
             left.append([])  # one mark a view
             compute = partial(self._outputs, left=left[-1], all_boxes=all_boxes or self._tta > 1)
             parts.append(
-                average_views(compute, network.anchor_grid, tile_NCHW, self._tta)
+                average_views(compute, self._model.network.anchor_grid, tile_NCHW, self._tta)
                 if self._tta > 1
                 else compute(tile_NCHW)
             )
+        return self._decoded(parts, left, tiles_NCHW)
+
+    def predict_numbers(self, tiles: Numbers, *, all_boxes: bool = False) -> Decoded:
+        """Find the boxes in a batch whose tiles the graph normalises."""
+        parts: list[Outputs] = []
+        left: list[list[bool]] = []
+        for tile in zip(*(each.split(1) for each in tiles), strict=True):
+            left.append([])
+            parts.append(self._outputs(*tile, left=left[-1], all_boxes=all_boxes))
+        return self._decoded(parts, left, tiles.pixels_NCHW)
+
+    def _decoded(
+        self, parts: Sequence[Outputs], left: Sequence[Sequence[bool]], tiles_NCHW: Tensor
+    ) -> Decoded:
+        """Decode outputs of tiles together."""
+        shape = (tiles_NCHW.shape[2], tiles_NCHW.shape[3])
         outputs = Outputs(
             *(
                 [torch.cat(level) for level in zip(*each, strict=True)]
                 for each in zip(*parts, strict=True)
             )
         )
-        anchors = network.anchors(shape, self.device)
+        anchors = self._model.network.anchors(shape, self.device)
         decoded = decode(outputs, anchors, shape, self._limits.for_shape(shape))
-        if self._ranges is None:
+        if self._image is None:
             return decoded
         return decoded._replace(out_of_range_N=torch.tensor([any(marks) for marks in left]))
 
-    def _outputs(self, tile_NCHW: Tensor, *, left: list[bool], all_boxes: bool) -> Outputs:
+    def _outputs(self, *tile: Tensor, left: list[bool], all_boxes: bool) -> Outputs:
         """Compute a tile's logits, and its box offsets where they may be asked for.
 
         Args:
-            tile_NCHW: one tile.
+            tile: normalised, or its numbers and which of them are shown.
             left: is told whether ranges of integers are left.
             all_boxes: compute offsets everywhere.
         """
+        normalise = self._normalise if len(tile) > 1 else nn.Identity()
         graph = self._graphs.graph(
-            "classes", lambda: _Classes(self._network), tuple(tile_NCHW.shape)
+            "classes", lambda: _Classes(self._network, normalise, self._levels), *tile
         )
-        found = graph(tile_NCHW)
-        levels, logits = found[: len(found) // 2], found[len(found) // 2 :]
-        if self._ranges is not None:
-            left.append(self._ranges.are_left(tile_NCHW, levels))
-        if all_boxes:
-            wanted = [torch.ones(each.shape[:2], dtype=torch.bool) for each in logits]
-        else:
-            wanted = boxes_wanted(logits, self._limits.settings)
-        return Outputs(logits, [self._boxes(*each) for each in zip(levels, wanted, strict=True)])
+        with graph.computed(*tile) as found:
+            levels = found[: len(found) // 2]
+            logits = [each.clone() for each in found[len(found) // 2 :]]
+            if self._image is not None and self._levels is not None:
+                image_NCHW = normalise(*(sparse(each, 2) for each in tile))
+                left.append(
+                    self._image.is_left(image_NCHW)
+                    or any(self._levels.is_left_by(sparse(each, 1)) for each in levels)
+                )
+            if all_boxes:
+                wanted = [torch.ones(each.shape[:2], dtype=torch.bool) for each in logits]
+            else:
+                wanted = boxes_wanted(logits, self._limits.settings)
+            deltas = [self._boxes(*each) for each in zip(levels, wanted, strict=True)]
+        return Outputs(logits, deltas)
 
-    def _boxes(self, level_NCHW: Tensor, wanted: Tensor) -> Tensor:
+    def _boxes(self, level_NHWC: Tensor, wanted: Tensor) -> Tensor:
         """Compute the box offsets of a level around the cells where they are wanted."""
-        _, _, height, width = level_NCHW.shape
+        _, height, width, _ = level_NHWC.shape
         subnet = self._model.network.box_subnet
-        cells = wanted.reshape(height, width, -1)
-        deltas = level_NCHW.new_zeros(*cells.shape, subnet.outputs_per_anchor)
-        here = cells.any(dim=-1)
-        for rows, cols, core in _patches(here, reach_of(subnet)):
-            part_NCHW = level_NCHW[:, :, rows, cols]
-            found = self._box_graph(tuple(part_NCHW.shape))(part_NCHW)[0]
-            found = found.reshape(*cells[rows, cols].shape, -1)
-            deltas[rows, cols][core] = found[core]
-        return deltas.flatten(0, 2)[None]
-
-    def _box_graph(self, shape: tuple[int, ...]) -> Graph:
-        return self._graphs.graph("boxes", lambda: _Boxes(self._network), shape)
+        cells = wanted.numpy().reshape(height, width, -1)
+        deltas = np.zeros((*cells.shape, subnet.outputs_per_anchor), np.float32)
+        windows = windows_around(np.logical_or.reduce(cells, axis=-1), reach_of(subnet))
+        if windows is None:
+            graph = self._graphs.graph(
+                "boxes", lambda: _Boxes(self._network, self._levels), level_NHWC
+            )
+            with graph.computed(level_NHWC) as (found,):
+                deltas[:] = found.numpy().reshape(deltas.shape)
+        else:
+            level = level_NHWC.numpy()[0]
+            for some in windows:
+                given = torch.from_numpy(level[some.rows, some.cols]), torch.from_numpy(some.inside)
+                graph = self._graphs.graph(
+                    "some boxes", lambda: _SomeBoxes(self._network, self._levels), *given
+                )
+                with graph.computed(*given) as (found,):
+                    some.put(found.numpy(), deltas)
+        return torch.from_numpy(deltas).flatten(0, 2)[None]
 
     @cached_property
     def _network(self) -> RetinaNet:
         """The network that graphs are made from: batch norms folded, rounding as it is computed."""
         folded = fold_batch_norms(copy.deepcopy(self._model.network)).eval()
-        if not self._quantized:
+        if self._image is None or self._model.quantization is None:
             return folded
-        if self._model.quantization is None:
-            raise ModelError(
-                f"model {self._model.card.name} has no quantization; make one with "
-                "geo-retina quantize"
-            )
         return quantize(folded, self._model.quantization)
 
 
-class _Classes(nn.Module):
-    """The pyramid's levels, and the logits of each."""
+class _Normalise(nn.Module):
+    """Pixels of a file to the network's input; 0 where they are not to be shown."""
 
-    def __init__(self, network: RetinaNet) -> None:
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, offset: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
-        self.network = network
+        self.register_buffer("offset", torch.tensor(offset).view(-1, 1, 1))
+        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1))
 
-    def forward(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pixels_NCHW: Tensor, shown_N1HW: Tensor) -> Tensor:
+        """Normalise."""
+        return (pixels_NCHW.float() - self.offset) / self.scale * shown_N1HW.float()
+
+
+class _Classes(nn.Module):
+    """The pyramid's levels, channels last and rounded, and the logits of each."""
+
+    def __init__(self, network: RetinaNet, normalise: nn.Module, rounding: Rounding | None) -> None:
+        super().__init__()
+        self.network, self.normalise, self._rounding = network, normalise, rounding
+
+    def forward(self, *tile: Tensor) -> tuple[Tensor, ...]:
         """Compute them in one tuple."""
-        levels = self.network.pyramid(self.network.backbone(images_NCHW))
-        return (*levels, *self.network.class_subnet(levels))
+        levels = self.network.pyramid(self.network.backbone(self.normalise(*tile)))
+        given = levels if self._rounding is None else map(self._rounding.integers, levels)
+        return (*(each.permute(0, 2, 3, 1) for each in given), *self.network.class_subnet(levels))
 
 
 class _Boxes(nn.Module):
-    """The box offsets of one level."""
+    """The box offsets of one level, or a part of it, given as ``_Classes`` has it."""
 
-    def __init__(self, network: RetinaNet) -> None:
+    def __init__(self, network: RetinaNet, rounding: Rounding | None) -> None:
         super().__init__()
-        self.subnet = network.box_subnet
+        self.subnet, self._rounding = network.box_subnet, rounding
 
-    def forward(self, level_NCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, level_NHWC: Tensor) -> tuple[Tensor, ...]:
         """Compute them."""
+        level_NCHW = level_NHWC.permute(0, 3, 1, 2)
+        if self._rounding is not None:
+            level_NCHW = self._rounding.values(level_NCHW)
         return tuple(self.subnet([level_NCHW]))
 
 
-_Core = tuple[slice, slice]
+class _SomeBoxes(nn.Module):
+    """The box offsets in the middle of windows of a level, given as ``_Classes`` has it.
+
+    Each convolution leaves out the windows' outermost cells. What it would see beyond the level is
+    0, as where the whole level is padded.
+    """
+
+    def __init__(self, network: RetinaNet, rounding: Rounding | None) -> None:
+        super().__init__()
+        self.subnet, self._rounding = copy.deepcopy(network.box_subnet), rounding
+        for module in self.subnet.modules():
+            if isinstance(module, nn.Conv2d):
+                module.padding = (0, 0)
+
+    def forward(self, windows_NHWC: Tensor, inside_NHW: Tensor) -> tuple[Tensor, ...]:
+        """Compute them, in (N, h, w, outputs)."""
+        hidden_NCHW = windows_NHWC.permute(0, 3, 1, 2)
+        if self._rounding is not None:
+            hidden_NCHW = self._rounding.values(hidden_NCHW)
+        inside_N1HW = inside_NHW[:, None].float()
+        hidden_NCHW = hidden_NCHW * inside_N1HW
+        subnet = self.subnet
+        for conv, norm, act in zip(subnet.convs, subnet.norms, subnet.activations, strict=True):
+            inside_N1HW = inside_N1HW[:, :, 1:-1, 1:-1]
+            hidden_NCHW = act(norm(conv(hidden_NCHW))) * inside_N1HW
+        return (subnet.output(hidden_NCHW).permute(0, 2, 3, 1),)
 
 
 def reach_of(subnet: Subnet) -> int | None:
@@ -177,46 +254,3 @@ def reach_of(subnet: Subnet) -> int | None:
     if any(isinstance(norm, nn.GroupNorm) for norm in subnet.norms):
         return None
     return len(subnet.convs) + 1
-
-
-def _patches(wanted: Tensor, reach: int | None) -> Iterator[tuple[slice, slice, _Core]]:
-    """Cover the wanted cells of a level with squares, or with the whole level where that is less.
-
-    Args:
-        wanted: (H, W) bool.
-        reach: cells that an output depends on to each side.
-
-    Yields:
-        Rows and columns of a part, and within it the cells that come out as from the whole.
-    """
-    height, width = wanted.shape
-    whole = slice(0, height), slice(0, width), (slice(None), slice(None))
-    if not wanted.any():
-        return
-    if reach is None:
-        yield whole
-        return
-    parts = [
-        (rows, cols, (row_core, col_core))
-        for (rows, row_core), (cols, col_core) in product(
-            _strips(height, reach), _strips(width, reach)
-        )
-        if wanted[rows, cols][row_core, col_core].any()
-    ]
-    areas = sum((r.stop - r.start) * (c.stop - c.start) for r, c, _ in parts)
-    yield from parts if areas < height * width else [whole]
-
-
-def _strips(side: int, reach: int) -> list[tuple[slice, slice]]:
-    """Cut a side into strips that overlap, all equally long, and name what is right in each."""
-    long = max(_PATCH_CELLS, 4 * reach)
-    if side <= long:
-        return [(slice(0, side), slice(0, side))]
-    starts = [*range(0, side - long, long - 2 * reach), side - long]
-    return [
-        (
-            slice(start, start + long),
-            slice(reach if start else 0, long - (reach if start + long < side else 0)),
-        )
-        for start in starts
-    ]

@@ -5,14 +5,14 @@ Shapes: N tiles of a batch, C bands, H W size of a tile, M boxes found, K classe
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from geo_retina.nn.decoding import Decoded
 
-__all__ = ["Decoded", "Predictor"]
+__all__ = ["Decoded", "Numbers", "NumbersPredictor", "Predictor"]
 
 
 class Predictor(Protocol):
@@ -49,3 +49,27 @@ class Predictor(Protocol):
             torch.OutOfMemoryError: the batch does not fit; fewer at once, then smaller ones are
                 given.
         """
+
+
+class Numbers(NamedTuple):
+    """Tiles of a batch as their file has them.
+
+    Attributes:
+        pixels_NCHW: uint8, in the card's bands, not normalised.
+        shown_N1HW: bool; where it is False, the network is to see what a 0 is once normalised.
+    """
+
+    pixels_NCHW: Tensor
+    shown_N1HW: Tensor
+
+
+@runtime_checkable
+class NumbersPredictor(Protocol):
+    """A ``Predictor`` that can normalise tiles of 8 bits itself."""
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it does so with the options of this run."""
+
+    def predict_numbers(self, tiles: Numbers, *, all_boxes: bool = False) -> Decoded:
+        """Find the boxes in a batch, as ``Predictor.predict`` does."""

@@ -9,6 +9,7 @@ Shapes: N batch, C channels, H W size.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -146,30 +147,76 @@ def quantize(folded: RetinaNet, quantization: Quantization) -> RetinaNet:
     return copied
 
 
-class OuterRanges(NamedTuple):
-    """Ranges of what goes into a network, and into its subnets."""
+class Rounding(NamedTuple):
+    """How values of a range become integers of 8 bits: by their factor, from least to most."""
 
-    image: tuple[float, float]
-    levels: tuple[float, float]
+    low: float
+    high: float
+    scale: float
+    least: int
+    most: int
 
     @classmethod
-    def of(cls, network: RetinaNet, quantization: Quantization) -> OuterRanges:
-        """Find them among those of all layers."""
-        names = list(_convs(network))
-        first = next(name for name in names if name.startswith("class_subnet."))
-        unknown = (-float("inf"), float("inf"))
-        return cls(*(quantization.ranges.get(name, unknown) for name in (names[0], first)))
+    def of(cls, low: float, high: float) -> Rounding:
+        """Choose integers for a range: with a sign where it has negative values."""
+        if low < 0:
+            return cls(low, high, max(-low / 127, high / 127, 1e-8), -128, 127)
+        return cls(low, high, max(high / 255, 1e-8), 0, 255)
 
-    def are_left(self, image_NCHW: Tensor, levels: Iterable[Tensor]) -> bool:
-        """Tell whether many values of an image or a level lie outside."""
-        pairs = [(image_NCHW, self.image), *((level, self.levels) for level in levels)]
-        return any(_is_left(values, ends) for values, ends in pairs)
+    def rounded(self, values: Tensor) -> Tensor:
+        """Round to values that integers stand for."""
+        return torch.fake_quantize_per_tensor_affine(values, self.scale, 0, self.least, self.most)
+
+    def integers(self, values: Tensor) -> Tensor:
+        """Round to these integers themselves."""
+        dtype = torch.int8 if self.least < 0 else torch.uint8
+        return (self.rounded(values) / self.scale).round().to(dtype)
+
+    def values(self, integers: Tensor) -> Tensor:
+        """Convert integers to the values that they stand for."""
+        return integers.float() * self.scale
+
+    def is_left(self, values: Tensor) -> bool:
+        """Tell whether many of some values lie outside the range."""
+        return _are_many((values < self.low) | (values > self.high))
+
+    def is_left_by(self, integers: Tensor) -> bool:
+        """Tell whether many of some integers stand for what lies outside, or at an end."""
+        high, low = (max(1, math.ceil(end / self.scale - 1e-3)) for end in (self.high, -self.low))
+        outside = integers >= high
+        return _are_many(outside | (integers <= -low) if self.least < 0 else outside)
 
 
-def _is_left(values_NCHW: Tensor, ends: tuple[float, float]) -> bool:
-    values = values_NCHW[:, :, ::_SPARSE, ::_SPARSE]
-    outside = (values < ends[0]) | (values > ends[1])
-    return bool(outside.float().mean() > _FAR_SHARE)
+def outer_roundings(network: RetinaNet, quantization: Quantization) -> tuple[Rounding, Rounding]:
+    """Find how the image, and what the subnets are given, are rounded.
+
+    Raises:
+        ModelError: the quantization is another network's.
+    """
+    names = list(_convs(network))
+    first = next(name for name in names if name.startswith("class_subnet."))
+    for name in (names[0], first):
+        if name not in quantization.ranges:
+            raise ModelError(
+                f"the quantization does not fit the network: it has no range of {name}; "
+                "quantize the model again"
+            )
+    image, levels = (Rounding.of(*quantization.ranges[name]) for name in (names[0], first))
+    return image, levels
+
+
+def sparse(values: Tensor, rows_dim: int) -> Tensor:
+    """Take every so many rows and columns, in which values outside a range are sought.
+
+    Args:
+        values: whose columns are the dimension behind its rows.
+        rows_dim: the dimension of its rows.
+    """
+    return values[(slice(None),) * rows_dim + (slice(None, None, _SPARSE),) * 2]
+
+
+def _are_many(outside: Tensor) -> bool:
+    return int(outside.count_nonzero()) > _FAR_SHARE * outside.numel()
 
 
 class _Sum(NamedTuple):
@@ -200,17 +247,11 @@ class _QuantizedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, ends: tuple[float, float]) -> None:
         super().__init__()
         self.conv = conv
-        low, high = ends
-        self._scale = max(-low / 127, high / 127, 1e-8) if low < 0 else max(high / 255, 1e-8)
-        self._least, self._most = (-128, 127) if low < 0 else (0, 255)
+        self._rounding = Rounding.of(*ends)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Round, and convolve."""
-        return self.conv(
-            torch.fake_quantize_per_tensor_affine(
-                images_NCHW, self._scale, 0, self._least, self._most
-            )
-        )
+        return self.conv(self._rounding.rounded(images_NCHW))
 
 
 def _convs(network: RetinaNet) -> dict[str, nn.Conv2d]:

@@ -8,10 +8,11 @@ from support.stubs import TINY_NETWORK, tiny_model
 
 from geo_retina.engine import TorchPredictor
 from geo_retina.engine.openvino_graphs import cache_folder
-from geo_retina.engine.openvino_predictor import OpenVinoPredictor, _Classes, _patches
+from geo_retina.engine.openvino_predictor import OpenVinoPredictor
 from geo_retina.model import load_model
 from geo_retina.nn.decoding import decode
 from geo_retina.nn.folding import fold_batch_norms
+from geo_retina.nn.predictor import Numbers
 from geo_retina.nn.quantizing import measure, quantize
 from geo_retina.options import DetectOptions
 
@@ -71,14 +72,18 @@ def test_boxes_around_candidates_are_those_of_the_whole_tile(model, tiles):
 
 def test_every_convolution_is_computed_in_integers(model, tiles):
     predictor = made(model, "int8")
-    shape = tuple(tiles[:1].shape)
-    graph = predictor._graphs.graph("classes", lambda: _Classes(predictor._network), shape)
+    noise = torch.zeros(1, 3, 64, 192, dtype=torch.uint8)
+    predictor.predict_numbers(Numbers(noise, torch.ones(1, 1, 64, 192, dtype=torch.bool)))
+    predictor.predict(tiles[:1], all_boxes=True)
+    graphs = predictor._graphs._graphs
+    assert len(graphs) >= 3
     kinds = [
         operation.get_rt_info()["primitiveType"].astype(str)
+        for graph in graphs.values()
         for operation in graph._compiled.get_runtime_model().get_ops()
         if "Convolution" in operation.get_rt_info()["layerType"].astype(str)
     ]
-    assert len(kinds) > 5
+    assert len(kinds) > 10
     assert all(kind.lower().endswith(("i8", "u8")) for kind in kinds)
 
 
@@ -99,6 +104,27 @@ def test_a_tile_alone_gives_what_it_gives_in_a_batch(model, tiles):
         alone = predictor.predict(tile[None])
         assert torch.equal(alone.scores_M, together.scores_M[together.image_M == i])
         assert torch.equal(alone.boxes_M4, together.boxes_M4[together.image_M == i])
+
+
+def test_a_tile_as_its_file_has_it_gives_what_a_normalised_one_does(model):
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (2, 3, 64, 192), dtype=torch.uint8, generator=generator)
+    shown = torch.rand(2, 1, 64, 192, generator=generator) > 0.2
+    radiometry = model.card.radiometry
+    offset, scale = (
+        torch.tensor(each).view(-1, 1, 1) for each in (radiometry.offset, radiometry.scale)
+    )
+    predictor = made(model, "int8")
+    assert predictor.takes_numbers
+    assert not made(model, "int8", tta=2).takes_numbers
+    assert not made(model, "fp32").takes_numbers
+    found = predictor.predict_numbers(Numbers(pixels, shown))
+    wanted = predictor.predict(((pixels - offset) / scale).masked_fill(~shown, 0.0))
+    assert len(found.scores_M) == pytest.approx(len(wanted.scores_M), rel=0.02)
+    torch.testing.assert_close(
+        found.scores_M.sort().values[-20:], wanted.scores_M.sort().values[-20:], atol=5e-3, rtol=0
+    )
+    assert found.out_of_range_N.tolist() == wanted.out_of_range_N.tolist()
 
 
 def test_kept_graphs_give_the_same_and_damaged_ones_are_made_anew(model, tiles, cache):
@@ -133,25 +159,3 @@ def test_integers_of_a_trained_model_are_those_of_pytorchs_rounding():
     assert abs(len(found.scores_M) - len(wanted.scores_M)) <= 0.2 * len(wanted.scores_M)
     top = wanted.scores_M[:3], found.scores_M[:3]
     torch.testing.assert_close(*top, atol=0.05, rtol=0.05)
-
-
-@pytest.mark.parametrize(("height", "width"), [(20, 300), (90, 100), (33, 33), (5, 7)])
-def test_patches_cover_what_is_wanted_and_know_what_is_right(height, width):
-    reach = 3
-    generator = torch.Generator().manual_seed(3)
-    wanted = torch.rand(height, width, generator=generator) < 0.002
-    wanted[0, 0] = wanted[-1, -1] = True
-    image = torch.randn(1, 1, height, width, generator=generator)
-    kernel = torch.randn(1, 1, 3, 3, generator=generator)
-
-    def blurred(part):
-        for _ in range(reach):
-            part = torch.nn.functional.conv2d(part, kernel, padding=1)
-        return part[0, 0]
-
-    whole, out = blurred(image), torch.full((height, width), torch.nan)
-    for rows, cols, core in _patches(wanted, reach):
-        out[rows, cols][core] = blurred(image[:, :, rows, cols])[core]
-    assert not out[wanted].isnan().any()
-    seen = ~out.isnan()
-    torch.testing.assert_close(out[seen], whole[seen], atol=1e-4, rtol=1e-4)

@@ -6,7 +6,7 @@ from support.small_networks import small_network
 
 from geo_retina.errors import ModelError
 from geo_retina.nn.folding import fold_batch_norms
-from geo_retina.nn.quantizing import Quantization, measure, quantize
+from geo_retina.nn.quantizing import Quantization, Rounding, measure, quantize
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +85,21 @@ def test_another_networks_quantization_is_refused(folded, measured):
         quantize(other, measured)
     with pytest.raises(ModelError, match="no image was given"):
         measure(folded, [])
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 1.0), (-0.001, 5.0), (0.0, 2.0), (-4.0, 0.0)])
+def test_integers_stand_for_their_values_and_tell_what_lies_outside(low, high):
+    rounding = Rounding.of(low, high)
+    inside = torch.linspace(low, high, 10_000)
+    integers = rounding.integers(inside)
+    assert integers.dtype is (torch.int8 if low < 0 else torch.uint8)
+    torch.testing.assert_close(rounding.values(integers), rounding.rounded(inside))
+    torch.testing.assert_close(
+        rounding.values(integers), inside, atol=0.51 * rounding.scale, rtol=0
+    )
+    assert not rounding.is_left_by(integers)
+    assert not rounding.is_left(inside)
+    end = max(high, -low)
+    far = torch.where(torch.arange(10_000) % 50 == 0, end if end == high else -end, inside) * 1.2
+    assert rounding.is_left(far)
+    assert rounding.is_left_by(rounding.integers(far))
