@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from geo_retina.errors import OptionError, SceneMismatchError
 from geo_retina.geodesy import missing_crs
-from geo_retina.model import Card
+from geo_retina.model import Card, bundled_models, load_card
 from geo_retina.options import DetectOptions
 from geo_retina.scene import (
     Scene,
@@ -174,13 +174,28 @@ def _choose_bands(file: SceneFile, card: Card, options: DetectOptions) -> tuple[
                 f"its bands ({_needs(card)}) with DetectOptions.bands"
             )
         return options.bands
-    found = match_bands(file.labels, [(band.name, band.index) for band in card.bands])
+    found = _match(file, card)
     if found is None:
         raise SceneMismatchError(
             f"{_has(file)}, model {card.name} needs {len(card.bands)} ({_needs(card)}); name the "
             "file's bands in this order with DetectOptions.bands, whatever the file calls them"
+            f"{_or_another_model(file, card)}"
         )
     return found
+
+
+def _match(file: SceneFile, card: Card) -> tuple[int, ...] | None:
+    """Find the bands that a model needs among those of a file."""
+    return match_bands(file.labels, [(band.name, band.index) for band in card.bands])
+
+
+def _or_another_model(file: SceneFile, card: Card) -> str:
+    """Name a bundled model that finds the same in the bands that a file has; empty if none does."""
+    for path in bundled_models().values():
+        other = load_card(path)
+        if other.classes == card.classes and _match(file, other) is not None:
+            return f"; or take the bundled model {other.name}, which needs {_needs(other)}"
+    return ""
 
 
 def _has(file: SceneFile) -> str:

@@ -9,11 +9,13 @@ import geopandas as gpd
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 
 import geo_retina
 from tests.support.modules import load_module
+from tests.support.rasters import write_raster
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 UTM = "EPSG:32633"
@@ -135,3 +137,28 @@ def test_the_picture_of_a_town_and_its_command(tmp_path, monkeypatch, town):
     assert result["f1_mean"] == pytest.approx(result["towns"]["chico"]["f1"], abs=1e-4)
     towns.main(["--out", str(out), "--picture", str(tmp_path / "reliability.png")])
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", load_module(FOLDER / "changed_pictures.py").CHANGES)
+def test_a_changed_picture_shows_the_same_ground(tmp_path, name):
+    """A bright square of 12 m stays where it is in map coordinates, whatever the picture's grid."""
+    changed = load_module(FOLDER / "changed_pictures.py")
+    pixels = np.full((4, 200, 200), 60, np.uint8)
+    pixels[:, 90:110, 120:140] = 200
+    middle = shapely.Point(500_000 + 130 * 0.6, 4_000_000 - 100 * 0.6)
+    before = write_raster(
+        tmp_path / "a.tif", pixels, crs="EPSG:32611", transform=Affine(0.6, 0, 5e5, 0, -0.6, 4e6)
+    )
+    (tmp_path / "changed").mkdir()
+    (after,) = changed.change_all(name, [before], [1, 2, 3, 4], tmp_path / "changed")
+    assert after.name == before.name
+    with rasterio.open(after) as scene:
+        there = gpd.GeoSeries([middle], crs="EPSG:32611").to_crs(scene.crs)[0]
+        bright = scene.read(1) > 130
+        rows, cols = np.nonzero(bright)
+        place = scene.transform @ (cols.mean() + 0.5, rows.mean() + 0.5)
+        metres = 111_000 if scene.crs.is_geographic else 1
+        assert np.hypot(place[0] - there.x, place[1] - there.y) * metres < 0.7
+        shares = {"resampled to 1 m": (0.6 / 1) ** 2, "EPSG:3857": 1.0, "EPSG:4326": 1.0}
+        assert bright.sum() == pytest.approx(400 * shares.get(name, 1.0), rel=0.3)
+        assert scene.count == 4

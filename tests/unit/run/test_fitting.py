@@ -1,5 +1,7 @@
 """How scenes are fitted to a model, or refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -9,7 +11,7 @@ from support.stubs import NORTH_UP, tiny_card, write_scene
 
 from geo_retina.engine.computing import _values
 from geo_retina.errors import OptionError, SceneMismatchError
-from geo_retina.model import Band, Radiometry
+from geo_retina.model import Band, Radiometry, load_card
 from geo_retina.options import DetectOptions
 from geo_retina.run import fit_scene, notes_on
 from geo_retina.scene import sample_values
@@ -52,6 +54,15 @@ def test_bands_are_found_by_name_and_a_mismatch_lists_both_sides(tmp_path):
         match=r"has 2 bands \(1 SWIR 1, 2 NDVI\), model tiny needs 3 .*Options.bands",
     ):
         fit_scene(str(short), card(), DetectOptions())
+
+
+def test_a_bundled_model_is_named_that_finds_the_same_in_the_bands_of_a_file(tmp_path):
+    rgb = write_scene(tmp_path / "rgb.tif", np.zeros((3, 64, 64), np.uint8))
+    alike = replace(card(bands=4), classes=load_card("cars").classes, thresholds=(0.5,))
+    with pytest.raises(SceneMismatchError, match=r"or take the bundled model cars, which"):
+        fit_scene(str(rgb), alike, DetectOptions())
+    with pytest.raises(SceneMismatchError, match=r"whatever the file calls them$"):
+        fit_scene(str(rgb), card(bands=4), DetectOptions())
 
 
 def test_alpha_is_no_infrared_unless_it_is_named(tmp_path):
