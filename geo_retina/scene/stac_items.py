@@ -60,7 +60,9 @@ def find_assets(path: str, key: str | None) -> dict[str, date | None]:
 
 def item_date(item: Mapping[str, Any]) -> str:
     """Read when an item was taken, as YYYY-MM-DD; of a span of time its end; empty if unknown."""
-    properties = item.get("properties") or {}
+    properties = item.get("properties")
+    if not isinstance(properties, dict):
+        return ""
     text = properties.get("datetime") or properties.get("end_datetime")
     return str(text or properties.get("start_datetime") or "")[:10]
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
@@ -21,7 +22,15 @@ from affine import Affine
 from support.detections import random_detections
 
 from geo_retina.grid import Grid
-from geo_retina.vector import Companions, Target, detections_table, outline_table, write_outputs
+from geo_retina.vector import (
+    Companions,
+    Target,
+    detections_table,
+    outline_table,
+    same_days,
+    with_days,
+    write_outputs,
+)
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 CLASSES = ("car", "ship")
@@ -62,6 +71,7 @@ def folder(tmp_path_factory) -> Path:
     found = random_detections(200, within_px=340, sides_px=(10.0, 50.0))
     found = dataclasses.replace(found, labels=np.arange(200) % 2)
     rows = detections_table(found, GRID, classes=CLASSES, scene="a", to_file=Affine.identity())
+    rows = with_days(rows, {"scene_date": same_days(date(2022, 5, 19), 200)})
     outline = shapely.multipolygons([shapely.box(500_000, 5_299_800, 500_400, 5_300_000)])
     ground = outline_table(np.array([outline], dtype=object), {"scene": ["a"]}, CRS, CRS)
     for names, geometry in (
@@ -84,6 +94,7 @@ def test_ogrinfo_reads_every_layer_without_a_word_of_complaint(folder, name):
     told = call(client("ogrinfo"), "-ro", "-al", "-so", folder / name)
     assert "Feature Count: 200" in told
     assert not re.search("error|warning", told, re.IGNORECASE), told
+    assert re.search(r"scene_date: Date(Time)? \(", told), told
     if name.endswith(".gpkg"):
         for layer in ("detections", "scanned", "not_covered", "metadata", "layer_styles"):
             assert f"Layer name: {layer}\n" in told

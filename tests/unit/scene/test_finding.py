@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import re
+from datetime import date
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from support.http_server import serve
 from support.stubs import write_scene
 
 from geo_retina.errors import SceneError
-from geo_retina.scene import find_scenes, fingerprint, mosaic_name
+from geo_retina.scene import find_dated, find_scenes, fingerprint, mosaic_name
 from geo_retina.scene.remote import fetch_json
 
 PIXELS = np.zeros((3, 64, 64), np.uint8)
@@ -194,6 +195,28 @@ def test_a_vrts_version_covers_its_sources(tmp_path, scenes, name):
     after = fingerprint(str(vrt))
     assert before != after
     assert before["modified_ns"] == after["modified_ns"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "day"),
+    [
+        ({"datetime": "2022-05-19T23:59:59-08:00"}, date(2022, 5, 19)),
+        ({"datetime": None, "start_datetime": "2021-01-01", "end_datetime": "2021-03-31"},
+         date(2021, 3, 31)),
+        ({"start_datetime": "2021-01-01T00:00:00Z"}, date(2021, 1, 1)),
+        ({"datetime": "yesterday"}, None),
+        ({"datetime": 2022}, None),
+        ({"datetime": None}, None),
+        ([], None),
+        ("2022", None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_an_item_tells_the_day_of_its_scene(tmp_path, scenes, properties, day):
+    document = {**item("x", data=image("in/a.tif")), "properties": properties}
+    path = write_json(tmp_path / "x.json", document)
+    assert find_dated([path, scenes[0]]) == {str(scenes[0]): day}
+    assert find_dated([scenes[0], path]) == {str(scenes[0]): day}  # whichever comes first
 
 
 def test_mosaics_bear_the_name_of_what_was_given(tmp_path, scenes):
