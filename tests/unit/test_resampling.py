@@ -101,6 +101,20 @@ def test_neither_window_nor_device_changes_a_pixel(tmp_path, factor):
         np.testing.assert_array_equal(rescaling.on_device(torch.from_numpy(own)), part)
 
 
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (13, 8), (30, 17), (49, 87)])
+def test_pixels_of_8_bits_are_halved_in_whole_numbers_as_in_others(row, col):
+    source = noise(shape=(2, 60, 70))
+    scaling, window = Scaling((60, 70), (120, 140)), Window(row, col, 71, 53)
+    part = scaling.part(window)
+    rows, cols = (slice(p, p + n) for p, n in ((part.row, part.height), (part.col, part.width)))
+    every = np.ones((part.height, part.width), bool)
+    halved = Rescaling(scaling, window, part, every, "uint8").on_host(source[:, rows, cols])
+    exact = Rescaling(scaling, window, part, every, "float32").on_host(
+        source[:, rows, cols].astype(np.float32)
+    )
+    np.testing.assert_array_equal(halved, np.floor(exact + 0.5))
+
+
 def test_a_value_is_the_weighted_mean_of_valid_neighbours():
     pixels = np.array([[[10, 20], [30, 40]]], np.uint8)
     shown = np.array([[True, False], [True, True]])
