@@ -290,5 +290,8 @@ def _box_loss(
     if not oriented:
         return loss_PD
     # An error of the centre or the angle costs a long, thin box most of its overlap.
-    iou_P = pair_iou(decode_rotated(anchors_P4, deltas_PD), boxes_PB).to(loss_PD)
-    return torch.cat([loss_PD.where(have_angle(boxes_PB), 0.0), 1 - iou_P[:, None]], dim=1)
+    found_P5, told_P8 = decode_rotated(anchors_P4, deltas_PD), have_angle(boxes_PB)
+    angle_P = found_P5[:, 4].where(told_P8[:, -1], boxes_PB[:, 4])
+    found_P5 = torch.cat([found_P5[:, :4], angle_P[:, None]], dim=1)
+    iou_P = pair_iou(found_P5, boxes_PB).to(loss_PD)
+    return torch.cat([loss_PD.where(told_P8, 0.0), 1 - iou_P[:, None]], dim=1)

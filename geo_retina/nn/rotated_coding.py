@@ -20,6 +20,9 @@ OFFSETS = 8
 NEAR_SQUARE = 0.9
 """Width over length from which an angle is told modulo a quarter turn only."""
 
+TINY_PX = 2.0
+"""Length under which no angle is told: a label is hardly drawn better than to a pixel."""
+
 _GREATEST_LOG_SCALE = math.log(1000 / 16)
 _LEAST_SIDE_PX = 1e-3
 
@@ -68,10 +71,14 @@ def decode_rotated(anchors: Tensor, deltas: Tensor) -> Tensor:
 
 
 def have_angle(rotated_P5: Tensor) -> Tensor:
-    """Tell (P, 8) which offsets mean something: all, but for the half turn of near-squares."""
+    """Tell (P, 8) which offsets mean something.
+
+    All do, but for the half turn of near-squares, and the whole angle of tiny boxes.
+    """
     is_long = rotated_P5[:, 3] <= NEAR_SQUARE * rotated_P5[:, 2]
     every = torch.ones(len(rotated_P5), OFFSETS, dtype=torch.bool, device=rotated_P5.device)
-    every[:, 4:6] = is_long[:, None]
+    every[:, 4:] = rotated_P5[:, 2:3] >= TINY_PX
+    every[:, 4:6] &= is_long[:, None]
     return every
 
 

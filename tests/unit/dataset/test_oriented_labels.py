@@ -293,6 +293,28 @@ def test_the_visible_share_is_that_of_the_rotated_area(turned_set):
             np.testing.assert_allclose(sides, box[2:4], atol=1e-6)
 
 
+def test_ignored_labels_are_the_hulls_of_those_whose_rectangle_shows(tmp_path):
+    """The corner of a hull that a window shows, beside the rectangle, is background."""
+    rows = [[60, 60, 40, 12, 45], [60, 150, 40, 12, 20], [200, 60, 9, 9, 0]]
+    rotated_px = oriented.normalise(rows)
+    path, _, frame = _scene(tmp_path, rotated_px)
+    frame.assign(spare=[1, 1, 0]).to_file(tmp_path / "i.gpkg")
+    each = _load(path, tmp_path / "i.gpkg", ignore_column="spare").scenes[0]
+    assert len(each.rotated_px) == 1
+    _same(each.ignored_rotated_px, rotated_px[:2])
+    hulls = oriented.hull(rotated_px)
+
+    def ignored(window):
+        shown = np.ones((window.height, window.width), bool)
+        return label_window(each, window, shown, SampleOptions()).ignored
+
+    found = ignored(Window(30, 30, 96, 96))  # all of the first
+    np.testing.assert_allclose(found, hulls[:1] - 30, atol=1e-6)
+    assert hulls[0, 2] > 72
+    assert hulls[0, 1] < 52
+    assert not len(ignored(Window(0, 72, 52, 96)))  # the upper right corner of its hull
+
+
 def test_upright_training_sets_have_no_rotated_boxes(tmp_path):
     path, _, _ = _scene(tmp_path, _boxes())
     plain = load_training_set(DataOptions(scenes=(str(path),), labels=str(tmp_path / "a.gpkg")))

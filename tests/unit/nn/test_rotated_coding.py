@@ -105,6 +105,24 @@ def test_phases_of_a_view_turn_back(mirrored, turned):
     torch.testing.assert_close(back, encode_rotated(anchors, boxes)[:, 4:], atol=1e-4, rtol=0)
 
 
+def test_tiny_boxes_carry_no_loss_of_their_angle():
+    from support.small_networks import loss_settings
+
+    from geo_retina.nn.losses import _box_loss
+
+    boxes = torch.tensor([[5.0, 5, 1.9, 0.6, 30], [5, 5, 2.1, 0.6, 30]])
+    assert have_angle(boxes).sum(dim=1).tolist() == [4, 8]
+    anchors = torch.tensor([[3.0, 3, 7, 7]]).expand(2, 4)
+    turned = boxes + torch.tensor([0, 0, 0, 0, 25.0])
+    deltas = encode_rotated(anchors, turned).requires_grad_()
+    loss = _box_loss(deltas, anchors, boxes, loss_settings()).sum(dim=1)
+    assert float(loss[0].detach()) < 1e-5
+    assert float(loss[1].detach()) > 0.1
+    loss.sum().backward()
+    assert not deltas.grad[0, 4:].any()
+    assert float(deltas.grad[1, 4:].abs().max()) > 0
+
+
 def target(boxes: Tensor) -> Target:
     labels = torch.zeros(len(boxes), dtype=torch.int64)
     return Target(hull(boxes), labels, torch.zeros(0, 4), None, boxes)

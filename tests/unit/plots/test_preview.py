@@ -92,6 +92,22 @@ def test_a_box_is_drawn_where_it_lies(tmp_path):
     np.testing.assert_allclose(found / scale, [30, 40, 90, 160], atol=1.5)
 
 
+def test_a_turned_box_is_drawn_turned(tmp_path):
+    scene = _plain_scene(tmp_path / "a.tif", 50)
+    shape = boxes.oriented.to_polygons(np.array([[80.0, 100, 100, 40, 45]]), scene.grid)
+    frame = geopandas.GeoDataFrame({"class": ["x"]}, geometry=shape, crs=scene.grid.crs)
+    picture = imread(draw_preview(scene, frame, tmp_path / "p.png", crops=0))
+    yellow = np.abs(picture[..., :3] - to_rgb(CLASS_COLOURS[0])).max(axis=-1) < 0.3
+    yellow[:60] = False  # the legend
+    rows, cols = np.nonzero(yellow)
+    high, wide = rows - rows.min(), cols - cols.min()
+    side = np.ptp(rows)
+    assert np.ptp(cols) == pytest.approx(side, abs=2)
+    # The hull's corners at the upper right and lower left stay empty: 100 to 40 of 140.
+    assert (high - wide).max() == pytest.approx(side * 40 / 140, abs=3)
+    assert (wide - high).max() == pytest.approx(side * 40 / 140, abs=3)
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("uint16", 300), ("int16", 700), ("float32", 0.01)])
 def test_other_types_than_bytes_are_stretched(tmp_path, dtype, value):
     scene = _plain_scene(tmp_path / "a.tif", value, dtype, bands=1)
