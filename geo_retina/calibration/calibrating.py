@@ -30,6 +30,7 @@ from geo_retina.grid import Grid
 from geo_retina.model import Card, Model, check_model_output, load_model
 from geo_retina.options import CalibrateOptions, DataOptions, RunOptions, it_has
 from geo_retina.options.training_parts import ScoringOptions
+from geo_retina.review import reviews_behind
 from geo_retina.training.validation.ground import SCORE_FLOOR, ValidationGround, choose_ground
 from geo_retina.training.validation.scoring import detect_on_ground
 
@@ -152,14 +153,21 @@ def calibrate(
         kept = best if report.is_better else trials[0]
         calibrated = replace(start, card=report.card)
         report = replace(report, card=with_first_look(calibrated, kept.found, ground, run))
-    if reviewed is not None:  # nobody may count by these cells
-        report = replace(report, card=_with_review(report.card, reviewed))
+    earlier = reviews_behind(start.card.metrics.get("calibration"))
+    report = replace(report, card=_with_reviews(report.card, reviewed, earlier))
     replace(start, card=report.card).save(out, half=None, overwrite=overwrite)
     return report
 
 
-def _with_review(card: Card, reviewed: dict[str, Any]) -> Card:
-    about = {**card.metrics["calibration"], "review": reviewed}
+def _with_reviews(
+    card: Card, reviewed: dict[str, Any] | None, earlier: list[dict[str, Any]]
+) -> Card:
+    """Name the completed cells that were calibrated on; nobody may count by these."""
+    about = dict(card.metrics["calibration"])
+    if reviewed is not None:
+        about["review"] = reviewed
+    if earlier:  # thresholds may be theirs still
+        about["earlier_reviews"] = earlier
     return replace(card, metrics={**card.metrics, "calibration": about})
 
 
@@ -191,6 +199,7 @@ def gather_ground(
         precision="auto",
         oriented=is_oriented,
     )
+    reviewed = None
     if data.review is None:
         ground = choose_ground(training_set, _everywhere, "the labelled ground", scoring)
     else:
@@ -199,12 +208,13 @@ def gather_ground(
             f"{int(cells.chosen.sum())} completed cells of use learn of {Path(data.review).name}"
         )
         ground = choose_ground(training_set, cells, about, scoring, cells.outlines)
+        reviewed = {"file": Path(data.review).name, **cells.about}
     if ground.objects < _FEWEST_LABELS:
         raise LabelError(
             f"{ground.objects} labels lie on the scenes, expected {_FEWEST_LABELS} or more, as "
             "fewer cannot tell one threshold from another; label more, or keep the model"
         )
-    return ground, training_set.reviewed
+    return ground, reviewed
 
 
 def _everywhere(grid: Grid, points_px: Any) -> Any:

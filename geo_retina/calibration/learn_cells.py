@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -38,6 +39,11 @@ class LearnCells:
         cell = self.frame.cell_at(move(flat, grid.crs, self.crs))
         inside = np.append(self.chosen, np.False_)[cell] & (cell != NO_CELL)
         return np.asarray(inside.reshape(np.shape(points_px)[:-1]), dtype=bool)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Name these cells for a model's card."""
+        return {"frame": self.frame.fingerprint, "cells": np.flatnonzero(self.chosen).tolist()}
 
     def outlines(self, crs: pyproj.CRS) -> NDArray[np.object_]:
         """Outline this ground in a CRS."""

@@ -60,9 +60,21 @@ def _fitted_to(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for card in _cards(read_metadata(path)):
         metrics = card.get("metrics") or {}
         for part in (card.get("training"), metrics.get("calibration")):
-            about = (part or {}).get("review")
-            if about:
+            for about in reviews_behind(part):
                 yield str(card.get("name")), about
+
+
+def reviews_behind(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """List the reviews that a training or calibration was fitted to, and those before it.
+
+    Args:
+        part: what a card tells of it; None where there was none.
+
+    Returns:
+        Of each, ``frame`` and ``cells``, the last first.
+    """
+    part = part or {}
+    return [each for each in (part.get("review"), *part.get("earlier_reviews", ())) if each]
 
 
 def _cards(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -93,10 +93,12 @@ def test_cells_for_learning_change_nothing(reviewed, tmp_path):
     assert found.overall.total.value == pytest.approx(20)
 
 
-def tell_fitted(path, cells, frame=None):
+def tell_fitted(path, cells, frame=None, *, earlier=()):
     """Say in the metadata that the model behind the detections was trained on cells."""
-    about = {"frame": frame or read_review(path).frame.fingerprint, "cells": list(cells)}
-    card = json.dumps({"name": "m", "training": {"review": about}})
+    frame = frame or read_review(path).frame.fingerprint
+    about = {"review": {"frame": frame, "cells": list(cells)}}
+    about["earlier_reviews"] = [{"frame": frame, "cells": list(each)} for each in earlier]
+    card = json.dumps({"name": "m", "training": about})
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(
             "CREATE TABLE IF NOT EXISTS metadata (fid INTEGER PRIMARY KEY, name TEXT, value TEXT)"
@@ -139,11 +141,24 @@ def test_cells_that_the_model_learnt_from_stand_for_themselves_alone(adapted, es
 def test_cells_of_which_single_cases_were_learnt_from_are_told(adapted):
     tell_fitted(adapted, (4, 5, 7))
     assert any("objects in 1 more of the 8 cells" in note for note in estimate(adapted).notes)
-    tell_fitted(adapted, (1, 4))
-    with pytest.raises(
-        LabelError, match=r"1 completed cells to count by, such as cell 1, to whose"
-    ):
-        estimate(adapted)
+    for last, earlier in (((1, 4), ()), ((4,), [(5,), (1,)])):
+        tell_fitted(adapted, last, earlier=earlier)
+        with pytest.raises(
+            LabelError, match=r"1 completed cells to count by, such as cell 1, to whose"
+        ):
+            estimate(adapted)
+
+
+def test_probabilities_count_in_place_of_scores(tmp_path):
+    """Every detection of the completed cells is an object; cell 5 has those that are surest."""
+    cells = [(0, "count", place, "done" if place < 3 else "new") for place in range(6)]
+    detections = [(c, p, "a", 0.8) for c in range(6) for p in range(1 + c % 2)]
+    cases = [{"status": "new", "x": middle(c, p)} for c, p, *_ in detections if c < 3]
+    scored = lay(tmp_path / "scored.gpkg", cells, cases, detections)
+    assert estimate(scored).overall.total.value == pytest.approx(9)
+    sure = [1.0 if c == 5 else 0.5 for c, *_ in detections]
+    told = lay(tmp_path / "told.gpkg", cells, cases, detections, probability=sure)
+    assert estimate(told).overall.total.value == pytest.approx(9 + 2)
 
 
 def test_a_detection_beyond_the_side_of_a_cell_finds_an_object_in_it(tmp_path):
@@ -282,6 +297,11 @@ def test_zones_that_cells_were_drawn_with_have_their_own_interval(tmp_path):
     other = zones_file(tmp_path / "other", (0, 200), (200, 600))
     others = estimate(path, EstimateOptions(zones=other, zone_column="name")).zones
     assert [(row.cells, row.total.interval) for row in others] == [(0, None), (0, None)]
+    # With nine of the twelve completed there is a total, and no interval.
+    edit(path, "UPDATE cells SET status = 'new' WHERE place >= 9")
+    for row in estimate(path, options).zones:
+        assert (row.cells, row.total.interval) == (9, None)
+        assert row.total.value > 20
     for at, row in enumerate(found.zones):
         rows = [cells_at for cells_at in range(60) if cells_at // 30 == at]
         x = np.array([sum(d[0] == c for d in detections) for c in rows])

@@ -24,6 +24,7 @@ from geo_retina.training.initial_weights import (
     load_start,
     stages_to_freeze,
 )
+from geo_retina.training.setup import prepare
 
 RGB = tiny_card().bands
 RGBN = (*RGB, Band("nir", 4))
@@ -174,3 +175,17 @@ def test_a_network_that_the_model_has_may_be_asked_for_and_another_is_refused() 
     other = {**own, "channels": 32}
     with pytest.raises(TrainingError, match=r"demo has channels 96, but network\.channels is 32"):
         train(tiny(*nowhere, weights="demo", network=other))
+
+
+def test_reviews_that_the_weights_were_fitted_to_stay_on_the_card(tmp_path: Path) -> None:
+    """Else cells that an earlier training saw would be counted by as if no model had seen them."""
+    scene, labels, _ = field(tmp_path, side=200)
+    reviews = [{"frame": "town", "cells": (3, 5)}, {"frame": "village", "cells": (4,)}]
+    start = tiny_model()
+    fitted = {"review": reviews[0], "earlier_reviews": reviews[1:]}
+    path = replace(start, card=replace(start.card, training=fitted)).save(
+        tmp_path / "a.safetensors"
+    )
+    card = prepare(tiny(scene, labels, weights=str(path))).card
+    assert "review" not in card.training
+    assert list(card.training["earlier_reviews"]) == reviews
