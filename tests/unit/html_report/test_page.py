@@ -136,6 +136,18 @@ def test_reasons_add_up_to_all_errors(report, evaluation):
     )
 
 
+def test_scores_stand_beside_the_share_of_true_ones(report, evaluation):
+    folder, page = report
+    reliability = evaluation.reliability
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    for mean, share, n in zip(
+        reliability.predicted, reliability.share, reliability.detections, strict=True
+    ):
+        assert f"{n:,} detections of mean score {mean:.3f}: {share:.1%} are true" in html
+    assert len(reliability.share) == 10
+    assert "/reliability/error" in {place for place, _ in page.numbers}
+
+
 def test_the_page_needs_nothing_but_itself(report):
     folder, page = report
     assert set(page.tags) & {"link", "iframe", "object", "img"} <= {"link"}

@@ -18,6 +18,7 @@ import shapely
 from geo_retina.errors import LabelError, OptionError, OutputError
 from geo_retina.options import ReviewOptions
 from geo_retina.review import NO_CELL, read_review, refuse_trained_cells, review_detections
+from geo_retina.review.styles import review_styles
 from geo_retina.vector.review_layers import to_blobs
 from geo_retina.vector.writers.editing import edit_package
 from geo_retina.vector.writers.styles import read_styles
@@ -258,7 +259,11 @@ def test_styles_and_forms(found):
     widget = root.find(".//field[@name='status']/editWidget")
     assert widget.get("type") == "ValueMap"
     defaults = {d.get("field"): d.get("expression") for d in root.iter("default")}
-    assert defaults["status"] == "'added'"
+    # Of two classes none is right more often than the other: the form asks.
+    assert (defaults["status"], defaults["class"]) == ("'added'", "")
+    asked = {c.get("field"): c.get("notnull_strength") for c in root.iter("constraint")}
+    assert asked["class"] == "2"
+    assert "'tree'" in review_styles("Polygon", ["tree"])["review"]
     edit(found, "UPDATE layer_styles SET styleQML = 'mine' WHERE f_table_name = 'review'")
     review_detections(found, SMALL)
     assert read_styles(found)["review"] == "mine"
@@ -283,6 +288,12 @@ def test_zones(found, tmp_path):
     for stratum in np.unique(frame.stratum):
         assert len(set(frame.zone[frame.stratum == stratum])) == 1
     assert all((review.is_drawn & (frame.zone == zone)).sum() >= 12 for zone in sizes)
+
+
+@pytest.mark.parametrize(("share", "learn"), [(0.0, 0), (0.25, 10), (1.0, 40)])
+def test_the_share_of_cells_to_learn_from(found, share, learn):
+    review_detections(found, ReviewOptions(cells=40, cell_size_m=10.0, learn_share=share))
+    assert (read(found, "cells")["use"] == "learn").sum() == learn
 
 
 def test_options_of_the_first_drawing_hold(found):
