@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geo_retina.dataset.radiometry import BandStatistics
+from geo_retina.errors import TrainingError
 from geo_retina.model import Band, Card, Model, Radiometry, build_network, load_model
 from geo_retina.nn.backbones import check_pretrained, load_pretrained, stem_key
 from geo_retina.nn.retinanet import RetinaNet
@@ -38,6 +39,33 @@ def load_start(options: StartOptions, backbone: str) -> Model | None:
     if options.pretrained:
         check_pretrained(backbone)
     return None
+
+
+def check_network(own: NetworkOptions, named: Collection[str], start: Model) -> None:
+    """Refuse, before anything is read, a model whose network is not the one that was asked for.
+
+    Args:
+        own: network that was asked for.
+        named: fields of it that were asked for by name.
+        start: model that training starts from.
+
+    Raises:
+        TrainingError: they differ in one of these fields.
+    """
+    model, network = start.card.name, start.card.network
+    if "boxes" in named and network.boxes != own.boxes:
+        raise TrainingError(
+            f"the model {model} finds {network.boxes} boxes, but network.boxes is {own.boxes}; "
+            f"start from a model of {own.boxes} boxes, or leave weights out"
+        )
+    for name in named:
+        has, asked = getattr(network, name), getattr(own, name)
+        if has != asked:
+            raise TrainingError(
+                f"the network of the model {model} has {name} {has}, but network.{name} is "
+                f"{asked}; training goes on with the model's own network, so leave that out, or "
+                "weights"
+            )
 
 
 _FREEZE_BELOW = ((200, 3), (1000, 2), (5000, 1))

@@ -16,16 +16,16 @@ from geo_retina.dataset.radiometry import BandStatistics, measure_bands
 from geo_retina.dataset.split import Split, Subset, split_ground
 from geo_retina.dataset.windows import TrainObjects, train_objects
 from geo_retina.errors import TrainingError
-from geo_retina.model import Band, Card, Model, Radiometry, choose_tile_px
+from geo_retina.model import Band, Card, Radiometry, choose_tile_px
 from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
-from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import CardTexts
 from geo_retina.review import reviews_behind
 from geo_retina.training.anchor_fit import about_anchors, anchors_fit, as_squares, resolve_network
 from geo_retina.training.initial_weights import (
     about_resolution,
+    check_network,
     first_network,
     keep_radiometry,
     load_start,
@@ -81,7 +81,14 @@ def prepare(options: TrainOptions) -> Preparation:
     """
     own = options.resolved_network
     start = load_start(options.start, own.backbone)  # before minutes are spent on reading
-    kind = _kind_of_boxes(options, start)
+    if start is not None:
+        check_network(own, options.network, start)
+    kind = (own if start is None else start.card.network).boxes
+    if kind == "oriented" and options.loss.box == "giou":
+        raise TrainingError(
+            "loss.box is giou, which is for upright boxes, but network.boxes is oriented; choose "
+            "smooth_l1 or l1"
+        )
     training_set = load_training_set(
         options.data,
         place_column=options.split.place_column,
@@ -147,35 +154,6 @@ def prepare(options: TrainOptions) -> Preparation:
     counts = objects.per_class(training_set.classes)
     loss = loss_settings(options.loss, options.assign, counts, kind)
     return Preparation(training_set, split, objects, bands, val_ground, network, loss, card, test)
-
-
-def _kind_of_boxes(options: TrainOptions, start: Model | None) -> Boxes:
-    """Choose the kind of boxes that is trained, before anything is read.
-
-    Raises:
-        TrainingError: the model that training starts from has another network than was asked for,
-            or the loss is not for oriented boxes.
-    """
-    asked = options.resolved_network
-    network = asked if start is None else start.card.network
-    if network.boxes != asked.boxes and "boxes" in options.network:
-        raise TrainingError(
-            f"the model {options.weights} finds {network.boxes} boxes, but network.boxes is "
-            f"{asked.boxes}; start from a model of {asked.boxes} boxes, or leave weights out"
-        )
-    for name in options.network:
-        if getattr(network, name) != getattr(asked, name):
-            raise TrainingError(
-                f"the network of the model {options.weights} has {name} "
-                f"{getattr(network, name)}, but network.{name} is {getattr(asked, name)}; training "
-                "goes on with the model's own network, so leave that out, or weights"
-            )
-    if network.boxes == "oriented" and options.loss.box == "giou":
-        raise TrainingError(
-            "loss.box is giou, which is for upright boxes, but network.boxes is oriented; choose "
-            "smooth_l1 or l1"
-        )
-    return network.boxes
 
 
 def _shareable(options: TrainOptions) -> dict[str, Any]:
