@@ -170,18 +170,20 @@ def _top(logits_NAK: Tensor, settings: DecodeSettings) -> _Top:
             "the weights are damaged or the precision is too low: try "
             'DetectOptions.precision="fp32"'
         )
-    score = logit.float().sigmoid()
+    # On a CPU a sigmoid's last bit depends on the place in memory, and so on the batch.
+    exact = logit.double() if logit.device.type == "cpu" else logit.float()
+    score = exact.sigmoid().float()
     anchor, label = position // logits_NAK.shape[2], position % logits_NAK.shape[2]
     enough = score >= (threshold[label] if isinstance(threshold, Tensor) else threshold)
     return _Top(score.masked_fill(~enough, -1.0), anchor, label, position)
 
 
 def _highest(logits_NAK: Tensor, threshold: Tensor | float, count: int) -> tuple[Tensor, Tensor]:
-    """Select the highest logits of each image, where (a, k) lie in it, and maybe lower ones."""
+    """Select the highest logits of each image, in any order where all are, and their positions."""
     if logits_NAK.device.type == "cpu" and len(logits_NAK) == 1:
         # Where few reach their threshold, to leave out the others is cheaper than to rank them.
         reached = np.flatnonzero((~_beneath(logits_NAK, threshold)).numpy())
-        if len(reached) <= count:
+        if len(reached) < count:  # at the limit, their order tells which is one too many
             position = torch.from_numpy(reached)[None]
             return logits_NAK.flatten(1)[:, position[0]], position
     if isinstance(threshold, Tensor):

@@ -178,6 +178,22 @@ def test_truncation_is_flagged_where_something_was_lost() -> None:
     torch.testing.assert_close(found.scores_M, torch.tensor([0.9, 0.8] * 3))
 
 
+@pytest.mark.parametrize("limit", [1, 20, 21, 22, 23, 24, 25, 10_000])
+@pytest.mark.parametrize("thresholds", [0.3, torch.tensor([0.5, 0.3, 0.6, 0.4])])
+def test_an_image_alone_gives_what_it_gives_in_a_batch(
+    limit: int, thresholds: Tensor | float
+) -> None:
+    raw = outputs(5, mean=-4)
+    settings = dataclasses.replace(SETTINGS, candidates=limit, thresholds=thresholds)
+    together = decode(raw, GRID(SHAPE, "cpu"), SHAPE, settings)
+    for i in range(3):
+        one = Outputs(*([each[i : i + 1] for each in levels] for levels in raw))
+        alone = decode(one, GRID(SHAPE, "cpu"), SHAPE, settings)
+        assert torch.equal(alone.scores_M, together.scores_M[together.image_M == i])
+        assert torch.equal(alone.boxes_M4, together.boxes_M4[together.image_M == i])
+        assert alone.truncated_N.tolist() == together.truncated_N[i : i + 1].tolist()
+
+
 def test_threshold_is_reached_not_exceeded() -> None:
     raw, anchors = single([[0.5, 0.49]])
     half = dataclasses.replace(SETTINGS, thresholds=0.5)
