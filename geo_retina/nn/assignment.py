@@ -87,7 +87,9 @@ def assign_atss(
 
     For an object, the ``candidates`` anchors of each level nearest to its centre are looked at.
     Those stand for it whose IoU reaches the mean plus the standard deviation of all of them and
-    whose centre lies inside it.
+    whose centre lies inside it. Where no IoU reaches that, as of anchors that all lie well within
+    a large object, the best of those stand for it; where no centre lies inside, as of an object
+    thinner than a cell, any may.
 
     Args:
         anchors_per_level: (A_l, 4) for each level.
@@ -119,7 +121,10 @@ def assign_atss(
         inside = _inside_rotated(centre, rotated_M5[:, None])
     else:
         inside = ((centre > boxes_M4[:, None, :2]) & (centre < boxes_M4[:, None, 2:])).all(dim=-1)
-    taken = (inside & (iou_MP >= (iou_MP.mean(dim=1) + spread)[:, None])).flatten()
+    inside |= ~(inside & (iou_MP > 0)).any(dim=1, keepdim=True)
+    best_M = torch.where(inside, iou_MP, 0.0).amax(dim=1)
+    least_M = torch.minimum(iou_MP.mean(dim=1) + spread, best_M)
+    taken = (inside & (iou_MP > 0) & (iou_MP >= least_M[:, None])).flatten()
     pairs, iou = _Pairs(*(field[taken] for field in every)), iou_MP.flatten()[taken]
     best_A = iou.new_full((count,), -1.0).scatter_reduce(0, pairs.anchor, iou, "amax")
     match_A = _first_best(pairs, iou, best_A, len(boxes_M4))

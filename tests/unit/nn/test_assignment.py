@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from geo_retina.nn.anchors import AnchorGrid
 from geo_retina.nn.assignment import BACKGROUND, IGNORE, assign_atss, assign_iou, mask_ignored
+from geo_retina.nn.rotated_coding import hull
 
 DENSE = AnchorGrid((4,), ((13.0,),), (1.0,), False)
 PAPER = AnchorGrid((8, 16, 32), ((32.0, 40.0), (64.0, 80.0), (128.0, 160.0)), (0.5, 1.0, 2.0), True)
@@ -70,7 +71,7 @@ def test_no_objects_leave_background() -> None:
 
 
 def naive_atss(levels: list[Tensor], boxes: Tensor, count: int) -> list[int]:
-    """The paper's algorithm 1, object by object."""
+    """The paper's algorithm 1, object by object; where it leaves one without, its best stand."""
     anchors = torch.cat(levels)
     best: dict[int, tuple[float, int]] = {}
     for m, box in enumerate(boxes):
@@ -82,11 +83,16 @@ def naive_atss(levels: list[Tensor], boxes: Tensor, count: int) -> list[int]:
             chosen += (nearest + start).tolist()
             start += len(level)
         iou = box_iou(box[None], anchors[chosen])[0]
-        least = iou.mean() + iou.std()
-        for a, value in zip(chosen, iou, strict=True):
-            middle = (anchors[a, :2] + anchors[a, 2:]) / 2
-            inside = bool((middle > box[:2]).all() and (middle < box[2:]).all())
-            if value >= least and inside and (a not in best or value > best[a][0]):
+        near = [(a, value) for a, value in zip(chosen, iou, strict=True) if value > 0]
+        middles = {a: (anchors[a, :2] + anchors[a, 2:]) / 2 for a, _ in near}
+        inside = [
+            (a, value)
+            for a, value in near
+            if (middles[a] > box[:2]).all() and (middles[a] < box[2:]).all()
+        ] or near
+        least = min([iou.mean() + iou.std(), *sorted(value for _, value in inside)[-1:]])
+        for a, value in inside:
+            if value >= least and (a not in best or value > best[a][0]):
                 best[a] = (float(value), m)
     return [best[a][1] if a in best else BACKGROUND for a in range(len(anchors))]
 
@@ -111,6 +117,23 @@ def test_atss_breaks_equal_distances_by_position() -> None:
     corner = torch.tensor([[x, y] for x in (20.0, 36, 60) for y in (28.0, 52, 100)])
     boxes = torch.cat([corner - 18, corner + 18], dim=1)
     assert assign_atss(levels, boxes, candidates=7).tolist() == naive_atss(levels, boxes, 7)
+
+
+@pytest.mark.parametrize(
+    "rotated",
+    [[65.0, 68, 34, 32, 0], [65, 65, 14, 13, 30], [64, 64, 60, 3, 0], [62, 63, 2, 1.5, 10]],
+    ids=["around most of its candidates", "of their size", "thinner than a cell", "tiny"],
+)
+@pytest.mark.parametrize("is_oriented", [False, True])
+def test_no_object_is_left_without_an_anchor(rotated: list[float], is_oriented: bool) -> None:
+    anchors = AnchorGrid([8], [(14.0,)], (1.0,), False)((128, 128), "cpu")
+    box = torch.tensor([rotated])
+    angles = box if is_oriented else None
+    found = assign_atss(anchors, hull(box), candidates=9, rotated_M5=angles)
+    chosen = anchors[0][found == 0]
+    assert len(chosen) >= 1
+    far = ((chosen[:, :2] + chosen[:, 2:]) / 2 - box[:, :2]).abs().amax()
+    assert float(far) < 14
 
 
 def test_background_mostly_in_an_ignored_region_is_ignored() -> None:
