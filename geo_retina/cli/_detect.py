@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -178,7 +179,8 @@ def _detect_part(
             f"part {part.number} of {part.of}: {_report.plural(report.blocks, 'block')}, "
             f"{report.pixels / 1e6:,.1f} Mpx in {_report.duration(report.seconds)}, "
             f"{_report.plural(report.detections, 'detection')} before merging\n"
-            f"kept in {report.folder}; geo-retina gather {out[0]} puts all parts together"
+            f"kept in {report.folder}; geo-retina gather {shlex.quote(str(out[0]))} puts all parts "
+            "together"
         )
     _report.warn_of_failures(report.failures)
     _voice.result(

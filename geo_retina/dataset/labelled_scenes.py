@@ -433,7 +433,8 @@ def _no_labels_sentence(
 ) -> str:
     if counts.read and warnings:
         return "; ".join(warnings)
-    names = ", ".join(source.path for source in options.sources)
+    named = [source.path for source in options.sources]
+    names = ", ".join(named if options.review is None else [*named, options.review])
     return (
         f"{names} gives {counts.read} labels for {scenes} scenes, but none of them is an object of "
         f"a class that is trained ({counts}); check data.classes and the ignore column"

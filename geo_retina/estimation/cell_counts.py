@@ -25,7 +25,7 @@ from geo_retina.review import (
     refuse_trained_cells,
     samples_of,
 )
-from geo_retina.review.detections import pair_places
+from geo_retina.review.detections import check_objects, pair_places
 from geo_retina.review.values import Flags, Floats, Ints, Texts
 from geo_retina.vector import PROBABILITY, read_detections, read_metadata
 from geo_retina.vector.readers.frames import read_frame
@@ -81,6 +81,7 @@ class CellCounts:
         true: objects in the completed cells, of both kinds.
         outside: reported detections that lie in no cell.
         is_matched: whether hits come from matching centres, not from a person's entries.
+        notes: what of the entries is not among all this, a sentence each.
     """
 
     crs: pyproj.CRS | None
@@ -92,6 +93,7 @@ class CellCounts:
     true: Objects
     outside: int
     is_matched: bool
+    notes: tuple[str, ...]
 
     @property
     def cells(self) -> Ints:
@@ -125,6 +127,7 @@ def read_counts(
     is_own = review is None
     review = read_review(path) if review is None else review
     found, sides = _read_found(path, review, options)
+    notes = () if options.labels is not None else review.notes
     if options.labels is not None:
         review = _labelled(review, options, sorted(set(found.name)))
     samples = samples_of(review)
@@ -154,6 +157,7 @@ def read_counts(
         true=true,
         outside=outside,
         is_matched=not as_handed_out,
+        notes=notes,
     )
 
 
@@ -181,6 +185,7 @@ def _read_found(
     table = read_detections(path)
     geometry = _moved(table, review.crs, path)
     scores = table["score"].to_numpy(np.float64)
+    check_objects(path, geometry, scores, table["class"].notna().to_numpy())
     names = np.array([str(name) for name in table["class"]], dtype=object)
     limits = parse_json(read_metadata(path).get("thresholds", "{}"))
     least = np.array([float(limits.get(name, 0.0)) for name in names])

@@ -320,6 +320,7 @@ def _notes(counts: CellCounts, zones: tuple[CountRow, ...]) -> tuple[str, ...]:
         )
     if counts.is_matched:
         notes.append("precision and recall: detections matched with objects by their centres")
+    notes += counts.notes
     bare = [z.name for z in zones if z.total.interval is None]
     if bare:
         notes.append(

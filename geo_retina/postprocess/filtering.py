@@ -174,7 +174,14 @@ class _Choice:
             names = pa.array(self.options.classes, pa.string())
             mask &= pc.is_in(_column(self.path, table, "class"), names).to_numpy()
         if self.thresholds:
-            scores = _column(self.path, table, "score").to_numpy()
+            column = _column(self.path, table, "score")
+            if column.null_count:
+                raise LabelError(
+                    f"{self.path} has {column.null_count:,} objects without a score, as a person "
+                    "draws them, expected one for each, since no threshold can choose them; enter "
+                    "1 for what is surely there, or delete these rows"
+                )
+            scores = column.to_numpy()
             mask &= scores >= self._limits(table)
         if self.area is not None:
             assert self.crs is not None  # an area needs one

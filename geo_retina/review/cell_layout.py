@@ -10,7 +10,7 @@ import numpy as np
 import pyproj
 import shapely
 
-from geo_retina.errors import LabelError, OptionError
+from geo_retina.errors import OptionError
 from geo_retina.geodesy import square_metres, steps_on_ellipsoid_m, unit_m
 from geo_retina.options import ReviewOptions
 from geo_retina.review.strata import FEWEST, strata_by_count
@@ -61,14 +61,8 @@ def lay_cells(ground: Ground, centres: Floats, side: float, options: ReviewOptio
         options: size of cells, strata, and the state of the random order.
 
     Raises:
-        LabelError: there is no ground.
         OptionError: there would be too many cells, or too few are asked for.
     """
-    if not len(ground.parts):
-        raise LabelError(
-            "the detections name no ground that was scanned, expected some in the layer "
-            "scanned; detect again"
-        )
     sides_xy = _cell_sides(ground, len(centres), side, options)
     x_min, y_min = shapely.total_bounds(ground.parts)[:2]
     design = Design(

@@ -86,11 +86,8 @@ def read_places(
         scores = np.ones(len(scores))
     with refuse_damage(path):
         geometries = shapely.from_wkb(geometries)
-    usable = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-    if not usable.all():
-        raise LabelError(
-            f"{path} has {int((~usable).sum())} objects without a geometry; fill or remove these"
-        )
+    has_class = np.array([name is not None for name in names], bool)
+    check_objects(path, geometries, scores, has_class | is_labels | ~has_class.any())
     if (own is None) != (crs is None):
         subject = str(path) if own is None else "the file under review"
         raise LabelError(missing_crs(subject, "the two cannot be compared", file=str(path)))
@@ -106,6 +103,25 @@ def read_places(
         is_at_seam=seams.astype(bool),
     )
     return found, tuple(thresholds)
+
+
+def check_objects(path: str | Path, geometries: Texts, scores: Floats, has_class: Flags) -> None:
+    """Refuse rows that lack what every detection has, as one drawn by hand does.
+
+    Raises:
+        LabelError: there are some.
+    """
+    lacks = {
+        "geometry": shapely.is_missing(geometries) | shapely.is_empty(geometries),
+        "score": np.isnan(scores),
+        "class": ~has_class,
+    }
+    for what, which in lacks.items():
+        if which.any():
+            raise LabelError(
+                f"{path} has {int(which.sum()):,} objects without a {what}, expected one for each "
+                "detection; fill or remove these, and draw what is missing in the layer review"
+            )
 
 
 def read_looked_at(path: str | Path, crs: pyproj.CRS | None) -> Texts:
@@ -137,6 +153,11 @@ def read_looked_at(path: str | Path, crs: pyproj.CRS | None) -> Texts:
     polygons = np.array(
         [p for p in shapely.get_parts([whole]) if shapely.get_dimensions(p) == 2], dtype=object
     )
+    if not len(polygons):
+        raise LabelError(
+            f"{path} names no ground that was scanned, expected some in the layer scanned; detect "
+            "again"
+        )
     return np.asarray(move_outlines(polygons, own, crs), dtype=object)
 
 

@@ -12,7 +12,16 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_retina.errors import LabelError
+from geo_retina.review.entry_checks import (
+    check_cells_in_place,
+    check_classes,
+    check_columns,
+    check_places,
+    check_statuses,
+    read_weights,
+)
 from geo_retina.review.values import Cases, Design, Floats, Frame, Review, Texts
+from geo_retina.vector.formats import is_package
 from geo_retina.vector.readers.frames import check_readable
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.review_layers import (
@@ -43,9 +52,23 @@ def read_review(path: str | Path) -> Review:
     """
     path = Path(path)
     check_readable(path)
+    check_is_package(path)
     with open_package(path) as database:
         check_has_review(database, path)
         return review_of(database, path)
+
+
+def check_is_package(path: Path) -> None:
+    """Refuse formats that cannot hold a review.
+
+    Raises:
+        LabelError: it is one.
+    """
+    if not is_package(path):
+        raise LabelError(
+            f"{path} cannot hold a review, expected a GeoPackage; detect with an output that ends "
+            "in .gpkg"
+        )
 
 
 def check_has_review(database: sqlite3.Connection, path: Path) -> None:
@@ -66,6 +89,7 @@ def check_has_review(database: sqlite3.Connection, path: Path) -> None:
             "review writes, as if the layer was copied or made by hand; take the whole file under "
             "review, or rename or remove the layer"
         )
+    check_columns(database, path)
     (number,) = database.execute(f"SELECT value FROM {DESIGN} WHERE name = 'format'").fetchone()
     if int(number) > FORMAT:
         raise LabelError(
@@ -89,19 +113,17 @@ def _review_of(database: sqlite3.Connection, path: Path) -> Review:
     crs = package_crs(database, CELLS)
     drawn = np.zeros(len(frame), bool)
     done = np.zeros(len(frame), bool)
-    for cell, status in database.execute(f"SELECT cell, status FROM {CELLS}"):
-        if status and status not in CELL_STATUSES:
-            raise LabelError(
-                f"{path} has a cell of status {status!r}, expected {' or '.join(CELL_STATUSES)}; "
-                "choose one in the layer cells"
-            )
-        if cell is None or not 0 <= cell < len(frame):
+    cells = _columns(database, CELLS, ("cell", "status", "geom"), "fid")
+    check_statuses(path, CELLS, cells["cell"], cells["status"], CELL_STATUSES)
+    for cell, status in zip(cells["cell"], cells["status"], strict=True):
+        if not isinstance(cell, int) or not 0 <= cell < len(frame):
             raise LabelError(
                 f"{path} has a cell {cell} that was not drawn, expected the cells that geo-retina "
                 "review drew; remove it, since cells chosen by hand are no sample"
             )
         drawn[cell] = True
         done[cell] |= status == "done"
+    check_cells_in_place(path, frame, cells["cell"], _geometries(cells["geom"]))
     cases = _read_cases(database, path, frame)
     return Review(path=path, crs=crs, frame=frame, is_drawn=drawn, is_done=done, cases=cases)
 
@@ -140,35 +162,33 @@ def _read_frame(database: sqlite3.Connection) -> Frame:
 
 
 def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases:
-    names = ("geom", "status", "class", "score", "weight", "case_id", "is_touched")
+    names = ("fid", "geom", "status", "class", "score", "weight", "case_id", "is_touched")
     rows = _columns(database, ENTRIES, names, "fid")
     found = _columns(database, FOUND, ("case_id", "origin", "class", "score", "geom"), "case_id")
     at = _places(rows["case_id"], found["case_id"])
-    rows["status"] = _statuses(rows["status"], at, path)
+    check_statuses(path, REVIEW, rows["fid"], rows["status"], STATUSES)
+    rows["status"] = _statuses(rows["status"], at)
+    rows["weight"] = read_weights(path, rows["fid"], rows["weight"])
+    check_classes(path, rows["fid"], rows["class"], rows["status"], found["class"])
     # What a person deletes is no object.
     deleted = np.setdiff1d(np.arange(len(found["case_id"])), at)
     for name, column in rows.items():
-        gone = {"status": "rejected", "weight": 1.0, "is_touched": 1}
+        gone = {"fid": None, "status": "rejected", "weight": 1.0, "is_touched": 1}
         values = _filled(gone[name], len(deleted)) if name in gone else found[name][deleted]
         rows[name] = np.concatenate([column, values])
     at = np.concatenate([at, deleted])
     handed = {name: _pick(column, at) for name, column in found.items()}
-    _check_classes(rows, path)
-    weight = _numbers(rows["weight"])
-    if (weight < 0).any():
-        raise LabelError(
-            f"{path} has a case of weight {weight.min():g} in its layer review, expected 0 or more"
-        )
     geometry = _geometries(rows["geom"])
+    # A row whose polygon was deleted still has the shape and place that were found.
+    geometry = np.where(shapely.is_missing(geometry), _geometries(handed["geom"]), geometry)
     where = _centres(geometry)
-    # A row whose polygon was deleted still has the place where it was found.
-    where = np.where(np.isnan(where), _centres(_geometries(handed["geom"])), where)
+    check_places(path, rows["fid"], where, rows["status"])
     return Cases(
         status=rows["status"],
         name=rows["class"],
         found_name=np.where(handed["origin"] == DETECTION, handed["class"], _filled(None, 1)),
         score=_numbers(rows["score"]),
-        weight=np.where(np.isnan(weight), 1.0, weight),
+        weight=rows["weight"].astype(np.float64),
         geometry=geometry,
         cell=frame.cell_at(where),
         case_id=np.where(at >= 0, rows["case_id"], -1).astype(np.int64),
@@ -186,28 +206,12 @@ def _places(numbers: Texts, handed_out: Texts) -> NDArray[np.int64]:
     return np.array([place.pop(number, -1) for number in numbers], np.int64)
 
 
-def _check_classes(rows: dict[str, Texts], path: Path) -> None:
-    lacking = sum(
-        not name and status != "rejected"
-        for name, status in zip(rows["class"], rows["status"], strict=True)
-    )
-    if lacking:
-        raise LabelError(
-            f"{path} has {lacking} objects without a class in its layer review; enter one"
-        )
-
-
-def _statuses(entered: Texts, at: NDArray[np.int64], path: Path) -> Texts:
+def _statuses(entered: Texts, at: NDArray[np.int64]) -> Texts:
     """Statuses of rows; a row without one is new, or added where no detection stands behind it."""
     status = entered.copy()
     for row, text in enumerate(entered):
         if not text:
             status[row] = "new" if at[row] >= 0 else "added"
-        elif text not in STATUSES:
-            raise LabelError(
-                f"{path} has a case of status {text!r}, expected one of {', '.join(STATUSES)}; "
-                "choose one in the layer review"
-            )
     return status
 
 
@@ -236,8 +240,10 @@ def _pick(values: Texts, at: NDArray[np.int64]) -> Texts:
 
 
 def _geometries(blobs: Texts) -> Texts:
-    wkb = np.array([blob_wkb(blob) for blob in blobs], dtype=object)
-    return np.asarray(shapely.from_wkb(wkb), dtype=object)
+    """Decode geometries; an empty one is none."""
+    wkb = np.array([*map(blob_wkb, blobs), None], dtype=object)[:-1]
+    shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
+    return np.where(shapely.is_empty(shapes), None, shapes)
 
 
 def _centres(geometries: Texts) -> Floats:

@@ -20,6 +20,7 @@ from geo_retina.review.cell_layout import Ground, cell_squares, lay_cells
 from geo_retina.review.detections import Places, pair_places, read_looked_at, read_places
 from geo_retina.review.reading import (
     check_has_review,
+    check_is_package,
     handed_out,
     review_of,
 )
@@ -35,7 +36,6 @@ from geo_retina.review.strata import cells_to_draw, fewest_cells
 from geo_retina.review.styles import known_classes, review_styles
 from geo_retina.review.values import NO_CELL, Flags, Floats, Frame, Review, Texts
 from geo_retina.review.zones import read_zones
-from geo_retina.vector.formats import is_package
 from geo_retina.vector.readers.frames import check_readable, detections_layer
 from geo_retina.vector.readers.refusing import open_package
 from geo_retina.vector.review_layers import (
@@ -109,11 +109,7 @@ def review_detections(path: str | Path, options: ReviewOptions | None = None) ->
         20
     """
     path, options = Path(path), options or ReviewOptions()
-    if not is_package(path):
-        raise LabelError(
-            f"{path} cannot hold a review, expected a GeoPackage; detect with an output that ends "
-            "in .gpkg"
-        )
+    check_is_package(path)
     check_readable(path)
     source = _read_source(path, options)
     with edit_package(path) as database:
@@ -383,7 +379,7 @@ def _cell_notes(review: Review, options: ReviewOptions) -> tuple[str, ...]:
             f"{options.cells:,} cells were asked for and the ground has {len(review.frame):,}; "
             "all are drawn"
         )
-    return tuple(notes)
+    return (*notes, *review.notes)
 
 
 def _report(

@@ -220,6 +220,17 @@ class Review:
     cases: Cases
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Tell what of the entries counts nowhere, a sentence each."""
+        strays = (self.cases.status == np.array("added")) & (self.cases.cell == NO_CELL)
+        if not strays.any():
+            return ()
+        return (
+            f"{int(strays.sum()):,} of the objects that were added lie in no cell, on ground that "
+            "was not scanned, and are in no count; check their place in the layer review",
+        )
+
+    @property
     def units_a_metre(self) -> float:
         """Units of the CRS that are a metre amid the cells, evened; 1 where no size is known."""
         if self.crs is None or not len(self.frame):

@@ -63,6 +63,11 @@ _SCHEMA: Final = {
 }
 
 
+def columns_of_review(table: str) -> tuple[str, ...]:
+    """Name the columns of a layer or table of a review."""
+    return tuple(column.split()[0] for column in _SCHEMA[table].split(", "))
+
+
 def create_review_tables(
     database: sqlite3.Connection, geometry: str, srs_id: int, *, only: tuple[str, ...]
 ) -> None:

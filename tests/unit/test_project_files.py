@@ -18,6 +18,7 @@ from packaging.version import Version
 from support.modules import load_module
 
 import geo_retina
+from geo_retina.model.cards import bundled_models
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -159,3 +160,8 @@ def test_files_for_hosts_are_yaml_without_repeated_ids(path):
     for repo in content.get("repos", []):
         for hook in repo["hooks"]:
             assert program(hook["entry"].split()[0]), hook
+
+
+def test_the_readme_names_every_bundled_model():
+    section = (ROOT / "README.md").read_text().split("\n## Models\n")[1].split("\n## ")[0]
+    assert [n for n in bundled_models() if f"`{n}`" not in section] == []

@@ -15,7 +15,7 @@ from geo_retina.config import load_train_options
 from geo_retina.dataset.labelled_scenes import load_training_set
 from geo_retina.dataset.samples import EpochSampler, HardDraw
 from geo_retina.dataset.windows import Spot, train_objects
-from geo_retina.errors import LabelError, OptionError
+from geo_retina.errors import LabelError, OptionError, TrainingError
 from geo_retina.options import DataOptions, ReviewOptions
 from geo_retina.review import read_review, review_detections
 from tests.support.reviews import edit, scattered, write_found
@@ -201,3 +201,10 @@ def test_the_config_that_adapts_a_model():
     options = load_train_options(root / "configs" / "adapt.yaml", changes)
     assert Path(options.data.review).name == "mine.gpkg"
     assert (options.freeze, options.weights, options.data.labels) == ("auto", "trees-naip", ())
+
+
+def test_a_review_without_an_object_is_named_in_the_refusal(place):
+    scene, path = place
+    edit(path, "UPDATE review SET status = 'rejected'")
+    with pytest.raises(TrainingError, match=r"found\.gpkg gives \d+ labels for 1 scenes"):
+        load(scene, path)

@@ -17,6 +17,7 @@ from geo_retina.errors import LabelError, OptionError
 from geo_retina.estimation import estimate
 from geo_retina.options import EstimateOptions
 from geo_retina.review import read_review
+from geo_retina.vector.review_layers import to_blobs
 
 CRS = "EPSG:32633"
 PER_CELL = (2, 2, 2, 2, 5, 5, 5, 5)
@@ -231,6 +232,23 @@ def test_a_later_threshold_changes_detections_and_not_objects(tmp_path):
     assert strict.overall.recall.value == pytest.approx(0.5)
     assert strict.overall.precision.value == pytest.approx(1.0)
     assert any("matched with objects" in note for note in strict.notes)
+
+
+@pytest.mark.parametrize("column", ["score", "class", "geom"])
+def test_a_row_drawn_into_the_detections_is_refused(reviewed, column):
+    """A total of "not a number" looked like a result."""
+    edit(reviewed, f"UPDATE detections SET {column} = NULL WHERE fid = 1")
+    lacking = "geometry" if column == "geom" else column
+    with pytest.raises(LabelError, match=f"1 objects without a {lacking}.* in the layer review"):
+        estimate(reviewed)
+
+
+def test_objects_off_all_cells_are_told_of(reviewed):
+    edit(reviewed, "INSERT INTO review (geom, class) SELECT geom, 'a' FROM review WHERE fid = 1")
+    assert not any("in no cell" in note for note in estimate(reviewed).notes)
+    far = to_blobs(np.array([square(9.0, 450.0)], dtype=object), 32633)[0].hex()
+    edit(reviewed, f"UPDATE review SET geom = x'{far}' WHERE case_id IS NULL AND fid > 1")
+    assert any("added lie in no cell" in note for note in estimate(reviewed).notes)
 
 
 def test_labels_may_play_the_person(tmp_path):

@@ -5,10 +5,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import shapely
 
 from geo_retina.errors import LabelError
 from geo_retina.review import NO_CELL, read_review, samples_of
-from tests.support.reviews import edit, write_review
+from geo_retina.vector.review_layers import to_blobs
+from tests.support.reviews import edit, square, write_review
 
 
 @pytest.fixture
@@ -98,12 +100,24 @@ def test_rows_that_a_gis_made(path):
     assert (sample.true.item(), sample.found.item(), sample.missed.item()) == (4, 2, 2)
 
 
+def _blob(geometry):
+    (blob,) = to_blobs(np.array([geometry], dtype=object), 32633)
+    return f"x'{blob.hex()}'"
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("UPDATE review SET status = 'maybe'", "status 'maybe', expected one of new, accepted"),
-        ("UPDATE review SET class = NULL", "1 objects without a class"),
-        ("UPDATE cells SET status = 'half'", "status 'half', expected new or done"),
+        ("UPDATE review SET status = 'maybe'", "row 1 of status 'maybe' .* expected new, accepted"),
+        ("UPDATE review SET class = NULL", "row 1 without a class"),
+        ("UPDATE review SET class = ' '", "row 1 without a class"),
+        ("UPDATE review SET class = 'A '", "1 object of class 'A ' .* expected 'a'"),
+        ("UPDATE review SET weight = 'high'", "row 1 of weight 'high' .* expected a number"),
+        ("UPDATE review SET weight = -1", "row 1 of weight -1"),
+        ("ALTER TABLE review DROP COLUMN note", "no column note in its layer review"),
+        ("INSERT INTO review (status, class) VALUES ('added', 'a')", "row 2 without a geometry"),
+        (f"INSERT INTO review (geom, class) VALUES ({_blob(shapely.Polygon())}, 'a')", "row 2 w"),
+        ("UPDATE cells SET status = 'half'", "cell 0 of status 'half' .* expected new or done"),
         ("UPDATE cells SET cell = 9", "was not drawn"),
         (
             "DROP TABLE review_frame; DELETE FROM gpkg_contents WHERE table_name = 'review_frame'",
@@ -119,6 +133,40 @@ def test_entries_without_a_meaning_are_refused(path, statement, words):
     edit(path, *statement.split(";"))
     with pytest.raises(LabelError, match=words):
         read_review(path)
+
+
+def test_a_file_that_was_written_in_another_crs_is_refused(path):
+    """Its cells keep their numbers, and lie elsewhere; so do cells that a hand has moved."""
+    write_review(path, [(0, "count", 0, "done"), (0, "count", 1, "done")], [])
+    edit(path, f"UPDATE cells SET geom = {_blob(square(5, 5, 5))} WHERE cell = 0")
+    assert read_review(path).is_done.all()
+    edit(path, f"UPDATE cells SET geom = {_blob(square(9.0, 45.0, 1e-5))} WHERE cell = 1")
+    with pytest.raises(LabelError, match=r"has cell 1 elsewhere than where .* in another CRS"):
+        read_review(path)
+    edit(path, f"UPDATE cells SET geom = {_blob(square(5, 5, 5))} WHERE cell = 1")
+    with pytest.raises(LabelError, match="has cell 1 elsewhere"):
+        read_review(path)
+
+
+def test_a_row_whose_polygon_was_deleted_keeps_the_shape_that_was_found(path):
+    write_review(path, [(0, "count", 0, "new")], [{"status": "accepted", "x": 2}])
+    for geometry in ("NULL", _blob(shapely.Polygon())):
+        edit(path, f"UPDATE review SET geom = {geometry}")
+        assert read_review(path).cases.geometry[0].equals(square(2, 5))
+
+
+def test_objects_that_lie_in_no_cell_are_told_of(path):
+    cases = [{"status": "added", "x": 4, "found": None}, {"status": "accepted", "x": 99}]
+    write_review(path, [(0, "count", 0, "new")], cases)
+    assert read_review(path).notes == ()
+    edit(path, f"UPDATE review SET geom = {_blob(square(9.0, 450.0))} WHERE fid = 1")
+    assert "1 of the objects that were added lie in no cell" in read_review(path).notes[0]
+
+
+def test_a_layer_that_is_no_geopackage_is_not_called_damaged(tmp_path):
+    (tmp_path / "review.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(LabelError, match="cannot hold a review, expected a GeoPackage"):
+        read_review(tmp_path / "review.geojson")
 
 
 def test_a_cell_without_a_status_is_new(path):

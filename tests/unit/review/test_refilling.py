@@ -341,6 +341,21 @@ def test_files_that_cannot_be_reviewed(tmp_path):
         ReviewOptions(against="a.gpkg", labels="b.gpkg")
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DELETE FROM scanned", "names no ground that was scanned"),
+        ("UPDATE detections SET score = NULL WHERE fid = 1", "1 objects without a score"),
+        ("UPDATE detections SET class = NULL WHERE fid = 1", "1 objects without a class"),
+    ],
+)
+def test_detections_that_a_hand_has_damaged_are_refused_under_review_too(found, statement, words):
+    review_detections(found, SMALL)
+    edit(found, statement)
+    with pytest.raises(LabelError, match=words):
+        review_detections(found, SMALL)
+
+
 def test_cases_keep_off_cells_to_count_by_where_there_are_others(found):
     """What is trained on must not be counted by when more cells are drawn later."""
     review_detections(found, SMALL)

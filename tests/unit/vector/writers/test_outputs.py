@@ -337,6 +337,19 @@ def test_a_file_of_others_can_be_filtered_by_score(tmp_path):
     assert not (tmp_path / "c.gpkg").exists()
 
 
+def test_an_object_without_a_score_is_refused_where_scores_choose(tmp_path):
+    """A person drew it into the layer: no threshold may leave it out without a word."""
+    rows = {"class": ["a", "a"], "score": [0.9, None]}
+    shapes = [shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)]
+    gpd.GeoDataFrame(rows, geometry=shapes, crs="EPSG:32633").to_file(
+        tmp_path / "a.gpkg", layer="detections"
+    )
+    with pytest.raises(LabelError, match="1 objects without a score"):
+        filter_detections(tmp_path / "a.gpkg", tmp_path / "b.gpkg", FilterOptions(score=0.5))
+    everything = FilterOptions(classes=("a",))
+    assert filter_detections(tmp_path / "a.gpkg", tmp_path / "b.gpkg", everything).kept == 2
+
+
 def test_what_a_file_cannot_answer_is_refused(tmp_path):
     path = tmp_path / "a.gpkg"
     write([path], [table(some(5))], companions(min_score="0.3"))
