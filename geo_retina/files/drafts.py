@@ -89,7 +89,7 @@ def new_files(targets: Sequence[Output], *, durable: bool = True) -> Iterator[li
         try:
             yield drafts
             for target in targets:
-                if target.path.exists() and not target.overwrite:
+                if _holds_anything(target.path) and not target.overwrite:
                     raise OutputError(
                         f"{target.path} appeared while it was being written; it was left as it is"
                     )
@@ -107,6 +107,11 @@ def new_files(targets: Sequence[Output], *, durable: bool = True) -> Iterator[li
             if path is None:
                 raise
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _holds_anything(path: Path) -> bool:
+    """Tell whether there is something to lose: an empty folder is as good as none."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 @contextmanager

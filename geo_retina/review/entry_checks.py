@@ -13,7 +13,7 @@ import shapely
 
 from geo_retina.errors import LabelError
 from geo_retina.options import same_text
-from geo_retina.review.values import Flags, Floats, Frame, Texts
+from geo_retina.review.values import Flags, Floats, Frame, Ints, Texts
 from geo_retina.vector.review_layers import CELLS, REVIEW, REVIEW_TABLES, columns_of_review
 
 _MOST_ROWS = 5
@@ -36,7 +36,7 @@ def check_columns(database: sqlite3.Connection, path: Path) -> None:
             )
 
 
-def check_cells_in_place(path: Path, frame: Frame, cells: Sequence[int], shapes: Texts) -> None:
+def check_cells_in_place(path: Path, frame: Frame, cells: Ints, shapes: Texts) -> None:
     """Refuse cells whose outlines lie elsewhere than the squares that were drawn.
 
     Written in another CRS, a file keeps the numbers by which its cells are laid out in the old one.
@@ -53,9 +53,9 @@ def check_cells_in_place(path: Path, frame: Frame, cells: Sequence[int], shapes:
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     seen = np.isfinite(bounds).all(axis=1)
     middles = (bounds[seen, :2] + bounds[seen, 2:]) / 2
-    away = frame.cell_at(middles) != np.array(cells, np.int64)[seen]
+    away = frame.cell_at(middles) != cells[seen]
     if away.any():
-        numbers = np.array(cells, np.int64)[seen][away].tolist()
+        numbers = cells[seen][away].tolist()
         raise LabelError(
             f"{path} has {_named('cell', numbers)} elsewhere than where geo-retina review drew "
             f"{'it' if len(numbers) == 1 else 'them'}, so objects would be counted in the wrong "

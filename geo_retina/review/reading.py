@@ -123,7 +123,7 @@ def _review_of(database: sqlite3.Connection, path: Path) -> Review:
             )
         drawn[cell] = True
         done[cell] |= status == "done"
-    check_cells_in_place(path, frame, cells["cell"], _geometries(cells["geom"]))
+    check_cells_in_place(path, frame, cells["cell"].astype(np.int64), _geometries(cells["geom"]))
     cases = _read_cases(database, path, frame)
     return Review(path=path, crs=crs, frame=frame, is_drawn=drawn, is_done=done, cases=cases)
 
@@ -168,7 +168,7 @@ def _read_cases(database: sqlite3.Connection, path: Path, frame: Frame) -> Cases
     at = _places(rows["case_id"], found["case_id"])
     check_statuses(path, REVIEW, rows["fid"], rows["status"], STATUSES)
     rows["status"] = _statuses(rows["status"], at)
-    rows["weight"] = read_weights(path, rows["fid"], rows["weight"])
+    rows["weight"] = read_weights(path, rows["fid"], rows["weight"]).astype(object)
     check_classes(path, rows["fid"], rows["class"], rows["status"], found["class"])
     # What a person deletes is no object.
     deleted = np.setdiff1d(np.arange(len(found["case_id"])), at)
@@ -242,8 +242,9 @@ def _pick(values: Texts, at: NDArray[np.int64]) -> Texts:
 def _geometries(blobs: Texts) -> Texts:
     """Decode geometries; an empty one is none."""
     wkb = np.array([*map(blob_wkb, blobs), None], dtype=object)[:-1]
-    shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
-    return np.where(shapely.is_empty(shapes), None, shapes)
+    shapes = np.array(shapely.from_wkb(wkb), dtype=object)
+    shapes[shapely.is_empty(shapes)] = None
+    return shapes
 
 
 def _centres(geometries: Texts) -> Floats:

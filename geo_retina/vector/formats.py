@@ -107,6 +107,14 @@ def _check_dataset(path: Path, *, overwrite: bool) -> None:
         )
     if path.exists() and any(path.iterdir()):
         check_overwrite(path, overwrite=overwrite)
+        foreign = [
+            e.name for e in path.iterdir() if e.suffix != ".parquet" and e.name[0] not in "_."
+        ]
+        if foreign:
+            raise OutputError(
+                f"{path} holds {min(foreign)}, which is no part of a folder of detections and "
+                "would be deleted with it; move it elsewhere"
+            )
     check_parent(path)
 
 

@@ -243,6 +243,15 @@ def test_a_folder_set_aside_by_a_killed_process_comes_back(tmp_path):
     assert names(tmp_path) == ["chips"]
 
 
+def test_a_folder_takes_the_place_of_an_empty_one(tmp_path):
+    """Made beforehand, it was told of as one that appeared, when all was detected."""
+    (tmp_path / "trees").mkdir()
+    with new_file(tmp_path / "trees", overwrite=False) as draft:
+        draft.mkdir()
+        (draft / "all.parquet").write_text("new")
+    assert (tmp_path / "trees" / "all.parquet").read_text() == "new"
+
+
 def test_a_folder_takes_the_place_of_a_full_one(tmp_path):
     (tmp_path / "a").mkdir(0o750)
     (tmp_path / "a" / "old").write_text("old")

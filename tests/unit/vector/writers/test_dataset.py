@@ -32,6 +32,7 @@ from geo_retina.vector import (
     read_metadata,
     write_outputs,
 )
+from geo_retina.vector.formats import check_output
 from geo_retina.vector.writers import dataset
 
 UTM = pyproj.CRS("EPSG:32632")
@@ -241,6 +242,14 @@ def test_it_is_replaced_whole_and_only_by_itself(trees, tmp_path):
     assert (other / "a.jpg").exists()
     with pytest.raises(LabelError, match="photos"):
         read_detections(other)
+
+
+def test_files_of_others_in_the_folder_are_not_deleted_with_it(trees):
+    (trees / "notes.txt").write_text("of a person")
+    with pytest.raises(OutputError, match=r"holds notes\.txt, which is no part"):
+        check_output(trees, overwrite=True)
+    (trees / "notes.txt").unlink()
+    check_output(trees, overwrite=True)
 
 
 def test_places_in_degrees_and_in_a_plane_of_its_own(tmp_path):
