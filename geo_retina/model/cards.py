@@ -363,7 +363,7 @@ def bundled_models() -> dict[str, Path]:
     Examples:
         >>> from geo_retina import bundled_models
         >>> list(bundled_models())
-        ['cars', 'demo', 'demo-oriented', 'trees-naip']
+        ['cars', 'demo', 'demo-oriented', 'trees-naip', 'trees-naip-rgb']
     """
     paths = sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stem)
     return {path.stem: path for path in paths}
