@@ -91,7 +91,7 @@ def main() -> None:
     print("\n(times: of the last one's seconds, by the wall and by the CPU)")
     table(rows, COLUMNS)
     result = about | {"stock": args.stock, "size_px": args.size, "versions": _versions()}
-    result |= {"precision": args.precision}
+    result |= {"precision": args.precision, "block_px": args.block_px}
     keep(args, "peers-stock" if args.stock else "peers", result | {"runs": rows})
 
 
@@ -156,7 +156,7 @@ def _ours(
         precision=args.precision,
         force=True,
     )
-    run = geo_retina.RunOptions(device=args.device, overwrite=True)
+    run = geo_retina.RunOptions(device=args.device, overwrite=True, block_px=args.block_px)
 
     def call(scene: Path) -> int:
         keep_freed_memory()
@@ -260,6 +260,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="state of a torchvision RetinaNet")
     parser.add_argument("--boxes", type=int, default=20, help="in a tile above the threshold")
     parser.add_argument("--precision", default="auto", help="geo-retina's; the others have fp32")
+    parser.add_argument(
+        "--block-px", type=int, default=geo_retina.RunOptions().block_px, help="geo-retina's"
+    )
     parser.add_argument("--stock", action="store_true", help="each tool's own settings")
     args = parse(parser)
     if not args.stock and (args.size - TILE_PX) % (TILE_PX - OVERLAP_PX):
