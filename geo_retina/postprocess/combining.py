@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -218,6 +219,7 @@ class _Work:
         runs: the files.
         crs: of the result.
         names: of all scenes, run by run.
+        days: on which they were taken, likewise; None where that is not known.
         lattices: that the scenes are on.
         classes: names by label.
         across: what became of the detections.
@@ -226,6 +228,7 @@ class _Work:
     runs: list[Run]
     crs: pyproj.CRS
     names: list[str]
+    days: list[date | None]
     lattices: Lattices
     classes: list[str]
     across: AcrossScenes
@@ -233,7 +236,8 @@ class _Work:
     @classmethod
     def of(cls, runs: list[Run], options: MergeOptions, crs: pyproj.CRS, scratch: Path) -> _Work:
         """Read and decide."""
-        lattices = lattices_of([s.grid for run in runs for s in run.scenes], _settled(runs))
+        scenes = [scene for run in runs for scene in run.scenes]
+        lattices = lattices_of([scene.grid for scene in scenes], _settled(runs))
         classes = _classes(runs)
         found, first = [], 0
         dated = _is_dated(runs)
@@ -242,19 +246,21 @@ class _Work:
             found.append(Found(read, run.is_merged))
             first += len(run.scenes)
         across = merge_across(found, lattices, options, scratch)
-        return cls(runs, crs, _names(runs), lattices, classes, across)
+        days = [scene.day for scene in scenes]
+        return cls(runs, crs, _names(runs), days, lattices, classes, across)
 
     def tables(self) -> Iterator[pa.Table]:
         """Stream the kept rows as they were, file by file, then the joined objects."""
         row = scene = 0
         schema = _schema(self.runs)
+        dated = FIRST_SEEN in schema.names
         yield schema.empty_table()
         for run in self.runs:
             names = {s.name: self.names[scene + k] for k, s in enumerate(run.scenes)}
             with open_stream(run.path) as stream:
                 for table in stream.tables:
                     mask = pa.array(self.across.stays(row, row + table.num_rows))
-                    if _is_dated(self.runs):
+                    if dated:
                         table = self._dated(table, row)
                     row += table.num_rows
                     kept = table.filter(mask)
@@ -283,9 +289,8 @@ class _Work:
         )
         if found.first_seen is None:
             return table
-        day = [each.day for run in self.runs for each in run.scenes][scene]
-        days = {SCENE_DATE: same_days(day, len(found)), FIRST_SEEN: found.first_seen}
-        return with_days(table, days)
+        own = same_days(self.days[scene], len(found))
+        return with_days(table, {SCENE_DATE: own, FIRST_SEEN: found.first_seen})
 
     def companions(self) -> Companions:
         """Join the ground that any run scanned, and what none did."""
