@@ -30,7 +30,7 @@ from geo_retina.grid import Grid
 from geo_retina.model import Card, Model, check_model_output, load_model
 from geo_retina.options import CalibrateOptions, DataOptions, RunOptions, it_has
 from geo_retina.options.training_parts import ScoringOptions
-from geo_retina.review import reviews_behind
+from geo_retina.review import name_reviews
 from geo_retina.training.validation.ground import SCORE_FLOOR, ValidationGround, choose_ground
 from geo_retina.training.validation.scoring import detect_on_ground
 
@@ -153,22 +153,13 @@ def calibrate(
         kept = best if report.is_better else trials[0]
         calibrated = replace(start, card=report.card)
         report = replace(report, card=with_first_look(calibrated, kept.found, ground, run))
-    earlier = reviews_behind(start.card.metrics.get("calibration"))
-    report = replace(report, card=_with_reviews(report.card, reviewed, earlier))
+    # Nobody may count by these cells.
+    reviews = name_reviews(reviewed, start.card.metrics.get("calibration"))
+    about = {**report.card.metrics["calibration"], **reviews}
+    metrics = {**report.card.metrics, "calibration": about}
+    report = replace(report, card=replace(report.card, metrics=metrics))
     replace(start, card=report.card).save(out, half=None, overwrite=overwrite)
     return report
-
-
-def _with_reviews(
-    card: Card, reviewed: dict[str, Any] | None, earlier: list[dict[str, Any]]
-) -> Card:
-    """Name the completed cells that were calibrated on; nobody may count by these."""
-    about = dict(card.metrics["calibration"])
-    if reviewed is not None:
-        about["review"] = reviewed
-    if earlier:  # thresholds may be theirs still
-        about["earlier_reviews"] = earlier
-    return replace(card, metrics={**card.metrics, "calibration": about})
 
 
 def gather_ground(

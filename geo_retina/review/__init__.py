@@ -1,7 +1,7 @@
 """Let a person look at detections and correct them, inside their GeoPackage."""
 
 from geo_retina.review.entering import EntryReport, enter_labels
-from geo_retina.review.overlap import fitted_cells, refuse_trained_cells, reviews_behind
+from geo_retina.review.overlap import fitted_cells, name_reviews, refuse_trained_cells
 from geo_retina.review.reading import read_review
 from geo_retina.review.refilling import ReviewReport, review_detections
 from geo_retina.review.samples import samples_of
@@ -18,9 +18,9 @@ __all__ = [
     "Sample",
     "enter_labels",
     "fitted_cells",
+    "name_reviews",
     "read_review",
     "refuse_trained_cells",
     "review_detections",
-    "reviews_behind",
     "samples_of",
 ]

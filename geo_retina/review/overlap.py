@@ -60,11 +60,11 @@ def _fitted_to(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for card in _cards(read_metadata(path)):
         metrics = card.get("metrics") or {}
         for part in (card.get("training"), metrics.get("calibration")):
-            for about in reviews_behind(part):
+            for about in _reviews_behind(part):
                 yield str(card.get("name")), about
 
 
-def reviews_behind(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _reviews_behind(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """List the reviews that a training or calibration was fitted to, and those before it.
 
     Args:
@@ -75,6 +75,26 @@ def reviews_behind(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """
     part = part or {}
     return [each for each in (part.get("review"), *part.get("earlier_reviews", ())) if each]
+
+
+def name_reviews(
+    reviewed: dict[str, Any] | None, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Tell a card what reviews a training or calibration was fitted to.
+
+    Args:
+        reviewed: ``frame`` and ``cells`` of its own; None where it had none.
+        before: what a card told of the training or calibration that it went on from, of which
+            weights or thresholds may be left; None where there was none.
+
+    Returns:
+        What ``refuse_trained_cells`` goes by, among others.
+    """
+    earlier = _reviews_behind(before)
+    return {
+        **({} if reviewed is None else {"review": reviewed}),
+        **({"earlier_reviews": earlier} if earlier else {}),
+    }
 
 
 def _cards(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from geo_retina.nn.losses import LossSettings
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import NetworkOptions, TrainOptions
 from geo_retina.options.training_parts import CardTexts
-from geo_retina.review import reviews_behind
+from geo_retina.review import name_reviews
 from geo_retina.training.anchor_fit import about_anchors, anchors_fit, as_squares, resolve_network
 from geo_retina.training.initial_weights import (
     about_resolution,
@@ -144,12 +144,8 @@ def prepare(options: TrainOptions) -> Preparation:
         "scenes": len(scenes),
         "first_weights": source,
         "packages": {name: _version(name) for name in _PACKAGES},
+        **name_reviews(training_set.reviewed, None if start is None else start.card.training),
     }
-    if training_set.reviewed is not None:
-        training["review"] = training_set.reviewed
-    earlier = [] if start is None else reviews_behind(start.card.training)
-    if earlier:  # the weights still know these cells
-        training["earlier_reviews"] = earlier
     card = replace(card, training=training)
     counts = objects.per_class(training_set.classes)
     loss = loss_settings(options.loss, options.assign, counts, kind)
