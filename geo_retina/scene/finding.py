@@ -6,7 +6,7 @@ import glob
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from geo_retina.files import (
 )
 from geo_retina.scene.damage.vrt_sources import sources
 from geo_retina.scene.remote import is_remote, plain_address
-from geo_retina.scene.stac_items import find_assets, is_stac
+from geo_retina.scene.stac_items import find_assets, is_stac, with_first_days
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf")
 """Files that a folder is searched for."""
@@ -74,7 +74,7 @@ def find_dated(
     given = [paths] if isinstance(paths, (str, Path)) else paths
     found: dict[str, str] = {}
     days: dict[str, date | None] = {}
-    for path, day in _first_days(_expand(os.fspath(each), asset) for each in given).items():
+    for path, day in with_first_days(_expand(os.fspath(each), asset) for each in given).items():
         # The same file by another name or link must not give its objects twice.
         file = absolute(path)
         found.setdefault(file, path)
@@ -138,16 +138,7 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> dict[str,
         raise SceneError(
             f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
         )
-    return _first_days(_expand(match, asset, in_list=in_list) for match in matches)
-
-
-def _first_days(parts: Iterable[Mapping[str, date | None]]) -> dict[str, date | None]:
-    """Put scenes together, each once, with the first day that is told of it."""
-    found: dict[str, date | None] = {}
-    for part in parts:
-        for path, day in part.items():
-            found[path] = found.get(path) or day
-    return found
+    return with_first_days(_expand(match, asset, in_list=in_list) for match in matches)
 
 
 def _expand_inside(path: str) -> list[str]:
@@ -243,7 +234,7 @@ def _read_list(path: str, asset: str | None) -> dict[str, date | None]:
             raise SceneError(f"{path}, line {number}: {error}") from error
     if not found:
         raise SceneError(f"the list {path} names no scene, expected one path a line")
-    return _first_days(found)
+    return with_first_days(found)
 
 
 def _beside(entry: str, listed_in: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -51,10 +51,18 @@ def find_assets(path: str, key: str | None) -> dict[str, date | None]:
         SceneError: the document cannot be read or is neither, or an item lacks the asset or
             leaves a choice; the assets are listed.
     """
+    return with_first_days(
+        {_resolve(choose_asset(item, key, path)["href"], base): parse_day(item_date(item))}
+        for item, base in _read_items(path)
+    )
+
+
+def with_first_days(parts: Iterable[Mapping[str, date | None]]) -> dict[str, date | None]:
+    """Put files together, each once, with the first day that is told of it."""
     found: dict[str, date | None] = {}
-    for item, base in _read_items(path):
-        file = _resolve(choose_asset(item, key, path)["href"], base)
-        found[file] = found.get(file) or parse_day(item_date(item))
+    for part in parts:
+        for path, day in part.items():
+            found[path] = found.get(path) or day
     return found
 
 
