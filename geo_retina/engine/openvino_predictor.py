@@ -77,32 +77,30 @@ class OpenVinoPredictor:
 
     def predict(self, tiles_NCHW: Tensor, *, all_boxes: bool = False) -> Decoded:
         """Find the boxes in a batch, as ``Predictor`` says."""
-        parts: list[Outputs] = []
-        left: list[list[bool]] = []
-        for tile_NCHW in tiles_NCHW.split(1):
-            left.append([])  # one mark a view
-            compute = partial(self._outputs, left=left[-1], all_boxes=all_boxes or self._tta > 1)
-            parts.append(
-                average_views(compute, self._model.network.anchor_grid, tile_NCHW, self._tta)
-                if self._tta > 1
-                else compute(tile_NCHW)
-            )
-        return self._decoded(parts, left, tiles_NCHW)
+        return self._predict(tiles_NCHW, all_boxes=all_boxes)
 
     def predict_numbers(self, tiles: Numbers, *, all_boxes: bool = False) -> Decoded:
         """Find the boxes in a batch whose tiles the graph normalises."""
+        return self._predict(*tiles, all_boxes=all_boxes)
+
+    def _predict(self, *tiles: Tensor, all_boxes: bool) -> Decoded:
+        """Compute tile by tile, and decode together.
+
+        Args:
+            tiles: (N, ...) normalised, or their numbers and which of them are shown.
+            all_boxes: compute offsets everywhere.
+        """
         parts: list[Outputs] = []
         left: list[list[bool]] = []
         for tile in zip(*(each.split(1) for each in tiles), strict=True):
-            left.append([])
-            parts.append(self._outputs(*tile, left=left[-1], all_boxes=all_boxes))
-        return self._decoded(parts, left, tiles.pixels_NCHW)
-
-    def _decoded(
-        self, parts: Sequence[Outputs], left: Sequence[Sequence[bool]], tiles_NCHW: Tensor
-    ) -> Decoded:
-        """Decode outputs of tiles together."""
-        shape = (tiles_NCHW.shape[2], tiles_NCHW.shape[3])
+            left.append([])  # one mark a view
+            compute = partial(self._outputs, left=left[-1], all_boxes=all_boxes or self._tta > 1)
+            parts.append(
+                average_views(compute, self._model.network.anchor_grid, tile[0], self._tta)
+                if self._tta > 1
+                else compute(*tile)
+            )
+        shape = (tiles[0].shape[2], tiles[0].shape[3])
         outputs = Outputs(
             *(
                 [torch.cat(level) for level in zip(*each, strict=True)]
