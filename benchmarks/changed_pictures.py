@@ -27,7 +27,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import calculate_default_transform, reproject
 
 import geo_retina
-from geo_retina import DetectOptions, EvaluateOptions, RunOptions
+from geo_retina import DetectOptions, EvaluateOptions, Model
 from geo_retina.evaluation import evaluate
 
 PROJECT = Path(__file__).parents[1]
@@ -120,12 +120,16 @@ def change_all(name: str, scenes: list[Path], bands: list[int], folder: Path) ->
     return changed
 
 
-def judge(model: str, scenes: list[Path], labels: gpd.GeoDataFrame, folder: Path) -> dict:  # type: ignore[type-arg]
+def bands_of(model: Model) -> list[int]:
+    """List the bands that a model needs: they come first in these scenes, in its order."""
+    return list(range(1, len(model.card.bands) + 1))
+
+
+def judge(model: Model, scenes: list[Path], labels: gpd.GeoDataFrame, folder: Path) -> dict:  # type: ignore[type-arg]
     """Detect over scenes, even in pixels that the model is not meant for, and score it."""
-    bands = tuple(range(1, len(geo_retina.load_model(model).card.bands) + 1))
     out = folder / "found.gpkg"
-    options, run = DetectOptions(bands=bands, force=True), RunOptions(overwrite=True)
-    geo_retina.detect_to_file(scenes, model, out, options, run, crs="EPSG:4326")
+    options = DetectOptions(bands=tuple(bands_of(model)), force=True)
+    geo_retina.detect_to_file(scenes, model, out, options, crs="EPSG:4326")
     found = gpd.read_file(out, layer="detections")
     result = evaluate(found, labels, EvaluateOptions(scene_column="scene", radius_m=RADIUS_M))
     overall = result.overall
@@ -151,12 +155,12 @@ def main(arguments: list[str] | None = None) -> None:
         scenes = [scenes[i] for i in np.linspace(0, len(scenes) - 1, args.most).astype(int)]
     labels = gpd.read_file(ROOT / "trees.gpkg").rename(columns={"tile": "scene"})
     labels = labels[labels["scene"].isin({path.stem for path in scenes})]
-    bands = list(range(1, len(geo_retina.load_model(args.model).card.bands) + 1))
+    model = geo_retina.load_model(args.model)
     told = {}
     for name in args.changes:
         with tempfile.TemporaryDirectory() as folder:
-            changed = change_all(name, scenes, bands, Path(folder))
-            told[name] = judge(args.model, changed, labels, Path(folder))
+            changed = change_all(name, scenes, bands_of(model), Path(folder))
+            told[name] = judge(model, changed, labels, Path(folder))
         print(
             f"{name}: F1 {told[name]['f1']:.4f}, count {told[name]['count_error']:+.1%}", flush=True
         )
