@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from geo_retina.engine.batching import Batching, is_out_of_memory, predict
 from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.limits import first_look_options
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
-from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, TileBoxes, inside
 from geo_retina.engine.runtimes import predictor_of
 from geo_retina.engine.to_grid import move_to_grid
 from geo_retina.grid import Tile
@@ -124,19 +124,26 @@ class Engine:
         truncated, out_of_range = [0 for _ in blocks], [0 for _ in blocks]
         staged = [self._stage(block) for block in blocks]  # while another thread computes
         asked = time.perf_counter()
-        with self._batching.slots.taken():
+        with self._batching.slots.taken() as turn:
             turn_s = time.perf_counter() - asked
             uploaded = [self._upload(each) for each in staged]
-            for batch in self._batches(blocks):
+
+            def compute(batch: list[_Owned]) -> list[tuple[int, TileBoxes, Detections]]:
                 if stopped is not None and stopped():
                     raise Stopped
                 parts = self._batching.predict(
                     batch, lambda tiles: self._images(tiles, blocks, uploaded)
                 )
-                for (owner, tile), part in zip(batch, parts, strict=True):
-                    found[owner].append(move_to_grid(part, tile, blocks[owner], self._edge_px))
-                    truncated[owner] += part.truncated
-                    out_of_range[owner] += part.out_of_range
+                return [
+                    (owner, part, move_to_grid(part, tile, blocks[owner], self._edge_px))
+                    for (owner, tile), part in zip(batch, parts, strict=True)
+                ]
+
+            batches = self._batching.slots.spread(compute, self._batches(blocks), turn)
+        for owner, part, moved in chain.from_iterable(batches):
+            found[owner].append(moved)
+            truncated[owner] += part.truncated
+            out_of_range[owner] += part.out_of_range
         return [
             BlockDetections(
                 Detections.concat(parts),

@@ -28,7 +28,7 @@ from geo_retina.quiet import ignored_warnings
 _MOST_FILES = 100
 """Graphs that are kept; the oldest give way."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Rises with every change in how graphs are made here, so that kept ones are made anew."""
 
 _DIGEST_BYTES = 32
@@ -247,6 +247,11 @@ def _element_type(dtype: torch.dtype) -> Any:
 def has_bf16() -> bool:
     """Check whether this processor computes in bf16 itself."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_integers() -> bool:
+    """Check whether integers are known to be computed exactly and fast on this processor."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def operators() -> str:

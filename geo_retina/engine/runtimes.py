@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from geo_retina.engine.devices import choose_device, choose_dtype
-from geo_retina.engine.openvino_graphs import openvino_version, operators
+from geo_retina.engine.openvino_graphs import has_integers, openvino_version, operators
 from geo_retina.engine.openvino_predictor import OpenVinoPredictor
 from geo_retina.engine.torch_predictor import TorchPredictor
 from geo_retina.errors import OptionError
@@ -38,11 +38,13 @@ class Place:
         device: kind of device, such as cpu.
         precision: of floating point there, which auto stands for.
         has_openvino: whether OpenVINO is installed there.
+        has_integers: whether the processor is known to compute integers exactly and fast.
     """
 
     device: str
     precision: str
     has_openvino: bool
+    has_integers: bool
 
 
 def place_here(device: str) -> Place:
@@ -52,7 +54,8 @@ def place_here(device: str) -> Place:
         OptionError: there is no such device here.
     """
     found = choose_device(device)
-    return Place(found.type, _NAMES[choose_dtype("auto", found)], has_openvino())
+    precision = _NAMES[choose_dtype("auto", found)]
+    return Place(found.type, precision, has_openvino(), has_integers())
 
 
 def resolve_runtime(
@@ -81,7 +84,7 @@ def resolve_runtime(
     if runtime == "auto":
         runtime = "openvino" if _wants_integers(options, model, places) else "torch"
     if runtime == "openvino" and precision == "auto" and model.is_quantized_well:
-        precision = "int8"
+        precision = "int8" if all(place.has_integers for place in places) else "auto"
     if precision == "auto":
         shared = {place.precision for place in places}
         precision = shared.pop() if len(shared) == 1 else "fp32"  # type: ignore[assignment]
@@ -113,7 +116,9 @@ def check_runtime(options: DetectOptions) -> None:
 def _wants_integers(options: DetectOptions, model: Model, places: Collection[Place]) -> bool:
     if options.precision != "auto":
         return options.precision == "int8"
-    everywhere = all(place.device == "cpu" and place.has_openvino for place in places)
+    everywhere = all(
+        place.device == "cpu" and place.has_openvino and place.has_integers for place in places
+    )
     return bool(places) and everywhere and model.is_quantized_well
 
 

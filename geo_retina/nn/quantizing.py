@@ -225,14 +225,22 @@ class _Sum(NamedTuple):
 
 
 class _RoundedKernel(nn.Module):
-    """Rounds a kernel to 8 bits, every output channel on its own."""
+    """Rounds a kernel to 8 bits, every output channel on its own.
+
+    Processors without VNNI add the products of two neighbouring input channels in 16 bits, so no
+    two such weights may sum to more than 128: then integers give the same on all processors.
+    """
 
     scale: Tensor
     zero: Tensor
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
-        scale = kernel.detach().abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
+        kernel_OIHW = kernel.detach()
+        even, odd = kernel_OIHW[:, ::2], kernel_OIHW[:, 1::2]
+        sums = even[:, : odd.shape[1]] + odd
+        greatest = torch.cat([kernel_OIHW, sums], dim=1).abs().amax(dim=(1, 2, 3))
+        scale = greatest.clamp(min=1e-8) / 127
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
 

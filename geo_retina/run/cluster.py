@@ -294,7 +294,7 @@ def _told(
             except Exception as error:  # Dask sends what a worker raised as a plain one
                 patience_s = end - time.monotonic()
                 if not _is_loss(error):
-                    raise _cannot_take_part(run.scheduler, error) from error
+                    raise without_package(run.scheduler, error) from error
                 if patience_s <= 0:
                     raise _without_answer(run.scheduler, error) from error
             stack.close()
@@ -320,7 +320,17 @@ def without_workers(patience_s: float) -> RunError:
     )
 
 
-def _cannot_take_part(address: str, error: Exception) -> RunError:
+def is_foreign(error: BaseException) -> bool:
+    """Tell whether a task failed because its scheduler or worker has another geo-retina, or none.
+
+    Workers tell at once when they are given the model, if they are there by then.
+    """
+    unreadable = "Error during deserialization of the task graph"  # so says Dask's scheduler
+    return isinstance(error, ImportError | AttributeError) or str(error).startswith(unreadable)
+
+
+def without_package(address: str | None, error: BaseException) -> RunError:
+    """Make the error of workers, or their scheduler, that lack this version of geo-retina."""
     return RunError(
         f"the workers of {address} cannot take the model ({error}); install this version "
         "of geo-retina in their environment"

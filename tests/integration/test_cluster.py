@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import dask
 import numpy as np
@@ -76,7 +77,8 @@ def test_what_auto_stands_for_is_asked_of_the_workers(tmp_path, scene):
     assert len(found) == len(here) > 0
 
 
-def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypatch):
+@pytest.mark.parametrize("late_s", [0.0, 4.0])  # there when the model is sent, or not yet
+def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypatch, late_s):
     import support.cluster
 
     monkeypatch.setattr(support.cluster, "SOURCE", tmp_path)
@@ -84,12 +86,14 @@ def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypat
     (tmp_path / "geo_retina" / "__init__.py").write_text("")
     cluster = Cluster(tmp_path)
     cluster.start_scheduler()
-    cluster.start_worker()
+    coming = threading.Timer(late_s, cluster.start_worker)
+    coming.start()
     run = RunOptions(device="cpu", scheduler=cluster.address)
     try:
         with pytest.raises(RunError, match="install this version of geo-retina"):
             detect(scene, tiny_model(), OPTIONS, run)
     finally:
+        coming.join()
         cluster.stop()
 
 

@@ -233,7 +233,7 @@ def test_too_little_device_memory_makes_batches_smaller(scene, count):
     report = detect_to_file(scene, stub_model(small_device), out, options, run)
     assert report.reduced_batch == {1: 1, 3: 2}[count]
     assert report.detections == len(planned) == 4
-    assert sizes.count(8) == 2  # beside another batch, and alone; that was enough to learn it
+    assert 2 <= sizes.count(8) <= 4  # in both turns, beside another batch and alone
 
 
 @pytest.mark.parametrize("batch", [1, 8])

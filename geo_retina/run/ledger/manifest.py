@@ -14,12 +14,12 @@ from geo_retina.run.ledger.guard import BEGUN, holds_only
 MANIFEST = "manifest.json"
 """Its file in the folder of a run."""
 
-RESULTS = 6
+RESULTS = 7
 """Rises whenever the same scenes, model and options give other detections than before, so that
 what an older geo-retina left half done is not mixed with new ones. 1: no number, padding by a
 constant; 2: padding by mirrored ground; 3: mirrored within 64 px, by cells;
 4: runtime and precision resolved; 5: finer pixels interpolated by us; 6: what a box subnet is
-given in 8-bit integers, rounded once."""
+given in 8-bit integers, rounded once; 7: integers alike on processors without VNNI."""
 
 _AFTER_BLOCKS = ("across_scenes",)
 """Options that change the result, but not what blocks find: a run may go on with other ones."""

@@ -20,7 +20,13 @@ from geo_retina.errors import RunError, one_sentence
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.blocks import Outcome, detect_batch, failed_block, stop_run
-from geo_retina.run.cluster import EngineKey, find_dashboard, workers
+from geo_retina.run.cluster import (
+    EngineKey,
+    find_dashboard,
+    is_foreign,
+    without_package,
+    workers,
+)
 from geo_retina.run.plan import TaskBatch
 from geo_retina.run.tasks.tally import Tally, pixels_of
 
@@ -236,6 +242,8 @@ class _Flight:
                 continue
             task_batch = self.batch_of.pop(future.key)
             if outcome is None and (error := future.exception()) is not None:
+                if is_foreign(error):
+                    raise without_package(self._client.scheduler.address, error)
                 # a worker was lost, several times over
                 lost = [failed_block(job, one_sentence(error)) for job in task_batch.jobs]
                 outcome = Outcome(lost)

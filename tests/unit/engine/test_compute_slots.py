@@ -131,3 +131,92 @@ def test_a_thread_that_began_with_a_share_has_all_cores_when_alone(cores):
     assert alone == 3
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 3
+
+
+def spread(slots, compute, items):
+    with slots.taken() as turn:
+        return slots.spread(compute, iter(items), turn)
+
+
+@three_cores
+def test_a_free_turn_computes_what_another_has_left(cores):
+    together = threading.Barrier(2)
+
+    def compute(item: int) -> tuple[int, int]:
+        together.wait(timeout=60)  # nobody goes on alone
+        return item, threading.get_ident()
+
+    results = spread(turns_of(), compute, range(6))
+    assert [item for item, _ in results] == list(range(6))
+    assert len({thread for _, thread in results}) == 2
+
+
+@three_cores
+def test_where_there_is_one_turn_one_thread_computes(cores):
+    slots = turns_of(torch.float32)
+    assert set(spread(slots, lambda _: threading.get_ident(), range(9))) == {threading.get_ident()}
+
+
+@three_cores
+def test_a_turn_is_given_back_to_who_waits_for_it(cores):
+    slots = turns_of()
+    together = threading.Barrier(2)
+    waited = threading.Event()
+
+    def other() -> None:
+        with slots.taken():
+            waited.set()
+
+    def compute(item: int) -> int:
+        if item == 0:  # and 1: both turns are taken
+            together.wait(timeout=60)
+            later.append(pool.submit(other))
+        elif item == 1:
+            together.wait(timeout=60)
+        return item
+
+    def items():
+        yield from (0, 1)
+        while not waited.wait(0.01):
+            yield 2
+
+    later: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as pool:
+        assert spread(slots, compute, items())[:2] == [0, 1]
+        later[0].result(timeout=60)
+
+
+@three_cores
+@pytest.mark.parametrize("bad", [0, 1])  # one of each thread
+def test_what_fails_ends_the_rest(cores, bad):
+    together = threading.Barrier(2)
+    done = []
+
+    def compute(item: int) -> None:
+        if item < 2:
+            together.wait(timeout=60)
+        if item == bad:
+            raise ValueError("bad")
+        done.append(item)
+
+    with pytest.raises(ValueError, match="bad"):
+        spread(turns_of(), compute, range(10_000_000))
+    assert len(done) < 10_000_000
+
+
+@three_cores
+def test_one_that_helps_can_take_the_other_turn_when_memory_is_short(cores):
+    slots = turns_of()
+    together = threading.Barrier(2)
+
+    def compute(item: int) -> int:
+        together.wait(timeout=60)
+        if threading.get_ident() != mine:
+            assert slots.withdraw()  # waits until the thread that it helps has ended its turn
+        return item
+
+    mine = threading.get_ident()
+    assert spread(slots, compute, range(2)) == [0, 1]
+    assert slots.left == 1
+    with slots.taken():
+        assert slots._free.empty()

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from support.stubs import stub_model, tiny_model, white_rectangles
 
 from geo_retina.engine import BlockPixels, Engine, fill, mirror, mirroring
+from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.errors import ModelError
 from geo_retina.grid import Window, plan_tiles
 from geo_retina.options import DetectOptions
@@ -97,7 +98,9 @@ def shown(padding: str, valid: np.ndarray, block_px: int, batch: int) -> dict:
         seen.extend(tiles_NCHW.numpy().copy())
         return white_rectangles(tiles_NCHW)
 
-    engine = Engine(stub_model(look, padding=padding), DetectOptions(), batch=batch)
+    in_order = ComputeSlots(torch.device("cpu"), 1)
+    model = stub_model(look, padding=padding)
+    engine = Engine(model, DetectOptions(), batch=batch, slots=in_order)
     pixels = np.random.default_rng(1).integers(1, 255, (3, *valid.shape), np.uint8)
     pixels[:, ~valid] = 0
     plan = plan_tiles(valid.shape, tile_px=64, overlap_px=24, stride_px=32, exact=True)

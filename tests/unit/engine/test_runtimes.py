@@ -11,8 +11,9 @@ from geo_retina.errors import OptionError
 from geo_retina.nn.quantizing import Quantization
 from geo_retina.options import DetectOptions
 
-CPU, PLAIN = Place("cpu", "bf16", True), Place("cpu", "fp32", False)
-GPU = Place("cuda", "bf16", False)
+CPU, PLAIN = Place("cpu", "bf16", True, True), Place("cpu", "fp32", False, True)
+ARM = Place("cpu", "fp32", True, False)
+GPU = Place("cuda", "bf16", False, True)
 
 
 def quantized(*, costs_little: bool = True):
@@ -38,6 +39,13 @@ def test_auto_takes_integers_only_where_the_card_says_that_they_cost_little():
     assert chosen(quantized(), GPU) == ("torch", "bf16")
 
 
+def test_auto_takes_integers_only_where_they_are_known_to_be_exact():
+    assert chosen(quantized(), ARM) == ("torch", "fp32")
+    assert chosen(quantized(), CPU, ARM) == ("torch", "fp32")
+    assert chosen(quantized(), ARM, runtime="openvino") == ("openvino", "fp32")
+    assert chosen(quantized(), ARM, precision="int8") == ("openvino", "int8")  # and is tried
+
+
 def test_workers_compute_what_all_of_them_can():
     assert chosen(quantized(), CPU, CPU) == ("openvino", "int8")
     assert chosen(quantized(), CPU, GPU) == ("torch", "bf16")
@@ -59,7 +67,8 @@ def test_this_machine_is_described_as_it_is(monkeypatch):
     for version in ("2026.4.1", None):
         monkeypatch.setattr(runtimes, "openvino_version", lambda version=version: version)
         precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
-        assert runtimes.place_here("cpu") == Place("cpu", precision, version is not None)
+        is_known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        assert runtimes.place_here("cpu") == Place("cpu", precision, version is not None, is_known)
 
 
 @pytest.mark.parametrize(

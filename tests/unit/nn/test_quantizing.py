@@ -6,7 +6,7 @@ from support.small_networks import small_network
 
 from geo_retina.errors import ModelError
 from geo_retina.nn.folding import fold_batch_norms
-from geo_retina.nn.quantizing import Quantization, Rounding, measure, quantize
+from geo_retina.nn.quantizing import Quantization, Rounding, _RoundedKernel, measure, quantize
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,18 @@ def test_rounding_changes_outputs_little_and_without_a_bias(folded, images, meas
     assert errors[rounded] < errors[without] / 2
     assert not torch.equal(wanted, got)
     assert float((wanted - got).std()) < 0.1 * float(wanted.std())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+def test_two_neighbouring_weights_fit_into_16_bits(channels):
+    kernel = torch.randn(5, channels, 3, 3, generator=torch.Generator().manual_seed(channels))
+    kernel[0] = 1.0  # as bad as can be
+    kernel[1, :, 0, 0] = -7.0
+    rounding = _RoundedKernel(kernel)
+    integers = (rounding(kernel) / rounding.scale.view(-1, 1, 1, 1)).round()
+    pairs = integers.split(2, dim=1)
+    assert max(float(pair.sum(1).abs().max()) for pair in pairs) * 255 < 1 << 15
+    assert float((rounding(kernel) - kernel).abs().amax()) <= float(rounding.scale.max()) / 2 + 1e-6
 
 
 def test_tensors_hold_all_of_it(measured):
