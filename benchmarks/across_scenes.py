@@ -175,7 +175,7 @@ def merge_quads(rows: int, detections: float, leaf: int, dated: bool) -> dict[st
             yield found
 
     before_mb = peak_mb()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         across = merge_across([Found(read)], lattices, MergeOptions(), Path(folder), leaf_rows=leaf)
         disk = sum(path.stat().st_size for path in Path(folder).iterdir())
     return {

@@ -46,7 +46,7 @@ class ComputeSlots:
 
     @contextmanager
     def taken(self) -> Iterator[ExitStack]:
-        """Wait until this thread may compute; what is given ends its turn early when closed."""
+        """Wait until this thread may compute; close what is given to end the turn early."""
         with self._waiting:
             stream = self._free.get()
         with self._turn(stream) as turn:
@@ -76,8 +76,11 @@ class ComputeSlots:
             finally:
                 shared.stop()
                 turn.close()  # a helper whose memory is short waits for this one's
-            for helper in helpers:
-                helper.result()
+            try:
+                while helpers:
+                    helpers.pop().result()
+            finally:
+                helpers.clear()  # an error holds this frame, and a future its error
         return shared.results
 
     def share(self) -> None:

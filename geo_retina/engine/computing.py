@@ -19,7 +19,7 @@ from geo_retina.engine.batching import Batching, is_out_of_memory, predict
 from geo_retina.engine.compute_slots import ComputeSlots
 from geo_retina.engine.limits import first_look_options
 from geo_retina.engine.mirroring import Mirrored, fill, mirror
-from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, TileBoxes, inside
+from geo_retina.engine.pixels import BlockDetections, BlockPixels, Stopped, inside
 from geo_retina.engine.runtimes import predictor_of
 from geo_retina.engine.to_grid import move_to_grid
 from geo_retina.grid import Tile
@@ -128,22 +128,26 @@ class Engine:
             turn_s = time.perf_counter() - asked
             uploaded = [self._upload(each) for each in staged]
 
-            def compute(batch: list[_Owned]) -> list[tuple[int, TileBoxes, Detections]]:
+            def compute(batch: list[_Owned]) -> list[tuple[int, Detections, bool, bool]]:
                 if stopped is not None and stopped():
                     raise Stopped
                 parts = self._batching.predict(
                     batch, lambda tiles: self._images(tiles, blocks, uploaded)
                 )
-                return [
-                    (owner, part, move_to_grid(part, tile, blocks[owner], self._edge_px))
+                moved = [
+                    move_to_grid(part, tile, blocks[owner], self._edge_px)
                     for (owner, tile), part in zip(batch, parts, strict=True)
+                ]
+                return [
+                    (owner, here, part.truncated, part.out_of_range)
+                    for (owner, _), here, part in zip(batch, moved, parts, strict=True)
                 ]
 
             batches = self._batching.slots.spread(compute, self._batches(blocks), turn)
-        for owner, part, moved in chain.from_iterable(batches):
-            found[owner].append(moved)
-            truncated[owner] += part.truncated
-            out_of_range[owner] += part.out_of_range
+        for owner, here, is_truncated, is_outlying in chain.from_iterable(batches):
+            found[owner].append(here)
+            truncated[owner] += is_truncated
+            out_of_range[owner] += is_outlying
         return [
             BlockDetections(
                 Detections.concat(parts),
@@ -175,14 +179,16 @@ class Engine:
 
         Args:
             tile_px: side of the tiles.
-            threads: that would come with blocks; no more compute at once than have a turn.
+            threads: that would come with blocks. No more compute at once than have a turn; on a
+                CPU one block takes all turns.
             repeats: batches of each.
 
         Returns:
             Pixels through the network in a second, and bytes that batches take at their peak,
             estimated from the finest feature maps.
         """
-        slots, batch = min(self.slots, threads), self.batch_size(tile_px)
+        slots = self.slots if self.device.type == "cpu" else min(self.slots, threads)
+        batch = self.batch_size(tile_px)
         noise = self._noise(batch, tile_px)
 
         def forward(times: int) -> None:

@@ -83,8 +83,9 @@ def resolve_runtime(
     runtime, precision = options.runtime, options.precision
     if runtime == "auto":
         runtime = "openvino" if _wants_integers(options, model, places) else "torch"
-    if runtime == "openvino" and precision == "auto" and model.is_quantized_well:
-        precision = "int8" if all(place.has_integers for place in places) else "auto"
+    are_exact = all(place.has_integers for place in places)
+    if runtime == "openvino" and precision == "auto" and model.is_quantized_well and are_exact:
+        precision = "int8"
     if precision == "auto":
         shared = {place.precision for place in places}
         precision = shared.pop() if len(shared) == 1 else "fp32"  # type: ignore[assignment]

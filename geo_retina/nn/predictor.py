@@ -28,7 +28,7 @@ class Predictor(Protocol):
 
     @property
     def batches_at_once(self) -> int:
-        """Batches, at least one, that threads may give to it at the same time."""
+        """Batches, at least one, that threads may give to it at the same time, in any order."""
 
     def batch_size(self, tile_px: int) -> int:
         """Count the tiles of that side that a batch should hold; batches may be smaller."""

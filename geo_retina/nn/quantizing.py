@@ -21,6 +21,10 @@ from torch.nn.utils import parametrize
 from geo_retina.errors import ModelError
 from geo_retina.nn.retinanet import RetinaNet
 
+ROUNDING = 2
+"""Rises whenever numbers are rounded otherwise, so that what that costs has to be measured anew.
+1: kernels to 8 bits; 2: sums of two neighbouring weights, too."""
+
 _SHARE = 0.9999
 """Share of an image's values that its range holds; few are larger, and they would cost all others
 resolution."""
@@ -228,18 +232,22 @@ class _RoundedKernel(nn.Module):
     """Rounds a kernel to 8 bits, every output channel on its own.
 
     Processors without VNNI add the products of two neighbouring input channels in 16 bits, so no
-    two such weights may sum to more than 128: then integers give the same on all processors.
+    two such weights may sum to more than 128: then the sums are exact on all of them. Where groups
+    of channels are odd in number, any two may be neighbours.
     """
 
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, kernel: Tensor) -> None:
+    def __init__(self, kernel: Tensor, groups: int) -> None:
         super().__init__()
         kernel_OIHW = kernel.detach()
+        channels = kernel_OIHW.shape[1]
         even, odd = kernel_OIHW[:, ::2], kernel_OIHW[:, 1::2]
         sums = even[:, : odd.shape[1]] + odd
         greatest = torch.cat([kernel_OIHW, sums], dim=1).abs().amax(dim=(1, 2, 3))
+        if groups > 1 and channels > 1 and channels % 2:
+            greatest = 2 * kernel_OIHW.abs().amax(dim=(1, 2, 3))
         scale = greatest.clamp(min=1e-8) / 127
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
@@ -272,7 +280,9 @@ def _quantized(conv: nn.Conv2d, name: str, quantization: Quantization) -> _Quant
     if shift is not None:
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         copied.bias = nn.Parameter(bias - shift)
-    parametrize.register_parametrization(copied, "weight", _RoundedKernel(copied.weight))
+    parametrize.register_parametrization(
+        copied, "weight", _RoundedKernel(copied.weight, conv.groups)
+    )
     return _QuantizedConv(copied, quantization.ranges[name])
 
 

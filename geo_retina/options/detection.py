@@ -144,8 +144,8 @@ class DetectOptions:
     else torch."""
 
     precision: DetectPrecision = "auto"
-    """Arithmetic of the network; auto is int8 on a CPU with OpenVINO where the model's card says
-    that it costs little, else bf16 where the hardware has it, else fp32."""
+    """Arithmetic of the network; auto is int8 on an x86 CPU (AVX2 or AVX-512) with OpenVINO where
+    the model's card says that it costs little, else bf16 where the hardware has it, else fp32."""
 
     merge: MergeOptions = field(default_factory=MergeOptions)
     """Merging across tiles."""

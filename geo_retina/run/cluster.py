@@ -294,7 +294,7 @@ def _told(
             except Exception as error:  # Dask sends what a worker raised as a plain one
                 patience_s = end - time.monotonic()
                 if not _is_loss(error):
-                    raise without_package(run.scheduler, error) from error
+                    raise _without_package(run.scheduler, error) from error
                 if patience_s <= 0:
                     raise _without_answer(run.scheduler, error) from error
             stack.close()
@@ -320,17 +320,20 @@ def without_workers(patience_s: float) -> RunError:
     )
 
 
-def is_foreign(error: BaseException) -> bool:
-    """Tell whether a task failed because its scheduler or worker has another geo-retina, or none.
-
-    Workers tell at once when they are given the model, if they are there by then.
-    """
-    unreadable = "Error during deserialization of the task graph"  # so says Dask's scheduler
-    return isinstance(error, ImportError | AttributeError) or str(error).startswith(unreadable)
+def is_unread(error: BaseException) -> bool:
+    """Tell whether Dask's scheduler could not read a task, as it has no or another geo-retina."""
+    return str(error).startswith("Error during deserialization of the task graph")
 
 
-def without_package(address: str | None, error: BaseException) -> RunError:
-    """Make the error of workers, or their scheduler, that lack this version of geo-retina."""
+def foreign_scheduler(address: str) -> RunError:
+    """Make the error of a scheduler that lacks this version of geo-retina."""
+    return RunError(
+        f"the scheduler at {address} cannot read the tasks of this run; install this version of "
+        "geo-retina in its environment and its workers'"
+    )
+
+
+def _without_package(address: str, error: BaseException) -> RunError:
     return RunError(
         f"the workers of {address} cannot take the model ({error}); install this version "
         "of geo-retina in their environment"

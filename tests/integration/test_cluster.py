@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 
 import dask
 import numpy as np
 import pytest
+from distributed import Client
 from support.cluster import SOURCE, Cluster
 from support.stubs import paint, tiny_model, write_scene
 
@@ -77,8 +77,8 @@ def test_what_auto_stands_for_is_asked_of_the_workers(tmp_path, scene):
     assert len(found) == len(here) > 0
 
 
-@pytest.mark.parametrize("late_s", [0.0, 4.0])  # there when the model is sent, or not yet
-def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypatch, late_s):
+@pytest.mark.parametrize("has_worker", [True, False])
+def test_a_cluster_without_the_package_is_one_sentence(tmp_path, scene, monkeypatch, has_worker):
     import support.cluster
 
     monkeypatch.setattr(support.cluster, "SOURCE", tmp_path)
@@ -86,15 +86,18 @@ def test_workers_without_the_package_are_one_sentence(tmp_path, scene, monkeypat
     (tmp_path / "geo_retina" / "__init__.py").write_text("")
     cluster = Cluster(tmp_path)
     cluster.start_scheduler()
-    coming = threading.Timer(late_s, cluster.start_worker)
-    coming.start()
-    run = RunOptions(device="cpu", scheduler=cluster.address)
+    run = RunOptions(device="cpu", scheduler=cluster.address, patience_s=60)
     try:
-        with pytest.raises(RunError, match="install this version of geo-retina"):
+        if has_worker:
+            cluster.start_worker()
+            with Client(cluster.address, timeout=60) as client:
+                client.wait_for_workers(1, timeout=60)
+        with pytest.raises(RunError, match="install this version of geo-retina") as raised:
             detect(scene, tiny_model(), OPTIONS, run)
     finally:
-        coming.join()
         cluster.stop()
+    assert "scheduler at" in str(raised.value) or has_worker
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from geo_retina.run.blocks import Outcome, detect_batch, failed_block, stop_run
 from geo_retina.run.cluster import (
     EngineKey,
     find_dashboard,
-    is_foreign,
-    without_package,
+    foreign_scheduler,
+    is_unread,
     workers,
 )
 from geo_retina.run.plan import TaskBatch
@@ -202,7 +202,8 @@ class _Flight:
                 elif time.monotonic() - seen > self._patience_s:
                     raise RunError(
                         f"no worker was connected to the scheduler for {self._patience_s:g} s; "
-                        "start workers, and the same command goes on from what is finished"
+                        "start workers that have this version of geo-retina, and the same "
+                        "command goes on from what is finished"
                     ) from None
 
     def _taken(self, future: Future) -> Future:
@@ -242,8 +243,8 @@ class _Flight:
                 continue
             task_batch = self.batch_of.pop(future.key)
             if outcome is None and (error := future.exception()) is not None:
-                if is_foreign(error):
-                    raise without_package(self._client.scheduler.address, error)
+                if is_unread(error):
+                    raise foreign_scheduler(self._client.scheduler.address) from error
                 # a worker was lost, several times over
                 lost = [failed_block(job, one_sentence(error)) for job in task_batch.jobs]
                 outcome = Outcome(lost)

@@ -10,7 +10,7 @@ from geo_retina.evaluation import compare
 from geo_retina.evaluation.comparison import Difference
 from geo_retina.model import Card, Model
 from geo_retina.nn.folding import fold_batch_norms
-from geo_retina.nn.quantizing import quantize
+from geo_retina.nn.quantizing import ROUNDING, quantize
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.training.validation.ground import ValidationGround
 from geo_retina.training.validation.scoring import detect_on_ground
@@ -131,7 +131,7 @@ def with_quantization(model: Model, about: dict[str, Any], cost: IntegerCost | N
         about: what ranges were measured on.
         cost: None where it was not measured.
     """
-    unknown = {"cost": "not measured", "costs_little": False}
+    unknown = {"cost": "not measured", "costs_little": False, "rounding": ROUNDING}
     told = unknown | about | ({} if cost is None else cost.to_dict())
     card = replace(model.card, metrics={**model.card.metrics, "quantization": told})
     return replace(model, card=Card.from_json(card.to_json()))  # as a reader of the file gets it

@@ -8,7 +8,7 @@ from support.stubs import StubPredictor, tiny_model
 
 from geo_retina.engine import Place, resolve_runtime, runtimes
 from geo_retina.errors import OptionError
-from geo_retina.nn.quantizing import Quantization
+from geo_retina.nn.quantizing import ROUNDING, Quantization
 from geo_retina.options import DetectOptions
 
 CPU, PLAIN = Place("cpu", "bf16", True, True), Place("cpu", "fp32", False, True)
@@ -16,9 +16,10 @@ ARM = Place("cpu", "fp32", True, False)
 GPU = Place("cuda", "bf16", False, True)
 
 
-def quantized(*, costs_little: bool = True):
+def quantized(*, costs_little: bool = True, rounding: int = ROUNDING):
     card = tiny_model().card
-    card = dataclasses.replace(card, metrics={"quantization": {"costs_little": costs_little}})
+    about = {"costs_little": costs_little, "rounding": rounding}
+    card = dataclasses.replace(card, metrics={"quantization": about})
     return dataclasses.replace(tiny_model(), card=card, quantization=Quantization({}, {}))
 
 
@@ -30,7 +31,7 @@ def chosen(model, *places, **options):
 def test_auto_takes_integers_only_where_the_card_says_that_they_cost_little():
     assert chosen(quantized(), CPU) == ("openvino", "int8")
     assert chosen(quantized(), PLAIN) == ("torch", "fp32")
-    for model in (tiny_model(), quantized(costs_little=False)):
+    for model in (tiny_model(), quantized(costs_little=False), quantized(rounding=1)):
         assert chosen(model, CPU) == ("torch", "bf16")
     assert chosen(quantized(), CPU, precision="fp32") == ("torch", "fp32")
     assert chosen(quantized(), CPU, runtime="torch") == ("torch", "bf16")
@@ -63,11 +64,14 @@ def test_integers_are_taken_where_they_are_asked_for():
             chosen(model, *places, precision="int8")
 
 
-def test_this_machine_is_described_as_it_is(monkeypatch):
+@pytest.mark.parametrize(
+    ("capability", "is_known"), [("AVX512", True), ("AVX2", True), ("DEFAULT", False)]
+)
+def test_this_machine_is_described_as_it_is(monkeypatch, capability, is_known):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for version in ("2026.4.1", None):
         monkeypatch.setattr(runtimes, "openvino_version", lambda version=version: version)
         precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
-        is_known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         assert runtimes.place_here("cpu") == Place("cpu", precision, version is not None, is_known)
 
 

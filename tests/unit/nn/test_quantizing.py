@@ -57,14 +57,16 @@ def test_rounding_changes_outputs_little_and_without_a_bias(folded, images, meas
     assert float((wanted - got).std()) < 0.1 * float(wanted.std())
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 8])
-def test_two_neighbouring_weights_fit_into_16_bits(channels):
+@pytest.mark.parametrize(("channels", "groups"), [(1, 5), (2, 1), (3, 1), (8, 1), (3, 5)])
+def test_two_neighbouring_weights_fit_into_16_bits(channels, groups):
     kernel = torch.randn(5, channels, 3, 3, generator=torch.Generator().manual_seed(channels))
     kernel[0] = 1.0  # as bad as can be
     kernel[1, :, 0, 0] = -7.0
-    rounding = _RoundedKernel(kernel)
+    rounding = _RoundedKernel(kernel, groups)
     integers = (rounding(kernel) / rounding.scale.view(-1, 1, 1, 1)).round()
     pairs = integers.split(2, dim=1)
+    if groups > 1 and channels == 3:  # the third and the first of the next position
+        pairs = (*pairs, integers[:, [2, 0]])
     assert max(float(pair.sum(1).abs().max()) for pair in pairs) * 255 < 1 << 15
     assert float((rounding(kernel) - kernel).abs().amax()) <= float(rounding.scale.max()) / 2 + 1e-6
 
