@@ -302,6 +302,7 @@ def describe_card(card: Card) -> dict[str, str]:
         f"{', '.join(f'P{level}' for level in network.levels or ())}, "
         f"{network.channels} channels, {network.convs} convolutions a subnet",
         **_scores(card.metrics),
+        "integers": _integers(card),
         "training": _scalars(card.training),
         "licence": card.licence,
         "attribution": card.attribution,
@@ -320,6 +321,26 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, str]:
             known = (f"{title} {x:.3f}" for title, x in numbers.items() if x is not None)
             rows[f"scores, {name}"] = ", ".join(known)
     return rows
+
+
+def _integers(card: Card) -> str:
+    """Say whether 8-bit integers are chosen of themselves, and what they cost."""
+    from geo_retina.model.cards import ROUNDING
+
+    about = card.metrics.get("quantization")
+    if about is None:
+        return ""
+    if about.get("rounding") != ROUNDING:
+        return "cost measured by an older geo-retina, so auto leaves them; run geo-retina quantize"
+    pairs = ((name, about.get(name.lower(), {})) for name in ("F1", "AP"))
+    cost = ", ".join(
+        f"{name} {each['a']:.3f}, in integers {each['b']:.3f}"
+        for name, each in pairs
+        if each.get("a") is not None
+    )
+    if card.integers_cost_little:
+        return f"{cost}; auto takes them on an x86 CPU with the extra cpu"
+    return f"{cost or 'cost not measured'}; auto leaves them"
 
 
 def _scalars(values: Mapping[str, Any]) -> str:

@@ -39,6 +39,10 @@ _STRIDES_PER_TILE = 16
 _MOST_PX = 65_536
 """Tiles and objects beyond this are a mistake: one tile would fill the memory."""
 
+ROUNDING = 2
+"""Rises whenever 8-bit integers are rounded otherwise, so that their cost is to be measured anew.
+1: kernels to 8 bits; 2: sums of two neighbouring weights, too."""
+
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -266,6 +270,12 @@ class Card:
     def overlap_px(self) -> int:
         """Overlap of neighbouring tiles that lets one of them see an object whole."""
         return math.ceil(self.object_px[2]) + OVERLAP_MARGIN_PX
+
+    @property
+    def integers_cost_little(self) -> bool:
+        """Whether it was measured that 8-bit integers, as they are rounded now, cost little."""
+        about = self.metrics.get("quantization", {})
+        return about.get("rounding") == ROUNDING and about.get("costs_little") is True
 
     def to_json(self) -> str:
         """Write JSON, keys sorted; ``from_json`` reads it."""

@@ -22,7 +22,7 @@ from geo_retina.nn.backbones import Backbone
 from geo_retina.nn.heads import Subnet
 from geo_retina.nn.predictor import Predictor
 from geo_retina.nn.pyramid import Pyramid
-from geo_retina.nn.quantizing import ROUNDING, Quantization
+from geo_retina.nn.quantizing import Quantization
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import DetectOptions, NetworkOptions
 
@@ -94,9 +94,7 @@ class Model:
     @property
     def is_quantized_well(self) -> bool:
         """Whether the model can be computed in integers, and the card says that it costs little."""
-        about = self.card.metrics.get("quantization", {})
-        is_current = about.get("rounding") == ROUNDING
-        return self.quantization is not None and is_current and about.get("costs_little") is True
+        return self.quantization is not None and self.card.integers_cost_little
 
     @cached_property
     def fingerprint(self) -> str:

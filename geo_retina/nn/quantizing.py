@@ -21,10 +21,6 @@ from torch.nn.utils import parametrize
 from geo_retina.errors import ModelError
 from geo_retina.nn.retinanet import RetinaNet
 
-ROUNDING = 2
-"""Rises whenever numbers are rounded otherwise, so that what that costs has to be measured anew.
-1: kernels to 8 bits; 2: sums of two neighbouring weights, too."""
-
 _SHARE = 0.9999
 """Share of an image's values that its range holds; few are larger, and they would cost all others
 resolution."""

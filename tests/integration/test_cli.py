@@ -153,6 +153,7 @@ def test_models_and_their_info(capsys):
         assert re.match(r"F1 0\.\d{3}, precision 0\.\d{3}, recall", card["scores, val"])
         assert re.search("labels on the (tuning|validation) ground", card["measured on"])
         assert "train labels: " in card["training"]
+        assert ("auto takes them" in card["integers"]) == load_card(name).integers_cost_little
 
 
 def test_info_says_what_stands_where_there_is_no_ground():

@@ -9,8 +9,9 @@ from geo_retina.engine import TorchPredictor, has_openvino
 from geo_retina.evaluation import compare
 from geo_retina.evaluation.comparison import Difference
 from geo_retina.model import Card, Model
+from geo_retina.model.cards import ROUNDING
 from geo_retina.nn.folding import fold_batch_norms
-from geo_retina.nn.quantizing import ROUNDING, quantize
+from geo_retina.nn.quantizing import quantize
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.training.validation.ground import ValidationGround
 from geo_retina.training.validation.scoring import detect_on_ground

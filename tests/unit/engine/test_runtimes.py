@@ -8,7 +8,8 @@ from support.stubs import StubPredictor, tiny_model
 
 from geo_retina.engine import Place, resolve_runtime, runtimes
 from geo_retina.errors import OptionError
-from geo_retina.nn.quantizing import ROUNDING, Quantization
+from geo_retina.model.cards import ROUNDING
+from geo_retina.nn.quantizing import Quantization
 from geo_retina.options import DetectOptions
 
 CPU, PLAIN = Place("cpu", "bf16", True, True), Place("cpu", "fp32", False, True)
