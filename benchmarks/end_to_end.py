@@ -94,7 +94,7 @@ def measure(scenes: Path, model: geo_retina.Model, out: Path, args: argparse.Nam
     with stages(args.device) as clock, cpu_seconds() as cpu:
         report = geo_retina.detect_to_file(scenes, model, out, detect, run)
     out.unlink()
-    slots = ready.slots if ready.device.type == "cpu" else min(ready.slots, args.readers)
+    slots = ready.slots_for(args.readers)
     alone_px = (args.bare_repeats + 1) * slots * ready.batch_size(tile_px) * tile_px**2
     network_px = sum(len(plan.tiles) * plan.tiles.tile_px**2 for plan in plans)
     whole = network_px / report.seconds

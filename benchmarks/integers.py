@@ -28,7 +28,6 @@ from torch import Tensor
 from geo_retina import DetectOptions, Model, SynthOptions, draw_scene
 from geo_retina.engine import place_here, resolve_runtime
 from geo_retina.engine.batching import predict
-from geo_retina.engine.openvino_graphs import has_bf16
 from geo_retina.engine.runtimes import predictor_of
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.nn.predictor import Numbers, NumbersPredictor
@@ -36,8 +35,7 @@ from geo_retina.nn.quantizing import measure
 from geo_retina.run.memory import keep_freed_memory
 
 COLUMNS = ("model", "tile_px", "runtime", "precision", "boxes", "mpx_cpu_s", "times")
-FLOATING = "bf16" if has_bf16() else "fp32"
-KINDS = (("torch", "auto"), ("openvino", FLOATING), ("openvino", "int8"))
+KINDS = (("torch", "auto"), ("openvino", place_here("cpu").precision), ("openvino", "int8"))
 
 
 def main() -> None:

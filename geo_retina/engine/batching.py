@@ -69,8 +69,10 @@ class Batching:
             RuntimeError: a single tile alone on the device does not fit.
             ModelError: the predictor's answer is not what was asked for.
         """
-        if self.reduced is not None and len(batch) > self.reduced:  # since it was put together
-            return self._predict_halves(batch, tiles_of)
+        half = len(batch) // 2
+        if self.reduced is not None and len(batch) > self.reduced:
+            parts = batch[:half], batch[half:]
+            return [found for part in parts for found in self.predict(part, tiles_of)]
         alone = self.slots.left == 1  # another thread may give up its turn meanwhile
         try:
             return self._predict(batch, tiles_of)
@@ -82,17 +84,8 @@ class Batching:
             torch.cuda.empty_cache()
         if self.slots.withdraw() or not alone:
             return self.predict(batch, tiles_of)
-        half = len(batch) // 2
         self.reduced = min(half, self.reduced or half)
-        return self._predict_halves(batch, tiles_of)
-
-    def _predict_halves(
-        self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor | Numbers]
-    ) -> list[TileBoxes]:
-        half = len(batch) // 2
-        return [
-            found for part in (batch[:half], batch[half:]) for found in self.predict(part, tiles_of)
-        ]
+        return self.predict(batch, tiles_of)
 
     def _predict(
         self, batch: Sequence[_T], tiles_of: Callable[[Sequence[_T]], Tensor | Numbers]

@@ -174,21 +174,26 @@ class Engine:
         """How many batches may be computed at once."""
         return self._batching.slots.left
 
+    def slots_for(self, threads: int) -> int:
+        """Count the batches that are computed at once where so many threads come with blocks.
+
+        No more than have a turn; on a CPU one block takes all turns.
+        """
+        return self.slots if self.device.type == "cpu" else min(self.slots, threads)
+
     def measure(self, tile_px: int, *, threads: int = 1, repeats: int = 3) -> tuple[float, int]:
         """Time the network and the decoding on noise, with boxes everywhere.
 
         Args:
             tile_px: side of the tiles.
-            threads: that would come with blocks. No more compute at once than have a turn; on a
-                CPU one block takes all turns.
+            threads: that would come with blocks.
             repeats: batches of each.
 
         Returns:
             Pixels through the network in a second, and bytes that batches take at their peak,
             estimated from the finest feature maps.
         """
-        slots = self.slots if self.device.type == "cpu" else min(self.slots, threads)
-        batch = self.batch_size(tile_px)
+        slots, batch = self.slots_for(threads), self.batch_size(tile_px)
         noise = self._noise(batch, tile_px)
 
         def forward(times: int) -> None:

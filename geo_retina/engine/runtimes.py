@@ -81,10 +81,11 @@ def resolve_runtime(
             )
         return options
     runtime, precision = options.runtime, options.precision
+    are_good = model.is_quantized_well and all(place.has_integers for place in places)
     if runtime == "auto":
-        runtime = "openvino" if _wants_integers(options, model, places) else "torch"
-    are_exact = all(place.has_integers for place in places)
-    if runtime == "openvino" and precision == "auto" and model.is_quantized_well and are_exact:
+        integers = _wants_integers(options, places, are_good=are_good)
+        runtime = "openvino" if integers else "torch"
+    if runtime == "openvino" and precision == "auto" and are_good:
         precision = "int8"
     if precision == "auto":
         shared = {place.precision for place in places}
@@ -114,13 +115,11 @@ def check_runtime(options: DetectOptions) -> None:
         raise OptionError(_MISSING)
 
 
-def _wants_integers(options: DetectOptions, model: Model, places: Collection[Place]) -> bool:
+def _wants_integers(options: DetectOptions, places: Collection[Place], *, are_good: bool) -> bool:
     if options.precision != "auto":
         return options.precision == "int8"
-    everywhere = all(
-        place.device == "cpu" and place.has_openvino and place.has_integers for place in places
-    )
-    return bool(places) and everywhere and model.is_quantized_well
+    everywhere = all(place.device == "cpu" and place.has_openvino for place in places)
+    return bool(places) and everywhere and are_good
 
 
 def _check(options: DetectOptions, model: Model, places: Collection[Place]) -> None:

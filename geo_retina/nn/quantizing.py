@@ -239,12 +239,12 @@ class _RoundedKernel(nn.Module):
         super().__init__()
         kernel_OIHW = kernel.detach()
         channels = kernel_OIHW.shape[1]
-        even, odd = kernel_OIHW[:, ::2], kernel_OIHW[:, 1::2]
-        sums = even[:, : odd.shape[1]] + odd
-        greatest = torch.cat([kernel_OIHW, sums], dim=1).abs().amax(dim=(1, 2, 3))
         if groups > 1 and channels > 1 and channels % 2:
-            greatest = 2 * kernel_OIHW.abs().amax(dim=(1, 2, 3))
-        scale = greatest.clamp(min=1e-8) / 127
+            sums = 2 * kernel_OIHW
+        else:
+            even, odd = kernel_OIHW[:, ::2], kernel_OIHW[:, 1::2]
+            sums = torch.cat([kernel_OIHW, even[:, : odd.shape[1]] + odd], dim=1)
+        scale = sums.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
 
