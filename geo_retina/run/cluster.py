@@ -315,8 +315,8 @@ def _is_loss(error: Exception) -> bool:
 def without_workers(patience_s: float) -> RunError:
     """Make the error of a scheduler that had no worker for so long."""
     return RunError(
-        f"no worker was connected to the scheduler for {patience_s:g} s; start workers, and "
-        "repeat the command"
+        f"no worker was connected to the scheduler for {patience_s:g} s; start workers that have "
+        "this version of geo-retina, and the same command goes on from what is finished"
     )
 
 

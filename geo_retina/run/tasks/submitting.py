@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from geo_retina.errors import RunError, one_sentence
+from geo_retina.errors import one_sentence
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.run.blocks import Outcome, detect_batch, failed_block, stop_run
@@ -25,6 +25,7 @@ from geo_retina.run.cluster import (
     find_dashboard,
     foreign_scheduler,
     is_unread,
+    without_workers,
     workers,
 )
 from geo_retina.run.plan import TaskBatch
@@ -200,11 +201,7 @@ class _Flight:
                     seen = time.monotonic()
                     self._refill()
                 elif time.monotonic() - seen > self._patience_s:
-                    raise RunError(
-                        f"no worker was connected to the scheduler for {self._patience_s:g} s; "
-                        "start workers that have this version of geo-retina, and the same "
-                        "command goes on from what is finished"
-                    ) from None
+                    raise without_workers(self._patience_s) from None
 
     def _taken(self, future: Future) -> Future:
         self._running -= 1
