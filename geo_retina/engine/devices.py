@@ -75,6 +75,10 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Emulated bf16 on a CPU is slower than fp32.
-        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = device.type == "cpu" and has_bf16()
     return torch.bfloat16 if fast else torch.float32
+
+
+def has_bf16() -> bool:
+    """Check whether this processor computes in bf16 itself; where it is emulated, fp32 is faster."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geo_retina.engine.devices import has_bf16
 from geo_retina.errors import ModelError, OutputError
 from geo_retina.files import new_file
 from geo_retina.quiet import ignored_warnings
@@ -242,11 +243,6 @@ def _element_type(dtype: torch.dtype) -> Any:
         torch.int8: Type.i8,
         torch.bool: Type.boolean,
     }[dtype]
-
-
-def has_bf16() -> bool:
-    """Check whether this processor computes in bf16 itself."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_integers() -> bool:

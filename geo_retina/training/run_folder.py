@@ -6,8 +6,9 @@ import contextlib
 import csv
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,15 @@ class RunFolder:
     Attributes:
         path: the folder.
         options: of the run, as JSON gives them back.
-        facts: what the run found out once and keeps: its learning rate, its precision, and
-            how often it was started.
+        facts: what the run found out once and keeps: its learning rate, its precision, how
+            often it was started, and the seconds up to its last whole epoch.
     """
 
     path: Path
     options: Mapping[str, Any]
     facts: dict[str, Any]
+    _started: float = field(default_factory=time.perf_counter)
+    _seconds_before: float = 0.0
 
     @classmethod
     def open(
@@ -69,7 +72,8 @@ class RunFolder:
                     f"{path} holds no training run to resume; leave out resume=True to begin one"
                 )
             _refuse_other_options(path, found["options"], options)
-            folder = cls(path, options, dict(found["facts"]))
+            facts = dict(found["facts"])
+            folder = cls(path, options, facts, _seconds_before=facts.get("seconds", 0.0))
         else:
             if _checkpoint(path).exists() and not overwrite:
                 raise TrainingError(
@@ -89,6 +93,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The state after the last epoch that ended."""
         return _checkpoint(self.path)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all starts; of those that were stopped, up to their last whole epoch."""
+        return round(self._seconds_before + time.perf_counter() - self._started, 1)
 
     def read_state(self) -> dict[str, Any] | None:
         """Read the state after the last whole epoch, mapped from the file; None before the first.
@@ -172,20 +181,22 @@ class LastCheckpoint(Callback):
     It must come after the callbacks whose state belongs to that epoch.
 
     Args:
-        path: the file; its folder exists.
+        folder: where; it exists.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file; a kill leaves the old one or the new."""
         if not trainer.is_global_zero:
             # Takes part in gathering the state, and writes nothing.
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._folder.checkpoint)
             return
-        with new_file(self._path) as draft:
+        with new_file(self._folder.checkpoint) as draft:
             trainer.save_checkpoint(draft)
+        self._folder.facts["seconds"] = self._folder.seconds
+        self._folder.write_manifest()
 
 
 def _clear(path: Path) -> None:

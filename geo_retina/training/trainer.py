@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -132,7 +131,6 @@ def _fit(
     progress: bool | Callable[[TrainProgress], None],
 ) -> Model:
     """Run the loop and make the model of its best epoch."""
-    start = time.perf_counter()
     samples = TrainSamples(
         prepared.training_set,
         prepared.split,
@@ -164,7 +162,7 @@ def _fit(
     mining = MineHardNegatives(
         average, samples, sampler, options.samples, batch=options.batches.batch
     )
-    callbacks = [average, validation, mining, LastCheckpoint(folder.checkpoint)]
+    callbacks = [average, validation, mining, LastCheckpoint(folder)]
     if callable(progress):
         callbacks.append(Telling(progress, validation))
     trainer = _trainer(options, device, folder, callbacks, precision, progress is True)
@@ -180,7 +178,7 @@ def _fit(
         "device": device.type,
         "precision": precision,
         "lr": lr,
-        "seconds": round(time.perf_counter() - start + folder.facts.get("seconds", 0.0), 1),
+        "seconds": folder.seconds,
         "starts": folder.facts["starts"],
         "samples_per_epoch": len(loader.sampler),  # type: ignore[arg-type]
     }

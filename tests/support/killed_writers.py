@@ -112,7 +112,7 @@ def checkpoint(folder: Path, version: int) -> None:
     trainer = SimpleNamespace(
         is_global_zero=True, save_checkpoint=lambda path: torch.save(state, path)
     )
-    LastCheckpoint(folder / "last.ckpt").on_train_epoch_end(trainer, None)
+    LastCheckpoint(RunFolder(folder, {}, {})).on_train_epoch_end(trainer, None)
 
 
 def run_folder(folder: Path, version: int) -> None:

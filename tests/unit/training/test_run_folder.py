@@ -163,6 +163,8 @@ def test_killed_in_the_first_epoch_or_after_the_last(
         train(options, tmp_path / "m.safetensors", resume=True)
     again = load_model(tmp_path / "m.safetensors")
     assert again.card.training["history"] == whole.card.training["history"]
+    learned = json.loads((tmp_path / "m.safetensors.train" / "run.json").read_text())["facts"]
+    assert again.card.training["seconds"] >= learned["seconds"] > 0
 
 
 def test_a_run_that_ended_early_ends_there_again(
