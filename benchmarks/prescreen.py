@@ -24,10 +24,11 @@ from rasterio.enums import Resampling
 from reports import Row, arguments, head, keep, parse, spent, table
 
 import geo_retina
+from geo_retina.boxes import Boxes
 
 COLUMNS = (
     *("per_ha", "placed", "objects", "screened", "cpu_s", "cpu_s_first", "times"),
-    *("found", "lost"),
+    *("found", "lost", "false", "false_first"),
 )
 _CLUSTER = 8  # objects that lie together
 _MARGIN_M = 4.0  # shadows reach so far
@@ -80,8 +81,8 @@ class Drawn:
         self.boxes_px = shapely.bounds(moved)
         self.margin_px = _MARGIN_M / gsd_m
 
-    def write(self, density: float, placed: str) -> tuple[Path, int]:
-        """Write a scene with so many objects to a hectare, and overviews."""
+    def write(self, density: float, placed: str) -> tuple[Path, Boxes]:
+        """Write a scene with so many objects to a hectare, and overviews; also their boxes."""
         count = min(len(self.boxes_px), int(self.random.poisson(density * self.hectares)))
         chosen = self._evenly(count) if placed == "evenly" else self._clustered(count)
         pixels = self.none.copy()
@@ -93,7 +94,7 @@ class Drawn:
         with rasterio.open(path, "w", **self.profile) as dataset:
             dataset.write(pixels)
             dataset.build_overviews([2, 4], Resampling.average)
-        return path, count
+        return path, self.boxes_px[chosen]
 
     def _evenly(self, count: int) -> np.ndarray:
         return self.random.choice(len(self.boxes_px), count, replace=False)
@@ -117,7 +118,7 @@ def measure(
     args: argparse.Namespace,
 ) -> Row:
     """Detect from file to file, without and with a first look."""
-    path, count = drawn.write(density, placed)
+    path, objects = drawn.write(density, placed)
     run = geo_retina.RunOptions(overwrite=True, device=args.device, threads=1)
     found, seconds, reports = [], [], []
     for first in (False, True):
@@ -131,19 +132,21 @@ def measure(
         found.append(gpd.read_file(out, layer="detections"))
     px = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
     whole, looked = (each[px].to_numpy(float) for each in found)
-    pairs, _ = match(whole, looked)
+    kept = [{pair[0] for pair in match(objects, boxes)[0]} for boxes in (whole, looked)]
     report = reports[-1]
     return {
         "per_ha": density,
         "placed": placed,
-        "objects": count,
+        "objects": len(objects),
         "hectares": drawn.hectares,
         "screened": report.screened_pixels / report.pixels,
         "cpu_s": seconds[0],
         "cpu_s_first": seconds[1],
         "times": seconds[0] / seconds[1],
-        "found": len(whole),
-        "lost": len(whole) - len(pairs),
+        "found": len(kept[0]),
+        "lost": len(kept[0] - kept[1]),
+        "false": len(whole) - len(kept[0]),
+        "false_first": len(looked) - len(kept[1]),
     }
 
 

@@ -80,5 +80,5 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def has_bf16() -> bool:
-    """Check whether this processor computes in bf16 itself; where it is emulated, fp32 is faster."""
+    """Check whether this processor computes in bf16 itself, as emulated it is slower than fp32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import shlex
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from geo_retina import load_model
+from geo_retina.model import Model, Prescreen
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -76,3 +80,23 @@ def test_all_steps_together_fit_into_nine_minutes():
         "read",
         "end_to_end",
     }
+
+
+def test_a_first_look_is_measured_on_scenes_of_few_objects(tmp_path, monkeypatch):
+    """On ground without objects all is screened out; a look that keeps every tile loses nothing."""
+    demo, out = load_model("demo"), tmp_path / "result.json"
+    rows = {}
+    for score in (0.01, 0.999):
+        first = Prescreen(factor=2, score=score, thresholds=demo.card.thresholds)
+        metrics = {**demo.card.metrics, "prescreen": {"gains": True}}
+        card = dataclasses.replace(demo.card, prescreen=first, metrics=metrics)
+        Model(demo.network, card).save(tmp_path / f"{score}.safetensors")
+        words = [str(tmp_path / f"{score}.safetensors"), "--density", "2", "--size", "768"]
+        run(monkeypatch, ["", "prescreen", *words], "--repeats", "1", "--out", str(out))
+        rows[score] = json.loads(out.read_text())["runs"]
+    for every, none in zip(rows[0.01], rows[0.999], strict=True):
+        assert every["objects"] == none["objects"] > 0
+        assert every["found"] == none["found"] > 0
+        assert (every["lost"], none["lost"]) == (0, none["found"])
+        assert (every["false"], every["screened"]) == (every["false_first"], 0)
+        assert (none["false_first"], none["screened"]) == (0, 1)
