@@ -286,7 +286,7 @@ def work_line(work: Workload, km2_per_hour: float | None) -> str:
         "waiting for the device": work.turn,
         "detecting": work.detecting,
         "merging": work.merging,
-        "without a task": work.idle,
+        "without a block of their own": work.idle,
     }
     spent = sum(shares.values())
     parts = [f"{seconds / spent:.0%} {what}" for what, seconds in shares.items()]

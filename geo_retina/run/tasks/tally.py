@@ -74,7 +74,10 @@ class Workload:
 
     @property
     def idle(self) -> float:
-        """Seconds without a task: waiting for the scheduler, or for others at the end."""
+        """Seconds without a task: waiting for the scheduler, or for others at the end.
+
+        On a CPU, batches of another thread's block may have been computed on its cores meanwhile.
+        """
         return max(0.0, self.available - self._working)
 
     @property

@@ -283,7 +283,7 @@ def test_summary(detector, here, capsys):
     assert "  house      1,000\n  car          200\n" in out
     assert (
         "576 km2 an hour; threads spent 10% reading, 5% waiting for the device, 60% detecting, "
-        "5% merging, 20% without a task\n"
+        "5% merging, 20% without a block of their own\n"
     ) in out
     assert "written to out.gpkg, in EPSG:32632" in out
     assert err.startswith("geo-retina: 3 tiles reached a limit and may hold more objects")
