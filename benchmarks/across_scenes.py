@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyproj
 from affine import Affine
+from machines import machine
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Grid
@@ -66,9 +64,7 @@ def main() -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "runs": rows,
         "slope": slope(rows[0], rows[-1]) if len(rows) > 1 else None,
     }

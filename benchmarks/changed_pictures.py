@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import rasterio
+from machines import machine
 from rasterio.enums import Resampling
 from rasterio.warp import calculate_default_transform, reproject
 
@@ -165,9 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{name}: F1 {told[name]['f1']:.4f}, count {told[name]['count_error']:+.1%}", flush=True
         )
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "model": args.model,
         "part": args.part,
         "scenes": len(scenes),

@@ -19,13 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+from machines import machine
 from scipy.optimize import brentq
 
 import geo_retina
@@ -289,9 +288,7 @@ def main() -> None:
                 rows.append(row)
                 print(json.dumps(row), flush=True)
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "draws": args.draws,
         "cell_px": CELL_PX,
         "grounds": [about(ground) for ground in grounds],

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import shapely
+from machines import machine
 
 import geo_retina
 
@@ -135,9 +133,7 @@ def peak_gib() -> float:
 
 def describe(args: argparse.Namespace, rows: list[dict[str, object]]) -> dict[str, object]:
     return {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "files": args.suffix,
         "labels_per_hectare": args.density,
         "runs": rows,

@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+from machines import machine
 
 import geo_retina
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions
@@ -102,9 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     args.models.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "set": args.set,
         "kinds": {},
     }

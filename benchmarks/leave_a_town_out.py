@@ -19,12 +19,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+from machines import machine
 
 import geo_retina
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions
@@ -206,9 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(town, json.dumps(told), flush=True)
     f1 = [each["f1"] for each in towns.values()]
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "model": args.model,
         "part": args.part,
         "set": args.set,

@@ -26,16 +26,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy, torch and numba read it
 import argparse
 import importlib.util
 import json
-import platform
 import resource
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from machines import machine
 from simulation import Sight, see, see_oriented, spread
 
 from geo_retina.boxes import overlapping_pairs
@@ -64,9 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "numpy": np.__version__,
     }
     if args.partitioned:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from machines import machine
 
 from geo_retina import PRESETS, Card, Model, SynthOptions, draw_scene, load_model
 from geo_retina.model import Band, Radiometry, build_network
@@ -58,22 +57,10 @@ def draw_copies(folder: Path, count: int, side_px: int) -> list[Path]:
     return paths
 
 
-def hardware(device: str) -> str:
-    """Name the processor or the GPU that computes, as it calls itself."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def head(args: argparse.Namespace) -> Row:
-    """Record when, on what, and with what a result was measured."""
+    """Record when, on what, and with what a speed was measured."""
     return {
-        "date": date.today().isoformat(),
-        "hardware": hardware(args.device),
-        "cores": os.cpu_count(),
+        **machine(args.device),
         "device": args.device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -196,8 +183,3 @@ def matmul_roof(device: str, dtype: torch.dtype, repeats: int) -> float:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = [spent(lambda: a @ b, device, 1) for _ in range(max(3, repeats))]
     return 2 * side**3 / min(time.wall_s if is_gpu else time.cpu_s for time in times)
-
-
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text("utf-8").splitlines() if file.exists() else []

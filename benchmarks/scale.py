@@ -16,19 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
+from machines import machine
 
 import geo_retina
 from geo_retina.run import estimate
@@ -68,9 +66,7 @@ def main() -> None:
             rows.append({"side_px": side, **measure(scene, folder / f"{side}{args.suffix}", args)})
             print(table_row(rows[-1]), flush=True)
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "torch": torch.__version__,
         "source": "drawn" if args.source is None else args.source.name,
         "scene": "GeoTIFF" if args.written else "VRT",

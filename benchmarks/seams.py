@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from comparing import compare, match
+from machines import machine
 from receptive import EXACT, depth_of_edges
 from rivals import centre_owner, greedy_union, score_nms
 
@@ -59,9 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "torch": torch.__version__,
         "precision": args.precision,
     }

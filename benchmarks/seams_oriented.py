@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from comparing import compare, iou, match
+from machines import machine
 from rivals import same_class
 from simulation import Sight, rows, see_oriented
 
@@ -48,9 +46,7 @@ def main() -> None:
             found.append({"scene": scene, "rule": rule, **tried(objects, function)})
             print(found[-1], flush=True)
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "seed": args.seed,
         "rows": found,
     }

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from comparing import compare
+from machines import machine
 from seams_simulated import LEAST_IOU, SCENES, SIDE_PX, STEP_PX, TILE_PX, seen_between_them
 from simulation import Sight, see
 
@@ -45,9 +43,7 @@ def main() -> None:
                 rows.append({"objects": name, "overlap_px": overlap, "way": way, **counts})
                 print(rows[-1], flush=True)
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "rows": rows,
     }
     if args.out:

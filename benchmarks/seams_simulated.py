@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from comparing import compare, match
+from machines import machine
 from rivals import centre_owner, greedy_union, score_nms
 from simulation import Sight, see, spread
 from soft_and_fused import fuse, soft_nms
@@ -82,9 +80,7 @@ def main() -> None:
                 rows.append({"scene": scene, name: value, **counts})
                 print(rows[-1])
     result = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **machine(),
         "rows": rows,
     }
     if args.out:

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyproj
 from affine import Affine
+from machines import machine
 
 from geo_retina.detections import Detections
 from geo_retina.grid import Grid
@@ -46,7 +44,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.format[0], args.count, args.folder)))
         return
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print(", ".join(map(str, machine().values())), "cores")
     print(f"{args.count:,} objects; objects a second")
     print(f"{'':>9} {'placing':>21} {'writing':>21}")
     print(

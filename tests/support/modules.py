@@ -9,7 +9,9 @@ from types import ModuleType
 
 
 def load_module(path: Path) -> ModuleType:
-    """Run a file as a module that is named after it."""
+    """Run a file as a module that is named after it; like a script, it finds its neighbours."""
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
