@@ -15,7 +15,7 @@ from geo_retina.files.subdatasets import (
     subdataset_file,
     with_file,
 )
-from geo_retina.files.text import parse_json, read_text, write_text
+from geo_retina.files.text import is_broken_link, parse_json, read_text, say_missing, write_text
 
 __all__ = [
     "Output",
@@ -24,6 +24,7 @@ __all__ = [
     "check_parent",
     "find_spelling",
     "from_folder",
+    "is_broken_link",
     "is_subdataset",
     "make_report_folder",
     "new_file",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_json",
     "read_text",
     "remove_file",
+    "say_missing",
     "scratch_beside",
     "subdataset_driver",
     "subdataset_file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,15 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+
+
+def is_broken_link(path: str | Path) -> bool:
+    """Check whether a path is a link to nothing, as to a disk that is not there."""
+    return os.path.islink(path) and not os.path.exists(path)
+
+
+def say_missing(path: str | Path) -> str:
+    """Say that a file does not exist, and where a link leads that is broken."""
+    if is_broken_link(path):
+        return f"{path} is a link to {os.path.realpath(path)}, which does not exist"
+    return f"{path} does not exist"

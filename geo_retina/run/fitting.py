@@ -6,9 +6,9 @@ What to expect of a scene that does not fit as it is:
 - A scene whose pixels are outside the card's range of sizes is resampled to the model's. One more
   than ``_MOST_UPSAMPLING`` times as coarse as the range cannot show the objects, and is refused
   unless forced; a finer one loses nothing.
-- 8-bit numbers and wider ones are of different kinds. A scene of the other kind is taken, with a
-  note, where its values lie in the model's range, and refused unless stretched or forced where
-  they do not. Wider numbers are told apart by the range of their values alone.
+- 8-bit numbers, signed ones and wider ones are of different kinds. A scene of another kind is
+  taken, with a note, where its values lie in the model's range, and refused unless stretched or
+  forced where they do not. Wider numbers are told apart by the range of their values alone.
 - A scene without georeferencing is detected at its own pixels, unless their size is given.
 """
 
@@ -46,7 +46,8 @@ _FAR = 10.0
 """Values whose bright end is this many times the training's, or a part of it, do not fit."""
 
 _BRIGHT = 98.0  # percentile of a scene's values that stands for their bright end
-_BYTES = ("uint8", "int8", "bool")
+_BYTES = {"uint8": "unsigned", "bool": "unsigned", "int8": "signed"}
+"""Kinds of 8-bit numbers: in those with a sign, what was 0 to 255 is -128 to 127."""
 
 
 def fit_scene(path: str, card: Card, options: DetectOptions) -> Scene:
@@ -242,7 +243,7 @@ def _check_values(scene: Scene, card: Card) -> ValueRange | None:
         SceneMismatchError: they are far, or leave what the model's kind of numbers can hold.
     """
     trained = card.radiometry.dtype
-    is_other = (scene.value_dtype in _BYTES) != (trained in _BYTES)
+    is_other = _BYTES.get(scene.value_dtype) != _BYTES.get(trained)
     if trained in _BYTES and not is_other:
         return None
     values = sample_values(scene)

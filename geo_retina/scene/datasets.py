@@ -18,7 +18,7 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geo_retina.errors import SceneError
-from geo_retina.files import subdataset_driver, subdataset_file, with_file
+from geo_retina.files import say_missing, subdataset_driver, subdataset_file, with_file
 from geo_retina.quiet import ignored_warnings
 from geo_retina.scene.remote import about_access, gdal_settings, is_remote
 
@@ -80,7 +80,7 @@ def open_dataset(path: str, **how: Any) -> rasterio.DatasetReader:
     except (RasterioError, CPLE_BaseError, UnicodeError, ValueError) as error:
         inside = subdataset_file(path)
         if not (is_remote(path) or path.startswith("<") or os.path.exists(inside)):
-            raise SceneError(f"{inside} does not exist") from error
+            raise SceneError(say_missing(inside)) from error
         said = reason(error)
         raise SceneError(about_access(path, said) or _refusal(path, said)) from error
 

@@ -16,8 +16,10 @@ from geo_retina.errors import SceneError
 from geo_retina.files import (
     find_spelling,
     from_folder,
+    is_broken_link,
     is_subdataset,
     read_text,
+    say_missing,
     subdataset_file,
     with_file,
 )
@@ -133,12 +135,13 @@ def _expand(path: str, asset: str | None, *, in_list: bool = False) -> dict[str,
         return _read_list(path, asset) if path.lower().endswith(LIST_SUFFIX) else {path: None}
     if os.path.isdir(path):
         return dict.fromkeys(_search(path))
-    matches = _match(path)
+    matches = [] if is_broken_link(path) else _match(path)
     if not matches:
-        raise SceneError(
-            f"no file matches {path}" if _is_pattern(path) else f"{path} does not exist"
-        )
-    return with_first_days(_expand(match, asset, in_list=in_list) for match in matches)
+        raise SceneError(f"no file matches {path}" if _is_pattern(path) else say_missing(path))
+    return with_first_days(
+        {match: None} if is_broken_link(match) else _expand(match, asset, in_list=in_list)
+        for match in matches
+    )
 
 
 def _expand_inside(path: str) -> list[str]:
@@ -192,7 +195,8 @@ def _glob(pattern: str) -> list[str]:
     return sorted(
         match
         for match in found
-        if os.path.isfile(match) and (asked or not _is_aside(os.path.basename(match)))
+        if (os.path.isfile(match) or is_broken_link(match))
+        and (asked or not _is_aside(os.path.basename(match)))
     )
 
 
@@ -205,7 +209,7 @@ def _search(folder: str) -> list[str]:
     inside = sorted(
         entry.path
         for entry in os.scandir(folder)
-        if entry.is_file()
+        if (entry.is_file() or is_broken_link(entry.path))
         and entry.name.lower().endswith(RASTER_SUFFIXES)
         and not _is_aside(entry.name)
     )

@@ -199,7 +199,8 @@ def sources(vrt: str, modified_ns: int, size: int) -> tuple[Source, ...]:
         root = ElementTree.parse(vrt).getroot()
     except (OSError, ElementTree.ParseError):
         return ()
-    return tuple(dict.fromkeys(_sources_in(root, os.path.dirname(vrt))))
+    # As GDAL does, which looks from where a link leads to.
+    return tuple(dict.fromkeys(_sources_in(root, os.path.dirname(os.path.realpath(vrt)))))
 
 
 def _sources_in(

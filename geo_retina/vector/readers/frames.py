@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from geo_retina.errors import LabelError
+from geo_retina.files import say_missing
 from geo_retina.options import it_has
 from geo_retina.vector.formats import full_name, parquet_files
 from geo_retina.vector.readers.encodings import encoding_doubt, encoding_to_tell, undecodable
@@ -196,7 +197,7 @@ def check_readable(path: str | Path) -> None:
         LabelError: there is nothing.
     """
     if not Path(path).exists() and not str(path).startswith("/vsi"):
-        raise LabelError(f"{path} does not exist, expected a vector file")
+        raise LabelError(f"{say_missing(path)}, expected a vector file")
     if is_parquet(path):
         return
     refuse_zip_bomb(path)

@@ -101,6 +101,7 @@ def test_alpha_is_no_infrared_unless_it_is_named(tmp_path):
         (("float32", 0, 255), ("uint8", 0, 255), None),
         (("uint8", 0, 255), ("uint16", 20, 400), None),
         (("uint16", 0, 2000), ("uint8", 0, 255), "uint16 pixels of 0 to .* uint8; stretch"),
+        (("int8", -128, 127), ("uint8", 0, 255), "int8 pixels of -12.* uint8; stretch"),
         (("int16", -50, 200), ("uint8", 0, 255), "int16 pixels of -4.* uint8; stretch .*nodata"),
         (
             ("float32", 0, 1),

@@ -16,6 +16,7 @@ from support.stubs import write_scene
 
 from geo_retina.errors import SceneError
 from geo_retina.scene import find_dated, find_scenes, fingerprint, mosaic_name
+from geo_retina.scene.damage.vrt_sources import sources_read
 from geo_retina.scene.remote import fetch_json
 
 PIXELS = np.zeros((3, 64, 64), np.uint8)
@@ -189,10 +190,14 @@ def test_a_vrts_version_covers_its_sources(tmp_path, scenes, name):
     vrt = tmp_path / "in" / "all.vrt"
     source = scenes[0].rename(tmp_path / "in" / name)
     copy(source, vrt, driver="VRT")
-    before = fingerprint(str(vrt))
+    link = tmp_path / "link.vrt"
+    link.symlink_to(vrt)  # GDAL looks for its sources from where the link leads to
+    before = fingerprint(str(link))
+    with sources_read(str(link)):
+        pass
     assert find_scenes(vrt) == [str(vrt)]
     os.utime(source, ns=(1, 1))
-    after = fingerprint(str(vrt))
+    after = fingerprint(str(link))
     assert before != after
     assert before["modified_ns"] == after["modified_ns"]
 
@@ -285,8 +290,13 @@ def test_folders_hold_what_programs_leave_beside_rasters(tmp_path):
         (tmp_path / hidden).mkdir()
         (tmp_path / hidden / "x.tif").write_bytes(b"")
     (tmp_path / "folder.tif").mkdir()
-    wanted = sorted(str(tmp_path / name) for name in names)
+    (tmp_path / "unmounted.tif").symlink_to("/no/disk/x.tif")  # missing, and so to be told
+    wanted = sorted(str(tmp_path / name) for name in (*names, "unmounted.tif"))
     assert find_scenes(tmp_path) == wanted
+    with pytest.raises(
+        SceneError, match=r"unmounted\.tif is a link to /no/disk/x\.tif, which does"
+    ):
+        find_scenes(wanted[-1])
     found = find_scenes(str(tmp_path / "*"))
     assert found == sorted([*wanted, str(tmp_path / "notes.md")])
 
