@@ -37,7 +37,9 @@ class Regions:
         Raises:
             LabelError: the file cannot be used, or holds points.
         """
-        layer = read_source(options, place_column=place_column, layer_remedy=layer_remedy)
+        layer = read_source(
+            options, place_column=place_column, layer_remedy=layer_remedy, as_ground=True
+        )
         if layer.is_points:
             raise LabelError(f"{layer.path} holds points, expected polygons of ground")
         return cls(layer)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geo_retina.evaluation.inputs.gathering import gather
@@ -150,6 +151,7 @@ def assess(case: Case, options: EvaluateOptions) -> Evaluation:
         score=options.score,
         scenes_without_labels=_scenes_without_labels(problem, whole),
         scenes_without_detections=_scenes_without_detections(problem),
+        labels_not_scanned=_labels_not_scanned(problem),
         ignored_labels=int((~problem.truth.counts).sum()),
         sizes=sizes,
         scenes=_score_scenes(whole),
@@ -236,3 +238,12 @@ def _scenes_without_detections(problem: Problem) -> tuple[str, ...]:
     return tuple(
         problem.scene_names[i] for i in np.setdiff1d(counted, problem.found.scenes).tolist()
     )
+
+
+def _labels_not_scanned(problem: Problem) -> int:
+    """Count labels that must be found, though their centre lies on no ground that was scanned."""
+    if problem.scanned is None:
+        return 0
+    shapely.prepare(problem.scanned)
+    centres = problem.truth.centres[problem.truth.counts]
+    return int((~shapely.intersects_xy(problem.scanned, centres)).sum())

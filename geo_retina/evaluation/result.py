@@ -13,6 +13,7 @@ from geo_retina.evaluation.text_table import (
     confusion_table,
     count_notes,
     ignored_notes,
+    not_scanned_notes,
     score_table,
     size_tables,
     unpaired_notes,
@@ -38,6 +39,8 @@ class Evaluation:
             evaluated. Their detections count as false.
         scenes_without_detections: names of scenes that labels name and no detection does. Their
             labels count as missed.
+        labels_not_scanned: labels that count, and so as missed, though they lie on ground that was
+            not scanned; 0 where detections do not say which ground was.
         ignored_labels: labels that do not count: outside the labelled ground, on ground or
             among labels that are to be ignored.
         sizes: by ranges of size, px before m, small before large; empty for point labels,
@@ -64,6 +67,7 @@ class Evaluation:
     score: float | None = None
     scenes_without_labels: int = 0
     scenes_without_detections: tuple[str, ...] = ()
+    labels_not_scanned: int = 0
     ignored_labels: int = 0
     sizes: tuple[SizeScores, ...] = ()
     scenes: dict[str, Scores] = field(default_factory=dict)
@@ -129,6 +133,7 @@ class Evaluation:
             "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
             "count_error": self.count_error.to_dict(),
             "scenes_without_detections": list(self.scenes_without_detections),
+            "labels_not_scanned": self.labels_not_scanned,
             "ignored_labels": self.ignored_labels,
             "sizes": [each.to_dict() for each in self.sizes],
             "scenes": {name: scores.to_dict() for name, scores in self.scenes.items()},
@@ -153,6 +158,7 @@ class Evaluation:
             *count_notes(self.count_error, self.counts),
             *worst_scenes(self.scenes),
             *ignored_notes(self.overall.ignored, self.ignored_labels),
+            *not_scanned_notes(self.labels_not_scanned),
             *unpaired_notes(self.scenes_without_labels, self.scenes_without_detections),
         ]
         if self.block_m is not None:

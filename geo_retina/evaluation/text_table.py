@@ -108,6 +108,16 @@ def ignored_notes(detections: int, labels: int) -> list[str]:
     return [f"do not count: {detections} detections, {labels} labels"]
 
 
+def not_scanned_notes(labels: int) -> list[str]:
+    """Tell how many labels could not be found, if any."""
+    if not labels:
+        return []
+    return [
+        f"{labels:,} labels lie on ground that was not scanned, and count as missed; to leave them "
+        "out, give the scanned ground, a layer of the detections' file or beside it, as --ground"
+    ]
+
+
 def unpaired_notes(without_labels: int, without_detections: Sequence[str]) -> list[str]:
     """Tell of scenes that one side alone names."""
     notes = []

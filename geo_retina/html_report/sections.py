@@ -312,6 +312,12 @@ def notes(facts: Facts) -> list[str]:
             facts.show("ignored_labels", form="count"),
         )
         said.append(Markup("{} detections and {} labels do not count.").format(*counts))
+    if facts.get("labels_not_scanned"):
+        said.append(
+            Markup("Labels on ground that was not scanned: {}; they count as missed.").format(
+                facts.show("labels_not_scanned", form="count")
+            )
+        )
     if facts.get("scenes_without_labels"):
         said.append(
             Markup(

@@ -70,9 +70,10 @@ def gather(
     crs = pyproj.CRS.from_user_input(frame.crs)
     class_text, scene_text = _read_both_names(frame, name, labels, layer, options)
     geometries = found_geometries(frame, name)
-    _check_place(geometries, crs, layer, detections)
+    scanned = _looked_at(detections)
+    _check_place(geometries, crs, layer, scanned)
     placed = reproject(layer.geometries, layer.crs, crs)
-    geometries, placed = _around_one_longitude(geometries, placed, crs)
+    geometries, placed, scanned = _around_one_longitude(geometries, placed, scanned, crs)
     if options.rectangles and not layer.is_points:
         placed = as_rectangles(placed, crs)
     found = replace(
@@ -99,7 +100,17 @@ def gather(
     sides = None
     if AZIMUTH in frame.columns and not layer.is_points:
         sides = measure_sides(found.geometries, crs), measure_sides(truth.geometries, crs)
-    return Problem(found, truth, crs, classes, scenes, detected, layer.is_points, sides=sides)
+    return Problem(
+        found,
+        truth,
+        crs,
+        classes,
+        scenes,
+        detected,
+        layer.is_points,
+        scanned=None if scanned is None else shapely.union_all(shapely.make_valid(scanned)),
+        sides=sides,
+    )
 
 
 def _read_both_names(
@@ -128,21 +139,25 @@ def _read_both_names(
 
 
 def _around_one_longitude(
-    found: NDArray[np.object_], truth: NDArray[np.object_], crs: pyproj.CRS
-) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Count the longitudes of both sides around the detections' middle, whatever files do."""
+    found: NDArray[np.object_],
+    truth: NDArray[np.object_],
+    scanned: NDArray[np.object_] | None,
+    crs: pyproj.CRS,
+) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.object_] | None]:
+    """Count all longitudes around the detections' middle, whatever files do."""
     turn = full_turn(crs)
-    if turn is None:
-        return found, truth
+    if turn is None or not len(found):
+        return found, truth, scanned
     middle = middle_longitude(shapely.get_coordinates(found)[:, 0], turn)
-    return near_longitude(found, turn, middle), near_longitude(truth, turn, middle)
+    ground = None if scanned is None else near_longitude(scanned, turn, middle)
+    return near_longitude(found, turn, middle), near_longitude(truth, turn, middle), ground
 
 
 def _check_place(
     found: NDArray[np.object_],
     crs: pyproj.CRS,
     layer: LabelLayer,
-    detections: str | Path | gpd.GeoDataFrame,
+    ground: NDArray[np.object_] | None,
 ) -> None:
     """Refuse labels that all lie elsewhere: nothing could match, by a slip of CRS or axes.
 
@@ -157,7 +172,6 @@ def _check_place(
         )
     if not len(found) or not len(layer):
         return
-    ground = _looked_at(detections)
     if ground is None:
         low, high = np.split(shapely.total_bounds(found), 2)
         reach = max((high - low).max(), _ELSEWHERE_M / _unit_on_ground_m(crs, low))

@@ -71,6 +71,7 @@ class Problem:
         points: whether the labels are points.
         ground: the labelled ground as one geometry, or None.
         ignored_ground: ground on which nothing counts, or None.
+        scanned: the ground that was looked at, as one geometry, or None where that is not known.
         sides: of the rectangles of detections and labels, where the detections are oriented boxes.
     """
 
@@ -83,6 +84,7 @@ class Problem:
     points: bool
     ground: Any = None
     ignored_ground: Any = None
+    scanned: Any = None
     sides: tuple[Sides, Sides] | None = None
 
 

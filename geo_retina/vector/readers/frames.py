@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DETECTIONS_LAYER = "detections"
+SCANNED_LAYER = "scanned"
 
 ONE_LAYER = "give a file with one layer"
 """What to do about several layers where nothing can name one."""

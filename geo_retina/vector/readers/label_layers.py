@@ -25,7 +25,7 @@ from geo_retina.geodesy import (
 from geo_retina.grid import Grid
 from geo_retina.options import LabelOptions
 from geo_retina.vector.readers.columns import flag_column, size_column, text_column
-from geo_retina.vector.readers.frames import DETECTIONS_LAYER, ONE_LAYER, read_frame
+from geo_retina.vector.readers.frames import DETECTIONS_LAYER, ONE_LAYER, SCANNED_LAYER, read_frame
 from geo_retina.vector.readers.sided_points import point_rectangles, rectangle_columns
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def read_source(
     place_column: str | None = None,
     layer_remedy: str = "say which one with data.layer in the config",
     strict: bool = False,
+    as_ground: bool = False,
 ) -> LabelLayer:
     """Read labels from a vector file with all columns that training knows.
 
@@ -149,6 +150,7 @@ def read_source(
         layer_remedy: as in ``read_labels``.
         strict: refuse a label that names no scene. A box that was drawn into a layer of
             detections names none, and belongs where it lies.
+        as_ground: of several layers take the scanned ground, not the detections.
 
     Returns:
         As ``read_labels``; multi-part polygons are one label where the options say ``box``.
@@ -162,7 +164,8 @@ def read_source(
         layer=options.layer,
         where=options.where,
         layer_remedy=layer_remedy,
-        prefer=DETECTIONS_LAYER,  # detections that were corrected are labels
+        # Detections that were corrected are labels; as ground, they would be found all.
+        prefer=SCANNED_LAYER if as_ground else DETECTIONS_LAYER,
         encoding=options.encoding,
     )
     if not len(frame):
@@ -394,7 +397,8 @@ def read_ground(
     """Read polygons of ground, such as the one that was labelled, as one geometry.
 
     Args:
-        path: any file GDAL reads, or GeoParquet, with one layer.
+        path: any file GDAL reads, or GeoParquet, with one layer; of detections with their ground,
+            the layer ``scanned``.
         crs: CRS of the result; edges get extra vertices where it is not the file's own.
         around: (M, 2) positions in ``crs`` that span the ground that matters; in another CRS
             than the file's, what lies far from them is left out. Without them, only what ``crs``
@@ -407,7 +411,8 @@ def read_ground(
     Raises:
         LabelError: as ``read_labels``, or it holds no polygons.
     """
-    ground = read_labels(path, encoding=encoding, layer_remedy=ONE_LAYER)
+    source = LabelOptions(path=str(path), encoding=encoding)
+    ground = read_source(source, layer_remedy=ONE_LAYER, strict=True, as_ground=True)
     if around is None:
         points = shapely.get_coordinates(densify(ground.geometries))
         points = points[are_expressible(points, ground.crs, crs)]

@@ -30,7 +30,7 @@ from geo_retina.vector.formats import (
     parquet_files,
 )
 from geo_retina.vector.readers.arrow_streams import open_stream, read_layer
-from geo_retina.vector.readers.frames import is_parquet
+from geo_retina.vector.readers.frames import SCANNED_LAYER, is_parquet
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
 from geo_retina.vector.writers.dataset_item import write_item
@@ -52,7 +52,7 @@ from geo_retina.vector.writers.vector_file import (
 )
 
 DETECTIONS, POINTS = "detections", "detection_points"
-SCANNED, NOT_COVERED = "scanned", "not_covered"
+SCANNED, NOT_COVERED = SCANNED_LAYER, "not_covered"
 METADATA = "metadata"
 """Table of a GeoPackage, and key of a Parquet file's footer, that says how it came about."""
 

@@ -224,6 +224,20 @@ def test_detections_in_a_neighbouring_zone_match():
 # --- scenes and ground --------------------------------------------------------------------
 
 
+def test_labels_on_ground_that_was_not_scanned_are_told_and_may_be_left_out(tmp_path):
+    path = tmp_path / "found.gpkg"
+    around([[0, 0], [20, 0]], [0.9, 0.8]).to_file(path, layer="detections")
+    ground = squares([[-5, -5, 50, 50]])
+    ground.to_file(path, layer="scanned")
+    labels = points([[0, 0], [40, 0], [900, 0]])  # found; missed; not looked for
+    got = evaluate(path, labels)
+    assert (got.overall.labels, got.overall.matches, got.labels_not_scanned) == (3, 1, 1)
+    assert "1 labels lie on ground that was not scanned" in got.table()
+    # The ground is what was scanned, not what was found.
+    got = evaluate(path, labels, EvaluateOptions(ground=str(path)))
+    assert (got.overall.labels, got.ignored_labels, got.labels_not_scanned) == (2, 1, 0)
+
+
 def test_a_label_belongs_to_its_scene_only():
     labels = points([[0, 0], [0, 0], [50, 0]], tile=["a", "b", "c"])
     detections = around([[0, 0], [0, 0], [0, 0]], [0.9, 0.8, 0.7], scene=["a", "a", "d"])
