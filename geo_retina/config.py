@@ -44,8 +44,9 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
     """Read the YAML file of a training run.
 
     In the paths of scenes, labels, ground, areas and the cache, ``~`` and ``$VARIABLES`` are
-    expanded and relative ones are taken from the file's own folder. ``GEO_RETINA_DATA``
-    names the folder of the data that the configs in the repository refer to.
+    expanded and relative ones are taken from the file's own folder, those of overrides from the
+    current one. ``GEO_RETINA_DATA`` names the folder of the data that the configs in the
+    repository refer to.
 
     Args:
         path: the file; its keys are the fields of TrainOptions.
@@ -70,7 +71,7 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
         _override(values, override)
     _refuse_unknown(values, TrainOptions, source)
     _tidy_labels(values, source)
-    _resolve_paths(values, path)
+    _resolve_paths(values, path.resolve().parent, source)
     if isinstance(values.get("network"), dict):
         _refuse_unknown(values["network"], NetworkOptions, source, "network.")
         _build(NetworkOptions, values["network"], source, "network.")
@@ -262,7 +263,13 @@ def _override(values: dict[str, Any], override: str) -> None:
     source = f"the override {override}"
     old = _old_names(TrainOptions).get(parents[0] if len(parents) == 1 else "", {})
     (last,) = with_new_names({last: None}, old, f"{'.'.join(parents)}.", source=f"{source}: ")
-    node[last] = _parse_yaml(text, source)
+    value = _parse_yaml(text, source)
+    for name in reversed((*parents, last)):
+        value = {name: value}
+    _resolve_paths(value, Path.cwd(), source)
+    for name in (*parents, last):
+        value = value[name]
+    node[last] = value
     _rename_old(values, source)
 
 
@@ -320,36 +327,43 @@ def _tidy_labels(values: dict[str, Any], source: str) -> None:
     data["labels"] = groups
 
 
-def _resolve_paths(values: dict[str, Any], config: Path) -> None:
+def _resolve_paths(values: dict[str, Any], folder: Path, source: str) -> None:
     """Make the paths in the options absolute, in place; wrong types are left to the check."""
     weights = values.get("weights")
     if isinstance(weights, str) and (weights.endswith(".safetensors") or os.sep in weights):
-        values["weights"] = _absolute(weights, "weights", config)  # else a bundled model's name
+        values["weights"] = _absolute(
+            weights, "weights", folder, source
+        )  # else a bundled model's name
     for name, keys in _PATH_KEYS.items():
         group = values.get(name)
         if isinstance(group, dict):
-            _resolve_keys(group, keys, f"{name}.", config)
+            _resolve_keys(group, keys, f"{name}.", folder, source)
     labels = values.get("data", {}).get("labels") if isinstance(values.get("data"), dict) else None
-    for i, layer in enumerate(labels if isinstance(labels, list) else ()):
-        _resolve_keys(layer, ("path",), f"data.labels.{i}.", config)
+    layers = [labels] if isinstance(labels, dict) else labels
+    for i, layer in enumerate(layers if isinstance(layers, list) else ()):
+        if isinstance(layer, dict):
+            _resolve_keys(layer, ("path",), f"data.labels.{i}.", folder, source)
 
 
-def _resolve_keys(group: dict[str, Any], keys: Sequence[str], prefix: str, config: Path) -> None:
+def _resolve_keys(
+    group: dict[str, Any], keys: Sequence[str], prefix: str, folder: Path, source: str
+) -> None:
     for key in keys:
         value, name = group.get(key), f"{prefix}{key}"
         if isinstance(value, str):
-            group[key] = _absolute(value, name, config)
+            group[key] = _absolute(value, name, folder, source)
         elif isinstance(value, list):
-            group[key] = [_absolute(v, name, config) if isinstance(v, str) else v for v in value]
+            group[key] = [
+                _absolute(v, name, folder, source) if isinstance(v, str) else v for v in value
+            ]
 
 
-def _absolute(text: str, key: str, config: Path) -> str:
-    folder = config.resolve().parent
+def _absolute(text: str, key: str, folder: Path, source: str) -> str:
     expanded = os.path.expanduser(os.path.expandvars(text))
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:
         raise OptionError(
-            f"{config}: {key} uses {unset.group()}, which is not set; set that environment variable"
+            f"{source}: {key} uses {unset.group()}, which is not set; set that environment variable"
         )
     if "://" in expanded and not is_subdataset(expanded):
         return expanded

@@ -108,6 +108,22 @@ def test_overrides(write):
     assert options.data.labels.endswith("labels.gpkg")
 
 
+def test_paths_of_overrides_are_taken_from_the_current_folder(write, monkeypatch, tmp_path):
+    path = write(MINIMAL)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    options = load_train_options(path, ["data.scenes=[a.tif, /b.tif]", "weights=m.safetensors"])
+    assert options.data.scenes == (f"{here}/a.tif", "/b.tif")
+    assert options.weights == f"{here}/m.safetensors"
+    assert options.data.labels == f"{path.parent}/labels.gpkg"  # the file's own
+    for labels in ("l.gpkg", "{path: l.gpkg}", "[{path: l.gpkg}]"):
+        given = load_train_options(path, [f"data.labels={labels}"]).data.labels
+        assert f"{here}/l.gpkg" in (given, getattr(given[0], "path", None))
+    data = load_train_options(path, ["data={scenes: [c.tif], review: r.gpkg}"]).data
+    assert (data.scenes, data.review) == ((f"{here}/c.tif",), f"{here}/r.gpkg")
+
+
 def test_data_paths(write, monkeypatch, tmp_path):
     monkeypatch.setenv("GEO_RETINA_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ELSEWHERE", "/elsewhere")
