@@ -191,7 +191,7 @@ def find_parts(out: Path, folders: Sequence[Path]) -> FoundParts:
         if not inside and given in folders:
             raise RunError(f"{given} holds no part of a run, expected folders such as part-1-of-40")
         for folder in inside:
-            manifest = read_manifest(folder)
+            manifest = _manifest_of_part(folder)
             if manifest is not None and "part" in manifest["fixed"]:
                 found.setdefault(folder.resolve(), manifest)
     if not found:
@@ -207,7 +207,7 @@ def find_parts(out: Path, folders: Sequence[Path]) -> FoundParts:
         if changed:
             raise RunError(
                 f"{folder} is a part of another run than {first}, which differs in "
-                f"{'; '.join(changed)}; name folders of one run alone"
+                f"{'; '.join(changed)}; move one of them elsewhere"
             )
     numbers = {other["fixed"]["part"]["number"] for other in found.values()}
     _refuse_missing(sorted({*range(1, about["of"] + 1)} - numbers), about["of"], "were not found")
@@ -215,6 +215,21 @@ def find_parts(out: Path, folders: Sequence[Path]) -> FoundParts:
     if frozen.digest != about["plan"]:
         raise RunError(f"{first / PLAN} is not the plan of its part; detect the part again")
     return FoundParts(tuple(found), frozen, about["writing"])
+
+
+def _manifest_of_part(folder: Path) -> dict[str, Any] | None:
+    """Read the manifest of a part; None where it had not begun.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return read_manifest(folder)
+    except RunError as error:
+        raise RunError(
+            f"the part {folder} lacks a manifest.json that can be read, as after a copy that broke "
+            "off; copy it again, or detect the part again with RunOptions.restart=True"
+        ) from error
 
 
 def _refuse_missing(numbers: Sequence[int], of: int, why: str) -> None:

@@ -153,6 +153,9 @@ def test_a_part_done_twice_counts_once_if_both_found_the_same(here, capsys):
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(scores)), file)
     assert main(["gather", "many.gpkg", str(twin), "--overwrite", *CPU]) == 1
     assert "was detected twice with different results" in capsys.readouterr().err
+    (twin / "manifest.json").write_text("{")
+    assert main(["gather", "many.gpkg", str(twin), "--overwrite", *CPU]) == 1
+    assert "part-2-of-2 lacks a manifest.json that can be read" in capsys.readouterr().err
 
 
 def test_a_block_that_fails_is_told_and_retried_by_its_part(here, monkeypatch, capsys):

@@ -34,7 +34,11 @@ from geo_retina.vector.readers.frames import SCANNED_LAYER, is_parquet
 from geo_retina.vector.readers.refusing import open_package, refuse_damage
 from geo_retina.vector.tables import DETECTION_SCHEMA, reproject_table
 from geo_retina.vector.writers.dataset_item import write_item
-from geo_retina.vector.writers.review_carrying import carry_review, check_review_kept
+from geo_retina.vector.writers.review_carrying import (
+    carry_review,
+    check_review_kept,
+    refuse_layers_of_others,
+)
 from geo_retina.vector.writers.rows import Shape, Written
 from geo_retina.vector.writers.spool import Spool
 from geo_retina.vector.writers.styles import (
@@ -157,6 +161,8 @@ def check_target(target: Target, geometry: Geometry) -> None:
     """
     path = target.path
     check_output(path, overwrite=target.overwrite, keeps_review=True)
+    if target.overwrite:
+        refuse_layers_of_others(path, {DETECTIONS, POINTS, SCANNED, NOT_COVERED, METADATA})
     if target.overwrite and not target.discard_review:
         check_review_kept(path)
     if geometry == "both" and not is_package(path):

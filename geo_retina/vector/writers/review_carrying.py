@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import shapely
 
 from geo_retina.errors import OutputError
 from geo_retina.geodesy import reproject
-from geo_retina.vector.formats import GEOMETRY
+from geo_retina.vector.formats import GEOMETRY, is_package
 from geo_retina.vector.review_layers import (
     CELLS,
     REVIEW,
@@ -42,6 +43,31 @@ def check_review_kept(path: str | Path) -> None:
         raise OutputError(
             f"{path} holds {entries:,} entries of a person without {', '.join(missing)}, so they "
             "cannot be carried over; name another output, or give discard_review=True"
+        )
+
+
+def refuse_layers_of_others(path: Path, own: Collection[str]) -> None:
+    """Refuse to replace a GeoPackage in which somebody keeps layers of their own.
+
+    Args:
+        path: of any output; one that is no GeoPackage has no other layers.
+        own: names of layers and tables that the writer makes anew; those of a review are as well.
+
+    Raises:
+        OutputError: it holds others.
+    """
+    if not (is_package(path) and path.is_file()):
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            names = [name for (name,) in database.execute("SELECT table_name FROM gpkg_contents")]
+    except sqlite3.DatabaseError:
+        return  # no GeoPackage, or one in use, which is refused elsewhere
+    others = sorted(set(names) - {*own, *REVIEW_TABLES, "layer_styles"})
+    if others:
+        raise OutputError(
+            f"{path} holds {', '.join(others)}, which is no part of a file of detections "
+            "and would be lost; name another output, or move these layers to another file"
         )
 
 

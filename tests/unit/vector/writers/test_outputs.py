@@ -136,6 +136,20 @@ def test_other_formats_have_it_beside_them(tmp_path, suffix):
     assert scanned.exists()
 
 
+def test_layers_of_others_beside_detections_are_not_replaced(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write([path], [table(some(5))], geometry="both")
+    write([path], [table(some(4))], overwrite=True)
+    roads = gpd.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=UTM)
+    roads.to_file(path, layer="my roads", mode="a")
+    before = path.read_bytes()
+    with pytest.raises(
+        OutputError, match=r"a\.gpkg holds my roads, .* would be lost; name another"
+    ):
+        write([path], [table(some(5))], overwrite=True)
+    assert path.read_bytes() == before
+
+
 def test_polygons_points_or_both(tmp_path):
     found = some(30)
     middles = (found.boxes_px[:, :2] + found.boxes_px[:, 2:]) / 2
