@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,7 +97,7 @@ def speaking(tokens: Sequence[str]) -> Iterator[None]:
 
 
 def _asks_for_events(tokens: Sequence[str]) -> bool:
-    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    pairs = pairwise([*tokens, ""])
     asked = any(pair == ("--progress", "json") or pair[0] == "--progress=json" for pair in pairs)
     return asked and "--quiet" not in tokens
 

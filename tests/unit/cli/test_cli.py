@@ -148,8 +148,9 @@ def test_help_tells_every_option_with_its_default(command, capsys, monkeypatch):
         assert "outside the model's range" in text  # a docstring of two lines, as one
 
 
-def test_help_names_all_commands(capsys):
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("line", [["--help"], []])
+def test_help_names_all_commands(line, capsys):
+    assert main(line) == 0
     text = capsys.readouterr().out
     places = [
         text.index(f"│ {c} ")
