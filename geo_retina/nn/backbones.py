@@ -217,6 +217,8 @@ def _build(name: str, in_channels: int, highest_level: int) -> tuple[nn.Module, 
 
 def _try(body: nn.Module, name: str, in_channels: int, levels: tuple[int, ...]) -> None:
     """Refuse a network that serves one image size only, or gives features in another form."""
+    if next(body.parameters()).is_meta:  # it has shapes alone, and computes nothing
+        return
     training = body.training
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

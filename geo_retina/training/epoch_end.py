@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +31,9 @@ from geo_retina.training.validation.pictures import choose_places, draw_places
 from geo_retina.training.validation.scoring import validate
 
 log = logging.getLogger(__name__)
+
+_CURVES_EVERY_S = 10.0
+"""Drawing takes longer than a short epoch does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,7 @@ class Validation(Callback):
     seed: int
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
+    _curves_drawn_s: float = -math.inf
 
     @property
     def exhausted(self) -> bool:
@@ -111,12 +117,22 @@ class Validation(Callback):
                 record |= self._score(epoch)
             self.history.append(record)
             self.folder.write_epochs(self.history)
-            draw_training_curves(self.history, self.folder.path / "training.png")
+            if time.monotonic() >= self._curves_drawn_s + _CURVES_EVERY_S:
+                self._draw_curves()
             self._tell_loggers(trainer, record)
             log.info("%s", record)
         trainer.should_stop = bool(
             trainer.strategy.broadcast(trainer.should_stop or self.exhausted)
         )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the curves with the last epochs, which may have been short."""
+        if trainer.is_global_zero:
+            self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        draw_training_curves(self.history, self.folder.path / "training.png")
+        self._curves_drawn_s = time.monotonic()
 
     def _tell_loggers(self, trainer: pl.Trainer, record: Mapping[str, Any]) -> None:
         for logger in trainer.loggers:

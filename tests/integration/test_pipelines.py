@@ -35,6 +35,9 @@ SMALL = [
     "device=cpu",
 ]
 
+NO_SEARCH = ["nms_iou=0.5", "quantize=false"]
+"""What follows a training, where it is not what is tested."""
+
 
 @pytest.fixture
 def pipeline():
@@ -80,7 +83,7 @@ def test_a_detection_that_was_interrupted_is_made_anew(tmp_path, pipeline, monke
     out = tmp_path / "out"
     arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--draw", "640"]
     arguments += ["--class-column", "class"]
-    small = [*SMALL, "epochs=1", "validate_every=1", "samples_per_epoch=8"]
+    small = [*SMALL, *NO_SEARCH, "epochs=1", "validate_every=1", "samples_per_epoch=8"]
     arguments += [part for value in small for part in ("--set", value)]
 
     def stop(*args, **kwargs):
@@ -161,7 +164,7 @@ def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     scene, labels = draw(tmp_path, "train", 640, 1, "mixed")
     study = load_module(ROOT / "pipelines" / "loss_study.py")
     out = tmp_path / "out"
-    small = [*SMALL, "epochs=1", "validate_every=1", "samples_per_epoch=8", "nms_iou=0.5"]
+    small = [*SMALL, *NO_SEARCH, "epochs=1", "validate_every=1", "samples_per_epoch=8"]
     small += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
     arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--seeds", "1"]
     arguments += [part for value in small for part in ("--set", value)]
@@ -237,6 +240,7 @@ def test_a_round_of_review_is_played_on_a_drawn_scene(tmp_path, capsys):
     assert (gpd.read_file(out / "before.gpkg", layer="review")["status"] != "new").sum() > 40
 
 
+@pytest.mark.slow
 def test_a_round_of_review_over_a_town(data_root, tmp_path):
     """Real trees; its numbers are in docs/guide-round.md, of a model that knows no such town."""
     played = load_module(ROOT / "pipelines" / "review_round.py")

@@ -256,8 +256,10 @@ def test_the_best_epoch_is_kept_and_the_card_says_why(
     assert not all(torch.equal(own[name], tensor) for name, tensor in seen[3].items())
 
 
-def test_validation_is_due_every_few_epochs_and_at_the_end(scene_and_labels, monkeypatch):
-    due = []
+def test_validation_is_due_every_few_epochs_and_curves_at_the_end(scene_and_labels, monkeypatch):
+    due, drawn = [], []
+    monkeypatch.setattr(epoch_end, "_CURVES_EVERY_S", 600.0)
+    monkeypatch.setattr(epoch_end, "draw_training_curves", lambda all_, _: drawn.append(len(all_)))
     original = epoch_end.Validation._score
     monkeypatch.setattr(
         epoch_end.Validation,
@@ -266,6 +268,7 @@ def test_validation_is_due_every_few_epochs_and_at_the_end(scene_and_labels, mon
     )
     train(tiny(*scene_and_labels, epochs=3, samples_per_epoch=4, validate_every=2))
     assert due == [2, 3]
+    assert drawn == [1, 3]  # no more often than the clock allows, but the last epoch is in it
 
 
 def test_only_what_lies_on_tuning_ground_is_scored(scene_and_labels):

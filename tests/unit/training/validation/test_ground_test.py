@@ -20,7 +20,7 @@ def run(folder, pixels, boxes_px):
     labels = write_labels(folder / "l.gpkg", boxes_px, grid=open_scene(scene).grid)
     options = TrainOptions(
         data=DataOptions(scenes=(str(scene),), labels=str(labels)),
-        network={"backbone": "resnet10t", "channels": 16, "convs": 1},
+        network={"backbone": "test_resnet", "channels": 16, "convs": 1},
         pretrained=False,
         split=SPLIT,
         samples=SampleOptions(window_px=96, hard_from_epoch=1),
@@ -30,6 +30,8 @@ def run(folder, pixels, boxes_px):
         batch=4,
         lr=5e-3,
         workers=0,
+        picture_every=0,
+        quantize=False,
         device="cpu",
         precision="fp32",
     )

@@ -62,14 +62,17 @@ def options_for(scene, path, **how):
     )
     return TrainOptions(
         data=data,
-        network={"backbone": "resnet10t", "channels": 16, "convs": 1},
+        network={"backbone": "test_resnet", "channels": 16, "convs": 1},
         pretrained=False,
         split=SplitOptions(block_m=40.0, val_fraction=0.25),
         samples=SampleOptions(window_px=128),
         epochs=1,
         samples_per_epoch=8,
         batch=4,
+        nms_iou=0.5,
         workers=0,
+        picture_every=0,
+        quantize=False,
         device="cpu",
         precision="fp32",
         **how,
