@@ -47,11 +47,35 @@ _Kinds = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 def openvino_version() -> str | None:
     """Return the version of OpenVINO here; None where it is not installed."""
     try:
-        import openvino  # noqa: F401
-
+        import_openvino()
         return version("openvino")
     except ImportError:
         return None
+
+
+_TELEMETRY = "openvino_telemetry"
+_importing = threading.Lock()
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, for which it has a stand-in where that is missing.
+
+    It would tell a server of each import, unasked. On Linux it does so from a forked process, which
+    may wait for ever for a lock that a thread of GDAL held, and the command for it at its end.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with _importing:
+        if "openvino" not in sys.modules and _TELEMETRY not in sys.modules:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # as Python says: not there
+            try:
+                import openvino
+            finally:
+                del sys.modules[_TELEMETRY]
+    import openvino
+
+    return openvino
 
 
 def cache_folder() -> Path:
@@ -113,9 +137,7 @@ class GraphMaker:
     """
 
     def __init__(self, fingerprint: str, arithmetic: Arithmetic) -> None:
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = import_openvino().Core()
         self._fingerprint = fingerprint
         self._arithmetic = arithmetic
         self._graphs: dict[tuple[str, _Kinds], Graph] = {}

@@ -1,12 +1,14 @@
 """OpenVINO computes what PyTorch does, in floating point and in integers, wherever boxes are."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
 from support.stubs import TINY_NETWORK, tiny_model
 
-from geo_retina.engine import TorchPredictor
+from geo_retina.engine import TorchPredictor, has_openvino
 from geo_retina.engine.openvino_graphs import cache_folder
 from geo_retina.engine.openvino_predictor import OpenVinoPredictor
 from geo_retina.model import load_model
@@ -16,7 +18,8 @@ from geo_retina.nn.predictor import Numbers
 from geo_retina.nn.quantizing import measure, quantize
 from geo_retina.options import DetectOptions
 
-pytest.importorskip("openvino", reason="needs the extra cpu")
+if not has_openvino():
+    pytest.skip("needs the extra cpu", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,17 @@ def made(model, precision, *, make=OpenVinoPredictor, **changes):
         **{"score": 0.0, "runtime": "openvino", "precision": precision, **changes}
     )
     return make(model, options, device="cpu", batch=None)
+
+
+def test_openvino_is_imported_without_its_telemetry():
+    """Which would tell a server of it from a forked process, that may hang."""
+    code = (
+        "import sys; from geo_retina.engine import has_openvino; assert has_openvino();"
+        "from openvino.tools.ovc import telemetry; print(type(telemetry).__module__);"
+        "print('openvino_telemetry' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
 @pytest.mark.parametrize("tta", [1, 2])
