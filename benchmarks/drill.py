@@ -4,10 +4,12 @@
 
 A scheduler, workers and client, each a process of its own, on the loopback interface; scenes of
 4 x 4 blocks and a stub in place of the network. A worker is killed at random every so often, and a
-new one takes its place; one is stopped in the middle and never answers again; the scheduler is
-killed and started again when a half is done; the client is killed, as by ``kill -9``, at a quarter
-and at three quarters, and the same command goes on. Then the same is detected in one process that
-nothing disturbs, and the features of the two files are compared. Exit code 1 where they differ.
+new one takes its place; one is stopped in the middle and never answers again, or, with
+``--network`` (Linux, as root), where each worker has a network namespace of its own, the cable to
+one is cut; the scheduler is killed and started again when a half is done; the client is killed, as
+by ``kill -9``, at a quarter and at three quarters, and the same command goes on. Then the same is
+detected in one process that nothing disturbs, and the features of the two files are compared. Exit
+code 1 where they differ.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from namespaces import Hub, leave_network, wait_for
 from reports import draw_copies, head, keep
 from stub_workers import serve, waiting
 
@@ -54,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=15,
         help="seconds that a worker may be silent before its tasks go to others; Dask's own is 300",
     )
+    parser.add_argument("--network", action="store_true", help="cut a worker off, as root")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(device="cpu")
@@ -75,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     is_same = expected.replace_schema_metadata().equals(found.replace_schema_metadata())
     print(f"{expected.num_rows:,} objects, {found.num_rows:,} in the broken run: same is {is_same}")
-    names = ("scenes", "workers", "every", "silent", "seed")
+    names = ("scenes", "workers", "every", "silent", "network", "seed")
     row = {name: getattr(args, name) for name in names} | {"block_seconds": args.seconds}
     row |= {"blocks": args.scenes * 16, "seconds": seconds, "died": deaths}
     row |= {"objects": expected.num_rows, "is_same": is_same}
@@ -123,20 +127,23 @@ def logged(log: Path, work: Callable[..., None], *arguments: Any) -> None:
     work(*arguments)
 
 
-def listen(port: int) -> None:
+def listen(host: str, port: int) -> None:
     """Be a scheduler."""
     from distributed import Scheduler
 
     async def serve() -> None:
-        async with Scheduler(host="127.0.0.1", port=port, dashboard=False) as scheduler:
+        async with Scheduler(host=host, port=port, dashboard=False) as scheduler:
             await scheduler.finished()
 
     asyncio.run(serve())
 
 
-def serve_one(address: str) -> None:
-    """Be a worker."""
-    asyncio.run(serve(address, 1))
+def serve_one(host: str, port: int, has_network: bool) -> None:
+    """Be a worker, in a network namespace of its own where asked for."""
+    if has_network:
+        leave_network()
+        wait_for(host, port)
+    asyncio.run(serve(f"tcp://{host}:{port}", 1))
 
 
 def broken(folder: Path, args: argparse.Namespace) -> str:
@@ -144,14 +151,22 @@ def broken(folder: Path, args: argparse.Namespace) -> str:
     rng = random.Random(args.seed)
     out = folder / "broken.parquet"
     told = Path(f"{out}.progress")
+    hub = Hub() if args.network else None
+    host = hub.address if hub else "127.0.0.1"
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
     staff = Staff(folder)
-    client_for = ("client", folder / "scenes", out, address, args.seconds)
-    scheduler, client = staff.start("scheduler", port), staff.start(*client_for)
-    workers = [staff.start("worker", address) for _ in range(args.workers)]
+    client_for = ("client", folder / "scenes", out, f"tcp://{host}:{port}", args.seconds)
+    scheduler, client = staff.start("scheduler", host, port), staff.start(*client_for)
+
+    def start_worker() -> BaseProcess:
+        worker = staff.start("worker", host, port, hub is not None)
+        if hub:
+            hub.connect(worker)
+        return worker
+
+    workers = [start_worker() for _ in range(args.workers)]
     stopped: BaseProcess | None = None
     events = [(0.25, "client"), (0.4, "worker"), (0.5, "scheduler"), (0.75, "client")]
     start = last = time.monotonic()
@@ -168,15 +183,18 @@ def broken(folder: Path, args: argparse.Namespace) -> str:
                     client = staff.start(*client_for)
                 elif what == "worker":
                     stopped = workers.pop()
-                    os.kill(stopped.pid or 0, signal.SIGSTOP)
+                    if hub:
+                        hub.cut(stopped)
+                    else:
+                        os.kill(stopped.pid or 0, signal.SIGSTOP)
                 else:
                     kill(scheduler)
-                    scheduler = staff.start("scheduler", port)
+                    scheduler = staff.start("scheduler", host, port)
             if time.monotonic() - last > args.every:
                 kill(workers.pop(rng.randrange(len(workers))))
                 killed, last = killed + 1, time.monotonic()
             workers = [each for each in workers if each.exitcode is None]
-            workers += [staff.start("worker", address) for _ in range(args.workers - len(workers))]
+            workers += [start_worker() for _ in range(args.workers - len(workers))]
     finally:
         for process in (client, scheduler, *workers, *([stopped] if stopped else [])):
             kill(process)
@@ -184,7 +202,8 @@ def broken(folder: Path, args: argparse.Namespace) -> str:
         ends = [f"the {kind}s said: {log.read_text()[-4000:]}" for kind, log in staff.logs.items()]
         sys.exit("\n".join([*ends, f"the client ended with {client.exitcode}"]))
     assert not events, f"the run ended before {events}"
-    return f"{killed} workers killed, one stopped, the scheduler killed once, the client twice"
+    silenced = "one cut off" if hub else "one stopped"
+    return f"{killed} workers killed, {silenced}, the scheduler killed once, the client twice"
 
 
 def share_in(told: Path) -> float:
