@@ -26,6 +26,7 @@ from reports import Row, arguments, head, keep, matmul_roof, model_named, parse,
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from geo_retina.engine.openvino_graphs import import_openvino
 from geo_retina.nn.folding import fold_batch_norms
 from geo_retina.run.memory import keep_freed_memory
 
@@ -124,8 +125,7 @@ def openvino_session(
     network: nn.Module, images: Tensor, precision: str, folder: Path
 ) -> Callable[[], object]:
     """Prepare OpenVINO on the CPU."""
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     hint = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16, "fp16": openvino.Type.f16}
     compiled = core.compile_model(
