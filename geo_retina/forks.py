@@ -7,6 +7,7 @@ threads without its threads, and waits for ever for what it gives them.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from geo_retina.errors import RunError
@@ -60,6 +61,9 @@ def _in_child() -> None:
     _process.parent_has_run = _process.parent_has_run or _process.has_run
     _process.has_run = False
     _process.has_torch_threads = "torch" not in sys.modules
+    # A handler of Python's waits for code in C to return, so that terminate() would not end it.
+    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

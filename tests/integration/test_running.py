@@ -84,6 +84,33 @@ def test_a_forked_child_works_or_says_spawn(here, before, said):
     assert said in done.stdout, done.stderr
 
 
+_TERMINATED = """
+import os, signal
+import geo_retina
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+reading, writing = os.pipe()
+child = os.fork()
+while not child:
+    try:
+        os.write(writing, b".")
+        signal.pause()
+    except KeyboardInterrupt:
+        pass  # as code in C, which never looks
+os.read(reading, 1)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_a_forked_child_ends_when_it_is_told_to():
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "-15\n", done.stderr
+
+
 def test_threads_of_a_caller_leave_the_log_silent(here):
     code = (
         "import geo_retina\nfrom concurrent.futures import ThreadPoolExecutor\n"
