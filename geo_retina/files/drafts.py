@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geo_retina.errors import GeoRetinaError, OutputError
+from geo_retina.files.output_checks import refuse_link
 
 try:
     import fcntl
@@ -80,9 +81,11 @@ def new_files(targets: Sequence[Output], *, durable: bool = True) -> Iterator[li
             new one. Without it, a file may be cut short by a power cut.
 
     Raises:
-        OutputError: a target came to exist meanwhile and is not to be replaced, or the disk
-            refuses.
+        OutputError: a target is a link, or came to exist meanwhile and is not to be replaced, or
+            the disk refuses.
     """
+    for target in targets:
+        refuse_link(target.path)
     with ExitStack() as stack:
         folders = [stack.enter_context(scratch_beside(target.path)) for target in targets]
         drafts = [f / target.path.name for f, target in zip(folders, targets, strict=True)]

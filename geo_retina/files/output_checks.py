@@ -18,8 +18,8 @@ def check_file_output(path: Path, suffixes: Collection[str] = (), *, overwrite: 
         overwrite: whether an existing file may be replaced.
 
     Raises:
-        OutputError: another suffix, a folder of that name, an existing file, or a folder around
-            it that is missing or cannot be written.
+        OutputError: another suffix, a folder of that name, an existing file, a link, or a folder
+            around it that is missing or cannot be written.
     """
     if suffixes and path.suffix.lower() not in suffixes:
         *most, last = suffixes
@@ -35,8 +35,9 @@ def check_overwrite(path: Path, *, overwrite: bool) -> None:
     """Refuse to replace what exists, unless that is asked for.
 
     Raises:
-        OutputError: it exists.
+        OutputError: it exists, or is a link.
     """
+    refuse_link(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give overwrite=True or another name")
 
@@ -76,4 +77,18 @@ def check_parent(path: Path) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
             f"the folder {path.parent} of {path.name} cannot be written; choose another"
+        )
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link as output: a file that took its place would leave what it leads to as it was.
+
+    Raises:
+        OutputError: it is one.
+    """
+    if path.is_symlink():
+        place = os.path.realpath(path)
+        raise OutputError(
+            f"{path} is a link to {place}, which would stay as it is; give that name as output, or "
+            "remove the link"
         )

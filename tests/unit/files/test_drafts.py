@@ -270,6 +270,16 @@ def test_names_may_be_as_long_as_they_can_be(tmp_path):
     assert names(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("place", ["real", "nowhere"])
+def test_a_link_is_refused_and_stays(tmp_path, place):
+    write(tmp_path / "real", text="old")
+    (tmp_path / "a").symlink_to(tmp_path / place)
+    with pytest.raises(OutputError, match=rf"a is a link to .*{place}, which would stay"):
+        write(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "real").read_text() == "old"
+
+
 def test_a_folder_that_is_missing_is_one_sentence(tmp_path):
     with pytest.raises(OutputError, match="a cannot be written: No such file or directory"):
         write(tmp_path / "nowhere" / "a")
