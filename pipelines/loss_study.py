@@ -26,17 +26,16 @@ from typing import Any
 
 import geo_retina
 from geo_retina.files import new_file, write_text
-from geo_retina.options import LossOptions
 
-LOSSES = {
-    "cross entropy": LossOptions(classification="ce"),
-    "balanced, alpha 0.75": LossOptions(classification="balanced", alpha=0.75),
-    "focal, gamma 0.5": LossOptions(gamma=0.5, alpha=0.5),
-    "focal, gamma 1": LossOptions(gamma=1.0, alpha=0.25),
-    "focal, gamma 2": LossOptions(gamma=2.0, alpha=0.25),
-    "focal, gamma 5": LossOptions(gamma=5.0, alpha=0.25),
+LOSSES: dict[str, dict[str, Any]] = {
+    "cross entropy": {"classification": "ce"},
+    "balanced, alpha 0.75": {"classification": "balanced", "alpha": 0.75},
+    "focal, gamma 0.5": {"classification": "focal", "gamma": 0.5, "alpha": 0.5},
+    "focal, gamma 1": {"classification": "focal", "gamma": 1.0, "alpha": 0.25},
+    "focal, gamma 2": {"classification": "focal", "gamma": 2.0, "alpha": 0.25},
+    "focal, gamma 5": {"classification": "focal", "gamma": 5.0, "alpha": 0.25},
 }
-"""The losses with the alphas of the paper's table 1."""
+"""What each changes of a config's losses, with the alphas of the paper's table 1."""
 
 SCORES = ("f1", "precision", "recall", "ap50")
 
@@ -51,10 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     record = args.out / "losses.json"
     study = open_study(record, options)
     for seed in range(args.seeds):
-        for name, loss in LOSSES.items():
+        for name, change in LOSSES.items():
             key = f"{name}, seed {seed}"
             if key in study["runs"]:
                 continue
+            loss = dataclasses.replace(options.loss, **change)
             run = dataclasses.replace(options, loss=loss, seed=seed)
             study["runs"][key] = {"loss": name, "seed": seed, **train_and_score(run)}
             write_text(record, json.dumps(study, indent=1))

@@ -14,6 +14,7 @@ from affine import Affine
 import geo_retina
 from geo_retina.errors import OutputError
 from geo_retina.model import load_model
+from geo_retina.options import LossOptions
 from geo_retina.review import fitted_cells, read_review
 from tests.support.modules import load_module
 
@@ -165,7 +166,7 @@ def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     study = load_module(ROOT / "pipelines" / "loss_study.py")
     out = tmp_path / "out"
     small = [*SMALL, *NO_SEARCH, "epochs=1", "validate_every=1", "samples_per_epoch=8"]
-    small += [f"data.scenes=['{scene}']", f"data.labels='{labels}'"]
+    small += [f"data.scenes=['{scene}']", f"data.labels='{labels}'", "loss.box=l1"]
     arguments = [str(ROOT / "configs" / "demo.yaml"), "--out", str(out), "--seeds", "1"]
     arguments += [part for value in small for part in ("--set", value)]
     seen: list[geo_retina.TrainOptions] = []
@@ -183,7 +184,8 @@ def test_the_loss_study_compares_six_losses_and_goes_on_where_it_stopped(
     assert len(json.loads((out / "losses.json").read_text())["runs"]) == 4
     monkeypatch.setattr(geo_retina, "train", lambda options: seen.append(options) or train(options))
     assert study.main(arguments) == 0
-    assert [each.loss for each in seen] == list(study.LOSSES.values())
+    boxes = LossOptions(box="l1")  # learnt as the config says
+    assert [each.loss for each in seen] == [replace(boxes, **x) for x in study.LOSSES.values()]
     assert {each.split.test_fraction for each in seen} == {0.2}
     runs = json.loads((out / "losses.json").read_text())["runs"].values()
     told = capsys.readouterr().out
