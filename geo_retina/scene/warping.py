@@ -11,6 +11,7 @@ GDAL computes it in blocks of its own, so that a pixel does not depend on the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -18,6 +19,7 @@ import numpy as np
 from affine import Affine
 from rasterio.dtypes import dtype_rev, typename_fwd
 
+from geo_retina.errors import SceneError
 from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.resampling import RESAMPLED
@@ -114,9 +116,28 @@ def _source(file: SceneFile, factor: float) -> tuple[OwnSource, float]:
     level = max(fit, key=lambda i: file.overviews[i])
     with open_dataset(file.path, overview_level=level) as dataset:
         shape, block_px = dataset.shape, dataset.block_shapes[0]
+    _check_sidecar(file, shape)
     # Overviews are a rounded share of the file; the ground they cover is the same.
     to_full = Affine.scale(own.width / shape[1], own.height / shape[0])
     return OwnSource(level, shape, to_full, block_px), factor / (to_full.a * to_full.e) ** 0.5
+
+
+def _check_sidecar(file: SceneFile, shape: tuple[int, int]) -> None:
+    """Refuse overviews in a file beside the scene that are those of a scene of another size.
+
+    Raises:
+        SceneError: they are.
+    """
+    sidecar, own = Path(f"{file.path}.ovr"), file.placement.grid
+    if not sidecar.is_file():
+        return
+    factor = round(max(own.height / shape[0], own.width / shape[1]))
+    if abs(own.height / factor - shape[0]) > 1 or abs(own.width / factor - shape[1]) > 1:
+        raise SceneError(
+            f"{sidecar} has an overview of {shape[1]} x {shape[0]} px, which does not belong to "
+            f"the {own.width} x {own.height} px of {file.path}; remove it, or make it anew with "
+            "gdaladdo"
+        )
 
 
 def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float:

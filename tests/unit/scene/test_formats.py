@@ -81,6 +81,12 @@ def test_sidecar_overviews_and_masks_serve_together(tmp_path):
     assert shown[:, 31:].all()
     assert not shown[:, :29].any()
     np.testing.assert_allclose(found[0, 10:, 40], 21 + 2 * np.arange(40) + 48, atol=2)
+    # Overviews that stayed when the scene was replaced by a larger one show other ground.
+    old = (tmp_path / "a.tif.ovr").read_bytes()
+    write_raster(path, np.tile(smooth(), (1, 2, 1)), **PLACED, **TILED)
+    (tmp_path / "a.tif.ovr").write_bytes(old)
+    with pytest.raises(SceneError, match=r"of 75 x 50 px, which does not .* 300 x 400 px of"):
+        open_scene(path, gsd_m=2.0)
 
 
 def test_one_of_several_rasters_must_be_named(tmp_path):
