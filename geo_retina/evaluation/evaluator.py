@@ -152,6 +152,7 @@ def assess(case: Case, options: EvaluateOptions) -> Evaluation:
         scenes_without_labels=_scenes_without_labels(problem, whole),
         scenes_without_detections=_scenes_without_detections(problem),
         labels_not_scanned=_labels_not_scanned(problem),
+        duplicate_labels=_duplicate_labels(problem),
         ignored_labels=int((~problem.truth.counts).sum()),
         sizes=sizes,
         scenes=_score_scenes(whole),
@@ -247,3 +248,12 @@ def _labels_not_scanned(problem: Problem) -> int:
     shapely.prepare(problem.scanned)
     centres = problem.truth.centres[problem.truth.counts]
     return int((~shapely.intersects_xy(problem.scanned, centres)).sum())
+
+
+def _duplicate_labels(problem: Problem) -> int:
+    """Count labels that must be found and are the same as one before: geometry, class and scene."""
+    import pandas as pd
+
+    truth = problem.truth.take(problem.truth.counts)
+    same = {"classes": truth.classes, "scenes": truth.scenes}
+    return int(pd.DataFrame({"shape": shapely.to_wkb(truth.geometries), **same}).duplicated().sum())

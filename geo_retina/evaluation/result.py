@@ -12,6 +12,7 @@ from geo_retina.evaluation.metrics.scores import Confusion, Scores, SizeScores
 from geo_retina.evaluation.text_table import (
     confusion_table,
     count_notes,
+    duplicate_notes,
     ignored_notes,
     not_scanned_notes,
     score_table,
@@ -41,6 +42,8 @@ class Evaluation:
             labels count as missed.
         labels_not_scanned: labels that count, and so as missed, though they lie on ground that was
             not scanned; 0 where detections do not say which ground was.
+        duplicate_labels: labels that count and repeat one before them, with its geometry, class
+            and scene; a detection matches one of them.
         ignored_labels: labels that do not count: outside the labelled ground, on ground or
             among labels that are to be ignored.
         sizes: by ranges of size, px before m, small before large; empty for point labels,
@@ -68,6 +71,7 @@ class Evaluation:
     scenes_without_labels: int = 0
     scenes_without_detections: tuple[str, ...] = ()
     labels_not_scanned: int = 0
+    duplicate_labels: int = 0
     ignored_labels: int = 0
     sizes: tuple[SizeScores, ...] = ()
     scenes: dict[str, Scores] = field(default_factory=dict)
@@ -134,6 +138,7 @@ class Evaluation:
             "count_error": self.count_error.to_dict(),
             "scenes_without_detections": list(self.scenes_without_detections),
             "labels_not_scanned": self.labels_not_scanned,
+            "duplicate_labels": self.duplicate_labels,
             "ignored_labels": self.ignored_labels,
             "sizes": [each.to_dict() for each in self.sizes],
             "scenes": {name: scores.to_dict() for name, scores in self.scenes.items()},
@@ -159,6 +164,7 @@ class Evaluation:
             *worst_scenes(self.scenes),
             *ignored_notes(self.overall.ignored, self.ignored_labels),
             *not_scanned_notes(self.labels_not_scanned),
+            *duplicate_notes(self.duplicate_labels),
             *unpaired_notes(self.scenes_without_labels, self.scenes_without_detections),
         ]
         if self.block_m is not None:

@@ -118,6 +118,13 @@ def not_scanned_notes(labels: int) -> list[str]:
     ]
 
 
+def duplicate_notes(labels: int) -> list[str]:
+    """Tell how many labels repeat others, if any."""
+    if not labels:
+        return []
+    return [f"{labels:,} labels repeat another exactly; each counts, so remove the duplicates"]
+
+
 def unpaired_notes(without_labels: int, without_detections: Sequence[str]) -> list[str]:
     """Tell of scenes that one side alone names."""
     notes = []

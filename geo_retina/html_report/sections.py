@@ -318,6 +318,12 @@ def notes(facts: Facts) -> list[str]:
                 facts.show("labels_not_scanned", form="count")
             )
         )
+    if facts.get("duplicate_labels"):
+        said.append(
+            Markup("Labels that repeat another exactly: {}; each counts.").format(
+                facts.show("duplicate_labels", form="count")
+            )
+        )
     if facts.get("scenes_without_labels"):
         said.append(
             Markup(

@@ -64,11 +64,12 @@ def quoted(name: str) -> str:
 
 
 def same_text(text: str) -> str:
-    """Normalise a text to the one form of Unicode in which names are compared (NFC).
+    """Normalise a text to the one form in which names are compared: NFC, without blanks around it.
 
-    What looks alike may be written in two ways: macOS parts an accent from its letter.
+    What looks alike may be written in two ways: macOS parts an accent from its letter, and tables
+    pad texts with blanks.
     """
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def split_names(text: str) -> list[str]:

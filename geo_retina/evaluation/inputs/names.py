@@ -80,12 +80,24 @@ def known_names(
 
 
 def check_classes(found: set[str], truth: set[str], found_name: str, truth_name: str) -> None:
-    """Refuse two sides that know no class in common: nothing could match, by a slip of names."""
+    """Refuse labels of classes that the detections have otherwise: they could not match, by a slip.
+
+    Raises:
+        LabelError: no class is in common, or one differs by capitals alone.
+    """
     if found and truth and not found & truth:
         raise LabelError(
             f"no class is in common: {found_name} has {_listed(found)}, {truth_name} has "
             f"{_listed(truth)}; give the labels the names that the detections have, or leave the "
             "class column out"
+        )
+
+    folded = {name.casefold(): name for name in found}
+    slips = sorted(name for name in truth - found if name.casefold() in folded)
+    if slips:
+        raise LabelError(
+            f"{truth_name} has the class {slips[0]}, which {found_name} has as "
+            f"{folded[slips[0].casefold()]}; give the labels the names that the detections have"
         )
 
 

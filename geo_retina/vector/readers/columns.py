@@ -27,11 +27,11 @@ def text_column(
         column: its name; None for no column.
         role: what it holds, for messages.
         name: what messages call the layer.
-        gaps: take a missing value as None instead of refusing it.
+        gaps: take a missing value, or a blank one, as None instead of refusing it.
 
     Returns:
-        (N,) text, whole numbers without a decimal point, in one form of Unicode (NFC)
-        unless it names scenes; None where no column is named.
+        (N,) text, whole numbers without a decimal point, in one form of Unicode (NFC) and
+        without blanks around it unless it names scenes; None where no column is named.
 
     Raises:
         LabelError: there is no such column, or it has gaps.
@@ -40,10 +40,14 @@ def text_column(
         return None
     values = _column(frame, column, role, name)
     missing = values.isna().to_numpy()
+    void = _void_texts(values)
+    missing = missing | values.isin(void).to_numpy()
     if missing.any() and not gaps:
+        blank = ", ".join(f"'{text}'" for text in void)
+        rest = f"{column} NOT IN ({blank})" if void else f"{column} IS NOT NULL"
         raise LabelError(
             f"{int(missing.sum())} of {len(frame)} labels in {name} have no value in the {role} "
-            f'column {column}; fill them, or leave them out with the filter "{column} IS NOT NULL"'
+            f'column {column}; fill them, or leave them out with the filter "{rest}"'
         )
     known = values[~missing]
     if values.dtype.kind == "f" and (known == np.floor(known)).all():
@@ -53,6 +57,13 @@ def text_column(
     # Names of scenes are those of files, which have the form that their disk gives them.
     text[~missing] = list(words if role == "scene" else map(same_text, words))
     return text
+
+
+def _void_texts(values: Any) -> list[str]:
+    """List the different texts of a column that hold nothing but blanks."""
+    if values.dtype.kind in "biuf":
+        return []
+    return [text for text in values.unique() if isinstance(text, str) and not text.strip()]
 
 
 def _column(frame: gpd.GeoDataFrame, column: str, role: str, name: str) -> Any:

@@ -231,6 +231,10 @@ def test_labels_on_ground_that_was_not_scanned_are_told_and_may_be_left_out(tmp_
     ground.to_file(path, layer="scanned")
     labels = points([[0, 0], [40, 0], [900, 0]])  # found; missed; not looked for
     got = evaluate(path, labels)
+    assert got.duplicate_labels == 0
+    twice = evaluate(path, labels.iloc[[0, 1, 1, 2]])
+    assert (twice.overall.labels, twice.duplicate_labels) == (4, 1)
+    assert "1 labels repeat another exactly" in twice.table()
     assert (got.overall.labels, got.overall.matches, got.labels_not_scanned) == (3, 1, 1)
     assert "1 labels lie on ground that was not scanned" in got.table()
     # The ground is what was scanned, not what was found.
@@ -295,11 +299,19 @@ def test_classes_that_share_no_name_are_a_slip():
     with pytest.raises(LabelError, match=r"no class is in common: .* has Tree, .* has roof, tree;"):
         evaluate(detections, labels, apart)
     assert evaluate(detections, labels).overall.matches == 1
+    lower = squares([[0, 0, 4, 4]], score=[0.9], **{"class": ["tree"]})
+    for kinds in (["Tree", "tree"], ["tree", "TREE"]):
+        slip = labels.assign(kind=kinds)
+        with pytest.raises(LabelError, match=r"class T\w+, which .* has as tree;"):
+            evaluate(lower, slip, apart)
+    padded = evaluate(lower, labels.assign(kind=[" tree", "roof "]), apart)
+    assert list(padded.classes) == ["roof", "tree"]
     # Nothing found, or nothing there, is no slip; nor is a class that is declared but not met.
     assert evaluate(detections[:0], labels, apart).overall.labels == 2
     assert evaluate(detections, labels[:0], apart).overall.detections == 1
-    labels["kind"] = labels["kind"].astype("category").cat.add_categories("Tree")
-    assert evaluate(detections, labels, apart).f1 == 0
+    labels["kind"] = labels["kind"].astype("category").cat.add_categories("shed")
+    sheds = detections.assign(**{"class": "shed"})
+    assert evaluate(sheds, labels, apart).f1 == 0
 
 
 def test_many_classes_are_not_all_listed():

@@ -163,6 +163,11 @@ def test_columns_that_are_missing_or_have_gaps(tmp_path):
     with pytest.raises(LabelError, match=r'1 of 2 labels .*"kind IS NOT NULL"'):
         read_labels(path, class_column="kind")
     assert len(read_labels(path, class_column="kind", where="kind IS NOT NULL")) == 1
+    frame([SQUARE] * 4, kind=[" oak ", None, "", "  "]).to_file(path)
+    with pytest.raises(LabelError, match=r"3 of 4 labels .*\"kind NOT IN \('', '  '\)\""):
+        read_labels(path, class_column="kind")
+    rest = read_labels(path, class_column="kind", where="kind NOT IN ('', '  ')")
+    assert rest.class_names.tolist() == ["oak"]
 
 
 def test_numbers_as_classes():
