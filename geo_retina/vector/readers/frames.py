@@ -266,5 +266,9 @@ def _as_geodataframe(frame: object, path: str | Path) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise LabelError(f"{path} is a table without geometries, expected points or polygons")
+        raise LabelError(
+            f"{path} is a table without geometries, expected points or polygons; make points of "
+            "columns x and y with ogr2ogr -oo X_POSSIBLE_NAMES=x -oo Y_POSSIBLE_NAMES=y -a_srs "
+            f"EPSG:CODE points.gpkg {path}"
+        )
     return frame
