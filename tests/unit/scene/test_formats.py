@@ -89,6 +89,37 @@ def test_sidecar_overviews_and_masks_serve_together(tmp_path):
         open_scene(path, gsd_m=2.0)
 
 
+def test_an_overview_of_other_pixels_is_refused(tmp_path):
+    """As it is left where a scene was made anew, of the same size; one in other shades is not."""
+    path, sidecar = tmp_path / "a.tif", tmp_path / "a.tif.ovr"
+    ground = np.random.default_rng(0).normal(size=(1, 20, 24))
+    pixels = 120 + 30 * np.kron(ground, np.ones((1, 16, 16)))  # 320 x 384 px, in squares of 16
+    noise = np.random.default_rng(1).normal(0, 25, pixels.shape)
+    scenes = {
+        "same": pixels, "noisy": 120 + noise, "shaded": 0.5 * pixels + 90,
+        "turned": pixels[:, ::-1, ::-1], "black": 0 * pixels,
+    }  # fmt: skip
+    overviews = {}
+    for name, values in scenes.items():
+        write_raster(path, values.clip(0, 255).astype(np.uint8), **PLACED, **TILED)
+        for how in (Resampling.average, Resampling.nearest):
+            sidecar.unlink(missing_ok=True)
+            with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as dataset:
+                dataset.build_overviews([4], how)
+            overviews[name, how.name] = sidecar.read_bytes()
+        path.unlink()
+    for name, shown in (("same", "same"), ("same", "shaded"), ("noisy", "noisy")):
+        for how in ("average", "nearest"):
+            write_raster(path, scenes[name].clip(0, 255).astype(np.uint8), **PLACED, **TILED)
+            sidecar.write_bytes(overviews[shown, how])
+            open_scene(path, gsd_m=4.0)
+    for shown in ("turned", "black"):
+        write_raster(path, scenes["same"].clip(0, 255).astype(np.uint8), **PLACED, **TILED)
+        sidecar.write_bytes(overviews[shown, "average"])
+        with pytest.raises(SceneError, match=r"a\.tif\.ovr has an overview with other values than"):
+            open_scene(path, gsd_m=4.0)
+
+
 def test_one_of_several_rasters_must_be_named(tmp_path):
     path = tmp_path / "a.gpkg"
     for table, append in (("first", "NO"), ("second", "YES")):
