@@ -331,9 +331,8 @@ def _resolve_paths(values: dict[str, Any], folder: Path, source: str) -> None:
     """Make the paths in the options absolute, in place; wrong types are left to the check."""
     weights = values.get("weights")
     if isinstance(weights, str) and (weights.endswith(".safetensors") or os.sep in weights):
-        values["weights"] = _absolute(
-            weights, "weights", folder, source
-        )  # else a bundled model's name
+        # Else it is the name of a bundled model.
+        values["weights"] = _absolute(weights, "weights", folder, source)
     for name, keys in _PATH_KEYS.items():
         group = values.get(name)
         if isinstance(group, dict):

@@ -114,7 +114,7 @@ def not_scanned_notes(labels: int) -> list[str]:
         return []
     return [
         f"{labels:,} labels lie on ground that was not scanned, and count as missed; to leave them "
-        "out, give the scanned ground, a layer of the detections' file or beside it, as --ground"
+        "out, give the scanned ground, a layer of the detections' file or beside it, as the ground"
     ]
 
 
