@@ -224,7 +224,7 @@ def test_detections_in_a_neighbouring_zone_match():
 # --- scenes and ground --------------------------------------------------------------------
 
 
-def test_labels_on_ground_that_was_not_scanned_are_told_and_may_be_left_out(tmp_path):
+def test_labels_on_ground_that_was_not_scanned_are_reported_and_may_be_left_out(tmp_path):
     path = tmp_path / "found.gpkg"
     around([[0, 0], [20, 0]], [0.9, 0.8]).to_file(path, layer="detections")
     ground = squares([[-5, -5, 50, 50]])
