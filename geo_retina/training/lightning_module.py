@@ -25,7 +25,7 @@ from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options import AssignOptions, LossOptions
 from geo_retina.options.network import Boxes
 from geo_retina.options.training_parts import UpdateOptions
-from geo_retina.training.precision import depthwise_in_single_precision
+from geo_retina.training.depthwise import fast_depthwise
 
 _LAST = 1e-3  # share of the peak rate at the end
 _EPOCH_SEED = 0x5EED  # keeps the random state of epochs apart from others of one seed
@@ -133,9 +133,9 @@ class RetinaNetTask(pl.LightningModule):
         self.losses: dict[str, Tensor] = {}
 
     def on_fit_start(self) -> None:
-        """Keep bf16 away from what is slow in it on a CPU."""
-        if self.device.type == "cpu" and self.trainer.precision == "bf16-mixed":
-            self._patches.enter_context(depthwise_in_single_precision(self.network))
+        """Compute on a CPU in another way what it is slow in."""
+        if self.device.type == "cpu":
+            self._patches.enter_context(fast_depthwise(self.network))
 
     def on_fit_end(self) -> None:
         """Undo what ``on_fit_start`` did."""

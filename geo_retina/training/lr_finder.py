@@ -24,8 +24,9 @@ from geo_retina.files import new_file
 from geo_retina.nn.losses import LossSettings, Target
 from geo_retina.nn.retinanet import RetinaNet
 from geo_retina.options.training_parts import UpdateOptions
+from geo_retina.training.depthwise import fast_depthwise
 from geo_retina.training.lightning_module import batch_losses, build_optimizer
-from geo_retina.training.precision import TrainingPrecision, depthwise_in_single_precision
+from geo_retina.training.precision import TrainingPrecision
 
 _LOWEST, _HIGHEST = 1e-6, 1.0
 _STEPS = 60
@@ -84,8 +85,7 @@ def find_rate(
     losses: list[float] = []
     average = 0.0
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    careful = dtype is not None and device.type == "cpu"
-    with depthwise_in_single_precision(trial) if careful else nullcontext():
+    with fast_depthwise(trial) if device.type == "cpu" else nullcontext():
         for step, batch in zip(range(_STEPS), _endless(batches), strict=False):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
             for group in optimizer.param_groups:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from geo_retina.engine import choose_dtype
 
@@ -32,36 +30,6 @@ def choose_training_precision(precision: str, device: torch.device) -> TrainingP
         torch.float16: "16-mixed",
     }
     return names[dtype]
-
-
-@contextmanager
-def depthwise_in_single_precision(network: nn.Module) -> Iterator[None]:
-    """Keep depthwise convolutions out of autocast within this context.
-
-    On a CPU their backward pass in bf16 takes several times as long as in single precision
-    (oneDNN, seen with torch 2.15), while dense convolutions gain: a step of the small network
-    takes 5.7 s in bf16, 6.3 s in single precision and 4.1 s mixed like this, on one busy core.
-    """
-    depthwise = [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-    ]
-    for module in depthwise:
-        module.forward = _without_autocast(module.forward)  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        for module in depthwise:
-            del module.forward  # the class's own is there again
-
-
-def _without_autocast(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def single(features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return forward(features.float())
-
-    return single
 
 
 def _bf16_pays_on_cpu() -> bool:

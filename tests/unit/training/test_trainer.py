@@ -25,7 +25,7 @@ from geo_retina.scene import open_scene
 from geo_retina.training import epoch_end, train
 from geo_retina.training.ema import AverageWeights
 from geo_retina.training.lightning_module import RetinaNetTask, loss_settings, rise_and_fall
-from geo_retina.training.precision import choose_training_precision, depthwise_in_single_precision
+from geo_retina.training.precision import choose_training_precision
 from geo_retina.training.run_folder import as_plain
 from geo_retina.training.setup import choose_tile_px, prepare
 from geo_retina.training.validation.ground import keep_on_val_ground
@@ -358,18 +358,6 @@ def test_rare_classes_weigh_more_where_asked(scene_and_labels):
     inverse = replace(options.loss, class_weights="inverse")
     weights = loss_settings(inverse, options.assign, counts).class_weights
     assert float(weights[1] / weights[0]) == pytest.approx(9, rel=0.01)
-
-
-def test_depthwise_convolutions_stay_out_of_autocast_and_are_restored():
-    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4))
-    images = torch.randn(1, 4, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert network(images).dtype is torch.bfloat16
-        with depthwise_in_single_precision(network):
-            assert network[0](images).dtype is torch.bfloat16
-            assert network(images).dtype is torch.float32
-        assert network(images).dtype is torch.bfloat16
-    assert "forward" not in vars(network[1])
 
 
 @pytest.mark.parametrize(

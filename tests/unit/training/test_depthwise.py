@@ -1,0 +1,81 @@
+"""Fast gradients of depthwise convolutions are those that PyTorch computes itself."""
+
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+
+from geo_retina.training.depthwise import fast_depthwise
+
+
+def conv(channels=6, kernel=3, *, kind=nn.Conv2d, **options):
+    torch.manual_seed(0)
+    options = {"groups": channels, "bias": False, "padding": kernel // 2, **options}
+    outputs = options.pop("outputs", channels)
+    layer = kind(channels, outputs, kernel, **options)
+    return layer.to(memory_format=torch.channels_last)
+
+
+LAYERS = {
+    "three columns": {},
+    "five columns": {"kernel": 5},
+    "seven columns": {"kernel": 7, "padding": 3},
+    "stride 2": {"stride": 2},
+    "five columns at stride 2": {"kernel": 5, "stride": 2},
+    "rows unlike columns": {"kernel": 5, "padding": (1, 0), "stride": (2, 1)},
+    "TensorFlow's padding": {"kernel": 5, "kind": Conv2dSame, "stride": 2, "padding": 0},
+    "dilated": {"kernel": 5, "dilation": 2},
+    "two outputs a channel": {"kernel": 5, "outputs": 12},
+    "with a bias": {"kernel": 5, "bias": True},
+}
+
+
+def step(layer, images, *, bf16=False):
+    """Compute an output, and the gradients of the input, the kernel and the bias."""
+    images = images.clone().requires_grad_()
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        output = layer(images)
+    (output.float() ** 2).sum().backward()
+    bias = None if layer.bias is None else layer.bias.grad
+    return output.detach(), images.grad, layer.weight.grad, bias
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_outputs_and_gradients_are_those_of_pytorch(options):
+    layer = conv(**options)
+    images = torch.randn(2, 6, 13, 16).to(memory_format=torch.channels_last)
+    expected = step(layer, images)
+    with fast_depthwise(layer):
+        found = step(layer, images)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-6)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_in_bf16_gradients_are_off_by_its_rounding_alone(options):
+    layer = conv(**options)
+    images = torch.randn(2, 6, 13, 16).to(memory_format=torch.channels_last)
+    expected = step(layer, images)
+    with fast_depthwise(layer):
+        found = step(layer, images, bf16=True)
+    is_dilated = layer.dilation != (1, 1)
+    assert found[0].dtype is (torch.float32 if is_dilated else torch.bfloat16)
+    for one, other in zip(found, expected, strict=True):
+        if other is not None:
+            assert (one.float() - other).norm() < 0.01 * other.norm()
+
+
+def test_other_convolutions_are_left_alone():
+    layers = [conv(groups=1), conv(groups=2), conv(padding="same"), conv(padding_mode="reflect")]
+    with fast_depthwise(nn.ModuleList(layers)):
+        assert not any("forward" in vars(layer) for layer in layers)
+
+
+def test_layers_are_restored_after_an_error():
+    layer = conv()
+    with pytest.raises(RuntimeError, match="weight"), fast_depthwise(layer):
+        layer(torch.zeros(1, 5, 8, 8))
+    assert "forward" not in vars(layer)
