@@ -96,7 +96,7 @@ class _Depthwise(torch.autograd.Function):
             )
 
     @staticmethod
-    def backward(ctx: Any, slope_NOHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope_NOHW: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         slopes = [
             compute(images, weight, slope_NOHW, ctx.steps) if wanted else None
