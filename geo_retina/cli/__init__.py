@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    tokens = _voice.bind_dash(sys.argv[1:] if argv is None else argv)
+    tokens = _voice.bind_dashes(sys.argv[1:] if argv is None else argv)
     if argv is None:
         _streams.open_streams()
         # A cluster's scheduler ends jobs so; Ctrl-C and it leave the same behind.

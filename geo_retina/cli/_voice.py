@@ -102,12 +102,18 @@ def _asks_for_events(tokens: Sequence[str]) -> bool:
     return asked and "--quiet" not in tokens
 
 
-def bind_dash(tokens: Sequence[str]) -> list[str]:
-    """Write ``--json -`` as ``--json=-``, or the parser would take the dash for a flag."""
+def bind_dashes(tokens: Sequence[str]) -> list[str]:
+    """Write dashes that begin no flag such that the parser does not take them for one.
+
+    ``--json -`` becomes ``--json=-``, and the name of a file here gets ``./`` in front: a shell
+    that expands ``*.tif`` may find ``-12_5.tif``.
+    """
     bound: list[str] = []
     for token in tokens:
         if token == "-" and bound[-1:] == ["--json"]:
             bound[-1] = "--json=-"
+        elif token.startswith("-") and Path(token).suffix and Path(token).is_file():
+            bound.append(f"./{token}")
         else:
             bound.append(token)
     return bound

@@ -14,6 +14,7 @@ from geo_retina.errors import LabelError
 from geo_retina.files import say_missing
 from geo_retina.options import it_has
 from geo_retina.vector.formats import full_name, parquet_files
+from geo_retina.vector.readers.coco import is_coco
 from geo_retina.vector.readers.encodings import encoding_doubt, encoding_to_tell, undecodable
 from geo_retina.vector.readers.refusing import refuse_damage, refuse_zip_bomb
 from geo_retina.vector.readers.surfaces import surfaces_from_wkb
@@ -192,10 +193,10 @@ def is_parquet(path: str | Path) -> bool:
 
 
 def check_readable(path: str | Path) -> None:
-    """Refuse a path without a file.
+    """Refuse a path without a file, or with one that is no vector file.
 
     Raises:
-        LabelError: there is nothing.
+        LabelError: it is.
     """
     if not Path(path).exists() and not str(path).startswith("/vsi"):
         raise LabelError(f"{say_missing(path)}, expected a vector file")
@@ -207,6 +208,11 @@ def check_readable(path: str | Path) -> None:
     try:
         list_layers(path)
     except Exception as error:
+        if is_coco(path):
+            raise LabelError(
+                f"{path} holds COCO's JSON, whose boxes lie in the pixels of images; only training "
+                "reads it, expected a vector file whose geometries lie on the ground"
+            ) from error
         raise LabelError(f"{path} is not a vector file that GDAL can read: {error}") from error
 
 

@@ -72,6 +72,16 @@ def test_a_dash_is_standard_output_and_people_read_the_other(evaluation, capsys,
     assert err == "F1 0.5\n"
 
 
+def test_a_file_whose_name_begins_with_a_dash_is_no_flag(evaluation, monkeypatch):
+    given = []
+    library = SimpleNamespace(evaluate=lambda *files: given.extend(files[:2]) or evaluation)
+    monkeypatch.setitem(sys.modules, "geo_retina.evaluation", library)
+    Path("-12_5.gpkg").touch()
+    assert main(["evaluate", "-12_5.gpkg", "l.gpkg"]) == 0
+    assert Path(given[0]) == Path("-12_5.gpkg")
+    assert main(["evaluate", "-12_6.gpkg", "l.gpkg"]) == 2  # there is no such file
+
+
 def test_a_dash_among_events_adds_nothing_to_them(evaluation, capsys):
     assert main([*EVALUATE, "--json", "-", "--progress=json"]) == 0
     assert [each["event"] for each in events(capsys.readouterr().out)] == [

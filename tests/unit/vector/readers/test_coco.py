@@ -7,6 +7,7 @@ import pytest
 
 from geo_retina.errors import LabelError
 from geo_retina.vector import is_coco, read_coco
+from geo_retina.vector.readers.frames import check_readable
 
 IMAGE = {"id": 1, "file_name": "a.png", "height": 50, "width": 60}
 CAR = {"id": 4, "name": "car"}
@@ -86,3 +87,10 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, encoding):
     path.write_bytes(path.read_text("utf-8").encode(encoding))
     assert is_coco(path)
     np.testing.assert_array_equal(read_coco(path).boxes_file, [[1, 2, 4, 6]])
+
+
+def test_where_ground_is_needed_coco_is_named_in_the_refusal(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(LabelError, match="holds COCO's JSON.* lie in the pixels of images"):
+        check_readable(path)
