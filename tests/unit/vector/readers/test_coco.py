@@ -92,5 +92,5 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, encoding):
 def test_where_ground_is_needed_coco_is_named_in_the_refusal(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    with pytest.raises(LabelError, match="holds COCO's JSON.* lie in the pixels of images"):
+    with pytest.raises(LabelError, match=r"holds COCO's JSON.* lie in the pixels of images"):
         check_readable(path)
