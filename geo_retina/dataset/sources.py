@@ -226,11 +226,13 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
         The class names, in the order of their numbers.
 
     Raises:
-        LabelError: a class is named that no label has, or several where none can be recognised.
+        LabelError: a class is named that no label has, or several where none can be recognised,
+            or one in two ways that differ by capitals alone.
     """
     names = [_names(source, options) for source in sources]
     found = {str(name) for part in names for name in set(part.tolist())} - _NO_NAME
     class_of = options.class_of or {name: name for name in sorted(found)}
+    _check_capitals(sources, found, options)
     classes = options.class_names or tuple(sorted(found)) or (ONE_CLASS,)
     present = {class_of[name] for name in found if name in class_of}
     unknown = [name for name in classes if name not in present]
@@ -259,6 +261,25 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
         source.numbers = np.where(source.ignored, np.maximum(own, 0), own)
         source.take(source.numbers >= 0)
     return classes
+
+
+def _check_capitals(sources: Sequence[Source], found: set[str], options: DataOptions) -> None:
+    """Refuse a class that is written in two ways, one of which nobody named: it would get lost."""
+    named = options.class_of.keys()
+    alike: dict[str, list[str]] = {}
+    for name in sorted(found | named, key=lambda name: (name not in named, name)):
+        alike.setdefault(name.casefold(), []).append(name)
+    for names in alike.values():
+        slips = [name for name in names[1:] if name not in named]
+        if slips and (names[0] in named or options.classes is None):
+            paths = ", ".join(source.options.path for source in sources)
+            has = "data.classes names" if names[0] in named else "they also call"
+            same = ", ".join(quoted(name) for name in names if name in found)
+            raise LabelError(
+                f"the labels in {paths} have the class {quoted(slips[0])}, which {has} "
+                f"{quoted(names[0])}; write data.classes: {{{quoted(names[0])}: [{same}]}} where "
+                "both mean the same, or leave one out with data.where"
+            )
 
 
 def _doubts(sources: Sequence[Source], names: list[str]) -> str:

@@ -9,6 +9,7 @@ from support.fields import write_labels, write_scene
 
 from geo_retina.boxes import to_polygons
 from geo_retina.dataset.labelled_scenes import load_training_set
+from geo_retina.dataset.sources import number_classes, read_source_layers
 from geo_retina.errors import LabelError, OptionError, TrainingError
 from geo_retina.grid import Window
 from geo_retina.options import DataOptions, LabelOptions
@@ -312,3 +313,31 @@ def test_scenes_without_crs_take_labels_in_pixels(tmp_path):
     assert abs(places[0] - places[1]) > 1000  # as if they lay far apart
     with pytest.raises(TrainingError, match=r"a\.tif has no CRS, so its pixel size .* data\.gsd_m"):
         load(bare, path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "advice"),
+    [
+        (["tree"], r"class Tree, which data.classes names tree; write .* \{tree: \[tree, Tree\]\}"),
+        (None, r"class tree, which they also call Tree; write .* \{Tree: \[Tree, tree\]\}"),
+        (["TREE"], r"class Tree, which data.classes names TREE; write .* \{TREE: \[Tree, tree\]\}"),
+    ],
+)
+def test_a_class_in_other_capitals_is_not_lost_in_silence(tmp_path, classes, advice):
+    path = tmp_path / "l.gpkg"
+    kinds = ["tree", "Tree", "car"]
+    boxes = [shapely.box(i, 0, i + 1, 1) for i in range(3)]
+    gpd.GeoDataFrame({"kind": kinds}, geometry=boxes, crs=32633).to_file(path)
+
+    def numbered(classes):
+        options = DataOptions(
+            scenes=("a.tif",), labels=str(path), class_column="kind", classes=classes
+        )
+        sources, _ = read_source_layers(options, place_column=None)
+        return number_classes(sources, options), sources[0].numbers.tolist()
+
+    with pytest.raises(LabelError, match=advice):
+        numbered(classes)
+    assert numbered({"tree": ["tree", "Tree"]}) == (("tree",), [0, 0])
+    assert numbered(["tree", "Tree"]) == (("tree", "Tree"), [0, 1])
+    assert numbered(["car"]) == (("car",), [0])
