@@ -9,6 +9,10 @@ Every model detects over the scenes from a score of 0.01 on. Printed are F1 at t
 threshold, with its interval and count error, the best F1 over all thresholds, the range of
 thresholds that lose at most 0.02 of it, what 0.1 above and below the best one lose, AP, and the
 expected calibration error. Labels have one class. With ``--radius`` they are points.
+
+With ``--draws`` thresholds are chosen on ``--few`` scenes, drawn so many times, by the best F1
+there and as training chooses them, and printed is what each loses in the other scenes by their own
+best one.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 from machines import machine
 from numpy.typing import NDArray
@@ -27,9 +32,11 @@ from reports import table
 
 import geo_retina
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions
-from geo_retina.evaluation import evaluate
+from geo_retina.evaluation import IGNORED, TRUE, Evaluation, evaluate
+from geo_retina.training.validation.scoring import steady_threshold
 
 SCORE_FLOOR, CLOSE, BESIDE = 0.01, 0.02, 0.1
+FEWEST_LABELS = 20
 COLUMNS = ("model", "threshold", "f1", "count_error", "best_f1", "at", "from", "to", "beside")
 
 
@@ -44,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
             curves[name or Path(path).stem] = curve
             rows.append({"model": name or Path(path).stem, **row})
             table(rows[-1:], COLUMNS)
+            for few, told in row["chosen_on_few_scenes"].items():
+                print(f"thresholds chosen on {few} scenes: {told}")
     if args.out is not None:
         result = {**machine(), "scenes": args.scenes, "where": args.where, "models": rows}
         args.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -65,6 +74,7 @@ def judge(
     known = every.overall.curve
     assert known is not None  # it is made of all detections together
     curve = np.array([known.scores, known.f1])[:, ::-1]
+    few = {str(n): choose_on_few(every, found, n, args.draws) for n in args.few if args.draws}
     best = curve[1].argmax()
     close = curve[0, curve[1] >= curve[1, best] - CLOSE]
     beside = np.interp([curve[0, best] - BESIDE, curve[0, best] + BESIDE], *curve)
@@ -84,7 +94,44 @@ def judge(
         "ap75": every.overall.ap75,
         "ap": every.overall.ap,
         "calibration_error": None if every.reliability is None else every.reliability.error,
+        "chosen_on_few_scenes": few,
     }, curve
+
+
+def choose_on_few(every: Evaluation, found: Path, few: int, draws: int) -> dict[str, float]:
+    """Choose thresholds on a few scenes, again and again, and judge them on the others."""
+    detections, labels = every.matches.detections, every.matches.labels
+    detections = detections.take(detections.outcome != IGNORED)
+    labels = labels.take(labels.outcome != IGNORED)
+    of_found = gpd.read_file(found, layer="detections")["scene"].to_numpy()[detections.row]
+    of_labels = labels.scene.astype(str)
+    scenes = np.union1d(of_found, of_labels)
+    is_true, scores = detections.outcome == TRUE, detections.score
+    random = np.random.default_rng(0)
+    lost, seen = [], []
+    for _ in range(draws):
+        drawn = random.choice(scenes, few, replace=False)
+        here, count = np.isin(of_found, drawn), int(np.isin(of_labels, drawn).sum())
+        if count < FEWEST_LABELS:
+            continue
+        _, best = f1_by_score(scores[here], is_true[here], count)
+        at = [best, steady_threshold(scores[here], is_true[here], count)]
+        f1, _ = f1_by_score(scores[~here], is_true[~here], len(of_labels) - count)
+        rising = np.sort(scores[~here])
+        lost.append(f1.max() - f1[np.searchsorted(rising, at).clip(max=len(f1) - 1)])
+        seen.append(count)
+    by_best, as_trained = np.mean(lost, axis=0).round(4).tolist()
+    return {"labels": round(np.mean(seen)), "by_best_f1": by_best, "as_trained": as_trained}
+
+
+def f1_by_score(
+    scores: NDArray[np.float64], is_true: NDArray[np.bool_], labels: int
+) -> tuple[NDArray[np.float64], float]:
+    """Compute F1 with each score as the threshold, ascending, and the best threshold."""
+    order = np.argsort(scores)
+    hits = is_true[order][::-1].cumsum()[::-1]
+    f1 = 2 * hits / (labels + np.arange(len(scores), 0, -1))
+    return f1, float(scores[order][f1.argmax()])
 
 
 def _matching(args: argparse.Namespace, **how: Any) -> EvaluateOptions:
@@ -116,6 +163,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--where", help="filter on the labels")
     parser.add_argument("--scene-column", help="of the labels, with the stems of the scenes")
     parser.add_argument("--radius", type=float, help="greatest distance of a match, in metres")
+    parser.add_argument("--draws", type=int, default=0, help="of a few scenes; 0 for none")
+    parser.add_argument("--few", type=int, nargs="+", default=[2, 4], help="scenes in a draw")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--picture", type=Path, help=".png to draw F1 in")
     return parser.parse_args(arguments)

@@ -60,7 +60,7 @@ def train(
     The ground is split by place into train and val. Samples show only training ground; after
     every few epochs the averaged weights detect on the validation ground, through the same
     path as ``detect`` and ``evaluate``, and the best-scoring ones are the result, with the
-    score threshold per class that gave the best F1. At the end ranges of 8-bit integers are
+    score threshold per class that suits them. At the end ranges of 8-bit integers are
     measured on training ground, and on validation ground what they cost.
 
     The state after every epoch is kept in a folder, so that a training that was killed goes on

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from geo_retina.detector import detect
-from geo_retina.evaluation import Evaluation, evaluate
+from geo_retina.evaluation import IGNORED, TRUE, Evaluation, evaluate
 from geo_retina.model import Model
 from geo_retina.options import DetectOptions, RunOptions
 from geo_retina.quiet import ignored_warnings
@@ -35,10 +36,16 @@ if TYPE_CHECKING:
 _FEW_LABELS = 30
 """A class with fewer labels on the validation ground gets no threshold of its own."""
 
+_STEP = 0.001
+"""Distance of the thresholds that are tried."""
+
+_REACH = 0.05
+"""How far the thresholds reach whose F1 is averaged; see docs/training.md for what it gains."""
+
 
 @dataclass(frozen=True, eq=False)
 class ValidationScores:
-    """How well a model does on the validation ground, at the thresholds that suit it best there.
+    """How well a model does on the validation ground, at the thresholds that suit it there.
 
     Attributes:
         thresholds: score threshold of each class, as ``choose_thresholds`` finds it.
@@ -95,12 +102,12 @@ def validate(
         model: to be scored.
         ground: where.
         run: how detections are carried out.
-        thresholds: score threshold of each class; left out, those that suit it best there.
+        thresholds: score threshold of each class; left out, those that suit it there.
     """
     found = detect_on_ground(model, ground, run)
     every = evaluate(found, ground.truth, ground.options)
     classes = model.card.classes
-    chosen = choose_thresholds(every, found, classes) if thresholds is None else tuple(thresholds)
+    chosen = choose_thresholds(every, classes) if thresholds is None else tuple(thresholds)
     least = found["class"].map(dict(zip(classes, chosen, strict=True))).astype(float)
     kept = found[found["score"] >= least]
     scores = evaluate(kept, ground.truth, ground.options)
@@ -162,27 +169,47 @@ def _outline_tables(ground: ValidationGround, outlines: Outlines) -> Iterator[pa
         yield outline_table(outlines(crs), {}, crs, ground.crs)
 
 
-def choose_thresholds(
-    every: Evaluation, found: gpd.GeoDataFrame, classes: Sequence[str]
-) -> tuple[float, ...]:
-    """Choose the score threshold of each class.
+def choose_thresholds(every: Evaluation, classes: Sequence[str]) -> tuple[float, ...]:
+    """Choose the score threshold of each class, a class with few labels that of all together.
 
-    All thresholds between the best F1's last detection and the next one give that F1; the
-    middle of the gap has most room on both sides. A class with few labels takes the threshold
-    that suits all classes together: two objects can't tell.
+    The best F1 hangs on few objects around one threshold, which on other ground is another. So the
+    one is taken whose F1 is highest when averaged over thresholds close to it.
+
+    Args:
+        every: evaluation of all detections.
+        classes: of the model.
     """
-    middle: dict[str | None, float] = {
-        None: _middle_of_gap(every.overall.best_score, found["score"].to_numpy())
-    }
+    found = every.matches.detections
+    found = found.take(found.outcome != IGNORED)
+    is_true = found.outcome == TRUE
+    shared = steady_threshold(found.score, is_true, every.overall.labels)
+    own = {}
     for name, scores in every.classes.items():
         if scores.labels >= _FEW_LABELS:
-            own = found.loc[found["class"] == name, "score"].to_numpy()
-            middle[name] = _middle_of_gap(scores.best_score, own)
-    return tuple(middle.get(name, middle[None]) for name in classes)
+            rows = found.class_name == name
+            own[name] = steady_threshold(found.score[rows], is_true[rows], scores.labels)
+    return tuple(own.get(name, shared) for name in classes)
 
 
-def _middle_of_gap(best: float | None, scores: NDArray[np.float64]) -> float:
-    if best is None:  # nothing matches
+def steady_threshold(scores: NDArray[np.float64], is_true: NDArray[np.bool_], labels: int) -> float:
+    """Find the threshold whose F1, averaged up to 0.05 to either side, is highest.
+
+    Args:
+        scores: (N,) of detections.
+        is_true: (N,) which of them are objects.
+        labels: number of objects there are.
+
+    Returns:
+        The middle one where several are; the lowest score where nothing matches.
+    """
+    if not is_true.any():
         return SCORE_FLOOR
-    lower = scores[scores < best]
-    return float(best + (lower.max() if len(lower) else SCORE_FLOOR)) / 2
+    thresholds = np.arange(round(SCORE_FLOOR / _STEP), round(1 / _STEP) + 1) * _STEP
+    order = np.argsort(scores)
+    below = np.searchsorted(scores[order], thresholds)
+    hits = is_true.sum() - np.append(0, np.cumsum(is_true[order]))[below]
+    f1 = 2 * hits / (labels + len(scores) - below)
+    reach = round(_REACH / _STEP)
+    averages = sliding_window_view(np.pad(f1, reach, mode="edge"), 2 * reach + 1).mean(axis=1)
+    best = np.flatnonzero(averages >= averages.max() - 1e-12)
+    return float(thresholds[best[len(best) // 2]])

@@ -15,7 +15,7 @@ from geo_retina.dataset.labelled_scenes import LabelledScene
 from geo_retina.dataset.split import Split, Subset, frame_name
 from geo_retina.scene import Scene
 from geo_retina.training.validation.ground import ValidationGround
-from geo_retina.training.validation.scoring import validate
+from geo_retina.training.validation.scoring import SCORE_FLOOR, steady_threshold, validate
 
 
 @pytest.mark.parametrize("unit", [UTM, "EPSG:2225"])  # metres; US survey feet
@@ -69,3 +69,39 @@ def test_the_squares_are_the_blocks():
     (square,) = split.outlines(Subset.VAL)(crs)
     assert square.bounds == (100, 150, 150, 200)
     assert len(split.outlines(Subset.TEST)(crs)) == 0
+
+
+def test_a_threshold_between_true_and_false_has_most_room_on_both_sides():
+    scores = np.array([0.1, 0.12, 0.9, 0.85])
+    chosen = steady_threshold(scores, np.array([False, False, True, True]), labels=2)
+    assert chosen == pytest.approx((0.12 + 0.85) / 2, abs=0.002)
+
+
+def test_a_lucky_peak_is_not_taken_for_the_best_threshold():
+    """F1 is highest at 0.65 for three false ones just below, and good from 0.3 to 0.5."""
+    true = np.concatenate([np.linspace(0.5, 0.62, 30), np.linspace(0.66, 0.9, 70)])
+    false = np.concatenate([np.linspace(0.1, 0.3, 40), np.linspace(0.626, 0.655, 34)])
+    scores = np.concatenate([true, false])
+    is_true = np.arange(len(scores)) < len(true)
+
+    def f1(threshold):
+        kept = scores >= threshold
+        return 2 * (kept & is_true).sum() / (kept.sum() + 100)
+
+    assert f1(0.656) > 0.82
+    chosen = steady_threshold(scores, is_true, labels=100)
+    assert 0.3 < chosen < 0.5
+    # Counted threshold by threshold, as a person would.
+    averages = {
+        t: np.mean([f1(t + d) for d in np.linspace(-0.05, 0.05, 101)])
+        for t in np.arange(0.1, 0.95, 0.01)
+    }
+    assert averages[max(averages, key=averages.get)] == pytest.approx(
+        np.mean([f1(chosen + d) for d in np.linspace(-0.05, 0.05, 101)]), abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("scores", [[], [0.3, 0.9]])
+def test_where_nothing_matches_all_detections_are_kept(scores):
+    is_true = np.zeros(len(scores), bool)
+    assert steady_threshold(np.array(scores), is_true, labels=3) == SCORE_FLOOR
