@@ -12,7 +12,7 @@ expected calibration error. Labels have one class. With ``--radius`` they are po
 
 With ``--draws`` thresholds are chosen on ``--few`` scenes, drawn so many times, by the best F1
 there and as training chooses them, and printed is what each loses in the other scenes by their own
-best one.
+best one. Draws of fewer than 20 labels are left out; "draws" counts the others.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ def judge(
 def choose_on_few(every: Evaluation, found: Path, few: int, draws: int) -> dict[str, float]:
     """Choose thresholds on a few scenes, again and again, and judge them on the others."""
     detections, labels = every.matches.detections, every.matches.labels
-    detections = detections.take(detections.outcome != IGNORED)
+    detections = detections.take(detections.by_score != IGNORED)
     labels = labels.take(labels.outcome != IGNORED)
     of_found = gpd.read_file(found, layer="detections")["scene"].to_numpy()[detections.row]
     of_labels = labels.scene.astype(str)
     scenes = np.union1d(of_found, of_labels)
-    is_true, scores = detections.outcome == TRUE, detections.score
+    is_true, scores = detections.by_score == TRUE, detections.score
     random = np.random.default_rng(0)
     lost, seen = [], []
     for _ in range(draws):
@@ -121,7 +121,12 @@ def choose_on_few(every: Evaluation, found: Path, few: int, draws: int) -> dict[
         lost.append(f1.max() - f1[np.searchsorted(rising, at).clip(max=len(f1) - 1)])
         seen.append(count)
     by_best, as_trained = np.mean(lost, axis=0).round(4).tolist()
-    return {"labels": round(np.mean(seen)), "by_best_f1": by_best, "as_trained": as_trained}
+    return {
+        "draws": len(seen),
+        "labels": round(np.mean(seen)),
+        "by_best_f1": by_best,
+        "as_trained": as_trained,
+    }
 
 
 def f1_by_score(

@@ -26,7 +26,7 @@ class MatchedScores:
         row: (N,) position of each detection in the table it came from.
         name: (N,) its class.
         scores: (N,) float64.
-        is_true: (N,) whether it is an object.
+        is_true: (N,) whether it adds an object to those of higher scores.
         block: (N,) key of its block of ground.
         labels: class of each label.
         label_block: key of the block of each label.
@@ -44,13 +44,13 @@ class MatchedScores:
     def of(cls, evaluation: Evaluation) -> MatchedScores:
         """Take what counts of an evaluation of all detections."""
         found, truth = evaluation.matches.detections, evaluation.matches.labels
-        found = found.take(found.outcome != IGNORED)
+        found = found.take(found.by_score != IGNORED)
         truth = truth.take(truth.outcome != IGNORED)
         return cls(
             found.row,
             found.class_name,
             found.score.astype(np.float64),
-            found.outcome == TRUE,
+            found.by_score == TRUE,
             found.block,
             truth.class_name,
             truth.block,

@@ -112,7 +112,7 @@ def bind_dashes(tokens: Sequence[str]) -> list[str]:
     for token in tokens:
         if token == "-" and bound[-1:] == ["--json"]:
             bound[-1] = "--json=-"
-        elif token.startswith("-") and Path(token).suffix and Path(token).is_file():
+        elif token[:1] == "-" != token[1:2] and Path(token).suffix and os.path.isfile(token):
             bound.append(f"./{token}")
         else:
             bound.append(token)

@@ -232,7 +232,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     names = [_names(source, options) for source in sources]
     found = {str(name) for part in names for name in set(part.tolist())} - _NO_NAME
     class_of = options.class_of or {name: name for name in sorted(found)}
-    _check_capitals(sources, found, options)
+    _check_capitals(sources, names, options)
     classes = options.class_names or tuple(sorted(found)) or (ONE_CLASS,)
     present = {class_of[name] for name in found if name in class_of}
     unknown = [name for name in classes if name not in present]
@@ -263,23 +263,38 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     return classes
 
 
-def _check_capitals(sources: Sequence[Source], found: set[str], options: DataOptions) -> None:
-    """Refuse a class that is written in two ways, one of which nobody named: it would get lost."""
-    named = options.class_of.keys()
-    alike: dict[str, list[str]] = {}
-    for name in sorted(found | named, key=lambda name: (name not in named, name)):
-        alike.setdefault(name.casefold(), []).append(name)
-    for names in alike.values():
-        slips = [name for name in names[1:] if name not in named]
-        if slips and (names[0] in named or options.classes is None):
-            paths = ", ".join(source.options.path for source in sources)
-            has = "data.classes names" if names[0] in named else "they also call"
-            same = ", ".join(quoted(name) for name in names if name in found)
-            raise LabelError(
-                f"the labels in {paths} have the class {quoted(slips[0])}, which {has} "
-                f"{quoted(names[0])}; write data.classes: {{{quoted(names[0])}: [{same}]}} where "
-                "both mean the same, or leave one out with data.where"
-            )
+def _check_capitals(
+    sources: Sequence[Source], names: Sequence[NDArray[np.object_]], options: DataOptions
+) -> None:
+    """Refuse a class that is written in two ways, one of which nobody named: it would get lost.
+
+    Args:
+        sources: all layers.
+        names: of the class of each label, a part a layer.
+        options: with the classes that were named.
+    """
+    parts = [part[~source.ignored] for source, part in zip(sources, names, strict=True)]
+    found = {str(name) for part in parts for name in set(part.tolist())} - _NO_NAME
+    known = {name.casefold(): name for name in options.class_of}
+    class_of = options.class_of or {name: name for name in sorted(found)}
+    for name in sorted(found - options.class_of.keys()):
+        other = known.get(name.casefold())
+        if other is None:
+            if options.classes is None:
+                known[name.casefold()] = name
+            continue
+        class_of[name] = class_of[other]
+        means: dict[str, list[str]] = {}
+        for each, own in class_of.items():
+            means.setdefault(own, []).append(each)
+        config = ", ".join(
+            f"{quoted(own)}: [{', '.join(map(quoted, all_of))}]" for own, all_of in means.items()
+        )
+        raise LabelError(
+            f"labels in {', '.join(source.options.path for source in sources)} are called "
+            f"{quoted(name)}, and a class is called {quoted(other)}; call them alike in the layer, "
+            f"or, where a config of a training names them, write data.classes: {{{config}}}"
+        )
 
 
 def _doubts(sources: Sequence[Source], names: list[str]) -> str:

@@ -141,9 +141,8 @@ def assess(case: Case, options: EvaluateOptions) -> Evaluation:
         best_scores=_best_scores(overall, classes, problem.detected_names),
         count_error=error,
         matches=match_table(
-            problem,
+            whole,
             sides,
-            case.kept,
             (blocks.found, blocks.truth),
             value_name=matcher.value_name,
             block_m=blocks.side_m,

@@ -8,8 +8,9 @@ Shapes: N batch, C channels, H W size, O outputs, h w size of a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,18 +26,18 @@ _MOST_COLUMNS = 3
 def fast_depthwise(network: nn.Module) -> Iterator[None]:
     """Compute the gradients of a network's depthwise convolutions fast within this context.
 
-    Outputs are the same to the last bit, and gradients but for rounding. A training step of the
-    small network with 4 windows of 512 px takes 0.95 s of CPU time, and 1.2 s where autocast to
-    bf16 leaves these layers in single precision; in single precision it takes 1.65 and 1.75 s (one
-    busy core of an AMD EPYC with bf16, torch 2.15).
+    Outputs and gradients are the same but for rounding, outputs without a bias to the last bit. A
+    training step of the small network with 4 windows of 512 px takes 0.95 s of CPU time, and 1.2 s
+    where autocast to bf16 leaves these layers in single precision; in single precision it takes
+    1.65 and 1.75 s (one busy core of an AMD EPYC with bf16, torch 2.15).
 
     Args:
-        network: on a CPU.
+        network: on a CPU; not inside another such context.
     """
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     changed = [conv for conv in convs if _is_depthwise(conv)]
     for conv in changed:
-        conv.forward = _forward_of(conv)  # type: ignore[method-assign, assignment]
+        conv.forward = MethodType(_forward, conv)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -61,26 +62,22 @@ class _Steps(NamedTuple):
     dilation: tuple[int, int]
 
 
-def _forward_of(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-    """Make what computes a depthwise convolution in place of its own ``forward``."""
-    is_dilated = max(conv.dilation) > 1
-
-    def forward(images_NCHW: Tensor) -> Tensor:
-        weight, padding = conv.weight, conv.padding
-        if torch.is_autocast_enabled("cpu"):
-            # The gradient of a dilated kernel is wrong in bf16 (oneDNN, seen with torch 2.15).
-            dtype = torch.float32 if is_dilated else torch.get_autocast_dtype("cpu")
-            images_NCHW, weight = images_NCHW.to(dtype), weight.to(dtype)
-        if isinstance(conv, Conv2dSame):
-            images_NCHW = pad_same(images_NCHW, conv.kernel_size, conv.stride, conv.dilation)
-            padding = (0, 0)
-        steps = _Steps(conv.stride, padding, conv.dilation)  # type: ignore[arg-type]
-        convolved: Tensor = _Depthwise.apply(images_NCHW, weight, steps)
-        if conv.bias is None:
-            return convolved
-        return convolved + conv.bias.to(convolved.dtype)[:, None, None]
-
-    return forward
+def _forward(conv: nn.Conv2d, images_NCHW: Tensor) -> Tensor:
+    """Compute a depthwise convolution in place of its own ``forward``."""
+    weight, padding = conv.weight, conv.padding
+    if torch.is_autocast_enabled("cpu"):
+        # The gradient of a dilated kernel is wrong in bf16 (oneDNN, seen with torch 2.15).
+        is_dilated = max(conv.dilation) > 1
+        dtype = torch.float32 if is_dilated else torch.get_autocast_dtype("cpu")
+        images_NCHW, weight = images_NCHW.to(dtype), weight.to(dtype)
+    if isinstance(conv, Conv2dSame):
+        images_NCHW = pad_same(images_NCHW, conv.kernel_size, conv.stride, conv.dilation)
+        padding = (0, 0)
+    steps = _Steps(conv.stride, padding, conv.dilation)  # type: ignore[arg-type]
+    convolved: Tensor = _Depthwise.apply(images_NCHW, weight, steps)
+    if conv.bias is None:
+        return convolved
+    return convolved + conv.bias.to(convolved.dtype)[:, None, None]
 
 
 class _Depthwise(torch.autograd.Function):

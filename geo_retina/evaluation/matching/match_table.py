@@ -36,6 +36,8 @@ class Matched:
         scene: (N,) str; "" where the side has no scene.
         score: (N,) float64; of labels, that of their match, or NaN.
         outcome: (N,) int8, ``TRUE``, ``FALSE`` or ``IGNORED``.
+        by_score: (N,) int8, the same as curves and the best F1 count it: a detection is true where
+            it adds a match to those of higher scores; of labels, their outcome.
         kind: (N,) int8 position in ``KINDS``: why a false detection is false, and why a missed
             label was missed; 0 for all others.
         other: (N,) int64 position, on the other side, of the match; or, of a kind ``class``,
@@ -52,6 +54,7 @@ class Matched:
     scene: NDArray[np.object_]
     score: NDArray[np.float64]
     outcome: NDArray[np.int8]
+    by_score: NDArray[np.int8]
     kind: NDArray[np.int8]
     other: NDArray[np.int64]
     value: NDArray[np.float64]

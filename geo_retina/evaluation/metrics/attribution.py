@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from geo_retina.evaluation.matching.match_table import (
 from geo_retina.evaluation.matching.one_to_one import match_by_score
 from geo_retina.evaluation.matching.outcomes import Matcher, Outcome, States
 from geo_retina.evaluation.metrics.scores import Confusion
+from geo_retina.evaluation.metrics.subsets import Tally
 
 LOCATION_IOU = 0.1
 """A false detection of at least this overlap, but too little for a match, is badly placed."""
@@ -125,22 +126,22 @@ def confusion(problem: Problem, found: Side, truth: Side) -> Confusion | None:
 
 
 def match_table(
-    problem: Problem,
+    whole: Tally,
     sides: tuple[Side, Side],
-    kept: NDArray[np.bool_],
     blocks: tuple[NDArray[np.int64], NDArray[np.int64]],
     *,
     value_name: str,
     block_m: float,
 ) -> MatchTable:
     """Build the public table of each object's outcome, without detections below the threshold."""
-    found, truth = sides
-    rows = np.flatnonzero(kept)
-    place = np.cumsum(kept) - 1
+    problem, (found, truth) = whole.problem, sides
+    rows = np.flatnonzero(whole.kept)
+    place = np.cumsum(whole.kept) - 1
     label_scores = np.full(len(problem.truth), np.nan)
     has = (truth.states == TRUE) & (truth.other >= 0)
     label_scores[has] = problem.found.scores[truth.other[has]]
     detections = _matched(problem.found, found, problem.found.scores, blocks[0])
+    detections = replace(detections, by_score=whole.by_score)
     labels = _matched(problem.truth, truth, label_scores, blocks[1])
     has = labels.other >= 0
     labels.other[has] = place[labels.other[has]]
@@ -157,6 +158,7 @@ def _matched(
         scene=objects.scene_text,
         score=scores,
         outcome=side.states,
+        by_score=side.states,
         kind=side.kind,
         other=side.other,
         value=side.value,

@@ -46,7 +46,7 @@ def measure_epoch(measure: Measure, f1: float, ap: float | None, every: Evaluati
 
     Args:
         measure: which one.
-        f1: F1 at the thresholds that suit the model best.
+        f1: F1 at the thresholds that suit the model.
         ap: average precision over IoU 0.5 to 0.95; None counts as 0.
         every: the evaluation of all detections, with its curve.
     """

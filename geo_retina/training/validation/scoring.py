@@ -180,8 +180,8 @@ def choose_thresholds(every: Evaluation, classes: Sequence[str]) -> tuple[float,
         classes: of the model.
     """
     found = every.matches.detections
-    found = found.take(found.outcome != IGNORED)
-    is_true = found.outcome == TRUE
+    found = found.take(found.by_score != IGNORED)
+    is_true = found.by_score == TRUE
     shared = steady_threshold(found.score, is_true, every.overall.labels)
     own = {}
     for name, scores in every.classes.items():
@@ -196,7 +196,7 @@ def steady_threshold(scores: NDArray[np.float64], is_true: NDArray[np.bool_], la
 
     Args:
         scores: (N,) of detections.
-        is_true: (N,) which of them are objects.
+        is_true: (N,) which of them add an object to those of higher scores.
         labels: number of objects there are.
 
     Returns:

@@ -196,7 +196,7 @@ def check_readable(path: str | Path) -> None:
     """Refuse a path without a file, or with one that is no vector file.
 
     Raises:
-        LabelError: it is.
+        LabelError: there is nothing, or GDAL cannot read it.
     """
     if not Path(path).exists() and not str(path).startswith("/vsi"):
         raise LabelError(f"{say_missing(path)}, expected a vector file")

@@ -1,9 +1,12 @@
 """Fast gradients of depthwise convolutions are those that PyTorch computes itself."""
 
+import copy
+
 import pytest
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geo_retina.training.depthwise import fast_depthwise
 
@@ -47,6 +50,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(options):
     images = torch.randn(2, 6, 13, 16).to(memory_format=torch.channels_last)
     expected = step(layer, images)
     with fast_depthwise(layer):
+        assert "forward" in vars(layer)
         found = step(layer, images)
     torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-6)
     for one, other in zip(found[1:], expected[1:], strict=True):
@@ -66,6 +70,39 @@ def test_in_bf16_gradients_are_off_by_its_rounding_alone(options):
     for one, other in zip(found, expected, strict=True):
         if other is not None:
             assert (one.float() - other).norm() < 0.01 * other.norm()
+
+
+class Widths(TorchDispatchMode):
+    """Notes the columns of each kernel whose gradient is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution_backward.default and args[-1][1]:
+            self.seen.append(args[2].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_kernel_has_its_gradient_in_parts_of_three_columns():
+    layer, images = conv(kernel=7), torch.randn(1, 6, 13, 16)
+    with Widths() as widths, fast_depthwise(layer):
+        step(layer, images)
+    assert widths.seen == [3, 3, 1]
+    with Widths() as widths:
+        step(layer, images)
+    assert widths.seen == [7]
+
+
+def test_a_copy_of_a_changed_network_has_weights_of_its_own():
+    layer, images = conv(bias=True), torch.randn(1, 6, 8, 8)
+    with fast_depthwise(layer), torch.no_grad():
+        copied = copy.deepcopy(layer)
+        copied.weight.zero_()
+        copied.bias.zero_()
+        assert copied(images).abs().sum() == 0
+        assert layer(images).abs().sum() > 0
 
 
 def test_other_convolutions_are_left_alone():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyproj
 import pytest
+import shapely
 from affine import Affine
 from support.stubs import UTM, paint, stub_model, write_scene
 
@@ -13,9 +15,15 @@ from geo_retina import DetectOptions, EvaluateOptions, RunOptions, detect, open_
 from geo_retina.boxes import to_polygons
 from geo_retina.dataset.labelled_scenes import LabelledScene
 from geo_retina.dataset.split import Split, Subset, frame_name
+from geo_retina.evaluation import evaluate
 from geo_retina.scene import Scene
 from geo_retina.training.validation.ground import ValidationGround
-from geo_retina.training.validation.scoring import SCORE_FLOOR, steady_threshold, validate
+from geo_retina.training.validation.scoring import (
+    SCORE_FLOOR,
+    choose_thresholds,
+    steady_threshold,
+    validate,
+)
 
 
 @pytest.mark.parametrize("unit", [UTM, "EPSG:2225"])  # metres; US survey feet
@@ -105,3 +113,64 @@ def test_a_lucky_peak_is_not_taken_for_the_best_threshold():
 def test_where_nothing_matches_all_detections_are_kept(scores):
     is_true = np.zeros(len(scores), bool)
     assert steady_threshold(np.array(scores), is_true, labels=3) == SCORE_FLOOR
+
+
+def objects(count, *, score, kind="a", left=0.0, shift=0.0):
+    """Squares of 4 m in a row, 20 m apart."""
+    return gpd.GeoDataFrame(
+        {"score": [score] * count, "class": kind, "scene": "s"},
+        geometry=[
+            shapely.box(left + 20 * i + shift, 0, left + 20 * i + shift + 4, 4)
+            for i in range(count)
+        ],
+        crs=UTM,
+    )
+
+
+def test_each_class_has_its_threshold_and_one_with_few_labels_that_of_all():
+    labels = pd.concat(
+        [
+            objects(60, score=1, kind="a"),
+            objects(60, score=1, kind="b", left=5000),
+            objects(5, score=1, kind="c", left=9000),
+        ]
+    )
+    found = pd.concat(
+        [
+            objects(60, score=0.8, kind="a"),
+            objects(60, score=0.6, kind="a", left=20_000),  # false
+            objects(60, score=0.4, kind="b", left=5000),
+            objects(60, score=0.2, kind="b", left=30_000),  # false
+            objects(5, score=0.9, kind="c", left=9000),
+        ]
+    )
+    every = evaluate(found, labels, EvaluateOptions(scene_column="scene", class_column="class"))
+    a, b, c = choose_thresholds(every, ("a", "b", "c"))
+    assert (a, b) == pytest.approx((0.7, 0.3), abs=0.002)
+    assert c == pytest.approx(0.3, abs=0.002)  # by itself it would have 0.475
+    alike = evaluate(found, labels, EvaluateOptions(scene_column="scene"))
+    assert c == choose_thresholds(alike, ("any",))[0]
+
+
+def test_what_need_not_be_found_moves_no_threshold(tmp_path):
+    labels = objects(60, score=1).assign(doubtful=0)
+    doubtful = objects(60, score=1, left=5000).assign(doubtful=1)
+    found = pd.concat(
+        [
+            objects(60, score=0.5),
+            objects(60, score=0.9, left=5000),  # ignored
+            objects(60, score=0.3, left=20_000),  # false
+        ]
+    )
+    options = EvaluateOptions(scene_column="scene", ignore_where="doubtful = 1")
+    every = evaluate(found, pd.concat([labels, doubtful]), options)
+    assert choose_thresholds(every, ("a",))[0] == pytest.approx(0.4, abs=0.002)
+
+
+def test_a_doubtful_detection_nearer_to_a_point_takes_it_from_no_sure_one():
+    labels = objects(60, score=1)
+    labels["geometry"] = labels.centroid
+    found = pd.concat([objects(60, score=0.8, shift=1.0), objects(60, score=0.2)])
+    every = evaluate(found, labels, EvaluateOptions(scene_column="scene", radius_m=3.0))
+    assert every.overall.best_f1 == 1
+    assert choose_thresholds(every, ("a",))[0] == pytest.approx(0.5, abs=0.002)
