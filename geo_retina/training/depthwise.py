@@ -27,9 +27,7 @@ def fast_depthwise(network: nn.Module) -> Iterator[None]:
     """Compute the gradients of a network's depthwise convolutions fast within this context.
 
     Outputs and gradients are the same but for rounding, outputs without a bias to the last bit. A
-    training step of the small network with 4 windows of 512 px takes 0.95 s of CPU time, and 1.2 s
-    where autocast to bf16 leaves these layers in single precision; in single precision it takes
-    1.65 and 1.75 s (one busy core of an AMD EPYC with bf16, torch 2.15).
+    training step of the small network gets 1.28 times as fast in bf16; see docs/performance.md.
 
     Args:
         network: on a CPU; not inside another such context.
