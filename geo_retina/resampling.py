@@ -247,11 +247,17 @@ def _double(pixels: NDArray[Any], out: NDArray[Any], how: Rescaling) -> None:
         height = min(step, window.height - start)
         rows = _around(window.row + start, height, part.row, part.height)
         source = pixels[:, rows].take(cols, axis=2).astype(np.uint16)
-        across = _three_to_one(source.swapaxes(1, 2), window.col, window.width).swapaxes(1, 2)
-        both = _three_to_one(across, window.row + start, height)
-        both += 8
-        both >>= 4
-        out[:, start : start + height] = both
+        along = _three_to_one(source, window.row + start, height)
+        nearest = 3 * along[:, :, 1:-1]
+        nearest += 8
+        target = out[:, start : start + height]
+        for side, neighbour in enumerate((along[:, :, :-2], along[:, :, 2:])):
+            # The halves of one side are every second column; the first may lie before the window.
+            columns = target[:, :, (side - window.col) % 2 :: 2]
+            first = int(side < window.col % 2)
+            both = nearest + neighbour
+            both >>= 4
+            columns[:] = both[:, :, first : first + columns.shape[2]]
 
 
 def _around(start: int, count: int, first: int, size: int) -> NDArray[np.int64]:
