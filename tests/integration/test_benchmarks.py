@@ -9,9 +9,11 @@ import shlex
 import sys
 from pathlib import Path
 
+import geopandas as gpd
+import pandas as pd
 import pytest
 
-from geo_retina import load_model
+from geo_retina import SynthOptions, draw_scene, load_model
 from geo_retina.model import Model, Prescreen
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +102,26 @@ def test_a_first_look_is_measured_on_scenes_of_few_objects(tmp_path, monkeypatch
         assert (every["lost"], none["lost"]) == (0, none["found"])
         assert (every["false"], every["screened"]) == (every["false_first"], 0)
         assert (none["false_first"], none["screened"]) == (0, 1)
+
+
+def test_thresholds_are_judged_by_scenes_that_did_not_choose_them(tmp_path, monkeypatch):
+    tables = []
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        options = SynthOptions(height=512, width=512, seed=seed)
+        draw_scene(tmp_path / f"{name}.tif", options, truth=tmp_path / f"{name}.gpkg")
+        tables.append(gpd.read_file(tmp_path / f"{name}.gpkg").assign(scene=name))
+    labels, out = tmp_path / "labels.geojson", tmp_path / "result.json"
+    pd.concat(tables).drop(columns="id").to_crs(4326).to_file(labels)
+    words = ["", "thresholds", "drawn=demo", "--scenes", str(tmp_path / "*.tif")]
+    words += ["--labels", str(labels), "--scene-column", "scene", "--draws", "5", "--few", "1"]
+    run(monkeypatch, words, "--out", str(out), "--picture", str(tmp_path / "f1.png"))
+    (model,) = json.loads(out.read_text())["models"]
+    assert model["model"] == "drawn"
+    assert model["best_f1"] >= model["f1"] > 0.9
+    assert model["from"] <= model["at"] <= model["to"]
+    few = model["chosen_on_few_scenes"]["1"]
+    assert few["draws"] == 5
+    assert 20 <= few["labels"] < sum(map(len, tables))
+    assert 0 <= few["by_best_f1"] < 0.1
+    assert 0 <= few["as_trained"] < 0.1
+    assert (tmp_path / "f1.png").stat().st_size > 5000
