@@ -33,6 +33,7 @@ from reports import table
 import geo_retina
 from geo_retina import DetectOptions, EvaluateOptions, RunOptions
 from geo_retina.evaluation import IGNORED, TRUE, Evaluation, evaluate
+from geo_retina.evaluation.metrics.score_curves import best_f1
 from geo_retina.training.validation.scoring import steady_threshold
 
 SCORE_FLOOR, CLOSE, BESIDE = 0.01, 0.02, 0.1
@@ -114,11 +115,11 @@ def choose_on_few(every: Evaluation, found: Path, few: int, draws: int) -> dict[
         here, count = np.isin(of_found, drawn), int(np.isin(of_labels, drawn).sum())
         if count < FEWEST_LABELS:
             continue
-        _, best = f1_by_score(scores[here], is_true[here], count)
-        at = [best, steady_threshold(scores[here], is_true[here], count)]
-        f1, _ = f1_by_score(scores[~here], is_true[~here], len(of_labels) - count)
-        rising = np.sort(scores[~here])
-        lost.append(f1.max() - f1[np.searchsorted(rising, at).clip(max=len(f1) - 1)])
+        _, best = best_f1(is_true[here], scores[here], count)
+        at = [best or SCORE_FLOOR, steady_threshold(scores[here], is_true[here], count)]
+        others = scores[~here], is_true[~here], len(of_labels) - count
+        most, _ = best_f1(others[1], others[0], others[2])
+        lost.append([(most or 0.0) - f1_from(threshold, *others) for threshold in at])
         seen.append(count)
     by_best, as_trained = np.mean(lost, axis=0).round(4).tolist()
     return {
@@ -129,14 +130,12 @@ def choose_on_few(every: Evaluation, found: Path, few: int, draws: int) -> dict[
     }
 
 
-def f1_by_score(
-    scores: NDArray[np.float64], is_true: NDArray[np.bool_], labels: int
-) -> tuple[NDArray[np.float64], float]:
-    """Compute F1 with each score as the threshold, ascending, and the best threshold."""
-    order = np.argsort(scores)
-    hits = is_true[order][::-1].cumsum()[::-1]
-    f1 = 2 * hits / (labels + np.arange(len(scores), 0, -1))
-    return f1, float(scores[order][f1.argmax()])
+def f1_from(
+    threshold: float, scores: NDArray[np.float64], is_true: NDArray[np.bool_], labels: int
+) -> float:
+    """Compute F1 of the detections from a threshold on."""
+    kept = scores >= threshold
+    return float(2 * (kept & is_true).sum() / (labels + kept.sum()))
 
 
 def _matching(args: argparse.Namespace, **how: Any) -> EvaluateOptions:

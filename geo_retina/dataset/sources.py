@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -230,7 +230,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
             or one in two ways that differ by capitals alone.
     """
     names = [_names(source, options) for source in sources]
-    found = {str(name) for part in names for name in set(part.tolist())} - _NO_NAME
+    found = _distinct(names)
     class_of = options.class_of or {name: name for name in sorted(found)}
     _check_capitals(sources, names, options)
     classes = options.class_names or tuple(sorted(found)) or (ONE_CLASS,)
@@ -239,7 +239,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     if unknown and options.classes is not None and options.review is None:
         column = next((s.options.class_column for s in sources if s.options.class_column), "class")
         raise LabelError(
-            f"no label in {', '.join(source.options.path for source in sources)} has {column} = "
+            f"no label in {_paths(sources)} has {column} = "
             f"{quoted(unknown[0])}, which data.classes names; "
             f"{it_has(unknown[0], sorted(found), none='no class at all', say='it holds')}"
             f"{_doubts(sources, sorted(found))}"
@@ -248,7 +248,7 @@ def number_classes(sources: Sequence[Source], options: DataOptions) -> tuple[str
     for name in class_of.keys() - found if options.classes is not None else ():
         log.warning(
             "no label in %s is called %s, which data.classes takes for %s; %s",
-            ", ".join(source.options.path for source in sources),
+            _paths(sources),
             quoted(name),
             quoted(class_of[name]),
             it_has(name, sorted(found), say="they hold" if len(sources) > 1 else "it holds"),
@@ -273,8 +273,7 @@ def _check_capitals(
         names: of the class of each label, a part a layer.
         options: with the classes that were named.
     """
-    parts = [part[~source.ignored] for source, part in zip(sources, names, strict=True)]
-    found = {str(name) for part in parts for name in set(part.tolist())} - _NO_NAME
+    found = _distinct(part[~each.ignored] for each, part in zip(sources, names, strict=True))
     known = {name.casefold(): name for name in options.class_of}
     class_of = options.class_of or {name: name for name in sorted(found)}
     for name in sorted(found - options.class_of.keys()):
@@ -291,10 +290,19 @@ def _check_capitals(
             f"{quoted(own)}: [{', '.join(map(quoted, all_of))}]" for own, all_of in means.items()
         )
         raise LabelError(
-            f"labels in {', '.join(source.options.path for source in sources)} are called "
+            f"labels in {_paths(sources)} are called "
             f"{quoted(name)}, and a class is called {quoted(other)}; call them alike in the layer, "
             f"or, where a config of a training names them, write data.classes: {{{config}}}"
         )
+
+
+def _distinct(parts: Iterable[NDArray[np.object_]]) -> set[str]:
+    """Gather the names of classes in several columns."""
+    return {str(name) for part in parts for name in set(part.tolist())} - _NO_NAME
+
+
+def _paths(sources: Sequence[Source]) -> str:
+    return ", ".join(source.options.path for source in sources)
 
 
 def _doubts(sources: Sequence[Source], names: list[str]) -> str:

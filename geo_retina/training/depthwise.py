@@ -93,11 +93,13 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope_NOHW: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        slopes = [
-            compute(images, weight, slope_NOHW, ctx.steps) if wanted else None
-            for compute, wanted in zip(_SLOPES, ctx.needs_input_grad, strict=False)
-        ]
-        return *slopes, None
+        given = images, weight, slope_NOHW, ctx.steps
+        of_images, of_weight, _ = ctx.needs_input_grad
+        return (
+            _slope_of_images(*given) if of_images else None,
+            _slope_of_weight(*given) if of_weight else None,
+            None,
+        )
 
 
 def _slope_of_images(images: Tensor, weight: Tensor, slope: Tensor, steps: _Steps) -> Tensor:
@@ -113,13 +115,9 @@ def _slope_of_weight(images: Tensor, weight: Tensor, slope: Tensor, steps: _Step
     columns = weight.shape[-1]
     if columns <= _MOST_COLUMNS:
         return _slopes(images, weight, slope, steps, of_images=False)
-    (rows_padding, padding), (_, stride), (_, dilation) = (
-        steps.padding,
-        steps.stride,
-        steps.dilation,
-    )
+    stride, padding, dilation = (across for _, across in steps)
     images = functional.pad(images, (padding, padding))
-    steps = steps._replace(padding=(rows_padding, 0))
+    steps = steps._replace(padding=(steps.padding[0], 0))
     found = torch.empty_like(weight)
     for start in range(0, columns, _MOST_COLUMNS):
         part = weight[..., start : start + _MOST_COLUMNS]
@@ -129,9 +127,6 @@ def _slope_of_weight(images: Tensor, weight: Tensor, slope: Tensor, steps: _Step
             seen, part, slope, steps, of_images=False
         )
     return found
-
-
-_SLOPES = (_slope_of_images, _slope_of_weight)
 
 
 def _slopes(

@@ -133,7 +133,7 @@ class RetinaNetTask(pl.LightningModule):
         self.losses: dict[str, Tensor] = {}
 
     def on_fit_start(self) -> None:
-        """Compute on a CPU in another way what it is slow in."""
+        """Compute depthwise convolutions on a CPU as is fast there."""
         if self.device.type == "cpu":
             self._patches.enter_context(fast_depthwise(self.network))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,16 +140,22 @@ def match_table(
     label_scores = np.full(len(problem.truth), np.nan)
     has = (truth.states == TRUE) & (truth.other >= 0)
     label_scores[has] = problem.found.scores[truth.other[has]]
-    detections = _matched(problem.found, found, problem.found.scores, blocks[0])
-    detections = replace(detections, by_score=whole.by_score)
-    labels = _matched(problem.truth, truth, label_scores, blocks[1])
+    detections = _matched(
+        problem.found, found, problem.found.scores, blocks[0], by_score=whole.by_score
+    )
+    labels = _matched(problem.truth, truth, label_scores, blocks[1], by_score=truth.states)
     has = labels.other >= 0
     labels.other[has] = place[labels.other[has]]
     return MatchTable(detections.take(rows), labels, problem.crs, value_name, block_m)
 
 
 def _matched(
-    objects: Objects, side: Side, scores: NDArray[np.float64], blocks: NDArray[np.int64]
+    objects: Objects,
+    side: Side,
+    scores: NDArray[np.float64],
+    blocks: NDArray[np.int64],
+    *,
+    by_score: States,
 ) -> Matched:
     return Matched(
         geometries=objects.geometries,
@@ -158,7 +164,7 @@ def _matched(
         scene=objects.scene_text,
         score=scores,
         outcome=side.states,
-        by_score=side.states,
+        by_score=by_score,
         kind=side.kind,
         other=side.other,
         value=side.value,

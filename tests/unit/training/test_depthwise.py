@@ -44,14 +44,20 @@ def step(layer, images, *, bf16=False):
     return output.detach(), images.grad, layer.weight.grad, bias
 
 
-@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
-def test_outputs_and_gradients_are_those_of_pytorch(options):
+def both_ways(options, *, bf16=False):
+    """Give a layer, and its step in single precision and fast."""
     layer = conv(**options)
     images = torch.randn(2, 6, 13, 16).to(memory_format=torch.channels_last)
     expected = step(layer, images)
     with fast_depthwise(layer):
         assert "forward" in vars(layer)
-        found = step(layer, images)
+        found = step(layer, images, bf16=bf16)
+    return layer, expected, found
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_outputs_and_gradients_are_those_of_pytorch(options):
+    layer, expected, found = both_ways(options)
     torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-6)
     for one, other in zip(found[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -60,11 +66,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(options):
 
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
 def test_in_bf16_gradients_are_off_by_its_rounding_alone(options):
-    layer = conv(**options)
-    images = torch.randn(2, 6, 13, 16).to(memory_format=torch.channels_last)
-    expected = step(layer, images)
-    with fast_depthwise(layer):
-        found = step(layer, images, bf16=True)
+    layer, expected, found = both_ways(options, bf16=True)
     is_dilated = layer.dilation != (1, 1)
     assert found[0].dtype is (torch.float32 if is_dilated else torch.bfloat16)
     for one, other in zip(found, expected, strict=True):

@@ -152,7 +152,7 @@ def test_each_class_has_its_threshold_and_one_with_few_labels_that_of_all():
     assert c == choose_thresholds(alike, ("any",))[0]
 
 
-def test_what_need_not_be_found_moves_no_threshold(tmp_path):
+def test_what_need_not_be_found_moves_no_threshold():
     labels = objects(60, score=1).assign(doubtful=0)
     doubtful = objects(60, score=1, left=5000).assign(doubtful=1)
     found = pd.concat(
