@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ New keys and new kinds of event do not raise it.
 ProgressStyle = Literal["auto", "bar", "lines", "json", "none"]
 
 _STANDARD_OUTPUT = Path("-")
+_DASHED_FILE = re.compile(r"-[^-].*\.[A-Za-z][A-Za-z0-9]*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +107,14 @@ def _asks_for_events(tokens: Sequence[str]) -> bool:
 def bind_dashes(tokens: Sequence[str]) -> list[str]:
     """Write dashes that begin no flag such that the parser does not take them for one.
 
-    ``--json -`` becomes ``--json=-``, and the name of a file here gets ``./`` in front: a shell
-    that expands ``*.tif`` may find ``-12_5.tif``.
+    ``--json -`` becomes ``--json=-``, and what has a file's extension gets ``./`` in front: a
+    shell that expands ``*.tif`` may find ``-12_5.tif``.
     """
     bound: list[str] = []
     for token in tokens:
         if token == "-" and bound[-1:] == ["--json"]:
             bound[-1] = "--json=-"
-        elif token[:1] == "-" != token[1:2] and Path(token).suffix and os.path.isfile(token):
+        elif _DASHED_FILE.fullmatch(token):
             bound.append(f"./{token}")
         else:
             bound.append(token)

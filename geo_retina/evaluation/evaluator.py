@@ -102,14 +102,12 @@ class Case:
     Attributes:
         problem: both sides.
         matcher: how they are matched.
-        kept: (N,) detections from the score threshold on.
         whole: what all of them come to.
         blocks: the ground blocks they lie in.
     """
 
     problem: Problem
     matcher: Matcher
-    kept: NDArray[np.bool_]
     whole: Tally
     blocks: Blocks
 
@@ -125,14 +123,14 @@ def prepare(
     matcher = _matcher(problem, options, kept)
     whole = tally(problem, matcher, kept, problem.truth.counts, problem.found.counts)
     blocks = ground_blocks(problem, whole.outcome, options.block_m)
-    return Case(problem, matcher, kept, whole, blocks)
+    return Case(problem, matcher, whole, blocks)
 
 
 def assess(case: Case, options: EvaluateOptions) -> Evaluation:
     """Make everything of a case that an evaluation holds."""
     problem, matcher, whole, blocks = case.problem, case.matcher, case.whole, case.blocks
     overall, classes, error = _score_whole(whole, blocks, options)
-    sizes, gsd_m = score_sizes(problem, matcher, case.kept, options)
+    sizes, gsd_m = score_sizes(problem, matcher, whole.kept, options)
     sides = attribute(problem, matcher, whole.outcome)
     return Evaluation(
         matching=matcher.words,

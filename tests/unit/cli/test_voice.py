@@ -76,10 +76,10 @@ def test_a_file_whose_name_begins_with_a_dash_is_no_flag(evaluation, monkeypatch
     given = []
     library = SimpleNamespace(evaluate=lambda *files: given.extend(files[:2]) or evaluation)
     monkeypatch.setitem(sys.modules, "geo_retina.evaluation", library)
-    Path("-12_5.gpkg").touch()
-    assert main(["evaluate", "-12_5.gpkg", "l.gpkg"]) == 0
+    assert main(["evaluate", "-12_5.gpkg", "l.gpkg", "--json", "-new.json"]) == 0
     assert Path(given[0]) == Path("-12_5.gpkg")
-    assert main(["evaluate", "-12_6.gpkg", "l.gpkg"]) == 2  # there is no such file
+    assert json.loads(Path("-new.json").read_text())["f1"] == 0.5
+    assert main(["evaluate", "-x", "l.gpkg"]) == 2
 
 
 def test_a_dash_among_events_adds_nothing_to_them(evaluation, capsys):
