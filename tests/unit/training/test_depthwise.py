@@ -108,9 +108,16 @@ def test_a_copy_of_a_changed_network_has_weights_of_its_own():
 
 
 def test_other_convolutions_are_left_alone():
-    layers = [conv(groups=1), conv(groups=2), conv(padding="same"), conv(padding_mode="reflect")]
+    layers = [conv(groups=1), conv(groups=2)]
     with fast_depthwise(nn.ModuleList(layers)):
         assert not any("forward" in vars(layer) for layer in layers)
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding_mode": "reflect"}])
+def test_otherwise_padded_ones_stay_in_single_precision(options):
+    _, expected, found = both_ways({"dilation": 2, "kernel": 5, **options}, bf16=True)
+    for one, other in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_layers_are_restored_after_an_error():
