@@ -135,6 +135,9 @@ def tiles(
 
     _voice.check_json(reporting, overwrite=overwrite)
     made = export_tiles(detections, out, min_zoom=min_zoom, max_zoom=max_zoom, overwrite=overwrite)
+    if made.beyond:
+        many = _report.plural(made.beyond, "object")
+        _report.warn(f"{many} beyond 85.05 degrees, where web maps end, left out")
     _voice.say(
         f"{_report.plural(made.objects, 'object')} at zooms {min_zoom} to {max_zoom}, "
         f"written to {out}"

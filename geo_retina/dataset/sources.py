@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 ONE_CLASS = "object"
 """Name of the class where neither a column nor a name is given."""
 
-_NO_NAME = {"", "None", "nan", "<NA>"}
-
 
 @dataclass(eq=False)
 class Source:
@@ -193,6 +191,7 @@ def read_source_layers(
     remedy = "say which one with data.layer in the config"
     if not isinstance(options.labels, str):
         remedy = "say which one with layer beside its path in the config"
+    _refuse_unread(options)
     sources, ignore = [], []
     for each in options.sources:
         if each.ignore:
@@ -209,6 +208,33 @@ def read_source_layers(
         numbers = np.zeros(len(layer), np.int64)
         sources.append(Source(each, layer, len(layer), numbers, _named(layer)))
     return sources, ignore
+
+
+_OF_COLUMNS = ("layer", "where", "class_column", "class_name", "scene_column", "ignore_column")
+
+
+def _refuse_unread(options: DataOptions) -> None:
+    """Refuse keys for columns of labels that are annotations of images, which have none.
+
+    Of several layers, those that stand beside ``labels`` may be meant for the others.
+
+    Raises:
+        LabelError: there is such a key.
+    """
+    given = options.sources if isinstance(options.labels, str) else options.labels
+    pictured = [is_coco(each.path) or is_label_folder(each.path) for each in given]
+    if all(pictured):
+        given = options.sources
+    for each, has_none in zip(given, pictured, strict=True):
+        for key in _OF_COLUMNS if has_none and not each.ignore else ():
+            value = getattr(each, key)
+            is_flag = key == "ignore_column" and value == "difficult" and not is_coco(each.path)
+            if value is not None and not is_flag:
+                raise LabelError(
+                    f"{each.path} holds annotations of images, not a layer with columns, so "
+                    f"data.{key} cannot be used with it; leave it out, choose or merge classes "
+                    "with data.classes, or convert the annotations into a layer"
+                )
 
 
 def _named(layer: LabelLayer | CocoLabels) -> tuple[str, ...] | None:
@@ -298,7 +324,8 @@ def _check_capitals(
 
 def _distinct(parts: Iterable[NDArray[np.object_]]) -> set[str]:
     """Gather the names of classes in several columns."""
-    return {str(name) for part in parts for name in set(part.tolist())} - _NO_NAME
+    names = {name for part in parts for name in set(part.tolist()) if isinstance(name, str)}
+    return names - {""}
 
 
 def _paths(sources: Sequence[Source]) -> str:

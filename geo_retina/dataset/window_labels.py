@@ -52,6 +52,7 @@ class WindowLabels(NamedTuple):
             reach beyond the window, as the anchors do that stand for what is cut.
         cut: labels of which the window shows some but not all.
         dropped: labels of which it shows so little that they count as background.
+        places: (M,) int64 positions of the objects among the scene's labels.
         rotated: (M, 5) float64 the objects' oriented boxes, each the rectangle at the same angle
             around the part inside, so that it may reach beyond the window again; None where the
             scenes have none.
@@ -62,6 +63,7 @@ class WindowLabels(NamedTuple):
     ignored: NDArray[np.float64]
     cut: int
     dropped: int
+    places: NDArray[np.int64]
     rotated: NDArray[np.float64] | None = None
 
 
@@ -105,6 +107,7 @@ def label_window(
         ),
         int((seen & (visible < 1 - 1e-9)).sum()),
         int((dropped & seen).sum()),
+        near[keep & seen],
         None if objects.rotated is None else objects.rotated[keep & seen],
     )
 

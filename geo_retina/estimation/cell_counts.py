@@ -11,9 +11,10 @@ import pyproj
 import shapely
 
 from geo_retina.errors import LabelError
+from geo_retina.evaluation.inputs.names import check_classes
 from geo_retina.files import parse_json
 from geo_retina.geodesy import missing_crs, reproject
-from geo_retina.options import EstimateOptions, it_has
+from geo_retina.options import EstimateOptions, LabelOptions
 from geo_retina.review import (
     NO_CELL,
     Cases,
@@ -27,8 +28,9 @@ from geo_retina.review import (
 )
 from geo_retina.review.detections import check_objects, pair_places
 from geo_retina.review.values import Flags, Floats, Ints, Texts
-from geo_retina.vector import PROBABILITY, read_detections, read_metadata
+from geo_retina.vector import PROBABILITY, LabelLayer, read_detections, read_metadata
 from geo_retina.vector.readers.frames import read_frame
+from geo_retina.vector.readers.label_layers import layer_of
 from geo_retina.vector.review_layers import TRUE_STATUSES
 
 
@@ -127,9 +129,10 @@ def read_counts(
     is_own = review is None
     review = read_review(path) if review is None else review
     found, sides = _read_found(path, review, options)
-    notes = () if options.labels is not None else review.notes
     if options.labels is not None:
-        review = _labelled(review, options, sorted(set(found.name)))
+        review, notes = _labelled(path, review, options, set(found.name))
+    else:
+        notes = review.notes
     samples = samples_of(review)
     cells = np.concatenate([s.cells for s in samples]).astype(np.int64)
     refuse_trained_cells(path, review.frame, cells)
@@ -141,7 +144,9 @@ def read_counts(
     true = _true_objects(cases, np.isin(cases.cell, every) & is_true)
     as_handed_out = is_own and options.labels is None and _is_as_handed_out(found, cases, cells)
     if not as_handed_out:
-        true = _with_matched_hits(review.frame, found, true, _reach(sides, review, options))
+        by_name = options.labels is None or options.class_column is not None
+        reach = _reach(sides, review, options)
+        true = _with_matched_hits(review.frame, found, true, reach, by_name=by_name)
     inside = found.cell != NO_CELL
     outside = int((~inside & found.counts).sum())
     return CellCounts(
@@ -211,9 +216,13 @@ def _moved(table: Any, crs: pyproj.CRS | None, path: str | Path) -> Texts:
     """Geometries of a table in the CRS of the review."""
     own = None if table.crs is None else pyproj.CRS.from_user_input(table.crs)
     if (own is None) != (crs is None):
-        raise LabelError(missing_crs(str(path), "it cannot be laid on the cells", file=str(path)))
+        raise LabelError(_no_crs(path))
     geometry = np.asarray(table.geometry.array, dtype=object)
     return np.asarray(reproject(geometry, own, crs), dtype=object)
+
+
+def _no_crs(path: str | Path) -> str:
+    return missing_crs(str(path), "it cannot be laid on the cells", file=str(path))
 
 
 def _centres(geometry: Texts) -> Floats:
@@ -221,39 +230,38 @@ def _centres(geometry: Texts) -> Floats:
     return np.stack([shapely.get_x(points), shapely.get_y(points)], axis=-1).reshape(-1, 2)
 
 
-def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> Review:
-    """Let labels play the person: every drawn cell is done, and what is labelled is there."""
-    path = str(options.labels)
-    table = read_frame(
-        path,
-        layer=options.labels_layer,
-        layer_remedy="choose one with EstimateOptions.labels_layer",
-    )
-    column = options.class_column
-    if column is not None and column not in table.columns:
-        raise LabelError(f"{path} has no column {column}; {it_has(column, list(table.columns))}")
-    if column is None and len(classes) > 1 and options.by == "class":
+def _labelled(
+    path: str | Path, review: Review, options: EstimateOptions, classes: set[str]
+) -> tuple[Review, tuple[str, ...]]:
+    """Let labels play the person: every drawn cell is done, and what is labelled is there.
+
+    Returns:
+        The review so entered, and what of the labels is not in it, a sentence each.
+    """
+    labels = _read_labels(review, options)
+    if labels.class_names is not None:
+        check_classes(classes, set(labels.class_names), str(path), labels.path)
+    elif len(classes) > 1 and options.by == "class":
         raise LabelError(
-            f"{path} tells no classes and the detections have {len(classes)}, expected the column "
-            "with them; give EstimateOptions.class_column"
+            f"{labels.path} tells no classes and the detections have {len(classes)}, expected the "
+            "column with them; give EstimateOptions.class_column"
         )
-    bare = 0 if column is None else int(table[column].isna().sum())
-    if bare:
-        raise LabelError(
-            f"{path} has {bare:,} of {len(table):,} labels without a value in the column {column}, "
-            "expected a class for each; fill them, or leave these labels out"
-        )
-    geometry = _moved(table, review.crs, path)
+    geometry = labels.geometries
+    if review.crs is not None:
+        geometry = np.asarray(reproject(geometry, labels.crs, review.crs), dtype=object)
     n, cell = len(geometry), review.frame.cell_at(_centres(geometry))
     if n and (cell == NO_CELL).all():
         raise LabelError(
-            f"none of the {n:,} labels of {path} lies on the ground of {review.path}, expected "
-            "labels of that ground, since it would count as bare; check their CRS and place"
+            f"none of the {n:,} labels of {labels.path} lies on the ground of {review.path}, "
+            "expected labels of that ground, since it would count as bare; check their CRS and "
+            "place"
         )
-    names = [classes[0] if classes else "object"] * n if column is None else map(str, table[column])
+    name = labels.class_names
+    if name is None:
+        name = np.full(n, next(iter(sorted(classes)), "object"), dtype=object)
     cases = Cases(
         status=np.full(n, "added", dtype=object),
-        name=np.array([*names, None], dtype=object)[:-1],
+        name=name,
         found_name=np.full(n, None, dtype=object),
         score=np.full(n, np.nan),
         weight=np.ones(n),
@@ -262,7 +270,33 @@ def _labelled(review: Review, options: EstimateOptions, classes: list[str]) -> R
         case_id=np.full(n, -1),
         is_touched=np.ones(n, bool),
     )
-    return replace(review, is_done=review.is_drawn, cases=cases)
+    notes = () if not labels.dropped_null else (_without_place(labels),)
+    return replace(review, is_done=review.is_drawn, cases=cases), notes
+
+
+def _read_labels(review: Review, options: EstimateOptions) -> LabelLayer:
+    """Read labels by the rules for those of a training or an evaluation."""
+    path = str(options.labels)
+    remedy = "choose one with EstimateOptions.labels_layer"
+    table = read_frame(path, layer=options.labels_layer, layer_remedy=remedy)
+    if review.crs is None:
+        if table.crs is not None:
+            raise LabelError(_no_crs(path))
+        table = table.set_crs(_OF_PIXELS)
+    source = LabelOptions(path=path, class_column=options.class_column)
+    return layer_of(table, path, source, strict=True)
+
+
+_OF_PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
+"""Stands for the CRS that labels of pictures do not have; nothing is reprojected."""
+
+
+def _without_place(labels: LabelLayer) -> str:
+    total = len(labels.geometries) + labels.dropped_null
+    return (
+        f"{labels.dropped_null:,} of {total:,} labels of {labels.path} have no geometry and do not "
+        "count; if they are objects, all numbers are too low"
+    )
 
 
 def _true_objects(cases: Cases, chosen: Flags) -> Objects:
@@ -299,15 +333,18 @@ def _reach(sides: Floats, review: Review, options: EstimateOptions) -> Floats:
     return np.full(len(sides), options.radius_m * review.units_a_metre)
 
 
-def _with_matched_hits(frame: Frame, found: Objects, true: Objects, reach: Floats) -> Objects:
+def _with_matched_hits(
+    frame: Frame, found: Objects, true: Objects, reach: Floats, *, by_name: bool
+) -> Objects:
     """Mark objects whose centres pair with those of detections, one to one, nearest first.
 
     Detections of all ground take part: one whose centre lies beyond the side of a cell finds an
-    object in it, as often as it is the other way round.
+    object in it, as often as it is the other way round. ``by_name`` a pair counts only where both
+    have one class; labels may tell none.
     """
     rows = np.flatnonzero(found.counts)
     i, j = pair_places(frame.evened(found.points[rows]), frame.evened(true.points), reach[rows])
-    same = found.name[rows[i]] == true.name[j]
+    same = (found.name[rows[i]] == true.name[j]) | (not by_name)
     is_hit = np.zeros(len(true), bool)
     is_hit[j[same]] = True
     return replace(true, is_hit=is_hit)

@@ -31,6 +31,8 @@ class Chip:
         part: ``train`` or ``val``.
         boxes: (N, 4) float64 in its pixels, cut to it.
         labels: (N,) classes.
+        places: (N,) positions among the scene's labels.
+        hidden: (K, 4) float64 boxes in its pixels that are neither object nor background.
         corners: (N, 4, 2) float64 of the oriented boxes in its pixels, each around the part inside;
             none for forms of upright ones.
     """
@@ -41,6 +43,8 @@ class Chip:
     part: str
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
+    places: NDArray[np.int64]
+    hidden: NDArray[np.float64]
     corners: NDArray[np.float64] | None = None
 
 

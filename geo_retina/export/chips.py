@@ -7,13 +7,16 @@ neighbouring pictures show the same trees.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geo_retina import boxes
 from geo_retina.boxes import oriented
 from geo_retina.dataset.labelled_scenes import TrainingSet, load_training_set
 from geo_retina.dataset.split import Split, split_ground
@@ -58,8 +61,8 @@ def export_chips(
 ) -> ChipReport:
     """Cut scenes into pictures, and write what they show for other tools.
 
-    Pictures are PNG of 8 bits with one or three bands. Ground that is invalid or was not labelled
-    is black; pictures of which all is black are left out.
+    Pictures are PNG of 8 bits with one or three bands. Ground that is invalid, was not labelled or
+    lies in a label to ignore is black; pictures of which all is black are left out.
 
     Args:
         data: scenes and labels, as for training.
@@ -155,7 +158,9 @@ def _all_chips(
                     stem = f"{Path(name).stem}_{row:06d}_{col:06d}"
                     part = "val" if is_val else "train"
                     corners = None if found.rotated is None else oriented.corners(found.rotated)
-                    yield Chip(number, stem, window, part, found.boxes, found.labels, corners)
+                    objects = found.boxes, found.labels, found.places
+                    hidden = boxes.shift(each.ignored_px[each.near_ignored(window)], -col, -row)
+                    yield Chip(number, stem, window, part, *objects, hidden, corners)
 
 
 def _choose(chips: Sequence[Chip], options: ChipOptions) -> list[Chip]:
@@ -182,7 +187,7 @@ def _write(
     for chip in chips:
         each = training_set.scenes[chip.scene]
         pixels, valid = each.scene.read(chip.window)
-        seen = valid & each.labelled(chip.window)
+        seen = valid & each.labelled(chip.window) & ~_under(chip.hidden, valid.shape)
         if not seen.any() and not len(chip.boxes):
             continue
         picture = np.where(seen, pixels, 0).transpose(1, 2, 0)
@@ -195,15 +200,24 @@ def _write(
     return written
 
 
+def _under(hidden: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Find the pixels that boxes touch."""
+    under = np.zeros(shape, np.bool_)
+    for x_min, y_min, x_max, y_max in hidden.clip(0, max(shape)).tolist():
+        under[math.floor(y_min) : math.ceil(y_max), math.floor(x_min) : math.ceil(x_max)] = True
+    return under
+
+
 def _report(out: Path, training_set: TrainingSet, chips: Sequence[Chip]) -> ChipReport:
     parts = Counter(chip.part for chip in chips)
     labels = np.concatenate([np.empty(0, np.int64), *(chip.labels for chip in chips)])
     per_class = np.bincount(labels, minlength=len(training_set.classes)).tolist()
     total = sum(len(each.labels) for each in training_set.scenes)
+    shown = {(chip.scene, place) for chip in chips for place in chip.places.tolist()}
     return ChipReport(
         out=out,
         pictures={part: parts[part] for part in ("train", "val")},
         empty=sum(not len(chip.boxes) for chip in chips),
         objects=dict(zip(training_set.classes, per_class, strict=True)),
-        left_out=max(total - len(labels), 0),
+        left_out=total - len(shown),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +24,12 @@ from geo_retina.options import MergeOptions
 from geo_retina.postprocess.across import AcrossScenes, Found, merge_across
 from geo_retina.postprocess.earlier_runs import (
     Run,
-    SceneGround,
     first_days,
     read_found,
     read_run,
 )
 from geo_retina.postprocess.lattices import Lattices, lattices_of
+from geo_retina.postprocess.run_names import scene_names
 from geo_retina.vector import (
     AZIMUTH,
     DATES,
@@ -247,7 +248,7 @@ class _Work:
             first += len(run.scenes)
         across = merge_across(found, lattices, options, scratch)
         days = [scene.day for scene in scenes]
-        return cls(runs, crs, _names(runs), days, lattices, classes, across)
+        return cls(runs, crs, scene_names(runs), days, lattices, classes, across)
 
     def tables(self) -> Iterator[pa.Table]:
         """Stream the kept rows as they were, file by file, then the joined objects."""
@@ -362,19 +363,6 @@ def _settled(runs: Sequence[Run]) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Name all scenes, with the run's name before those that stand for several images."""
-    paths: dict[str, set[str]] = {}
-    for run in runs:
-        for scene in run.scenes:
-            paths.setdefault(scene.name, set()).add(scene.path)
-
-    def name(run: Run, scene: SceneGround) -> str:
-        return scene.name if len(paths[scene.name]) == 1 else f"{run.path.stem}/{scene.name}"
-
-    return [name(run, scene) for run in runs for scene in run.scenes]
-
-
 def _classes(runs: Sequence[Run]) -> list[str]:
     """List the classes in the order of the models."""
     names: dict[str, None] = {}
@@ -405,8 +393,25 @@ def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:
 
 
 def without_ground(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | None:
-    """Cut ground that another run scanned out of what one run missed."""
+    """Cut ground that another run scanned out of what one run missed.
+
+    Of scenes that may have pixels without ground only what is missing of the very image is cut.
+    """
     if missing is None or not missing.num_rows:
         return missing
-    looked_at = shapely.union_all(shapely.from_wkb(scanned["geometry"].to_numpy()))
-    return cut_table(missing, lambda polygons: shapely.difference(polygons, looked_at))
+    shapes = shapely.from_wkb(scanned["geometry"].to_numpy())
+    whole = np.zeros(len(shapes), np.bool_)
+    if "whole" in scanned.column_names:
+        whole = scanned["whole"].fill_null(False).to_numpy()
+    paths = np.array(scanned["path"].to_pylist(), dtype=object)
+    parts = []
+    scenes = np.array(missing["scene"].to_pylist(), dtype=object)
+    for scene in dict.fromkeys(scenes):
+        looked_at = shapely.union_all(shapes[whole | (paths == scene)])
+        own = missing.filter(pa.array(scenes == scene))
+        parts.append(cut_table(own, _without(looked_at)))
+    return pa.concat_tables(parts)
+
+
+def _without(ground: Any) -> Callable[[NDArray[np.object_]], NDArray[np.object_]]:
+    return lambda polygons: np.asarray(shapely.difference(polygons, ground))

@@ -111,8 +111,20 @@ def read_run(path: str | Path) -> Run:
             "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
         )
     rows = ground.drop_columns(["geometry"]).to_pylist()
-    scenes = {row["scene"]: _scene(row) for row in rows}  # one has two where it was screened
+    grids: dict[str, set[tuple[Any, ...]]] = {}
+    for row in rows:  # one has two where it was screened
+        grids.setdefault(row["scene"], set()).add(tuple(row[name] for name in _OF_SCENE))
+    for name, several in grids.items():
+        if len(several) > 1:
+            raise LabelError(
+                f"{path} has {len(several)} scenes named {name}, so nothing tells whose its "
+                "objects are; merge the files from which it was made all at once"
+            )
+    scenes = {row["scene"]: _scene(row) for row in rows}
     return Run(path, crs, companions, tuple(scenes.values()), columns)
+
+
+_OF_SCENE = ("path", "grid_crs", "affine", "width_px", "height_px")
 
 
 def _scene(row: dict[str, Any]) -> SceneGround:

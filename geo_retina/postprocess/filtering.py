@@ -221,7 +221,15 @@ def _chosen_classes(
             raise OptionError(
                 f"{path} has no class {quoted(name)}; {it_has(name, list(known.values()))}"
             )
-    return tuple(dict.fromkeys(known[name] for name in asked))
+    chosen = tuple(dict.fromkeys(known[name] for name in asked))
+    kept = _earlier(metadata).get("classes")
+    for name in chosen:
+        if kept and name not in kept:
+            raise OptionError(
+                f"{path} was filtered before and holds {', '.join(map(quoted, kept))} alone, so "
+                f"{quoted(name)} cannot be had from it; filter the file from which it was made"
+            )
+    return chosen
 
 
 def _apart(asked: Sequence[str], known: Collection[str]) -> list[str]:
@@ -255,13 +263,18 @@ def _thresholds(path: str, options: FilterOptions, metadata: Mapping[str, str]) 
             raise OptionError(
                 f"{path} names no thresholds; say what to keep, such as FilterOptions.score=0.5"
             )
-        return own
+        return _raised_to(own, _earlier(metadata).get("thresholds", {}))
     for name, lowest in _floors(metadata).items():
-        if options.score < lowest and (not options.classes or name in options.classes):
+        if options.score < lowest and (not options.classes or name in {*options.classes, _ANY}):
+            of = "" if name == _ANY else f" of class {name}"
+            instead = (
+                "filter the file from which it was made"
+                if _earlier(metadata)
+                else f"detect again with DetectOptions.min_score={options.score:g}"
+            )
             raise OptionError(
-                f"{path} holds detections of class {name} from score {lowest:g} on, so "
-                f"{options.score:g} cannot be had from it; detect again with "
-                f"DetectOptions.min_score={options.score:g}"
+                f"{path} holds detections{of} from score {lowest:g} on, so "
+                f"{options.score:g} cannot be had from it; {instead}"
             )
     return dict.fromkeys(own, options.score) if own else {_ANY: options.score}
 
@@ -270,7 +283,22 @@ def _floors(metadata: Mapping[str, str]) -> dict[str, float]:
     """Score from which a file holds each class; none where it does not say."""
     own: dict[str, float] = json.loads(metadata.get("thresholds", "{}"))
     floor: float | None = json.loads(metadata.get("min_score", "null"))
-    return own if floor is None else dict.fromkeys(own, floor)
+    floors = own if floor is None else dict.fromkeys(own, floor)
+    earlier: dict[str, float] = _earlier(metadata).get("thresholds", {})
+    return _raised_to(floors, earlier)
+
+
+def _earlier(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read how a file was filtered before; empty where it was not."""
+    found: dict[str, Any] = json.loads(metadata.get("filtered", "{}"))
+    return found
+
+
+def _raised_to(thresholds: dict[str, float], floors: Mapping[str, float]) -> dict[str, float]:
+    """Raise the threshold of each class to what the file begins at."""
+    everywhere = floors.get(_ANY, 0.0)
+    raised = {n: max(own, floors.get(n, everywhere)) for n, own in thresholds.items()}
+    return {**floors, **raised}
 
 
 def _are_raised(thresholds: Mapping[str, float], metadata: Mapping[str, str]) -> bool:
@@ -321,7 +349,9 @@ def _filtered(
     """Cut the ground layers to the area, and note the filter in the metadata."""
     found = companions or Companions(None, None, {})
     about = {**asdict(options), "thresholds": dict(thresholds)}
-    note = json.dumps({**about, "note": SEAM_NOTE} if raised else about)
+    earlier = _earlier(found.metadata)
+    about["classes"] = options.classes or earlier.get("classes")
+    note = json.dumps({**about, "note": SEAM_NOTE} if raised or "note" in earlier else about)
     return Companions(
         scanned=_cut(found.scanned, cut),
         not_covered=_cut(found.not_covered, cut),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +36,9 @@ def explain(run: DetectionRun) -> Companions:
     plan = run.plan
     plans = {plan.names[each.index]: each for each in plan.scene_plans}
     return Companions(
-        scanned=scanned_table(plans, run.failures, plan.crs, screened=_screened(run)),
+        scanned=scanned_table(
+            plans, run.failures, plan.crs, screened=_screened(run), empty=_with_empty_tiles(run)
+        ),
         not_covered=not_covered_table(run.failures, plan.crs),
         metadata=describe_run(plan.model, plan.options, [scene.path for scene in plan.scenes])
         | {"out_of_range_tiles": json.dumps(run.totals.out_of_range_tiles)},
@@ -49,6 +51,7 @@ def scanned_table(
     crs: pyproj.CRS | None,
     *,
     screened: Mapping[int, NDArray[np.int64]] | None = None,
+    empty: Container[int] = (),
 ) -> pa.Table:
     """Outline the ground that a run scanned: where it holds no detections, there are no objects.
 
@@ -57,13 +60,15 @@ def scanned_table(
         failures: ground to leave out.
         crs: CRS of the result.
         screened: tiles that a first look screened out, by the index of the scene's plan.
+        empty: indices of the scenes' plans in which a tile had no valid pixel.
 
     Returns:
         One row per scene, without those of which nothing was covered, and one more for what of it
         was only looked at first: geometry, ``scene``, ``path``, and the grid its boxes were found
         on: ``width_px``, ``height_px``, ``gsd_m``, ``grid_crs`` (WKT, null without one),
         ``affine`` (a b c d e f), ``tile_px``, ``overlap_px``; ``screened``, true in the latter;
-        and where any scene has a date, ``scene_date``.
+        ``whole``, false where the scene has or may have pixels without ground, which the outline
+        holds all the same; and where any scene has a date, ``scene_date``.
     """
     tables = []
     for name, plan in plans.items():
@@ -71,6 +76,9 @@ def scanned_table(
         tiles = (screened or {}).get(plan.index, np.empty(0, np.int64))
         for ground, is_screened in [] if plan.is_outside else _grounds(plan, windows, tiles):
             about = {**_about_scene(name, plan), "screened": is_screened}
+            about["whole"] = plan.index not in empty and not any(
+                scene.tells_gaps for scene in plan.scenes
+            )
             about[SCENE_DATE] = plan.scene.day
             columns = {k: [v] for k, v in about.items()}
             polygons = np.array([ground], dtype=object)
@@ -91,6 +99,11 @@ def _screened(run: DetectionRun) -> dict[int, NDArray[np.int64]]:
         )
         for record in run.records
     }
+
+
+def _with_empty_tiles(run: DetectionRun) -> set[int]:
+    """Gather the indices of the scenes' plans in which a tile had no valid pixel."""
+    return {r.scene_index for r in run.records if any(each.skipped for each in r.results)}
 
 
 def _grounds(
@@ -164,6 +177,7 @@ _EMPTY = pa.schema(
         *((name, pa.string()) for name in ("grid_crs", "affine")),
         *((name, pa.int64()) for name in ("tile_px", "overlap_px")),
         ("screened", pa.bool_()),
+        ("whole", pa.bool_()),
     ]
 ).empty_table()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from geo_retina.errors import SceneError
 from geo_retina.files import (
@@ -101,13 +101,38 @@ def stem(path: str) -> str:
 
 
 def scene_names(paths: Sequence[str]) -> list[str]:
-    """Name scenes apart in a result: by the stem, or the path where stems are alike."""
+    """Name scenes apart in a result: by the stem, or the path where stems are alike.
+
+    Of what follows ``?`` in an address, where keys are, no more is taken than tells them apart.
+    """
     stems = [stem(path) for path in paths]
+    plain = [plain_address(path) for path in paths]
     count = Counter(stems)
+    by_place: dict[str, list[str]] = {}
+    for path in dict.fromkeys(plain):
+        by_place.setdefault(path.partition("?")[0], []).append(path)
+    named = {path: name for alike in by_place.values() for path, name in _apart(alike).items()}
     return [
-        name if count[name] == 1 else plain_address(path).partition("?")[0]
-        for name, path in zip(stems, paths, strict=True)
+        name if count[name] == 1 else named[path] for name, path in zip(stems, plain, strict=True)
     ]
+
+
+def _apart(addresses: Sequence[str]) -> dict[str, str]:
+    """Name addresses that differ in what follows ``?`` alone, by the shortest part that can."""
+    place = addresses[0].partition("?")[0]
+    if len(addresses) == 1:
+        return {addresses[0]: place}
+    queries = [address.partition("?")[2] for address in addresses]
+    parts = [dict(parse_qsl(query)) for query in queries]
+    keys = set.intersection(*(set(part) for part in parts))
+    telling = [key for key in sorted(keys) if len({part[key] for part in parts}) == len(parts)]
+    if telling:
+        key = min(telling, key=lambda each: sum(len(part[each]) for part in parts))
+        queries = [f"{key}={part[key]}" for part in parts]
+    return {
+        address: f"{place}?{query}" if query else place
+        for address, query in zip(addresses, queries, strict=True)
+    }
 
 
 def mosaic_name(paths: str | Path | Sequence[str | Path]) -> str:

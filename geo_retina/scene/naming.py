@@ -12,7 +12,7 @@ from geo_retina.files import subdataset_file
 from geo_retina.options import same_text
 from geo_retina.scene.finding import stem
 
-_RANKS = 4
+_RANKS, _STEM = 4, 2
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")
 """Of a file; ``site.2019`` has none."""
 
@@ -24,8 +24,9 @@ def match_names(
 
     A name means the scene whose path ends in it, with or without suffix; then the one of its file
     name, of its stem, and last of its stem in another case. What a better rule has found, a later
-    one does not touch. Slashes may be those of Windows, and characters percent-encoded. Accents
-    may be parted from their letters, as macOS does, unless scenes differ in nothing else.
+    one does not touch, but that ``a.tif`` may mean the scene that ``a`` does. Slashes may be those
+    of Windows, and characters percent-encoded. Accents may be parted from their letters, as macOS
+    does, unless scenes differ in nothing else.
 
     Args:
         names: as labels have them.
@@ -54,6 +55,8 @@ def match_names(
             scenes = {i for key in _name_keys(name, rank) for i in keys[rank].get(form(key), ())}
             if scenes - claimed:
                 fresh[number] = _only(scenes - claimed, name, paths, given_in)
+            elif rank == _STEM and len(scenes) == 1 and not (alone or "/" in name or "\\" in name):
+                fresh[number] = next(iter(scenes))
         if rank or alone:
             # Images of one name are two all the same; equal names of a column are one.
             same = {n: str(n) if alone else form(names[n]) for n in fresh}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving
 
 from geo_retina.errors import SceneError
 from geo_retina.geodesy import missing_crs
@@ -23,6 +23,7 @@ from geo_retina.scene.reading import Scene
 from geo_retina.scene.remote import is_remote
 from geo_retina.scene.scene_file import SceneFile
 from geo_retina.scene.stac_items import parse_day
+from geo_retina.scene.validity import masked_bands
 from geo_retina.scene.values import ValueMap
 from geo_retina.scene.warping import OwnSource, own_source, view_of
 
@@ -47,7 +48,6 @@ def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile
                 f"name{', such as ' + inner[0] if inner else ''}"
             )
         _refuse_huge_blocks(dataset, path)
-        flags = dataset.mask_flag_enums[0]
         kinds = enumerate(dataset.colorinterp, 1)
         return SceneFile(
             path=path,
@@ -59,7 +59,7 @@ def inspect_file(path: str | Path, *, pixel_m: float | None = None) -> SceneFile
             placement=georeference(dataset, path).sized(pixel_m),
             overviews=tuple(dataset.overviews(1)),
             declared_alphas=frozenset(i for i, kind in kinds if kind is ColorInterp.alpha),
-            has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            masked=masked_bands(dataset, dataset.indexes),
             block_px=tuple(dataset.block_shapes[0]),
             palettes=read_palettes(dataset),
             rasters=tuple(dataset.subdatasets),
@@ -134,7 +134,7 @@ def as_scene(
         file_gsd_m=own.gsd_m,
         nodatas=file.nodatas_of(chosen, is_own=is_own),
         masks=tuple(file.masks(chosen)),
-        has_mask=file.has_mask or bool(file.masks(chosen)),
+        has_mask=bool(file.masked) or bool(file.masks(chosen)),
         view=None if is_own else view_of(file, chosen, grid, to_file),
         values=ValueMap.of_tags(
             [file.scales[band - 1] for band in chosen],

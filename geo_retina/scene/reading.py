@@ -39,7 +39,6 @@ from geo_retina.scene.validity import (
     masked_valid,
     present_at,
     seen_valid,
-    valid_in_overview,
 )
 from geo_retina.scene.values import ValueMap, ValueRange
 
@@ -155,8 +154,8 @@ class Scene:
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the grid.
 
-        Only the part is decoded that can be valid by what the file's mask, alpha band, missing
-        blocks or overviews tell.
+        Only the part is decoded that can be valid by what the file's mask, alpha band or missing
+        blocks tell.
 
         Args:
             window: whole pixels; may reach beyond the grid.
@@ -240,8 +239,6 @@ class Scene:
             return known  # an empty block is then black ground, if the mask says so
         if present is not None:
             return present.mask() if known is None else known & present.mask()
-        if known is None and self.view is None:
-            return valid_in_overview(dataset, self.bands, self.nodatas, window)
         return known
 
     def _present(self, window: Window) -> Presence | None:
@@ -282,13 +279,20 @@ class Scene:
             return False
         return present is not None and not present.held.any()
 
+    @property
+    def tells_gaps(self) -> bool:
+        """Whether a pixel of it, read, may turn out to be no ground; missing blocks aside."""
+        if self.source is not None:
+            return self.source.tells_gaps
+        has_nan = np.issubdtype(np.dtype(self.dtype), np.inexact)
+        told = self.masks or self.has_mask or any(each is not None for each in self.nodatas)
+        return self.view is not None or bool(told) or bool(has_nan)
+
     def known_share(self, window: Window) -> float | None:
         """Tell the share of a window that holds ground where that takes no pixel; else None."""
         if self.source is not None:
             return self.source.known_share(self.scaling.part(window))
-        whole = np.issubdtype(np.dtype(self.dtype), np.integer) or self.dtype == "bool"
-        tells = self.masks or self.has_mask or any(each is not None for each in self.nodatas)
-        if self.view is not None or tells or not whole:
+        if self.tells_gaps:
             return None
         try:
             with self._dataset():

@@ -28,7 +28,7 @@ class SceneFile:
         placement: where its pixels lie.
         overviews: by how much its coarser copies are coarser.
         declared_alphas: bands (from 1) that GDAL takes for alpha, whatever they are called.
-        has_mask: it has a mask of its own beside its bands.
+        masked: bands (from 1) with a mask of their own; band 0 where one mask is for all.
         block_px: (height, width) of the blocks in which it is stored.
         palettes: colour tables per band; None where numbers are brightness.
         rasters: GDAL's names of all rasters in the file, where it has several and this is the
@@ -45,7 +45,7 @@ class SceneFile:
     placement: Placement
     overviews: tuple[int, ...]
     declared_alphas: frozenset[int]
-    has_mask: bool
+    masked: tuple[int, ...]
     block_px: tuple[int, int]
     palettes: tuple[Palette | None, ...] = ()
     rasters: tuple[str, ...] = ()

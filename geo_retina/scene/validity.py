@@ -1,4 +1,7 @@
-"""Which pixels are ground: by masks, missing blocks and overviews beforehand, by nodata after."""
+"""Which pixels are ground: by masks and missing blocks beforehand, by nodata after.
+
+Overviews are not asked: they may have been made before the pixels were.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.enums import Interleaving, MaskFlags, Resampling
-
-from geo_retina.grid import Window
-
-_COARSEST_HINT = 8
-"""Overviews up to this factor tell where there is nodata: islands of fewer pixels may hide."""
-
-_LEAST_HINT_PX = 256
+from rasterio.enums import Interleaving, MaskFlags
 
 Mask = NDArray[np.bool_]
 
@@ -28,10 +23,21 @@ def bounds_of(mask: Mask) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
+def masked_bands(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[int, ...]:
+    """List those of some bands (from 1) that have a mask of their own; 0 for a mask of all."""
+    flags = {band: dataset.mask_flag_enums[band - 1] for band in bands}
+    if MaskFlags.per_dataset in flags[bands[0]]:
+        return () if MaskFlags.alpha in flags[bands[0]] else (0,)
+    none = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
+    return tuple(band for band, those in flags.items() if none.isdisjoint(those))
+
+
 def masked_valid(
     dataset: rasterio.DatasetReader, bands: Sequence[int], masks: Sequence[int], **how: Any
 ) -> Mask | None:
-    """Read which pixels the alpha bands and the dataset's own mask declare valid.
+    """Read which pixels the alpha bands and the dataset's own masks declare valid.
+
+    What the mask of one band declares invalid is, whatever the others say.
 
     Args:
         dataset: open.
@@ -42,10 +48,9 @@ def masked_valid(
     Returns:
         (height, width); None where there is neither.
     """
-    flags = dataset.mask_flag_enums[bands[0] - 1]
     parts = [dataset.read(band, **how) > 0 for band in masks]
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        parts.append(dataset.read_masks(bands[0], **how) > 0)
+    for band in masked_bands(dataset, bands):
+        parts.append(dataset.read_masks(band or bands[0], **how) > 0)
     return np.logical_and.reduce(parts) if parts else None
 
 
@@ -108,48 +113,6 @@ def present_at(
 
 def _is_present(dataset: rasterio.DatasetReader, band: int, x: int, y: int) -> bool:
     return dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) is not None
-
-
-def valid_in_overview(
-    dataset: rasterio.DatasetReader,
-    bands: Sequence[int],
-    nodatas: Sequence[float | None],
-    window: Window,
-) -> Mask | None:
-    """Find which pixels of a window may be ground, by an overview of the file.
-
-    Returns:
-        (height, width), false only where an overview has nodata all around; None where there is
-        no nodata value, or no overview that would tell.
-    """
-    if not any(nodata is not None for nodata in nodatas):
-        return None
-    factors = [f for f in dataset.overviews(bands[0]) if f <= _COARSEST_HINT]
-    if not factors or min(window.height, window.width) < _LEAST_HINT_PX:
-        return None
-    factor = max(factors)
-    row, col = window.row // factor, window.col // factor
-    bottom = math.ceil(min(window.row + window.height, dataset.height) / factor)
-    right = math.ceil(min(window.col + window.width, dataset.width) / factor)
-    shape = bottom - row, right - col
-    pixels = dataset.read(
-        list(bands),
-        window=rasterio.windows.Window(
-            col * factor, row * factor, shape[1] * factor, shape[0] * factor
-        ).intersection(rasterio.windows.Window(0, 0, dataset.width, dataset.height)),
-        out_shape=shape,
-        resampling=Resampling.nearest,
-    )
-    valid = seen_valid(pixels, nodatas)
-    if valid is None:
-        return None
-    seen = np.pad(valid, 1)
-    near = np.logical_or.reduce(
-        [seen[y : y + shape[0], x : x + shape[1]] for y in range(3) for x in range(3)]
-    )
-    ys = (np.arange(window.row, window.row + window.height) // factor - row).clip(0, shape[0] - 1)
-    xs = (np.arange(window.col, window.col + window.width) // factor - col).clip(0, shape[1] - 1)
-    return np.asarray(near[np.ix_(ys, xs)])
 
 
 def seen_valid(pixels: NDArray[Any], nodatas: Sequence[float | None]) -> Mask | None:

@@ -11,20 +11,17 @@ GDAL computes it in blocks of its own, so that a pixel does not depend on the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
 from affine import Affine
 from rasterio.dtypes import dtype_rev, typename_fwd
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
-from geo_retina.errors import SceneError
 from geo_retina.geodesy import full_turn
 from geo_retina.grid import Grid
 from geo_retina.resampling import RESAMPLED
+from geo_retina.scene.damage.overviews import check_overview
 from geo_retina.scene.datasets import gdal_name, open_dataset
 from geo_retina.scene.georeferencing import Placement
 from geo_retina.scene.reading import VIEW_BLOCK_PX
@@ -32,8 +29,6 @@ from geo_retina.scene.scene_file import SceneFile
 
 _TOLERANCE_PX = 0.125  # of the source, between exactly transformed positions
 _AVERAGE_FROM = 1.5  # source pixels per pixel of the view
-_MIDDLE_PX, _CELL_PX, _FEWEST_CELLS = 64, 8, 9  # of an overview that is compared with the file
-_MOST_PX = 2048  # side of what is read of the file for that
 
 
 def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Affine | None) -> str:
@@ -49,8 +44,9 @@ def view_of(file: SceneFile, bands: Sequence[int], grid: Grid, grid_to_file: Aff
     """
     (level, shape, to_full, _), rest = _source(file, shrinkage(file, grid, grid_to_file))
     source, options = gdal_name(file.path), _open_options(level)
-    if file.declared_alphas - file.masks(bands):
-        source, options = _without_alpha(file, source, options, shape), ""
+    own_masks = [band for band in bands if band in file.masked]
+    if own_masks or file.declared_alphas - file.masks(bands):
+        source, options = _in_between(file, own_masks, source, options, shape), ""
     transformer = (
         _shift(~to_full @ grid_to_file)
         if grid_to_file is not None
@@ -120,64 +116,10 @@ def _source(file: SceneFile, factor: float) -> tuple[OwnSource, float]:
     level = max(fit, key=lambda i: file.overviews[i])
     with open_dataset(file.path, overview_level=level) as dataset:
         shape, block_px = dataset.shape, dataset.block_shapes[0]
-    _check_sidecar(file, level, shape)
+    check_overview(file, level, shape)
     # Overviews are a rounded share of the file; the ground they cover is the same.
     to_full = Affine.scale(own.width / shape[1], own.height / shape[0])
     return OwnSource(level, shape, to_full, block_px), factor / (to_full.a * to_full.e) ** 0.5
-
-
-def _check_sidecar(file: SceneFile, level: int, shape: tuple[int, int]) -> None:
-    """Refuse an overview in a file beside the scene that is that of another scene.
-
-    Raises:
-        SceneError: its size or its values are.
-    """
-    sidecar, own = Path(f"{file.path}.ovr"), file.placement.grid
-    if not sidecar.is_file():
-        return
-    factor = round(max(own.height / shape[0], own.width / shape[1]))
-    if abs(own.height / factor - shape[0]) > 1 or abs(own.width / factor - shape[1]) > 1:
-        what = f"an overview of {shape[1]} x {shape[0]} px, which does not belong to the "
-        what += f"{own.width} x {own.height} px of {file.path}"
-    elif not _shows_same(file, level, shape, factor):
-        what = f"an overview with other values than {file.path}"
-    else:
-        return
-    raise SceneError(f"{sidecar} has {what}; remove it, or make it anew with gdaladdo")
-
-
-def _shows_same(file: SceneFile, level: int, shape: tuple[int, int], factor: int) -> bool:
-    """Compare the middle of an overview with the pixels of the file, in cells of either.
-
-    True where there is too little to compare, or it cannot be read.
-    """
-    side = min(_MIDDLE_PX, _MOST_PX // factor, shape[0] - 1, shape[1] - 1) // _CELL_PX * _CELL_PX
-    if not side:
-        return True
-    row, col = (shape[0] - 1 - side) // 2, (shape[1] - 1 - side) // 2
-    try:
-        with open_dataset(file.path, overview_level=level) as dataset:
-            seen = dataset.read(1, window=Window(col, row, side, side), masked=True)
-        with open_dataset(file.path) as dataset:
-            window = Window(*(each * factor for each in (col, row, side, side)))
-            pixels = dataset.read(1, window=window, masked=True)
-    except RasterioError:  # what is damaged there is told of when it is detected on
-        return True
-    cells = [
-        np.ma.masked_invalid(each.astype(np.float64))
-        .reshape(side // _CELL_PX, -1, side // _CELL_PX, each.shape[1] * _CELL_PX // side)
-        .mean(axis=(1, 3))
-        for each in (seen, pixels)
-    ]
-    valid = ~(np.ma.getmaskarray(cells[0]) | np.ma.getmaskarray(cells[1]))
-    if valid.sum() < _FEWEST_CELLS:
-        return True
-    overview, own = (each.data[valid] for each in cells)
-    if np.median(np.abs(overview - own)) <= 0.25 * pixels.std():
-        return True
-    spread = overview.std() * own.std()
-    alike = ((overview - overview.mean()) * (own - own.mean())).mean()
-    return bool(alike >= 0.5 * spread > 0)
 
 
 def shrinkage(file: SceneFile, grid: Grid, grid_to_file: Affine | None) -> float:
@@ -217,10 +159,13 @@ def _band(file: SceneFile, band: int, place: int) -> str:
     return f'<BandMapping src="{band}" dst="{place}">{inner}</BandMapping>'
 
 
-def _without_alpha(file: SceneFile, source: str, options: str, shape: tuple[int, int]) -> str:
-    """Describe the same bands as a VRT, none of which calls itself alpha.
+def _in_between(
+    file: SceneFile, own_masks: Sequence[int], source: str, options: str, shape: tuple[int, int]
+) -> str:
+    """Describe the same bands as a VRT, none of which calls itself alpha, under one mask.
 
-    GDAL's warper weighs all bands by an alpha band, which spoils them where it is near infrared.
+    GDAL's warper weighs all bands by an alpha band, which spoils them where it is near infrared,
+    and knows nothing of masks of single bands (``own_masks``), which are multiplied.
     """
     origin = f'<SourceFilename relativeToVRT="0" shared="0">{escape(source)}</SourceFilename>'
     bands = "".join(
@@ -229,13 +174,17 @@ def _without_alpha(file: SceneFile, source: str, options: str, shape: tuple[int,
         f"<SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
         for i, dtype in enumerate(file.dtypes, 1)
     )
-    mask = (
-        f'<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>{origin}{options}'
-        "<SourceBand>mask,1</SourceBand></SimpleSource></VRTRasterBand></MaskBand>"
+    mask = "".join(
+        f"<SimpleSource>{origin}{options}<SourceBand>mask,{band}</SourceBand></SimpleSource>"
+        for band in own_masks or [1]
     )
+    product = 'subClass="VRTDerivedRasterBand"><PixelFunctionType>mul</PixelFunctionType>'
+    product += "<SourceTransferType>Float64</SourceTransferType>"
+    kind = product if len(own_masks) > 1 else ">"
+    mask = f'<MaskBand><VRTRasterBand dataType="Byte" {kind}{mask}</VRTRasterBand></MaskBand>'
     return (
         f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}">{bands}'
-        f"{mask if file.has_mask else ''}</VRTDataset>"
+        f"{mask if own_masks or 0 in file.masked else ''}</VRTDataset>"
     )
 
 

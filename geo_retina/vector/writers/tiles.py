@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyproj
+import shapely
 
 from geo_retina.errors import LabelError, OptionError, OutputError
 from geo_retina.files import check_file_output, new_file
-from geo_retina.geodesy import is_on_earth, missing_crs
+from geo_retina.geodesy import is_on_earth, missing_crs, transformer
 from geo_retina.quiet import ignored_warnings
 from geo_retina.vector.formats import AZIMUTH, GEOMETRY, PROBABILITY
 from geo_retina.vector.readers.arrow_streams import open_stream
@@ -19,6 +22,9 @@ from geo_retina.vector.writers.rows import Rows
 LAYER = "detections"
 
 _DEEPEST = 22
+_END_M = 20_037_508.343
+"""Where web maps end, from the equator."""
+
 _COLUMNS = ("class", "score", PROBABILITY, "area_m2", AZIMUTH)
 
 
@@ -29,12 +35,15 @@ class TilesReport:
     Attributes:
         out: the file.
         objects: how many objects it shows.
+        beyond: how many lie nearer to a pole than web maps reach, at 85.05 degrees, and are left
+            out.
         min_zoom: the least zoom that has tiles.
         max_zoom: the greatest; maps enlarge its tiles beyond.
     """
 
     out: Path
     objects: int
+    beyond: int
     min_zoom: int
     max_zoom: int
 
@@ -65,7 +74,8 @@ def export_tiles(
         ``detections``.
 
     Raises:
-        LabelError: the detections cannot be read, or have no place on the Earth.
+        LabelError: the detections cannot be read, or have no place on the Earth, or none where
+            web maps reach.
         OptionError: the zooms are none.
         OutputError: the file exists or cannot be written.
 
@@ -85,16 +95,37 @@ def export_tiles(
         if stream.crs is None or not is_on_earth(stream.crs):
             so = "its objects have no place on a web map"
             raise LabelError(missing_crs(str(detections), so, file=str(detections)))
-        rows = Rows(map(_shown, stream.tables), stream.crs, stream.crs)
+        shown = _Shown(str(detections), stream.tables, stream.crs)
+        rows = Rows(iter(shown), stream.crs, stream.crs)
         with new_file(out, overwrite=overwrite) as draft, rows.passing_errors_on(out):
             _write(draft, rows, stream.crs.to_wkt(), (min_zoom, max_zoom))
-    return TilesReport(out, rows.written.rows, min_zoom, max_zoom)
+    return TilesReport(out, rows.written.rows, shown.beyond, min_zoom, max_zoom)
 
 
-def _shown(table: pa.Table) -> pa.Table:
-    """Keep what a map shows of each object."""
-    names = [name for name in _COLUMNS if name in table.column_names]
-    return table.select([*names, GEOMETRY])
+class _Shown:
+    """What a web map shows of each object, and of which objects: those where there is one."""
+
+    def __init__(self, path: str, tables: Iterable[pa.Table], crs: pyproj.CRS) -> None:
+        self.beyond = 0
+        self._path = path
+        self._tables = tables
+        self._to_map = transformer(crs, pyproj.CRS("EPSG:3857"))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        kept = 0
+        for table in self._tables:
+            names = [name for name in _COLUMNS if name in table.column_names]
+            points = shapely.centroid(shapely.from_wkb(table[GEOMETRY].to_numpy()))
+            _, y = self._to_map.transform(shapely.get_x(points), shapely.get_y(points))
+            within = np.abs(y) <= _END_M
+            kept += int(within.sum())
+            self.beyond += int((~within).sum())
+            yield table.select([*names, GEOMETRY]).filter(pa.array(within))
+        if self.beyond and not kept:
+            raise LabelError(
+                f"all {self.beyond:,} objects of {self._path} lie beyond 85.05 degrees, where web "
+                "maps end, so no tile could show them"
+            )
 
 
 def _write(path: Path, rows: Rows, wkt: str, zooms: tuple[int, int]) -> None:

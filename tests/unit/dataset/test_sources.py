@@ -365,3 +365,28 @@ def test_a_class_in_two_capitals_is_taken_where_both_are_named(capitals):
 
 def test_what_is_ignored_may_be_called_anything(capitals):
     assert capitals(["tree", "car"], ignored=(0, 1, 0))[0] == ("tree", "car")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("where", "checked = 1"), ("class_name", "lorry"), ("ignore_column", "x"), ("layer", "a")],
+)
+def test_keys_for_columns_are_refused_with_annotations_of_images(tmp_path, scene, grid, key, value):
+    path = write_cars(tmp_path, ["a.tif"], [(0, [10, 20, 22, 30])])
+    with pytest.raises(LabelError, match=rf"data\.{key} cannot be used with it"):
+        load(scene, (source(path, **{key: value}),))
+    if key in ("where", "ignore_column"):
+        with pytest.raises(LabelError, match=rf"data\.{key} cannot be used with it"):
+            load(scene, path, **{key: value})
+    # Beside a layer with columns it may be meant for that.
+    other = write_labels(tmp_path / "b.gpkg", BOXES[1:], grid=grid, kind=["car", "x"])
+    both = (source(path), source(other, class_column="kind"))
+    assert load(scene, both, where="kind = 'car'").counts.used == 2
+
+
+@pytest.mark.parametrize("name", ["None", "nan", "<NA>"])
+def test_a_class_may_be_called_as_programs_call_nothing(tmp_path, scene, grid, name):
+    path = write_labels(tmp_path / "l.gpkg", BOXES, grid=grid, kind=[name, "a", "a"])
+    found = load(scene, path, class_column="kind")
+    assert found.classes == tuple(sorted([name, "a"]))
+    assert found.counts.used == 3

@@ -262,16 +262,44 @@ def test_labels_may_play_the_person(tmp_path):
     assert found.cells == 4
     assert found.overall.total.value == pytest.approx(5 - 5 / 4)
     assert found.overall.precision.value == pytest.approx(0.75)
-    with pytest.raises(LabelError, match="no column kind"):
+    with pytest.raises(LabelError, match="no class column kind"):
         estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
     table = gpd.GeoDataFrame({"kind": ["a", None, "a"]}, geometry=points, crs=CRS)
     table.to_file(labels)
-    with pytest.raises(LabelError, match="1 of 3 labels without a value in the column kind"):
+    with pytest.raises(LabelError, match=r"1 of 3 labels in .* have no value in the class column"):
         estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
+    for name in ("A", "b"):
+        table.assign(kind=name).to_file(labels)
+        with pytest.raises(LabelError, match=f"no class is in common: .* has {name}"):
+            estimate(path, EstimateOptions(labels=str(labels), class_column="kind"))
     # Labels of other ground would make this one bare.
     table.translate(5000).to_file(labels)
     with pytest.raises(LabelError, match=r"none of the 3 labels of .* lies on the ground"):
         estimate(path, EstimateOptions(labels=str(labels)))
+
+
+def test_labels_are_read_by_the_rules_of_other_commands(tmp_path):
+    """Parts of a geometry are objects, blanks around a class are none, and gaps are told of."""
+    cells = [(0, "count", place, "new") for place in range(4)] + [(0, "count", 4, None)]
+    path = lay(tmp_path / "found.gpkg", cells, [], [(c, c % 2, "ab"[c % 2], 0.9) for c in range(5)])
+    points = [shapely.Point(middle(c) + 0.1, 5.0) for c in (0, 1, 2)]
+    plain = gpd.GeoDataFrame({"kind": ["a", "b", "a"]}, geometry=points, crs=CRS)
+    labels = str(tmp_path / "labels.gpkg")
+
+    def numbers(table, **options):
+        table.to_file(labels)
+        found = estimate(path, EstimateOptions(labels=labels, **options))
+        shares = found.overall.precision, found.overall.recall
+        return found.overall.total.value, *(share.value for share in shares)
+
+    expected = numbers(plain, class_column="kind")
+    assert numbers(plain.dissolve("kind").reset_index(), class_column="kind") == expected
+    assert numbers(plain.assign(kind=["a ", "b", " a"]), class_column="kind") == expected
+    assert numbers(plain) == expected  # any with any
+    plain.loc[3] = ["a", None]
+    assert numbers(plain, class_column="kind") == expected
+    notes = estimate(path, EstimateOptions(labels=labels, class_column="kind")).notes
+    assert any("1 of 4 labels of" in note and "no geometry" in note for note in notes)
 
 
 def zones_file(tmp_path, *limits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from xml.etree import ElementTree as ET
@@ -96,6 +97,31 @@ def test_coco(tmp_path, data):
         assert image["crs"] == UTM
     assert rounded(got) == expected()
     assert set(got) == everything()
+
+
+def test_objects_that_no_picture_shows_enough_of_are_counted_once_each(tmp_path, data):
+    """Two cars lie half in each of two pictures, and another a quarter in each of four."""
+    boxes = np.array([[90, 40, 110, 60], [190, 20, 210, 40], [90, 90, 110, 110], [10, 10, 30, 30]])
+    x = NORTH_UP.c + NORTH_UP.a * boxes[:, [0, 2]]
+    y = NORTH_UP.f + NORTH_UP.e * boxes[:, [1, 3]]
+    shapes = shapely.box(x[:, 0], y[:, 1], x[:, 1], y[:, 0])
+    gpd.GeoDataFrame({"kind": ["car"] * 4}, geometry=shapes, crs=UTM).to_file(
+        tmp_path / "labels.gpkg"
+    )
+    for share, shown, left_out in ((0.5, 5, 1), (0.6, 1, 3), (0.2, 9, 0)):
+        options = ChipOptions(chip_px=100, val_fraction=0, min_visible=share)
+        report = export_chips(data, tmp_path / "coco", options, overwrite=True)
+        assert (report.objects, report.left_out) == ({"car": shown}, left_out)
+
+
+def test_what_is_to_be_ignored_is_black(tmp_path, data):
+    labels = gpd.read_file(tmp_path / "labels.gpkg")
+    labels.assign(doubtful=[0, 0, 0, 1, 0]).to_file(tmp_path / "labels.gpkg")
+    out = tmp_path / "coco"
+    export_chips(dataclasses.replace(data, ignore_column="doubtful"), out, ALL)
+    pixels = imread(out / "train" / "a_000200_000000.png")
+    assert (pixels[20:40, 20:40] == 0).all()
+    assert (pixels[:18, 20:40] > 0).all()
 
 
 def rounded(found: dict[str, set[tuple]]) -> dict[str, set[tuple]]:

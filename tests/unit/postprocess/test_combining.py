@@ -41,14 +41,14 @@ LOCAL = pyproj.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
 
 
 def run(
-    path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, missing=(), nms_iou=None
+    path, boxes, scores, grid, *, cut=0, classes=("car", "ship"), labels=0, missing=(), **about
 ):
     """A file as ``detect_to_file`` writes it, of one scene named like the file."""
     found = detections_of(boxes, scores, labels=labels, tile=np.arange(len(boxes)), cut=cut)
-    return run_of(path, found, grid, classes=classes, missing=missing, nms_iou=nms_iou)
+    return run_of(path, found, grid, classes=classes, missing=missing, **about)
 
 
-def run_of(path, found, grid, *, classes=("car", "ship"), missing=(), nms_iou=None):
+def run_of(path, found, grid, *, classes=("car", "ship"), missing=(), nms_iou=None, whole=True):
     """The same of detections that are there already."""
     name = path.stem
     rows = detections_table(found, grid, classes=classes, scene=name, to_file=Affine.identity())
@@ -60,12 +60,13 @@ def run_of(path, found, grid, *, classes=("car", "ship"), missing=(), nms_iou=No
         "height_px": [grid.height],
         "grid_crs": [grid.crs.to_wkt()],
         "affine": [" ".join(map(repr, map(float, tuple(grid.affine)[:6])))],
+        **({} if whole is None else {"whole": [whole]}),
     }
     seen = shapely.difference(outline[0], shapely.union_all(list(missing)))
     seen = np.array([shapely.MultiPolygon(list(shapely.get_parts(seen)))], dtype=object)
     scanned = outline_table(seen, about, grid.crs, grid.crs)
     holes = np.array([shapely.multipolygons([hole]) for hole in missing], dtype=object)
-    errors = {"scene": [name] * len(missing), "error": ["x"] * len(missing)}
+    errors = {"scene": about["path"] * len(missing), "error": ["x"] * len(missing)}
     nowhere = outline_table(holes, errors, grid.crs, grid.crs).cast(NOT_COVERED)
     metadata = {"thresholds": json.dumps(dict.fromkeys(classes, 0.5)), "min_score": "null"}
     if nms_iou is not None:
@@ -205,6 +206,21 @@ def test_ground_that_one_missed_and_another_saw_is_covered(tmp_path):
     assert len(gpd.read_file(tmp_path / "c.gpkg", layer="scanned")) == 2
 
 
+@pytest.mark.parametrize("whole", [False, None])
+def test_ground_that_another_scene_may_lack_stays_not_covered(tmp_path, whole):
+    """Nodata is in the outline of what was scanned; the very image holds nothing else."""
+    grid = Grid(UTM32, AFFINE, 300, 500)
+    hole = shapely.box(500_150, 5_299_900, 500_250, 5_300_000)
+    a = run(tmp_path / "a.gpkg", [], 0.5, grid, missing=[hole], whole=whole)
+    b = run(tmp_path / "b.gpkg", [], 0.5, grid, whole=whole)
+    combine_runs([a, b], tmp_path / "c.gpkg")
+    assert gpd.read_file(tmp_path / "c.gpkg", layer="not_covered").area.tolist() == [100 * 100]
+    (tmp_path / "again").mkdir()
+    again = run(tmp_path / "again" / "a.gpkg", [], 0.5, grid, whole=whole)
+    combine_runs([a, b, again], tmp_path / "d.gpkg")
+    assert gpd.read_file(tmp_path / "d.gpkg", layer="not_covered").empty
+
+
 def test_scenes_of_one_name_are_told_apart(tmp_path):
     (tmp_path / "x").mkdir()
     grid = Grid(UTM32, AFFINE, 300, 500)
@@ -216,7 +232,27 @@ def test_scenes_of_one_name_are_told_apart(tmp_path):
     frame["path"] = "elsewhere/a.tif"
     frame.to_file(b, layer="scanned")
     combine_runs([a, b], tmp_path / "c.gpkg")
-    assert read_detections(tmp_path / "c.gpkg")["scene"].tolist() == ["a/a", "a/a"]
+    names = [f"{tmp_path}/a/a", f"{tmp_path}/x/a/a"]
+    assert read_detections(tmp_path / "c.gpkg")["scene"].tolist() == names
+
+
+def test_one_relative_path_on_other_ground_is_another_scene(tmp_path):
+    """As two runs have it that were made in two folders; the result can be combined again."""
+    grids = [Grid(UTM32, moved(AFFINE, by), 300, 500) for by in (0, 400)]
+    files = [tmp_path / name / "a.gpkg" for name in ("north", "south")]
+    for k, (file, grid) in enumerate(zip(files, grids, strict=True)):
+        file.parent.mkdir()
+        run(file, [[10, 10, 30, 30], [450 - 400 * k, 10, 470 - 400 * k, 30]], 0.5, grid)
+        file.rename(tmp_path / f"{file.parent.name}.gpkg")
+    both = [tmp_path / f"{name}.gpkg" for name in ("north", "south")]
+    combine_runs(both, tmp_path / "c.gpkg")
+    assert set(read_detections(tmp_path / "c.gpkg")["scene"]) == {"north/a", "south/a"}
+    combine_runs([tmp_path / "c.gpkg", both[0]], tmp_path / "d.gpkg")
+    assert len(read_detections(tmp_path / "d.gpkg")) == 3
+    scanned = gpd.read_file(tmp_path / "c.gpkg", layer="scanned").assign(scene="a")
+    scanned.to_file(tmp_path / "c.gpkg", layer="scanned")
+    with pytest.raises(LabelError, match="2 scenes named a, so nothing tells whose"):
+        combine_runs([tmp_path / "c.gpkg"], tmp_path / "e.gpkg")
 
 
 def test_what_cannot_be_combined(tmp_path):

@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pytest
+import rasterio
 import shapely
 import torch
 from affine import Affine
@@ -66,10 +67,10 @@ def fail_at(monkeypatch, name, corner):
 
 
 @contextmanager
-def carried_out(scenes, folder, progress=None):
+def carried_out(scenes, folder, progress=None, options=OPTIONS):
     """Carry out a run whose ledger is open within."""
     model, outputs = tiny_model(), Outputs(folder)
-    plan = plan_run(scenes, model, OPTIONS, RUN, outputs=outputs, crs=None)
+    plan = plan_run(scenes, model, options, RUN, outputs=outputs, crs=None)
     with closing(open_ledger(plan)) as ledger:
         yield carry_out(plan, ledger, progress)
 
@@ -123,6 +124,29 @@ def test_reading_the_tables_changes_nothing_of_a_run(tmp_path, scenes, monkeypat
     assert after[2].not_covered.num_rows == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.failures = ()
+
+
+@pytest.mark.parametrize(
+    ("profile", "whole"),
+    [
+        ({}, True),
+        ({"nodata": 0}, False),
+        ({"dtype": "float32"}, False),
+        ({"sparse_ok": True}, False),
+    ],
+)
+def test_scanned_ground_says_whether_all_of_it_is_there(tmp_path, profile, whole):
+    """Nodata, NaN and missing blocks are in its outline, so another run may fill it."""
+    pixels = noise((256, 256), 0).clip(1).astype(profile.get("dtype", "uint8"))
+    shape = {"count": 3, "height": 256, "width": 256, "dtype": "uint8"}
+    tiled = {"tiled": True, "blockxsize": 128, "blockysize": 128}
+    place = {"crs": UTM, "transform": NORTH_UP}
+    rows = 128 if "sparse_ok" in profile else 256
+    with rasterio.open(tmp_path / "a.tif", "w", **{**shape, **tiled, **place, **profile}) as file:
+        file.write(pixels[:, :rows], window=((0, rows), (0, 256)))
+    options = dataclasses.replace(OPTIONS, force=True)
+    with carried_out([tmp_path / "a.tif"], tmp_path / "run", options=options) as run:
+        assert explain(run).scanned["whole"].to_pylist() == [whole]
 
 
 def test_a_run_that_goes_on_has_the_totals_of_one_that_was_not_stopped(tmp_path, scenes):

@@ -15,7 +15,7 @@ from support.http_server import serve
 from support.stubs import write_scene
 
 from geo_retina.errors import SceneError
-from geo_retina.scene import find_dated, find_scenes, fingerprint, mosaic_name
+from geo_retina.scene import find_dated, find_scenes, fingerprint, mosaic_name, scene_names
 from geo_retina.scene.damage.vrt_sources import sources_read
 from geo_retina.scene.remote import fetch_json
 
@@ -322,3 +322,16 @@ def test_of_two_spellings_the_one_given_is_taken(tmp_path):
     paths = [write_scene(tmp_path / f"{name}.tif", PIXELS) for name in (NFC, NFD)]
     for path in paths:
         assert find_scenes(path) == [str(path)]
+
+
+def test_addresses_are_named_apart_by_what_tells_them_apart():
+    """Keys, which follow ``?`` too, are in no name without need."""
+    place = "https://a.org/get"
+    given = [f"{place}?file={name}.tif&sig=secret" for name in "ab"]
+    assert scene_names(given) == [f"{place}?file=a.tif", f"{place}?file=b.tif"]
+    assert scene_names([given[0], "https://b.org/get?sig=secret"]) == [place, "https://b.org/get"]
+    assert scene_names(given[:1]) == ["get"]
+    assert scene_names([f"{place}?x=1&y=1", f"{place}?x=1&z=2"]) == [
+        f"{place}?x=1&y=1",
+        f"{place}?x=1&z=2",
+    ]

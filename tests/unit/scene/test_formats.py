@@ -120,6 +120,29 @@ def test_an_overview_of_other_pixels_is_refused(tmp_path):
             open_scene(path, gsd_m=4.0)
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["inside", "beside"])
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize(("rows", "cols"), [(320, 384), (320, 192), (160, 192)])
+def test_overviews_made_before_the_pixels_tell_nothing(tmp_path, beside, nodata, rows, cols):
+    """As they are where a mosaic is written into a file that already has some."""
+    path = tmp_path / "a.tif"
+    cells = np.random.default_rng(0).integers(40, 200, (1, 20, 24))
+    pixels = np.kron(cells, np.ones((1, 16, 16))).astype(np.uint8)
+    before = pixels.copy()
+    before[:, -rows:, -cols:] = 0
+    write_raster(path, before, nodata=nodata, **PLACED, **TILED)
+    with rasterio.Env(TIFF_USE_OVR=beside), rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4], Resampling.nearest)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(pixels)
+    seen, valid = open_scene(path).read(Window(0, 0, 320, 384))
+    assert valid.all()
+    np.testing.assert_array_equal(seen, pixels)
+    for gsd_m in (2.0, 4.0):
+        with pytest.raises(SceneError, match=r"an overview with other values than .*gdaladdo"):
+            open_scene(path, gsd_m=gsd_m)
+
+
 def test_one_of_several_rasters_must_be_named(tmp_path):
     path = tmp_path / "a.gpkg"
     for table, append in (("first", "NO"), ("second", "YES")):

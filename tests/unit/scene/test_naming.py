@@ -82,3 +82,10 @@ def test_both_spellings_of_one_scene_mean_it():
 def test_scenes_that_differ_in_nothing_else_are_told_apart():
     paths = [f"/d/{NFD}.tif", f"/d/{NFC}.tif"]
     assert match_names([NFC, NFD], paths, given_in="l") == {0: 1, 1: 0}
+
+
+def test_with_suffix_or_without_a_name_means_one_scene():
+    """Columns that several people filled have both; a folder tells of another file."""
+    for paths in (["s"], ["s.tif"], ["in/s.tif", "in/t.tif"]):
+        assert match_names(["s", "s.tif"], paths, given_in="x") == {0: 0, 1: 0}
+    assert match_names(["s", "img/s"], ["s.tif"], given_in="x") == {0: 0}

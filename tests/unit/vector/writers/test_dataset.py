@@ -303,3 +303,24 @@ def test_tiles_need_a_place_on_earth(tmp_path):
     write_outputs(target, [table], nothing, crs=None, classes=["a"], geometry="polygon")
     with pytest.raises(LabelError, match="no place on a web map"):
         export_tiles(tmp_path / "image.gpkg", tmp_path / "a.pmtiles")
+
+
+def test_objects_beyond_the_end_of_web_maps_are_counted_apart(tmp_path):
+    squares = [shapely.box(10, lat, 10.001, lat + 0.0001) for lat in (60.0, 85.04, 85.06, 89.9)]
+    out = tmp_path / "a.pmtiles"
+    for name, shown in (("some", squares), ("none", squares[2:])):
+        table = pa.table({"class": ["a"] * len(shown), "geometry": shapely.to_wkb(shown)})
+        write_outputs(
+            [Target(tmp_path / f"{name}.gpkg", False)],
+            [table],
+            Companions(None, None, {}),
+            crs=pyproj.CRS("EPSG:4326"),
+            classes=["a"],
+            geometry="polygon",
+        )
+    report = export_tiles(tmp_path / "some.gpkg", out, min_zoom=10, max_zoom=10)
+    assert (report.objects, report.beyond) == (2, 2)
+    assert len(gpd.read_file(out)) == 2
+    with pytest.raises(LabelError, match=r"all 2 objects of .*none\.gpkg lie beyond 85.05 degrees"):
+        export_tiles(tmp_path / "none.gpkg", out, overwrite=True)
+    assert len(gpd.read_file(out)) == 2

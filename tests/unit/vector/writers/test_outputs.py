@@ -297,6 +297,23 @@ def test_a_threshold_keeps_what_it_says_in_every_format(tmp_path, suffix):
     assert sorted(read_detections(out)["tile"]) == np.flatnonzero(by_class).tolist()
 
 
+def test_a_filtered_file_knows_what_it_holds_no_longer(tmp_path):
+    path, sure, ships, area = (tmp_path / n for n in ("a.gpkg", "b.gpkg", "c.gpkg", "d.gpkg"))
+    write([path], [table(some(400))], companions(min_score="0.1"))
+    filter_detections(path, sure, FilterOptions(score=0.8))
+    filter_detections(sure, ships, FilterOptions(classes=("ship",)))
+    gpd.GeoSeries([GROUND[0]], crs=UTM).to_file(area)
+    for file in (sure, ships):
+        with pytest.raises(OptionError, match=r"from score 0.8 on.*filter the file from which"):
+            filter_detections(file, tmp_path / "e.gpkg", FilterOptions(score=0.5))
+        kept = filter_detections(
+            file, tmp_path / "e.gpkg", FilterOptions(aoi=str(area)), overwrite=True
+        )
+        assert kept.thresholds == {"car": 0.8, "ship": 0.8}
+    with pytest.raises(OptionError, match="filtered before and holds ship alone, so car"):
+        filter_detections(ships, tmp_path / "f.gpkg", FilterOptions(classes=("car",)))
+
+
 def test_an_area_keeps_centres_and_cuts_the_ground(tmp_path):
     path, out, area = (tmp_path / name for name in ("a.gpkg", "b.parquet", "area.geojson"))
     found = some(300)
