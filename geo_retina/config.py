@@ -50,7 +50,7 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
 
     Args:
         path: the file; its keys are the fields of TrainOptions.
-        overrides: changes as ``key=value``, such as ``loss.gamma=1.5``; the value is YAML.
+        overrides: changes as ``key=value``, such as ``loss.box_weight=1.5``; the value is YAML.
 
     Returns:
         The checked options, with absolute paths.
@@ -60,8 +60,8 @@ def load_train_options(path: str | Path, overrides: Sequence[str] = ()) -> Train
 
     Examples:
         >>> from geo_retina import load_train_options
-        >>> options = load_train_options("train.yaml", ["loss.gamma=1.5"])
-        >>> options.name, options.loss.gamma
+        >>> options = load_train_options("train.yaml", ["loss.box_weight=1.5"])
+        >>> options.name, options.loss.box_weight
         ('example', 1.5)
     """
     path = Path(path)
@@ -249,7 +249,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise OptionError(
-            f"the override {override} has no key and value, expected such as loss.gamma=1.5"
+            f"the override {override} has no key and value, expected such as loss.box_weight=1.5"
         )
     *parents, last = key.strip().split(".")
     node = values

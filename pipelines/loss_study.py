@@ -28,8 +28,8 @@ import geo_retina
 from geo_retina.files import new_file, write_text
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "cross entropy": {"classification": "ce"},
-    "balanced, alpha 0.75": {"classification": "balanced", "alpha": 0.75},
+    "cross entropy": {"classification": "ce", "gamma": 2.0, "alpha": 0.25},
+    "balanced, alpha 0.75": {"classification": "balanced", "gamma": 2.0, "alpha": 0.75},
     "focal, gamma 0.5": {"classification": "focal", "gamma": 0.5, "alpha": 0.5},
     "focal, gamma 1": {"classification": "focal", "gamma": 1.0, "alpha": 0.25},
     "focal, gamma 2": {"classification": "focal", "gamma": 2.0, "alpha": 0.25},

@@ -27,7 +27,7 @@ def train(
     Args:
         config: YAML file with the options of the training run.
         out: Model file to write, ending .safetensors.
-        changes: A key that differs from the file, such as `loss.gamma=1.5`; may be repeated. Paths
+        changes: A key that differs from the file, such as `loss.box=giou`; may be repeated. Paths
             are taken from the current folder, those in the file from its own.
         resume: Go on with a run that did not finish; its state is in `OUT.train`.
         overwrite: Replace an existing output, and a run that did not finish.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from geo_retina.errors import OptionError
@@ -14,14 +14,14 @@ from geo_retina.options.network import Boxes
 class LossOptions:
     """What training minimises."""
 
-    classification: Literal["focal", "balanced", "ce"] = "focal"
+    classification: Literal["focal", "balanced", "ce"] = "ce"
     """Focal loss, alpha-balanced cross entropy (focal at gamma 0), or cross entropy."""
 
     alpha: float = 0.25
-    """Weight of objects; background weighs 1 - alpha. Not used by ce."""
+    """Weight of objects; background weighs 1 - alpha. Of the focal and the balanced loss alone."""
 
     gamma: float = 2.0
-    """Focusing exponent of the focal loss."""
+    """Focusing exponent. Of the focal loss alone."""
 
     class_weights: Literal["none", "inverse"] = "none"
     """Weigh classes alike, or by the inverse of their frequency in the labels."""
@@ -45,6 +45,15 @@ class LossOptions:
                 "box_weight": (0, INFINITY),
             },
         )
+        used = {"ce": (), "balanced": ("alpha",), "focal": ("alpha", "gamma")}
+        for each in fields(self):
+            unused = each.name in ("alpha", "gamma") and each.name not in used[self.classification]
+            if unused and getattr(self, each.name) != each.default:
+                raise OptionError(
+                    f"LossOptions.{each.name} is {getattr(self, each.name):g}, but "
+                    f"LossOptions.classification is {self.classification}, which does not use it; "
+                    "leave it out, or choose classification focal"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ class TrainOptions:
     Examples:
         >>> from geo_retina import DataOptions, LossOptions, TrainOptions
         >>> data = DataOptions(scenes=("scene.tif",), labels="labels.gpkg")
-        >>> TrainOptions(data=data, loss=LossOptions(gamma=1.5)).loss.gamma
+        >>> loss = LossOptions(classification="focal", gamma=1.5)
+        >>> TrainOptions(data=data, loss=loss).loss.gamma
         1.5
     """
 

@@ -43,7 +43,8 @@ def write(tmp_path):
 def test_only_what_the_file_says_differs_from_the_defaults(write):
     path = write(
         MINIMAL + "name: trees\npreset: paper\nlr: 1e-3\nnetwork: {channels: 64, levels: [2, 3], "
-        "anchor_sides_px: [[8], [16]]}\nloss:\n  gamma: 3\nsamples:\n  scale: [0.5, 2]\n"
+        "anchor_sides_px: [[8], [16]]}\nloss: {classification: focal, gamma: 3}\n"
+        "samples:\n  scale: [0.5, 2]\n"
     )
     folder = path.parent
     options = load_train_options(path)
@@ -53,7 +54,7 @@ def test_only_what_the_file_says_differs_from_the_defaults(write):
         preset="paper",
         lr=0.001,
         network={"channels": 64, "levels": [2, 3], "anchor_sides_px": [[8], [16]]},
-        loss=LossOptions(gamma=3.0),
+        loss=LossOptions(classification="focal", gamma=3.0),
         samples=SampleOptions(scale=(0.5, 2.0)),
     )
     assert options.resolved_network.levels == (2, 3)
@@ -97,7 +98,7 @@ def test_empty_detect_config_is_the_defaults(write):
 
 
 def test_overrides(write):
-    path = write(MINIMAL + "loss: {gamma: 1}\n")
+    path = write(MINIMAL + "loss: {classification: focal, gamma: 1}\n")
     options = load_train_options(
         path, ["loss.gamma=1.5", "epochs=3", "split.block_m=50", "data.classes=[oak, elm]"]
     )
@@ -166,6 +167,8 @@ def test_numbers_as_people_write_them(write, number, value):
     ("text", "said"),
     [
         ("epoch: 3", "unknown option epoch; did you mean epochs?"),
+        ("loss: {gamma: 3}", "gamma is 3, but "),
+        ("loss: {classification: balanced, gamma: 3}", "is balanced, which does not use it; "),
         ("loss: {gama: 3}", "unknown option loss.gama; did you mean loss.gamma?"),
         ("network: {chanels: 3}", "unknown option network.chanels; did you mean network.channels?"),
         ("xyzzy: 3", "unknown option xyzzy; known are accumulate, "),

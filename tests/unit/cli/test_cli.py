@@ -443,11 +443,11 @@ def test_train(monkeypatch, here, capsys):
 
     monkeypatch.setitem(sys.modules, "geo_retina.training", SimpleNamespace(train=train))
     Path("c.yaml").write_text("data: {scenes: [a.tif], labels: b.gpkg}")
-    line = "train --set epochs=3 c.yaml --set loss.gamma=1.5 --out m.safetensors --resume"
+    line = "train --set epochs=3 c.yaml --set loss.box_weight=1.5 --out m.safetensors --resume"
     assert main(line.split()) == 1
     ((options, out, overwrite, resume, progress),) = calls
     assert callable(progress)
-    assert (options.epochs, options.loss.gamma) == (3, 1.5)
+    assert (options.epochs, options.loss.box_weight) == (3, 1.5)
     assert (out, overwrite, resume) == (Path("m.safetensors"), False, True)
 
 
