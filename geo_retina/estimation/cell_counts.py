@@ -270,7 +270,7 @@ def _labelled(
         case_id=np.full(n, -1),
         is_touched=np.ones(n, bool),
     )
-    notes = () if not labels.dropped_null else (_without_place(labels),)
+    notes = () if not _dropped(labels) else (_without_place(labels),)
     return replace(review, is_done=review.is_drawn, cases=cases), notes
 
 
@@ -291,11 +291,15 @@ _OF_PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 """Stands for the CRS that labels of pictures do not have; nothing is reprojected."""
 
 
+def _dropped(labels: LabelLayer) -> int:
+    return labels.dropped_null + labels.dropped_empty + labels.dropped_invalid
+
+
 def _without_place(labels: LabelLayer) -> str:
-    total = len(labels.geometries) + labels.dropped_null
+    dropped = _dropped(labels)
     return (
-        f"{labels.dropped_null:,} of {total:,} labels of {labels.path} have no geometry and do not "
-        "count; if they are objects, all numbers are too low"
+        f"{dropped:,} of {len(labels.geometries) + dropped:,} labels of {labels.path} have no "
+        "usable geometry and do not count; if they are objects, all numbers are too low"
     )
 
 

@@ -187,7 +187,7 @@ def _write(
     for chip in chips:
         each = training_set.scenes[chip.scene]
         pixels, valid = each.scene.read(chip.window)
-        seen = valid & each.labelled(chip.window) & ~_under(chip.hidden, valid.shape)
+        seen = valid & each.labelled(chip.window) & ~_hidden(chip)
         if not seen.any() and not len(chip.boxes):
             continue
         picture = np.where(seen, pixels, 0).transpose(1, 2, 0)
@@ -198,6 +198,12 @@ def _write(
         written.append(chip)
     writer.finish()
     return written
+
+
+def _hidden(chip: Chip) -> NDArray[np.bool_]:
+    """Find the pixels of a picture under labels to ignore, but not those of objects among them."""
+    shape = chip.window.height, chip.window.width
+    return _under(chip.hidden, shape) & ~_under(chip.boxes, shape)
 
 
 def _under(hidden: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:

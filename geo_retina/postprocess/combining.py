@@ -379,7 +379,17 @@ def _common(abouts: Sequence[dict[str, str]]) -> dict[str, str]:
         for name, score in json.loads(about.get("thresholds", "{}")).items():
             highest[name] = max(score, highest.get(name, 0.0))
     floor = None if None in floors else max(floors)
-    return {"thresholds": json.dumps(highest), "min_score": json.dumps(floor)}
+    common = {"thresholds": json.dumps(highest), "min_score": json.dumps(floor)}
+    filtered = [json.loads(about["filtered"]) for about in abouts if "filtered" in about]
+    if filtered:  # what one of them left out, the result does not have
+        limits: dict[str, float] = {}
+        for each in filtered:
+            for name, score in each["thresholds"].items():
+                limits[name] = max(score, limits.get(name, 0.0))
+        chosen = [set(each["classes"]) for each in filtered if each.get("classes")]
+        classes = sorted(set.intersection(*chosen)) if chosen else None
+        common["filtered"] = json.dumps({"thresholds": limits, "classes": classes})
+    return common
 
 
 def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:

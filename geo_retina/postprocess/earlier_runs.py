@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from geo_retina.boxes import oriented
 from geo_retina.detections import Detections
 from geo_retina.errors import LabelError
+from geo_retina.geodesy import is_same
 from geo_retina.grid import Grid
 from geo_retina.postprocess.lattices import ROUND, Lattices, turn_of
 from geo_retina.vector import (
@@ -53,6 +54,20 @@ class SceneGround:
     path: str
     grid: Grid
     day: date | None = None
+
+    def is_same_image(self, other: SceneGround) -> bool:
+        """Tell whether two scenes are one file: a path may be relative, so the ground counts too.
+
+        Models may have seen it in pixels of other sizes, so its ends differ by two of them.
+        """
+        if self.path != other.path or not is_same(self.grid.crs, other.grid.crs):
+            return False
+        grids = self.grid, other.grid
+        ends = [
+            each.pixels_to_crs(np.array([[0.0, 0.0], [each.width, each.height]])) for each in grids
+        ]
+        sides = [abs(float(each.affine.determinant)) ** 0.5 for each in grids]
+        return bool(np.abs(ends[0] - ends[1]).max() <= 2 * max(sides))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +126,16 @@ def read_run(path: str | Path) -> Run:
             "detect wrote, with its layer scanned or OUT.scanned.gpkg beside it"
         )
     rows = ground.drop_columns(["geometry"]).to_pylist()
-    grids: dict[str, set[tuple[Any, ...]]] = {}
+    scenes: dict[str, SceneGround] = {}
     for row in rows:  # one has two where it was screened
-        grids.setdefault(row["scene"], set()).add(tuple(row[name] for name in _OF_SCENE))
-    for name, several in grids.items():
-        if len(several) > 1:
+        scene = _scene(row)
+        known = scenes.setdefault(scene.name, scene)
+        if not known.is_same_image(scene):
             raise LabelError(
-                f"{path} has {len(several)} scenes named {name}, so nothing tells whose its "
-                "objects are; merge the files from which it was made all at once"
+                f"{path} has several scenes named {scene.name}, so nothing tells whose its objects "
+                "are; merge the files from which it was made all at once"
             )
-    scenes = {row["scene"]: _scene(row) for row in rows}
     return Run(path, crs, companions, tuple(scenes.values()), columns)
-
-
-_OF_SCENE = ("path", "grid_crs", "affine", "width_px", "height_px")
 
 
 def _scene(row: dict[str, Any]) -> SceneGround:

@@ -222,9 +222,9 @@ def _chosen_classes(
                 f"{path} has no class {quoted(name)}; {it_has(name, list(known.values()))}"
             )
     chosen = tuple(dict.fromkeys(known[name] for name in asked))
-    kept = _earlier(metadata).get("classes")
+    kept, of_model = _earlier(metadata).get("classes"), json.loads(metadata.get("thresholds", "{}"))
     for name in chosen:
-        if kept and name not in kept:
+        if kept and name in of_model and name not in kept:
             raise OptionError(
                 f"{path} was filtered before and holds {', '.join(map(quoted, kept))} alone, so "
                 f"{quoted(name)} cannot be had from it; filter the file from which it was made"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -117,21 +118,29 @@ def scene_names(paths: Sequence[str]) -> list[str]:
     ]
 
 
+_KEY = re.compile(r"sig|token|key|expir|credential|secret|password|date|policy|^s[a-z]$|^x-", re.I)
+"""Parts of an address that let one in, and change from day to day."""
+
+
 def _apart(addresses: Sequence[str]) -> dict[str, str]:
-    """Name addresses that differ in what follows ``?`` alone, by the shortest part that can."""
+    """Name addresses that differ in what follows ``?`` alone, by a part that tells them apart."""
     place = addresses[0].partition("?")[0]
     if len(addresses) == 1:
         return {addresses[0]: place}
-    queries = [address.partition("?")[2] for address in addresses]
-    parts = [dict(parse_qsl(query)) for query in queries]
-    keys = set.intersection(*(set(part) for part in parts))
-    telling = [key for key in sorted(keys) if len({part[key] for part in parts}) == len(parts)]
-    if telling:
-        key = min(telling, key=lambda each: sum(len(part[each]) for part in parts))
-        queries = [f"{key}={part[key]}" for part in parts]
+    parts = [
+        {key: value for key, value in parse_qsl(each.partition("?")[2]) if not _KEY.search(key)}
+        for each in addresses
+    ]
+    shared = set.intersection(*(set(part) for part in parts))
+    telling = [key for key in sorted(shared) if len({part[key] for part in parts}) == len(parts)]
+    if telling:  # a name of a file rather than a number, and a short one
+        key = min(telling, key=lambda k: ("." not in parts[0][k], sum(len(p[k]) for p in parts)))
+        parts = [{key: part[key]} for part in parts]
+    texts = ["&".join(f"{key}={value}" for key, value in part.items()) for part in parts]
+    count = Counter(texts)
     return {
-        address: f"{place}?{query}" if query else place
-        for address, query in zip(addresses, queries, strict=True)
+        address: f"{place}?{text}" if count[text] == 1 else f"{place}?{text}#{number}"
+        for number, (address, text) in enumerate(zip(addresses, texts, strict=True), 1)
     }
 
 

@@ -25,7 +25,8 @@ def bounds_of(mask: Mask) -> tuple[slice, slice]:
 
 def masked_bands(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[int, ...]:
     """List those of some bands (from 1) that have a mask of their own; 0 for a mask of all."""
-    flags = {band: dataset.mask_flag_enums[band - 1] for band in bands}
+    every = dataset.mask_flag_enums
+    flags = {band: every[band - 1] for band in bands}
     if MaskFlags.per_dataset in flags[bands[0]]:
         return () if MaskFlags.alpha in flags[bands[0]] else (0,)
     none = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}

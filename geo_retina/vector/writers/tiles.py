@@ -117,7 +117,7 @@ class _Shown:
             names = [name for name in _COLUMNS if name in table.column_names]
             points = shapely.centroid(shapely.from_wkb(table[GEOMETRY].to_numpy()))
             _, y = self._to_map.transform(shapely.get_x(points), shapely.get_y(points))
-            within = np.abs(y) <= _END_M
+            within = ~(np.abs(y) > _END_M)  # what has no place is none of the poles'
             kept += int(within.sum())
             self.beyond += int((~within).sum())
             yield table.select([*names, GEOMETRY]).filter(pa.array(within))

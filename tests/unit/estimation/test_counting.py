@@ -299,7 +299,7 @@ def test_labels_are_read_by_the_rules_of_other_commands(tmp_path):
     plain.loc[3] = ["a", None]
     assert numbers(plain, class_column="kind") == expected
     notes = estimate(path, EstimateOptions(labels=labels, class_column="kind")).notes
-    assert any("1 of 4 labels of" in note and "no geometry" in note for note in notes)
+    assert any("1 of 4 labels of" in note and "no usable geometry" in note for note in notes)
 
 
 def zones_file(tmp_path, *limits):

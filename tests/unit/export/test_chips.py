@@ -122,6 +122,16 @@ def test_what_is_to_be_ignored_is_black(tmp_path, data):
     pixels = imread(out / "train" / "a_000200_000000.png")
     assert (pixels[20:40, 20:40] == 0).all()
     assert (pixels[:18, 20:40] > 0).all()
+    # An object among what is ignored stays to be seen.
+    around = labels.iloc[3:4].buffer(5).iloc[0]
+    crowd = labels.assign(doubtful=0)
+    crowd.loc[len(crowd)] = {**crowd.iloc[3], "geometry": around, "doubtful": 1}
+    crowd.to_file(tmp_path / "labels.gpkg")
+    data = dataclasses.replace(data, ignore_column="doubtful")
+    assert export_chips(data, out, ALL, overwrite=True).objects == {"car": 3, "tree": 3}
+    pixels = imread(out / "train" / "a_000200_000000.png")
+    assert (pixels[20:40, 20:40] == 1).all()
+    assert (pixels[12:20, 20:40] == 0).all()
 
 
 def rounded(found: dict[str, set[tuple]]) -> dict[str, set[tuple]]:

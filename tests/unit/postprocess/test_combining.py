@@ -17,8 +17,9 @@ from geo_retina.boxes import iou, to_polygons
 from geo_retina.detections import Cut
 from geo_retina.errors import LabelError, OptionError
 from geo_retina.grid import Grid
-from geo_retina.options import MergeOptions
+from geo_retina.options import FilterOptions, MergeOptions
 from geo_retina.postprocess import combine_runs
+from geo_retina.postprocess.filtering import filter_detections
 from geo_retina.vector import (
     Companions,
     Target,
@@ -206,6 +207,27 @@ def test_ground_that_one_missed_and_another_saw_is_covered(tmp_path):
     assert len(gpd.read_file(tmp_path / "c.gpkg", layer="scanned")) == 2
 
 
+def test_a_scene_at_two_resolutions_is_combined_again(tmp_path):
+    """As two models see it; what was filtered out of one is told of afterwards."""
+    files = [tmp_path / "cars" / "a.gpkg", tmp_path / "ships" / "a.gpkg"]
+    for k, file in enumerate(files):
+        file.parent.mkdir()
+        affine = AFFINE @ Affine.scale(k + 1)
+        run(file, [[10, 10, 30, 30]], 0.9, Grid(UTM32, affine, 300 // (k + 1), 500 // (k + 1)))
+    sure = tmp_path / "sure.gpkg"
+    filter_detections(files[0], sure, FilterOptions(score=0.8))
+    combine_runs([sure, files[1]], tmp_path / "both.gpkg")
+    assert set(read_detections(tmp_path / "both.gpkg")["scene"]) == {"a"}
+    combine_runs([tmp_path / "both.gpkg", files[1]], tmp_path / "again.gpkg")
+    assert len(read_detections(tmp_path / "again.gpkg")) == 2
+    for name in ("both", "again"):
+        path = tmp_path / f"{name}.gpkg"
+        kept = filter_detections(path, tmp_path / f"{name}-sure.gpkg", FilterOptions(score=0.85))
+        assert kept.kept == 2
+    with pytest.raises(OptionError, match=r"from score 0.8 on"):
+        filter_detections(tmp_path / "both.gpkg", tmp_path / "g.gpkg", FilterOptions(score=0.6))
+
+
 @pytest.mark.parametrize("whole", [False, None])
 def test_ground_that_another_scene_may_lack_stays_not_covered(tmp_path, whole):
     """Nodata is in the outline of what was scanned; the very image holds nothing else."""
@@ -251,7 +273,7 @@ def test_one_relative_path_on_other_ground_is_another_scene(tmp_path):
     assert len(read_detections(tmp_path / "d.gpkg")) == 3
     scanned = gpd.read_file(tmp_path / "c.gpkg", layer="scanned").assign(scene="a")
     scanned.to_file(tmp_path / "c.gpkg", layer="scanned")
-    with pytest.raises(LabelError, match="2 scenes named a, so nothing tells whose"):
+    with pytest.raises(LabelError, match="several scenes named a, so nothing tells whose"):
         combine_runs([tmp_path / "c.gpkg"], tmp_path / "e.gpkg")
 
 

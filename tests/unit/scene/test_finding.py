@@ -325,13 +325,17 @@ def test_of_two_spellings_the_one_given_is_taken(tmp_path):
 
 
 def test_addresses_are_named_apart_by_what_tells_them_apart():
-    """Keys, which follow ``?`` too, are in no name without need."""
+    """Keys, which follow ``?`` too and may be shorter, are in no name."""
     place = "https://a.org/get"
-    given = [f"{place}?file={name}.tif&sig=secret" for name in "ab"]
-    assert scene_names(given) == [f"{place}?file=a.tif", f"{place}?file=b.tif"]
+    given = [f"{place}?file=region/{name}.tif&se=1{name}&sig=se{name}" for name in "ab"]
+    assert scene_names(given) == [f"{place}?file=region/a.tif", f"{place}?file=region/b.tif"]
     assert scene_names([given[0], "https://b.org/get?sig=secret"]) == [place, "https://b.org/get"]
     assert scene_names(given[:1]) == ["get"]
     assert scene_names([f"{place}?x=1&y=1", f"{place}?x=1&z=2"]) == [
         f"{place}?x=1&y=1",
         f"{place}?x=1&z=2",
+    ]
+    assert scene_names([f"{place}?x=1&sig=a", f"{place}?x=1&sig=b"]) == [
+        f"{place}?x=1#1",
+        f"{place}?x=1#2",
     ]

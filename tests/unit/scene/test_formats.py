@@ -143,6 +143,23 @@ def test_overviews_made_before_the_pixels_tell_nothing(tmp_path, beside, nodata,
             open_scene(path, gsd_m=gsd_m)
 
 
+@pytest.mark.parametrize(("level", "spread"), [(12.4, 0.5), (254.8, 0.3), (12.3, 1.5), (0.2, 0.4)])
+@pytest.mark.parametrize("how", [Resampling.average, Resampling.cubic, Resampling.mode])
+@pytest.mark.parametrize("packed", [{}, {"compress": "JPEG", "jpeg_quality": 75}])
+def test_overviews_of_flat_ground_are_its_own(tmp_path, level, spread, how, packed):
+    """Water and clouds, where rounding and compression are more than the ground's own texture."""
+    random = np.random.default_rng(0)
+    pixels = np.kron(random.integers(40, 200, (1, 64, 64)), np.ones((1, 16, 16)))
+    pixels[:, :600, :600] = random.normal(level, spread, (600, 600)).round()
+    path = tmp_path / "a.tif"
+    pixels = pixels.clip(0, 255).astype(np.uint8)
+    write_raster(path, pixels, nodata=0, **PLACED, **TILED, **packed)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4, 8], how)
+    for gsd_m in (1.0, 2.0, 4.0):
+        open_scene(path, gsd_m=gsd_m)
+
+
 def test_one_of_several_rasters_must_be_named(tmp_path):
     path = tmp_path / "a.gpkg"
     for table, append in (("first", "NO"), ("second", "YES")):
