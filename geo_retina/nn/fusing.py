@@ -1,7 +1,9 @@
 """Fusing activations and paddings into the convolutions beside them, for inference on a CPU.
 
 Eager PyTorch passes over memory once for a convolution and again for its activation or its padding;
-oneDNN does both at once. The arithmetic stays the same to the last bit.
+oneDNN does both at once. The arithmetic stays the same to the last bit, but where oneDNN chooses
+another order of summing: in bf16 with AMX it does for images of some sizes, which moves outputs by
+as much as bf16 rounds them, and no nearer to single precision nor farther from it.
 
 Shapes: N batch, C channels, H W size.
 """
@@ -37,8 +39,8 @@ def fuse_layers(network: RetinaNet) -> RetinaNet:
             compute in, in channels_last; not changed.
 
     Returns:
-        A copy with the same outputs, bit by bit; or the network itself where this processor or
-        release of PyTorch lacks the operator, or a trial finds any difference.
+        A copy with the same outputs, but for the order of sums; or the network itself where this
+        processor or release of PyTorch lacks the operator, or a trial finds any difference.
     """
     if not _has_operator(next(network.parameters()).dtype):
         return network
