@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from geo_retina.errors import OptionError
@@ -45,12 +45,11 @@ class LossOptions:
                 "box_weight": (0, INFINITY),
             },
         )
-        used = {"ce": (), "balanced": ("alpha",), "focal": ("alpha", "gamma")}
-        for each in fields(self):
-            unused = each.name in ("alpha", "gamma") and each.name not in used[self.classification]
-            if unused and getattr(self, each.name) != each.default:
+        unused = {"ce": ("alpha", "gamma"), "balanced": ("gamma",)}
+        for name in unused.get(self.classification, ()):
+            if getattr(self, name) != getattr(LossOptions, name):  # the class has the default
                 raise OptionError(
-                    f"LossOptions.{each.name} is {getattr(self, each.name):g}, but "
+                    f"LossOptions.{name} is {getattr(self, name):g}, but "
                     f"LossOptions.classification is {self.classification}, which does not use it; "
                     "leave it out, or choose classification focal"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -373,23 +373,26 @@ def _classes(runs: Sequence[Run]) -> list[str]:
 
 def _common(abouts: Sequence[dict[str, str]]) -> dict[str, str]:
     """Find the score above which all runs have all detections: of each class the highest."""
-    highest: dict[str, float] = {}
     floors = [json.loads(about.get("min_score", "null")) for about in abouts]
-    for about in abouts:
-        for name, score in json.loads(about.get("thresholds", "{}")).items():
-            highest[name] = max(score, highest.get(name, 0.0))
+    highest = _highest(json.loads(about.get("thresholds", "{}")) for about in abouts)
     floor = None if None in floors else max(floors)
     common = {"thresholds": json.dumps(highest), "min_score": json.dumps(floor)}
     filtered = [json.loads(about["filtered"]) for about in abouts if "filtered" in about]
     if filtered:  # what one of them left out, the result does not have
-        limits: dict[str, float] = {}
-        for each in filtered:
-            for name, score in each["thresholds"].items():
-                limits[name] = max(score, limits.get(name, 0.0))
+        limits = _highest(each["thresholds"] for each in filtered)
         chosen = [set(each["classes"]) for each in filtered if each.get("classes")]
         classes = sorted(set.intersection(*chosen)) if chosen else None
         common["filtered"] = json.dumps({"thresholds": limits, "classes": classes})
     return common
+
+
+def _highest(limits: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Take of each class the highest score."""
+    highest: dict[str, float] = {}
+    for each in limits:
+        for name, score in each.items():
+            highest[name] = max(score, highest.get(name, 0.0))
+    return highest
 
 
 def _ground(runs: Sequence[Run], name: str, crs: pyproj.CRS) -> pa.Table | None:
@@ -413,11 +416,12 @@ def without_ground(missing: pa.Table | None, scanned: pa.Table) -> pa.Table | No
     whole = np.zeros(len(shapes), np.bool_)
     if "whole" in scanned.column_names:
         whole = scanned["whole"].fill_null(False).to_numpy()
+    seen_whole = shapely.union_all(shapes[whole])
     paths = np.array(scanned["path"].to_pylist(), dtype=object)
     parts = []
     scenes = np.array(missing["scene"].to_pylist(), dtype=object)
     for scene in dict.fromkeys(scenes):
-        looked_at = shapely.union_all(shapes[whole | (paths == scene)])
+        looked_at = shapely.union_all([seen_whole, *shapes[paths == scene]])
         own = missing.filter(pa.array(scenes == scene))
         parts.append(cut_table(own, _without(looked_at)))
     return pa.concat_tables(parts)
