@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,9 +192,9 @@ def read_source_layers(
     remedy = "say which one with data.layer in the config"
     if not isinstance(options.labels, str):
         remedy = "say which one with layer beside its path in the config"
-    _refuse_unread(options)
-    sources, ignore = [], []
-    for each in options.sources:
+    alone = options.sources if isinstance(options.labels, str) else options.labels
+    sources, given, ignore = [], [], []
+    for each, own in zip(options.sources, alone, strict=True):
         if each.ignore:
             ignore.append(Regions.read(each, layer_remedy=remedy))
             continue
@@ -207,28 +208,32 @@ def read_source_layers(
             layer = read_source(each, place_column=place_column, layer_remedy=remedy)
         numbers = np.zeros(len(layer), np.int64)
         sources.append(Source(each, layer, len(layer), numbers, _named(layer)))
+        given.append(own)
+    _refuse_unread(sources, given)
     return sources, ignore
 
 
 _OF_COLUMNS = ("layer", "where", "class_column", "class_name", "scene_column", "ignore_column")
 
 
-def _refuse_unread(options: DataOptions) -> None:
+def _refuse_unread(sources: Sequence[Source], given: Sequence[LabelOptions]) -> None:
     """Refuse keys for columns of labels that are annotations of images, which have none.
 
-    Of several layers, those that stand beside ``labels`` may be meant for the others.
+    Args:
+        sources: all layers.
+        given: their keys without those that stand beside ``labels``, which of several layers may be
+            meant for the others.
 
     Raises:
         LabelError: there is such a key.
     """
-    given = options.sources if isinstance(options.labels, str) else options.labels
-    pictured = [is_coco(each.path) or is_label_folder(each.path) for each in given]
-    if all(pictured):
-        given = options.sources
-    for each, has_none in zip(given, pictured, strict=True):
-        for key in _OF_COLUMNS if has_none and not each.ignore else ():
+    of_images = [isinstance(source.layer, CocoLabels) for source in sources]
+    if all(of_images):
+        given = [source.options for source in sources]
+    for each, has_no_columns in zip(given, of_images, strict=True):
+        for key in _OF_COLUMNS if has_no_columns else ():
             value = getattr(each, key)
-            is_flag = key == "ignore_column" and value == "difficult" and not is_coco(each.path)
+            is_flag = key == "ignore_column" and value == "difficult" and Path(each.path).is_dir()
             if value is not None and not is_flag:
                 raise LabelError(
                     f"{each.path} holds annotations of images, not a layer with columns, so "
